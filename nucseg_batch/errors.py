@@ -1,0 +1,82 @@
+"""Every error that nucseg-batch raises on purpose, and the exit code that each one ends with.
+
+A caller's mistake, bad stored data and a failing disk are different classes, because what to do next differs.
+Each class is also a builtin, so that code which does not know this package still catches it sensibly.
+The codes follow sysexits.h, which schedulers and shell scripts already understand.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_USAGE = 2
+EXIT_SOME_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+
+class NucsegError(Exception):
+    """The base of all errors raised on purpose; its text is one line for the user."""
+
+    exit_code: ClassVar[int] = EXIT_BUG
+
+
+class UsageError(NucsegError, ValueError):
+    """An option or argument that cannot be meant."""
+
+    exit_code = EXIT_USAGE
+
+
+class NothingToDoError(NucsegError, ValueError):
+    """The input holds nothing that can be used."""
+
+    exit_code = 65
+
+
+class InputMissingError(NucsegError, FileNotFoundError):
+    """The input or the model is not there."""
+
+    exit_code = 66
+
+
+class DeviceError(NucsegError, RuntimeError):
+    """The device that was asked for is not there."""
+
+    exit_code = 69
+
+
+class OutputError(NucsegError, OSError):
+    """The output cannot be made, or is not ours to write to."""
+
+    exit_code = 73
+
+
+class StorageError(NucsegError, OSError):
+    """The disk failed or is full while results were written."""
+
+    exit_code = 74
+
+
+class LockedError(NucsegError, RuntimeError):
+    """Another process is writing this output, or the run was asked to stop: run the same command again."""
+
+    exit_code = 75
+
+
+class MismatchError(NucsegError, ValueError):
+    """Settings or model differ from those that the existing output was made with."""
+
+    exit_code = 78
+
+
+class ModelError(NucsegError, ValueError):
+    """A model file that is damaged, foreign or unsafe."""
+
+    exit_code = 78
+
+
+class ImageError(NucsegError, ValueError):
+    """One image cannot be used; it costs a row in the failures file, never the batch."""
+
+    exit_code = EXIT_SOME_FAILED

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from nucseg_batch.errors import UsageError
+from nucseg_batch.settings import SegmentSettings, TrainSettings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("threshold", 0.0), ("threshold", 1.0), ("min_area", -1), ("batch_size", 0), ("workers", 0), ("device", "tpu")],
+)
+def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
+    """The user must see which option to change, and what was understood."""
+    with pytest.raises(UsageError, match=name) as caught:
+        SegmentSettings(**{name: value})
+    assert repr(value) in str(caught.value)
+
+
+def test_options_that_only_change_speed_do_not_bind_a_resumed_run() -> None:
+    """A run begun with one batch size may go on with another; with another threshold it may not."""
+    slow, fast = SegmentSettings(batch_size=1, workers=1), SegmentSettings(batch_size=16, workers=4)
+    assert slow.result_options() == fast.result_options()
+    assert SegmentSettings(threshold=0.3).result_options() != SegmentSettings(threshold=0.4).result_options()
+
+
+def test_crops_must_fit_the_networks_stride() -> None:
+    """A crop that pooling cannot halve evenly would shift the target against the image."""
+    TrainSettings(widths=(8, 16), crop=36)
+    with pytest.raises(UsageError, match="multiple of 16"):
+        TrainSettings(widths=(8, 16, 32, 64), crop=36)
