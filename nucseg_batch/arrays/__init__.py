@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: normalisation, separation into nuclei, statistics and scores."""

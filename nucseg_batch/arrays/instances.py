@@ -1,0 +1,138 @@
+"""From the network's answer for each pixel to one label for each nucleus, on the device.
+
+Every foreground pixel votes for the place where it believes its nucleus has its centre. Votes are blurred, every place
+is linked to the strongest place in a window around it, and following the links (pointer jumping: each step doubles the
+distance) ends at a root. A nucleus is the set of pixels whose votes end at one root.
+
+There is no loop over objects, no limit to their number and no sorting, all shapes are static, and all sums are of
+integers: the same pixels give the same labels whatever the batch, the order of additions or the device's threads.
+
+Clustering pixels by predicted centres follows Neven et al. 2019 (arXiv:1906.11109) and Cheng et al. 2020
+(arXiv:1911.10194); finding roots by pointer jumping is JaJa 1992, "An Introduction to Parallel Algorithms", 2.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+VOTE = 255
+"""Votes of a pixel that is certainly foreground; a pixel has its probability in these parts."""
+BLUR = 5
+"""Width of the box that votes are blurred with, twice along each axis (together a sigma of 2 pixels)."""
+WINDOW_RADIUS = 5
+"""Places link to the strongest place at most this far away along each axis."""
+JUMPS = 4
+"""Doublings of the links: chains of up to 2**JUMPS links are followed to their end."""
+MIN_ROOT_VOTES = 3
+"""A root needs as many blurred votes as this many certain pixels that vote for it exactly."""
+
+_MAX_VOTES = 2**31 // BLUR**4 - 1
+_CODE = 16
+
+
+def separate(foreground: Any, offsets: Any, heights: Any, widths: Any, *, threshold: float, min_area: int) -> Any:
+    """Labels the nuclei of a batch: int32 (batch, height, width), 0 is background, 1..n in each image.
+
+    foreground: (batch, height, width) float32 logits. offsets: (batch, height, width, 2) float32, pixels along y and x
+    from each pixel to the centre of its nucleus. heights, widths: (batch,) int32, the part of each image that is real;
+    beyond it nothing is labelled. Labels number nuclei by the raster order of their roots. Nuclei of fewer than
+    `min_area` pixels become background.
+    """
+    batch, height, width = foreground.shape
+    size = height * width
+    y = ops.reshape(ops.arange(height, dtype="int32"), (1, height, 1))
+    x = ops.reshape(ops.arange(width, dtype="int32"), (1, 1, width))
+    first = ops.reshape(ops.arange(batch, dtype="int32") * size, (batch, 1, 1))
+    last_y = ops.reshape(heights - 1, (batch, 1, 1))
+    last_x = ops.reshape(widths - 1, (batch, 1, 1))
+
+    probability = ops.sigmoid(foreground)
+    inside = (probability > threshold) & (y <= last_y) & (x <= last_x)
+    weight = ops.where(inside, ops.cast(ops.round(probability * VOTE), "int32"), 0)
+
+    shift = ops.cast(ops.round(offsets), "int32")
+    target_y = ops.minimum(ops.maximum(y + shift[..., 0], 0), last_y)
+    target_x = ops.minimum(ops.maximum(x + shift[..., 1], 0), last_x)
+    target = ops.reshape(first + target_y * width + target_x, (-1,))
+    votes = ops.segment_sum(ops.reshape(weight, (-1,)), target, num_segments=batch * size)
+    votes = blur_votes(ops.reshape(votes, (batch, height, width)))
+
+    parent = ops.reshape(first + strongest_nearby(votes, y, x), (-1,))
+    for _ in range(JUMPS):
+        parent = ops.take(parent, parent)
+    root = ops.take(parent, target)
+
+    strong = ops.reshape(votes, (-1,)) >= MIN_ROOT_VOTES * VOTE * BLUR**2
+    member = ops.reshape(inside, (-1,)) & ops.take(strong, root)
+    area = ops.segment_sum(ops.cast(member, "int32"), root, num_segments=batch * size)
+    kept = ops.reshape(area >= max(min_area, 1), (batch, size))
+    number = ops.reshape(ops.cumsum(ops.cast(kept, "int32"), axis=1) * ops.cast(kept, "int32"), (-1,))
+    labels = ops.where(member, ops.take(number, root), 0)
+    return ops.reshape(labels, (batch, height, width))
+
+
+def blur_votes(votes: Any) -> Any:
+    """Box sums of width BLUR, twice along each axis, in exact int32: (batch, height, width) in and out.
+
+    A single vote spreads over (2 * BLUR - 1)**2 pixels and counts BLUR**2 where it was cast. Votes at one place are
+    capped where the sums could overflow, at far more than any nucleus casts.
+    """
+    votes = ops.minimum(votes, _MAX_VOTES)
+    for axis in (1, 2, 1, 2):
+        votes = _slide(votes, axis, BLUR // 2, BLUR, ops.add)
+    return votes
+
+
+def strongest_nearby(votes: Any, y: Any, x: Any) -> Any:
+    """For each place the flat index, in its image, of the strongest place within WINDOW_RADIUS along each axis.
+
+    votes: (batch, height, width) int32, not negative. y: (1, height, 1) and x: (1, 1, width) int32, the coordinates.
+    The place travels in the low eight bits of the votes, as coordinates modulo 16, which is unique inside a window;
+    so places that differ by less than 256 of the blurred votes (1/25 of a vote) are ordered by that code.
+    """
+    span = 2 * WINDOW_RADIUS + 1
+    code = (y % _CODE) * _CODE + (x % _CODE)
+    best = votes - votes % _CODE**2 + code
+    for axis in (1, 2):
+        best = _slide(best, axis, WINDOW_RADIUS, span, ops.maximum)
+    best = best % _CODE**2
+    found_y = y + _signed(best // _CODE - y % _CODE)
+    found_x = x + _signed(best % _CODE - x % _CODE)
+    return found_y * ops.shape(votes)[2] + found_x
+
+
+def _signed(difference: Any) -> Any:
+    """A difference of two coordinates modulo 16, as the step of -8..7 that it stands for."""
+    return (difference + _CODE // 2 + _CODE) % _CODE - _CODE // 2
+
+
+def _slide(values: Any, axis: int, before: int, span: int, combine: Any) -> Any:
+    """Combines each value with its neighbours from `before` places before to `span - 1 - before` places after.
+
+    Outside the array values count as 0. Windows grow by doubling, so that a span of 11 takes four steps. For an
+    addition, which must not count a place twice, the last step takes what is missing; for a maximum it may overlap.
+    """
+    pad = [(0, 0), (0, 0), (0, 0)]
+    pad[axis] = (before, span - 1 - before)
+    padded = ops.pad(values, pad)
+    length = values.shape[axis]
+    if combine is ops.add:
+        total = _cut(padded, axis, 0, length)
+        for step in range(1, span):
+            total = combine(total, _cut(padded, axis, step, length))
+        return total
+    reach = 1
+    while reach < span:
+        step = min(reach, span - reach)
+        remaining = padded.shape[axis] - step
+        padded = combine(_cut(padded, axis, 0, remaining), _cut(padded, axis, step, remaining))
+        reach += step
+    return padded
+
+
+def _cut(values: Any, axis: int, start: int, length: int) -> Any:
+    index = [slice(None), slice(None), slice(None)]
+    index[axis] = slice(start, start + length)
+    return values[tuple(index)]
