@@ -1,0 +1,106 @@
+"""The one file that knows which library computes: TensorFlow, JAX or torch.
+
+Everything else on the device is written with `keras.ops`. What Keras does not offer in a common form is here: choosing
+a device and a precision, compiling a function, and recognising the error that means that memory ran out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from nucseg_batch.errors import DeviceError
+from nucseg_batch.settings import Device, Precision
+
+_BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+
+
+def gpu_count() -> int:
+    """GPUs that the backend can use in this process."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return len(tf.config.list_physical_devices("GPU"))
+    if backend == "jax":
+        import jax
+
+        return sum(device.platform != "cpu" for device in jax.devices())
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def resolve_device(device: Device) -> str:
+    """`cpu:0` or `gpu:0`; raises DeviceError where a GPU was asked for and there is none."""
+    if device == "cpu":
+        return "cpu:0"
+    found = gpu_count()
+    if found:
+        return "gpu:0"
+    if device == "gpu":
+        raise DeviceError(
+            f"--device gpu: {keras.backend.backend()} sees no GPU on this machine. Install the GPU build "
+            "(pip install 'nucseg-batch[gpu]') and check nvidia-smi, or use --device cpu."
+        )
+    return "cpu:0"
+
+
+def resolve_precision(precision: Precision, device: str) -> str:
+    """The Keras dtype policy: for `auto`, bfloat16 on a GPU or a CPU that computes in it, else float32."""
+    if precision != "auto":
+        return precision
+    if device.startswith("gpu") or _cpu_flags() & _BFLOAT16_FLAGS:
+        return "mixed_bfloat16"
+    return "float32"
+
+
+def _cpu_flags() -> set[str]:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("flags"):
+                return set(line.split())
+    return set()
+
+
+def on_device(device: str) -> Any:
+    """A context in which variables and computations are placed on `device`."""
+    return keras.device(device)
+
+
+def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """`function` of arrays, compiled once for each combination of input shapes, returning what it returns.
+
+    XLA is used on GPUs; on CPUs TensorFlow's own graph is faster (measured: five times).
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=device.startswith("gpu"), reduce_retracing=False)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    import torch
+
+    return torch.inference_mode()(function)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of the backend says that the device's memory ran out."""
+    if isinstance(error, MemoryError):
+        return True
+    text = f"{type(error).__name__} {error}"
+    return any(sign in text for sign in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Keras and of the library that computes, for the record of a run."""
+    backend = keras.backend.backend()
+    module = __import__(backend)
+    return {"keras": keras.__version__, "backend": backend, backend: str(module.__version__)}

@@ -1,0 +1,130 @@
+"""A model on disk: an ordinary .keras file with one more member that says how to use it.
+
+`nucseg.json` inside the archive holds what prediction needs beyond weights (thresholds tuned on validation images) and
+what a model card needs (data, settings, versions, scores). Keras ignores the member, so the file opens anywhere.
+
+Loading trusts nothing: the archive is checked before Keras sees it, only known layers are accepted, and the network is
+built by our own code with the file's weights, so no code from the file is ever run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from nucseg_batch.errors import InputMissingError, ModelError
+from nucseg_batch.network.unet import UNetConfig, build_unet
+
+MEMBER = "nucseg.json"
+FORMAT = 1
+"""Version of the layout of MEMBER."""
+MAX_BYTES = 2 * 2**30
+"""Unpacked size above which a model file is refused."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says beyond its weights."""
+
+    widths: tuple[int, ...]
+    """Feature channels at each depth of the network."""
+    threshold: float = 0.5
+    """Foreground probability above which a pixel belongs to a nucleus, tuned on validation images."""
+    min_area: int = 12
+    """Smallest nucleus in pixels."""
+    card: dict[str, Any] = field(default_factory=dict)
+    """Data, settings, versions and scores, for people."""
+
+    @property
+    def network(self) -> UNetConfig:
+        """The configuration that the network is built from."""
+        return UNetConfig(widths=self.widths)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all that is needed to use it."""
+
+    network: keras.Model
+    """With normalisation layers, as trained."""
+    info: ModelInfo
+    """How to use it."""
+
+
+def save_model(network: keras.Model, info: ModelInfo, path: Path) -> None:
+    """Writes a model under a temporary name and then renames it, so that `path` is never half a file."""
+    temporary = path.with_name(f".{path.stem}.partial.keras")
+    network.save(temporary)
+    record = {"format": FORMAT, **dataclasses.asdict(info)}
+    with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MEMBER, json.dumps(record, indent=1, sort_keys=True))
+    os.replace(temporary, path)
+
+
+def load_model(path: Path) -> Model:
+    """Reads a model file.
+
+    Raises InputMissingError where there is no file and ModelError where it is damaged, foreign or not safe.
+    """
+    if not path.is_file():
+        raise InputMissingError(f"--model {path}: there is no such file. Make one with `nucseg-batch train`.")
+    info = read_info(path)
+    network = build_unet(info.network, normalise=True)
+    try:
+        stored = keras.saving.load_model(path, compile=False, safe_mode=True)
+        network.set_weights(stored.get_weights())
+    except Exception as error:  # Keras raises many classes, and says "File not found" of a damaged file
+        raise ModelError(f"--model {path}: its weights cannot be read ({type(error).__name__}).") from error
+    if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+        raise ModelError(f"--model {path}: it has weights that are not numbers; its training failed.")
+    return Model(network, info)
+
+
+def read_info(path: Path) -> ModelInfo:
+    """Reads what the file says of itself, after checking that the archive is one that `train` could have written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {member.filename: member.file_size for member in archive.infolist()}
+            if MEMBER not in members:
+                raise ModelError(
+                    f"--model {path}: it was not made by `nucseg-batch train` (the archive lacks {MEMBER})."
+                )
+            if set(members) != {"metadata.json", "config.json", "model.weights.h5", MEMBER}:
+                raise ModelError(f"--model {path}: it holds members that no model of ours has: {sorted(members)}.")
+            if sum(members.values()) > MAX_BYTES:
+                raise ModelError(f"--model {path}: it would unpack to {sum(members.values())} bytes.")
+            if archive.testzip() is not None:
+                raise ModelError(f"--model {path}: it is damaged (checksum of {archive.testzip()}).")
+            _check_layers(path, json.loads(archive.read("config.json")))
+            record = json.loads(archive.read(MEMBER))
+    except ModelError:
+        raise
+    except Exception as error:  # cut, flipped or foreign files raise many classes
+        raise ModelError(f"--model {path}: it is not a readable .keras file ({type(error).__name__}).") from error
+    if record.pop("format", None) != FORMAT:
+        raise ModelError(
+            f"--model {path}: it was written by another version of nucseg-batch; update, or train it again."
+        )
+    try:
+        return ModelInfo(**{**record, "widths": tuple(int(width) for width in record["widths"])})
+    except (TypeError, KeyError, ValueError) as error:
+        raise ModelError(f"--model {path}: {MEMBER} is not complete ({error}).") from error
+
+
+def _check_layers(path: Path, config: dict[str, Any]) -> None:
+    """Refuses a configuration that names anything but plain Keras layers, before Keras acts on it."""
+    known = build_unet(UNetConfig(widths=(1, 1)), normalise=True)
+    allowed = {layer.__class__.__name__ for layer in known.layers}
+    layers = config["config"]["layers"]
+    foreign = {layer["class_name"] for layer in layers} - allowed
+    foreign |= {layer["module"] for layer in layers} - {"keras.layers"}
+    if foreign:
+        raise ModelError(f"--model {path}: it contains layers that are not allowed: {', '.join(sorted(foreign))}.")

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nucseg_batch.errors import InputMissingError, ModelError
+from nucseg_batch.network.model_file import ModelInfo, load_model, save_model
+from nucseg_batch.network.unet import build_unet
+
+INFO = ModelInfo(widths=(2, 3), threshold=0.45, min_area=7, card={"seed": 1})
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_model(build_unet(INFO.network, normalise=True), INFO, tmp_path / "m.keras")
+    return tmp_path / "m.keras"
+
+
+def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_model_comes_back_with_weights_and_all_that_prediction_needs(saved: Path) -> None:
+    """A model file is complete: thresholds tuned for it travel with it."""
+    model = load_model(saved)
+    assert model.info == INFO
+    again = load_model(shutil.copy(saved, saved.with_name("n.keras")))
+    for first, second in zip(model.network.get_weights(), again.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_saving_leaves_no_temporary_file(saved: Path) -> None:
+    """The folder of a model holds the model."""
+    assert [path.name for path in saved.parent.iterdir()] == ["m.keras"]
+
+
+def test_a_missing_model_is_told_apart_from_a_bad_one(tmp_path: Path) -> None:
+    """66 and 78: a typing error, and a file that is no model."""
+    with pytest.raises(InputMissingError) as caught:
+        load_model(tmp_path / "nowhere.keras")
+    assert caught.value.exit_code == 66
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, flip, lambda path: path.write_bytes(b""), lambda path: path.write_text("a model")], ids=str
+)
+def test_a_damaged_file_is_refused_in_our_own_words(saved: Path, damage: Callable[[Path], None]) -> None:
+    """Keras says "File not found" of a file that is there."""
+    damage(saved)
+    with pytest.raises(ModelError) as caught:
+        load_model(saved)
+    assert str(saved) in str(caught.value)
+    assert "not found" not in str(caught.value).lower()
+
+
+def test_a_keras_file_of_another_program_is_refused(saved: Path) -> None:
+    """Without our record nobody knows what its outputs mean."""
+    rewritten(saved, lambda members: members.pop("nucseg.json"))
+    with pytest.raises(ModelError, match="nucseg-batch train"):
+        load_model(saved)
+
+
+def test_a_file_with_foreign_members_is_refused(saved: Path) -> None:
+    """Nothing is ever unpacked to a path that the file chooses."""
+    rewritten(saved, lambda members: members.update({"../../evil.txt": b"x"}))
+    with pytest.raises(ModelError, match="evil"):
+        load_model(saved)
+    assert not (saved.parents[1] / "evil.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["Lambda", "TorchModuleWrapper"])
+def test_a_layer_that_can_run_code_is_refused_before_keras_sees_it(saved: Path, name: str) -> None:
+    """A model from a colleague must not be a program."""
+
+    def change(members: dict[str, bytes]) -> None:
+        config = json.loads(members["config.json"])
+        config["config"]["layers"][2]["class_name"] = name
+        members["config.json"] = json.dumps(config).encode()
+
+    rewritten(saved, change)
+    with pytest.raises(ModelError, match=name):
+        load_model(saved)
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    """They would give empty masks in silence."""
+    network = build_unet(INFO.network, normalise=True)
+    network.set_weights([np.full_like(w, np.nan) for w in network.get_weights()])
+    save_model(network, INFO, tmp_path / "nan.keras")
+    with pytest.raises(ModelError, match="not numbers"):
+        load_model(tmp_path / "nan.keras")
