@@ -1,0 +1,1 @@
+"""Makes models: annotated data, augmentation, fitting and tuning."""

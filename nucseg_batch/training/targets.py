@@ -1,0 +1,57 @@
+"""What the network is trained to answer for each pixel of a label image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.network.unet import OFFSET_UNIT
+
+EDGE_WEIGHT = 3.0
+"""How much more a pixel at the edge of a nucleus counts in the cross-entropy."""
+TYPICAL_AREA = 400.0
+"""Area in pixels of a nucleus whose offsets count once; smaller ones count more, larger ones less."""
+
+
+def centres_and_areas(labels: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Centroid (y, x) and area in pixels of every label 0..max; row 0 and absent labels are zero."""
+    ids = labels.ravel().astype(np.intp)
+    area = np.bincount(ids)
+    y, x = np.indices(labels.shape)
+    sums = np.stack([np.bincount(ids, y.ravel()), np.bincount(ids, x.ravel())], axis=1)
+    centres = sums / np.maximum(area, 1)[:, None]
+    centres[0], area[0] = 0, 0
+    return centres, area
+
+
+def training_target(
+    labels: NDArray[np.integer], centres: NDArray[np.float64], areas: NDArray[Any]
+) -> NDArray[np.float32]:
+    """(height, width, 5): foreground, cross-entropy weight, offset y, offset x, offset weight.
+
+    labels: (height, width), 0 is background. centres: (n + 1, 2), the centre of each label in pixels of this crop;
+    it may lie outside the crop, as it must for a nucleus that the crop cuts. areas: (n + 1,), in pixels of this crop's
+    scale, of the whole nucleus.
+    """
+    height, width = labels.shape
+    target = np.zeros((height, width, 5), np.float32)
+    inside = labels > 0
+    edge = np.zeros(labels.shape, bool)
+    for axis in (0, 1):
+        step = np.diff(labels, axis=axis) != 0
+        low = [slice(None), slice(None)]
+        high = [slice(None), slice(None)]
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        edge[tuple(low)] |= step
+        edge[tuple(high)] |= step
+    target[..., 0] = inside
+    target[..., 1] = np.where(edge, EDGE_WEIGHT, 1.0)
+    centre = centres[labels].astype(np.float32)
+    target[..., 2] = (centre[..., 0] - np.arange(height, dtype=np.float32)[:, None]) / OFFSET_UNIT
+    target[..., 3] = (centre[..., 1] - np.arange(width, dtype=np.float32)[None, :]) / OFFSET_UNIT
+    weight = np.sqrt(TYPICAL_AREA / np.maximum(areas, 1.0)).clip(0.3, 3.0)
+    target[..., 4] = np.where(inside, weight[labels], 0.0)
+    target[..., 2:4] *= inside[..., None]
+    return target
