@@ -1,0 +1,121 @@
+"""Shows how far a run is: a moving bar on a terminal, one plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+LINE_SECONDS = 5.0
+"""Time between plain lines."""
+QUIET_SECONDS = 2.0
+"""Work shorter than this shows no progress."""
+
+
+class RunProgress:
+    """Progress of `segment`; a context manager, all of whose output goes to stderr.
+
+    `clock` gives seconds and is only passed in by tests.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._clock = clock
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._began = self._last_line = clock()
+        self._images = self._total_images = self._pixels = self._total_pixels = self._nuclei = self._failed = 0
+
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def note(self, line: str) -> None:
+        """One line that stays."""
+        self._console.print(line, markup=False)
+
+    def headers(self, done: int, total: int) -> None:
+        """So many headers of all were read."""
+        now = self._clock()
+        if now - self._began > QUIET_SECONDS and (now - self._last_line > LINE_SECONDS or done == total):
+            self._last_line = now
+            self.note(f"planning: {done} of {total} headers read")
+
+    def start(self, images: int, pixels: int) -> None:
+        """Segmenting begins."""
+        self._total_images, self._total_pixels = images, pixels
+        self._began = self._last_line = self._clock()
+        if self._console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(),
+                MofNCompleteColumn(),
+                TextColumn("images"),
+                BarColumn(),
+                TextColumn("{task.fields[speed]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("", total=images, speed="")
+            self._bar.start()
+
+    def image(self, pixels: int, nuclei: int, failed: bool) -> None:
+        """One more image is finished."""
+        self._images += 1
+        self._pixels += pixels
+        self._nuclei += nuclei
+        self._failed += failed
+        now = self._clock()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=1, speed=self._speed(now))
+        elif now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            left = (self._total_pixels - self._pixels) * (now - self._began) / self._pixels
+            self.note(
+                f"{self._images} of {self._total_images} images, {self._nuclei} nuclei, {self._speed(now)}, "
+                f"about {duration(left)} left"
+            )
+
+    def _speed(self, now: float) -> str:
+        seconds = max(now - self._began, 1e-9)
+        text = f"{self._images / seconds:.1f} images/s, {self._pixels / seconds / 1e6:.1f} Mpx/s"
+        return f"{text}, {self._failed} failed" if self._failed else text
+
+
+class StepProgress:
+    """Progress of a loop with a known number of steps, as plain lines; silent for short ones."""
+
+    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what = what
+        self._clock = clock
+        self._began = self._last_line = clock()
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many steps of all are done."""
+        now = self._clock()
+        if now - self._began > QUIET_SECONDS and now - self._last_line > LINE_SECONDS:
+            self._last_line = now
+            print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 43 s, 12 min, 3.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

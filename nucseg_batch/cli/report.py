@@ -1,0 +1,84 @@
+"""What the commands print at their end: plans, summaries and score tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from nucseg_batch.arrays.metrics import mean_average_precision
+from nucseg_batch.cli.progress import duration
+from nucseg_batch.executors.local import RunSummary
+from nucseg_batch.pipeline.evaluate import Evaluation
+from nucseg_batch.plan import Plan
+
+SHOWN_FAILURES = 5
+"""Failures that are named in the summary; the table has all."""
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_plan(plan: Plan, store: Path) -> None:
+    """Prints what a run would do."""
+    table = Table("shape", "images", "units", "images a unit", box=box.SIMPLE)
+    for stack in plan.stacks:
+        units = -(-len(stack.images) // stack.shard_length)
+        table.add_row(stack.name, str(len(stack.images)), str(units), str(stack.shard_length))
+    console = _console()
+    console.print(table)
+    console.print(
+        f"{plan.image_count} images, {plan.pixel_count / 1e6:.1f} Mpx, in {sum(1 for _ in plan.units())} units; "
+        f"masks of {plan.mask_bytes / 1e6:.0f} MB before compression to {store}; {len(plan.failures)} cannot be used"
+    )
+    for failure in plan.failures:
+        console.print(f"  {failure.image}: {failure.message}", markup=False)
+
+
+def print_run(summary: RunSummary) -> None:
+    """Prints what a run came to."""
+    console = _console()
+    speed = ""
+    if summary.new_images:
+        speed = f", {summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6:.1f} Mpx/s"
+    elif not summary.failures:
+        console.print("everything was done already")
+    console.print(
+        f"{summary.images} images, {summary.nuclei} nuclei, {len(summary.failures)} failed; "
+        f"{summary.new_images} segmented now in {duration(summary.seconds)}{speed}"
+    )
+    for failure in summary.failures[:SHOWN_FAILURES]:
+        console.print(f"  failed: {failure.image}: {failure.message}", markup=False)
+    if len(summary.failures) > SHOWN_FAILURES:
+        console.print(f"  ... and {len(summary.failures) - SHOWN_FAILURES} more, all in the failures table")
+    console.print("files: " + "  ".join(str(path) for path in summary.files), markup=False)
+
+
+def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None:
+    """Prints AP and F1 by group and threshold."""
+    console = Console(highlight=False)
+    table = Table(box=box.SIMPLE, title="per-image mean (pooled over all nuclei)")
+    for name in ("group", "images", "AP .50:.95", "AP@.50", "AP@.75", "F1@.50", "F1@.75"):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for name, scores in result.groups.items():
+        at = {score.threshold: score for score in scores}
+        cells = [f"{mean_average_precision(scores):.3f} ({mean_average_precision(scores, pooled=True):.3f})"]
+        cells += [f"{at[t].ap_image_mean:.3f} ({at[t].ap_pooled:.3f})" for t in (0.5, 0.75)]
+        cells += [f"{at[t].f1_image_mean:.3f} ({at[t].f1_pooled:.3f})" for t in (0.5, 0.75)]
+        table.add_row(name, str(result.counts[name]), *cells)
+    console.print(table)
+    detail = Table("IoU", "AP mean", "AP pooled", "F1 mean", "F1 pooled", "TP", "FP", "FN", box=box.SIMPLE, title="all")
+    for score in result.groups["all"]:
+        values = (score.ap_image_mean, score.ap_pooled, score.f1_image_mean, score.f1_pooled)
+        counts = (score.tp, score.fp, score.fn)
+        detail.add_row(f"{score.threshold:.2f}", *[f"{v:.3f}" for v in values], *[str(c) for c in counts])
+    console.print(detail)
+    if index is not None:
+        console.print(f"groups: column {group} of {index}", markup=False, soft_wrap=True)
+    if result.missing:
+        console.print(
+            f"{len(result.missing)} annotated images have no prediction and count as all missed", markup=False
+        )

@@ -1,0 +1,1 @@
+"""Where arrays, files and the network meet: the stream of a run, and evaluation."""

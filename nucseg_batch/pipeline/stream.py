@@ -1,0 +1,278 @@
+"""The stream that turns units into committed masks: read -> predict -> measure -> write, at the same time.
+
+Reader threads decode images ahead of need, the calling thread feeds the device, one thread measures and writes. Batches
+are filled across units, so that many small stacks cost no half-empty batches. Every queue is bounded, by pixels where
+images are read and by batches where they are finished, so memory does not grow with the number of images.
+
+What an image gets does not depend on the stream: batches are padded to a fixed shape and images in them do not meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.measure import measure
+from nucseg_batch.arrays.normalize import luminance
+from nucseg_batch.errors import NucsegError
+from nucseg_batch.files.inputs import failure_of, open_image
+from nucseg_batch.files.journal import ImageResult, Journal, Marker
+from nucseg_batch.files.mask_store import MaskWriter
+from nucseg_batch.files.tables import nuclei_text, summary
+from nucseg_batch.plan import Failure, ImageInfo, Unit, bucket_shape
+from nucseg_batch.settings import SegmentSettings
+
+READ_AHEAD_PIXELS = 6_000_000
+"""Images are read ahead until this many pixels wait; one image always may."""
+FINISH_AHEAD = 2
+"""Batches that may wait to be measured and written."""
+CHANNELS = {"red": 0, "green": 1, "blue": 2}
+
+
+class Segmenter(Protocol):
+    """What the stream needs of a predictor."""
+
+    def batch_size(self, bucket: tuple[int, int]) -> int:
+        """Images of this padded shape in one call."""
+        ...
+
+    def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
+        """Labels of images of one padded shape, dtype and number of channels."""
+        ...
+
+
+Advance = Callable[[ImageInfo, ImageResult | Failure], None]
+"""Called once for every image that was finished, well or not; from one thread at a time."""
+
+
+@dataclass
+class _Work:
+    """A unit on its way through the stream."""
+
+    unit: Unit
+    masks: NDArray[np.uint32] | None = None
+    results: dict[int, ImageResult | Failure] = field(default_factory=dict)
+    rows: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One image on its way through the stream: after reading it has pixels, or the failure that stopped it."""
+
+    work: _Work
+    index: int
+    info: ImageInfo
+    shown: NDArray[Any] | None = None
+    intensity: NDArray[Any] | None = None
+    failure: Failure | None = None
+
+    @property
+    def batch_key(self) -> tuple[Any, ...]:
+        """Images with one key may share a batch."""
+        assert self.shown is not None
+        return bucket_shape(*self.shown.shape[:2]), self.shown.shape[2:], self.shown.dtype.str
+
+
+_Finished = tuple[_Item, NDArray[np.int32] | Failure]
+
+
+def process_units(
+    units: Iterable[Unit],
+    *,
+    folder: Path,
+    store: Path,
+    journal: Journal,
+    predictor: Segmenter,
+    settings: SegmentSettings,
+    workers: int,
+    advance: Advance,
+) -> None:
+    """Segments units and commits each as soon as its last image is done.
+
+    An image that cannot be read, segmented or measured becomes a failure in its unit's marker. An error while results
+    are written, such as a full disk, stops the stream and is raised here.
+    """
+    finisher = _Finisher(store, journal, advance)
+    try:
+        with ThreadPoolExecutor(workers, thread_name_prefix="read") as readers:
+            items = _read_ahead(units, readers, folder, settings)
+            for batch in _batches(items, predictor.batch_size):
+                finisher.put(_segment(batch, predictor))
+        finisher.close()
+    finally:
+        finisher.stop()
+
+
+def _read_ahead(
+    units: Iterable[Unit], readers: ThreadPoolExecutor, folder: Path, settings: SegmentSettings
+) -> Iterator[_Item]:
+    """Items in the order of the units, read by the pool up to READ_AHEAD_PIXELS before they are asked for."""
+    waiting: deque[tuple[int, Future[_Item]]] = deque()
+    pixels = 0
+    try:
+        for work in map(_Work, units):
+            for index, info in enumerate(work.unit.images):
+                size = info.height * info.width
+                while waiting and pixels + size > READ_AHEAD_PIXELS:
+                    first, future = waiting.popleft()
+                    pixels -= first
+                    yield future.result()
+                waiting.append((size, readers.submit(_read, _Item(work, index, info), folder, settings)))
+                pixels += size
+        while waiting:
+            yield waiting.popleft()[1].result()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _read(item: _Item, folder: Path, settings: SegmentSettings) -> _Item:
+    try:
+        array = open_image(folder, item.info, max_pixels=settings.max_pixels)
+        pixels = array.compute(scheduler="synchronous", optimize_graph=False)
+        shown, intensity = choose_channel(pixels, settings.channel)
+    except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
+        return _Item(item.work, item.index, item.info, failure=failure_of(item.info.key, "read", error))
+    return _Item(item.work, item.index, item.info, shown, intensity)
+
+
+def choose_channel(pixels: NDArray[Any], channel: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What the network sees and what intensities are measured on.
+
+    pixels: (height, width) or (height, width, 3), any real dtype. The first result is (height, width) or
+    (height, width, 3) of uint8, uint16 or float32, the second (height, width). Grey images have no other channel.
+    """
+    if pixels.ndim == 3 and channel in CHANNELS:
+        pixels = np.ascontiguousarray(pixels[..., CHANNELS[channel]])
+    intensity = luminance(pixels) if pixels.ndim == 3 else pixels
+    shown = intensity if channel == "grey" else pixels
+    if shown.dtype not in (np.uint8, np.uint16):
+        shown = shown.astype(np.float32)
+    return shown, intensity
+
+
+def _batches(items: Iterable[_Item], batch_size: Callable[[tuple[int, int]], int]) -> Iterator[list[_Item]]:
+    """Full batches of images that may share one; what is left of a padded shape goes when the shape changes."""
+    filling: dict[tuple[Any, ...], list[_Item]] = {}
+    shape: tuple[int, int] | None = None
+    for item in items:
+        bucket = bucket_shape(item.info.height, item.info.width)
+        if bucket != shape:
+            yield from filling.values()
+            filling, shape = {}, bucket
+        if item.failure is not None:
+            yield [item]
+            continue
+        batch = filling.setdefault(item.batch_key, [])
+        batch.append(item)
+        if len(batch) == batch_size(bucket):
+            yield filling.pop(item.batch_key)
+    yield from filling.values()
+
+
+def _segment(batch: list[_Item], predictor: Segmenter) -> list[_Finished]:
+    """Labels a batch; where the device refuses it, image by image, so that only the guilty one fails."""
+    if batch[0].failure is not None:
+        return [(batch[0], batch[0].failure)]
+    images = [item.shown for item in batch if item.shown is not None]
+    try:
+        return list(zip(batch, predictor.predict_batch(images), strict=True))
+    except NucsegError:
+        raise
+    except Exception as error:  # the backend raises its own classes
+        if len(batch) == 1:
+            return [(batch[0], failure_of(batch[0].info.key, "segment", error))]
+    return [finished for item in batch for finished in _segment([item], predictor)]
+
+
+class _Finisher:
+    """A thread that measures images and commits units; an error there is raised in the thread that feeds it."""
+
+    def __init__(self, store: Path, journal: Journal, advance: Advance) -> None:
+        self._writer = MaskWriter(store)
+        self._journal = journal
+        self._advance = advance
+        self._queue: queue.Queue[list[_Finished] | None] = queue.Queue(FINISH_AHEAD)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: list[_Finished] | None) -> None:
+        """Hands over a batch, waiting for room; raises what went wrong with an earlier one."""
+        while True:
+            if self._error is not None:
+                raise self._error
+            try:
+                self._queue.put(batch, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def close(self) -> None:
+        """Waits until everything that was handed over is committed."""
+        self.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Ends the thread, after the batch in hand, whatever is still waiting."""
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._queue.get_nowait()
+            try:
+                self._queue.put_nowait(None)
+            except queue.Full:
+                continue
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._queue.get()) is not None:
+                for item, outcome in batch:
+                    self._finish(item, outcome)
+        except BaseException as error:
+            self._error = error
+
+    def _finish(self, item: _Item, outcome: NDArray[np.int32] | Failure) -> None:
+        work = item.work
+        result = outcome if isinstance(outcome, Failure) else _measured(item, outcome)
+        work.results[item.index] = result
+        if isinstance(result, ImageResult):
+            assert not isinstance(outcome, Failure)
+            if work.masks is None:
+                work.masks = np.zeros((len(work.unit.images), *outcome.shape), np.uint32)
+            work.masks[item.index] = outcome
+        if len(work.results) == len(work.unit.images):
+            self._commit(work)
+        self._advance(item.info, result)
+
+    def _commit(self, work: _Work) -> None:
+        order = range(len(work.unit.images))
+        if work.masks is not None:
+            self._writer.write(work.unit, work.masks)
+            work.masks = None
+        marker = Marker(tuple(work.results[index] for index in order))
+        self._journal.commit(work.unit, marker, "".join(work.rows.pop(index, "") for index in order))
+
+
+def _measured(item: _Item, labels: NDArray[np.int32]) -> ImageResult | Failure:
+    assert item.intensity is not None
+    try:
+        measures = measure(labels, item.intensity)
+        rows = nuclei_text(item.info.key, measures)
+        values = summary(labels, item.intensity, measures)
+    except Exception as error:  # as above: this image fails, not its unit
+        return failure_of(item.info.key, "measure", error)
+    item.work.rows[item.index] = rows
+    return ImageResult(item.info.key, int(measures["label"].size), values, len(rows.encode()))
