@@ -28,8 +28,9 @@ def segmentation_loss(target: Any, heads: Any) -> Any:
     cross_entropy = ops.sum(entropy * weight) / ops.sum(weight)
 
     probability = ops.sigmoid(logit)
+    known = ops.cast(weight > 0, "float32")
     overlap = ops.sum(probability * truth, axis=(1, 2))
-    total = ops.sum(probability + truth, axis=(1, 2))
+    total = ops.sum(probability * known + truth, axis=(1, 2))
     dice = ops.mean(1.0 - (2.0 * overlap + 100.0) / (total + 100.0))
 
     error = ops.abs(output[..., 1:3] - target[..., 2:4])

@@ -1,8 +1,10 @@
 """Random crops that look like images from other microscopes.
 
 One affine map does scale, rotation and flip at once, for image, labels and the nuclei's centres alike: the centre of
-a nucleus that the crop cuts stays where it really is. Intensities are changed afterwards, in ways microscopes differ:
-gain, offset, gamma, noise, blur, colour, and dark nuclei on bright ground instead of the reverse.
+a nucleus that the crop cuts stays where it really is. Beyond its image a crop is mirrored and has no weight: nuclei
+there are real to the eye, and calling them background would teach the network to miss nuclei at edges (it did).
+Intensities are changed afterwards, in ways microscopes differ: gain, offset, gamma, noise, blur, colour, and dark
+nuclei on bright ground instead of the reverse.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def training_crop(
     centre = _random_centre(sample.labels.shape, size / magnification, rng)
     offset = centre - matrix @ np.full(2, (size - 1) / 2)
     labels = ndimage.affine_transform(
-        sample.labels, matrix, offset, (size, size), order=0, mode="constant", output=np.int32
+        sample.labels, matrix, offset, (size, size), order=0, mode="constant", cval=-1, output=np.int32
     )
     planes = [sample.image] if sample.image.ndim == 2 else list(np.moveaxis(sample.image, 2, 0))
     warped = [ndimage.affine_transform(p, matrix, offset, (size, size), order=1, mode="reflect") for p in planes]

@@ -31,13 +31,13 @@ def training_target(
 ) -> NDArray[np.float32]:
     """(height, width, 5): foreground, cross-entropy weight, offset y, offset x, offset weight.
 
-    labels: (height, width), 0 is background. centres: (n + 1, 2), the centre of each label in pixels of this crop;
-    it may lie outside the crop, as it must for a nucleus that the crop cuts. areas: (n + 1,), in pixels of this crop's
-    scale, of the whole nucleus.
+    labels: (height, width), 0 is background, -1 is not annotated (as what lies beyond the image) and has no weight.
+    centres: (n + 1, 2), the centre of each label in pixels of this crop; it may lie outside the crop, as it must for a
+    nucleus that the crop cuts. areas: (n + 1,), in pixels of this crop's scale, of the whole nucleus.
     """
     height, width = labels.shape
     target = np.zeros((height, width, 5), np.float32)
-    inside = labels > 0
+    inside, known = labels > 0, labels >= 0
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         step = np.diff(labels, axis=axis) != 0
@@ -47,7 +47,7 @@ def training_target(
         edge[tuple(low)] |= step
         edge[tuple(high)] |= step
     target[..., 0] = inside
-    target[..., 1] = np.where(edge, EDGE_WEIGHT, 1.0)
+    target[..., 1] = np.where(edge, EDGE_WEIGHT, 1.0) * known
     centre = centres[labels].astype(np.float32)
     target[..., 2] = (centre[..., 0] - np.arange(height, dtype=np.float32)[:, None]) / OFFSET_UNIT
     target[..., 3] = (centre[..., 1] - np.arange(width, dtype=np.float32)[None, :]) / OFFSET_UNIT

@@ -31,7 +31,14 @@ def test_training_learns_to_find_nuclei_and_writes_a_complete_model(tmp_path: Pa
         (tmp_path / "data" / "labels" / f"{seed}.png").write_bytes(imagecodecs.png_encode(labels.astype(np.uint16)))
     lines: list[str] = []
     settings = TrainSettings(
-        epochs=4, steps=40, batch_size=8, crop=64, widths=(8, 12, 16), learning_rate=4e-3, precision="float32", device="cpu"
+        epochs=4,
+        steps=40,
+        batch_size=8,
+        crop=64,
+        widths=(8, 12, 16),
+        learning_rate=4e-3,
+        precision="float32",
+        device="cpu",
     )
     path = tmp_path / "new" / "m.keras"
     info = train(find_pairs(tmp_path / "data"), path, settings, command="nucseg-batch train", report=lines.append)
@@ -61,7 +68,10 @@ def sample(modality: str, shape: tuple[int, int]) -> Sample:
 
 def test_large_images_and_rare_modalities_are_drawn_more_often() -> None:
     """Else sixteen of seventeen crops would be of the commonest microscope."""
-    samples = [sample("fluorescence", (100, 110))] * 15 + [sample("fluorescence", (200, 220)), sample("histology", (100, 110))]
+    samples = [sample("fluorescence", (100, 110))] * 15 + [
+        sample("fluorescence", (200, 220)),
+        sample("histology", (100, 110)),
+    ]
     chances = drawing_chances(samples)
     assert np.isclose(chances.sum(), 1)
     assert np.isclose(chances[15], 2 * chances[0])
