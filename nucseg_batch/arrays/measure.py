@@ -2,8 +2,8 @@
 
 Names, definitions and values are those of `skimage.measure.regionprops_table`, which measures one region at a time and
 would be the slowest stage of a run. Here the foreground pixels are sorted by label once; then every statistic is a sum,
-minimum or maximum over a stretch of them. Coordinates are summed as integers relative to each nucleus' own bounding box,
-so that a nucleus far from the origin of a large plane loses no precision.
+minimum or maximum over a stretch of them. Coordinates are summed as integers relative to each nucleus' own bounding
+box, so that a nucleus far from the origin of a large plane loses no precision.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ COLUMNS: tuple[str, ...] = (
 )
 """What `measure` returns, in the order of the tables."""
 
+_INTEGERS = COLUMNS[:6]
+
 _DIAGONAL, _STRAIGHT = 10, 2
 """What a neighbour on the border adds to the code of a border pixel, which itself counts 1."""
 
@@ -55,20 +57,23 @@ def measure(labels: NDArray[np.integer], intensity: NDArray[Any]) -> dict[str, N
     """Measures every nucleus: one array for each of COLUMNS, with a value for each label in ascending order.
 
     labels: (height, width), 0 is background; labels that do not occur have no row. intensity: (height, width), any real
-    dtype. Lengths are in pixels, angles in radians. Integers come as int64, other values as float64. Raises ValueError
-    where the two differ in shape or are not planes.
+    dtype; all sums of it are float64, where regionprops_table adds float32 in float32. Lengths are in pixels, angles in
+    radians. Integers come as int64, other values as float64. Raises ValueError where the two differ in shape or are not
+    planes.
     """
     if labels.ndim != 2 or labels.shape != intensity.shape:
-        raise ValueError(f"labels and intensity must be planes of one shape, but are {labels.shape}, {intensity.shape}.")
+        raise ValueError(
+            f"labels and intensity must be planes of one shape, but are {labels.shape}, {intensity.shape}."
+        )
     place = np.flatnonzero(labels)
-    ids, rank, area = _ranked(labels.ravel()[place])
+    ids, rank, area = _ranked(labels.ravel()[place].astype(np.int64, copy=False))
+    if ids.size == 0:
+        return {name: np.zeros(0, np.int64 if name in _INTEGERS else np.float64) for name in COLUMNS}
     order = np.argsort(rank, kind="stable")
     place, rank = place[order], rank[order]
     starts = np.cumsum(area) - area
     y, x = np.divmod(place, labels.shape[1])
-    if ids.size == 0:
-        return {name: np.zeros(0, np.int64 if name in _INTEGERS else np.float64) for name in COLUMNS}
-    table = {"label": ids, "area": area}
+    table: dict[str, NDArray[Any]] = {"label": ids, "area": area}
     table |= _box_and_moments(y, x, area, starts)
     table["equivalent_diameter_area"] = np.sqrt(4 * area / np.pi)
     box = (table["bbox-2"] - table["bbox-0"]) * (table["bbox-3"] - table["bbox-1"])
@@ -78,14 +83,13 @@ def measure(labels: NDArray[np.integer], intensity: NDArray[Any]) -> dict[str, N
     return {name: table[name] for name in COLUMNS}
 
 
-_INTEGERS = COLUMNS[:6]
+def _ranked(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]:
+    """The labels that occur, the place of each pixel's label among them, and their areas.
 
-
-def _ranked(values: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]:
-    """The labels that occur, the place of each pixel's label among them, and their areas."""
+    The quick way counts up to the highest label; labels far above the number of pixels are sorted instead.
+    """
     if values.size and int(values.max()) > max(4 * values.size, 2**16):
-        ids, rank, area = np.unique(values, return_inverse=True, return_counts=True)
-        return ids.astype(np.int64), rank, area
+        return np.unique(values, return_inverse=True, return_counts=True)
     counts = np.bincount(values)
     ids = np.flatnonzero(counts)
     rank = (np.cumsum(counts > 0) - 1).astype(np.uint16 if ids.size < 2**16 else np.int64)[values]
@@ -100,9 +104,11 @@ def _box_and_moments(
     left, right = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
     y, x = y - np.repeat(top, area), x - np.repeat(left, area)
     sum_y, sum_x, sum_yy, sum_xx, sum_xy = (np.add.reduceat(v, starts) for v in (y, x, y * y, x * x, x * y))
-    var_y = (sum_yy - sum_y * sum_y / area) / area
-    var_x = (sum_xx - sum_x * sum_x / area) / area
-    cov = (sum_xy - sum_x * sum_y / area) / area
+    (mid_y, rest_y), (mid_x, rest_x) = np.divmod(sum_y, area), np.divmod(sum_x, area)
+    # Moved, as integers, to the pixel at the centroid: squares of the first sums overflow in regions of megapixels.
+    var_y = (sum_yy - mid_y * (sum_y + rest_y) - rest_y * rest_y / area) / area
+    var_x = (sum_xx - mid_x * (sum_x + rest_x) - rest_x * rest_x / area) / area
+    cov = (sum_xy - mid_y * sum_x - mid_x * rest_y - rest_y * rest_x / area) / area
     middle, spread = (var_x + var_y) / 2, np.hypot((var_x - var_y) / 2, cov)
     major, minor = middle + spread, np.maximum(middle - spread, 0)
     ratio = np.divide(minor, major, out=np.ones_like(major), where=major > 0)
@@ -123,7 +129,7 @@ def _box_and_moments(
 
 def _perimeters(
     shape: tuple[int, ...], y: NDArray[np.int64], x: NDArray[np.int64], rank: NDArray[Any], count: int
-) -> NDArray[np.float64]:
+) -> NDArray[Any]:
     """Perimeter by the configuration of border pixels around each border pixel.
 
     A border pixel has a neighbour along an axis that is not of its nucleus. The weights of configurations are those of
@@ -144,7 +150,7 @@ def _perimeters(
     for steps, value in ((straight, _STRAIGHT), (diagonal, _DIAGONAL)):
         for step in steps:
             code += value * (numbers[place + step] == rank)
-    return np.bincount(rank, _WEIGHTS[code], minlength=count)
+    return np.bincount(rank, _WEIGHTS[code], minlength=count).astype(np.float64, copy=False)
 
 
 def _intensities(
