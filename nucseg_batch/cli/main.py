@@ -15,11 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from nucseg_batch import __version__
-from nucseg_batch.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_SOME_FAILED, NucsegError, UsageError
+from nucseg_batch.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, NucsegError, UsageError
 from nucseg_batch.settings import SegmentSettings, TrainSettings
 
 app = typer.Typer(
@@ -32,6 +31,8 @@ app = typer.Typer(
 )
 
 _DEFAULT = TrainSettings()
+_BadUsage: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""What the parser raises; some versions of Typer take it from click, others carry their own."""
 
 
 class PrecisionChoice(StrEnum):
@@ -257,11 +258,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(arguments, standalone_mode=False)
     except NucsegError as error:
         code = _tell(str(error), error if debug else None, error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = _tell("stopped; run the same command again to go on.", None, EXIT_INTERRUPTED)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+    except _BadUsage as error:
+        error.show()  # type: ignore[attr-defined]
+        code = EXIT_USAGE
     except Exception as error:  # a bug of ours: say so in one line, and how to see more
         code = _tell(
             f"unexpected {type(error).__name__}: {error} (--debug shows where)", error if debug else None, EXIT_BUG

@@ -60,15 +60,14 @@ def print_run(summary: RunSummary) -> None:
 def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None:
     """Prints AP and F1 by group and threshold."""
     console = Console(highlight=False)
-    table = Table(box=box.SIMPLE, title="per-image mean (pooled over all nuclei)")
-    for name in ("group", "images", "AP .50:.95", "AP@.50", "AP@.75", "F1@.50", "F1@.75"):
-        table.add_column(name, justify="left" if name == "group" else "right")
+    table = Table("group", "images", "average", "AP .5:.95", "AP@.5", "AP@.75", "F1@.5", "F1@.75", box=box.SIMPLE)
     for name, scores in result.groups.items():
         at = {score.threshold: score for score in scores}
-        cells = [f"{mean_average_precision(scores):.3f} ({mean_average_precision(scores, pooled=True):.3f})"]
-        cells += [f"{at[t].ap_image_mean:.3f} ({at[t].ap_pooled:.3f})" for t in (0.5, 0.75)]
-        cells += [f"{at[t].f1_image_mean:.3f} ({at[t].f1_pooled:.3f})" for t in (0.5, 0.75)]
-        table.add_row(name, str(result.counts[name]), *cells)
+        for kind, pooled in (("image_mean", False), ("pooled", True)):
+            averages = [mean_average_precision(scores, pooled=pooled)]
+            averages += [getattr(at[t], f"{metric}_{kind}") for metric in ("ap", "f1") for t in (0.5, 0.75)]
+            first = ("", "") if pooled else (name, str(result.counts[name]))
+            table.add_row(*first, kind.replace("_", " "), *[f"{value:.3f}" for value in averages])
     console.print(table)
     detail = Table("IoU", "AP mean", "AP pooled", "F1 mean", "F1 pooled", "TP", "FP", "FN", box=box.SIMPLE, title="all")
     for score in result.groups["all"]:

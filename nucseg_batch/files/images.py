@@ -1,8 +1,8 @@
 """Reads one image file: PNG, JPEG or TIFF in, one plane of pixels out, or one clear reason why not.
 
 Headers are read first and alone, so that a file that claims a million pixels a side is refused before memory is taken
-for it. Rules for what is not plainly grey or RGB: an alpha channel is dropped; palettes are looked up, except tables that
-only tint intensities; one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs where white is 0 are
+for it. Rules for what is not plainly grey or RGB: an alpha channel is dropped; palettes are looked up, except tables
+that only tint intensities; one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs where white is 0 are
 inverted; a TIFF of more than one plane is refused rather than read in part; pixels that are not finite take the lowest
 finite value; EXIF rotation is not applied, so that a mask lies over the pixels as they are stored.
 """

@@ -1,1 +1,38 @@
-"""What runs on the device: the network, its losses, model files and the predictor."""
+"""What runs on the device: the network, its losses, model files and the predictor.
+
+Importing this package loads Keras and the library under it, which write notes to stderr before any setting of theirs
+can stop it; those are held back, and shown only where loading fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _stderr_held_back() -> Iterator[None]:
+    """Sends what C++ libraries write to file descriptor 2 to a file, and on to stderr only after an exception."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(saved, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+with _stderr_held_back():
+    import keras  # noqa: F401
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every new image shape

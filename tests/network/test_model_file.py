@@ -63,9 +63,15 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize(
-    "damage", [cut, flip, lambda path: path.write_bytes(b""), lambda path: path.write_text("a model")], ids=str
-)
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("a model")
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty, text], ids=lambda damage: damage.__name__)
 def test_a_damaged_file_is_refused_in_our_own_words(saved: Path, damage: Callable[[Path], None]) -> None:
     """Keras says "File not found" of a file that is there."""
     damage(saved)

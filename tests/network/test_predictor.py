@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pictures import disks, fluorescence
 
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.executors.local import default_model
@@ -9,7 +10,6 @@ from nucseg_batch.network import backend, predictor
 from nucseg_batch.network.model_file import Model, load_model
 from nucseg_batch.network.predictor import Predictor, padded_batch
 from nucseg_batch.settings import Precision, SegmentSettings
-from pictures import disks, fluorescence
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def pictures(count: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_an_images_labels_do_not_depend_on_its_batch(model: Model, precision: Precision) -> None:
-    """To the last bit, at any batch size and place in the batch: masks are reproducible whatever the machine's memory."""
+    """To the last bit, at any batch size and place in the batch: the machine's memory must not show in masks."""
     images = pictures(16)
     alone = Predictor(model, SegmentSettings(batch_size=1, precision=precision, device="cpu"))
     expected = [alone.predict(image) for image in images]
@@ -80,7 +80,11 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(monkeypatch: pytest.M
 
 def test_auto_precision_is_bfloat16_only_where_the_processor_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elsewhere it would be emulated, and slow."""
-    for flags, expected in (({"avx2"}, "float32"), ({"avx512_bf16"}, "mixed_bfloat16"), ({"amx_bf16"}, "mixed_bfloat16")):
+    for flags, expected in (
+        ({"avx2"}, "float32"),
+        ({"avx512_bf16"}, "mixed_bfloat16"),
+        ({"amx_bf16"}, "mixed_bfloat16"),
+    ):
         monkeypatch.setattr(backend, "_cpu_flags", lambda flags=flags: flags)
         assert backend.resolve_precision("auto", "cpu:0") == expected
     assert backend.resolve_precision("auto", "gpu:0") == "mixed_bfloat16"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+
+import nucseg_batch
+from nucseg_batch.cli.main import app, main
+from nucseg_batch.cli.progress import RunProgress, duration
+
+COMMANDS = typer.main.get_command(app).commands
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_explained(name: str) -> None:
+    """An option without help is a riddle; a command that no page shows is never found."""
+    command = COMMANDS[name]
+    assert "Example: nucseg-batch" in (command.help or "")
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+    assert f"nucseg-batch {name}" in README
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is kept in one place."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"nucseg-batch {nucseg_batch.__version__}\n"
+
+
+def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """2, and the option is named."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["segment", "a", "b.zarr", "--treshold", "0.5"])
+    assert stopped.value.code == 2
+    assert "--treshold" in capsys.readouterr().err
+
+
+def test_a_bug_is_told_in_one_line_and_shown_with_debug(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 1; the traceback is for those who ask."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("nucseg_batch.files.sample.write_sample", broken)
+    for extra, lines in (([], 1), (["--debug"], 5)):
+        with pytest.raises(SystemExit) as stopped:
+            main(["sample", "x", *extra])
+        assert stopped.value.code == 1
+        errors = capsys.readouterr().err
+        assert "unexpected ZeroDivisionError: by zero" in errors
+        assert len(errors.splitlines()) >= lines
+        assert ("Traceback" in errors) == bool(extra)
+
+
+def test_without_a_terminal_progress_is_a_plain_line_every_few_seconds() -> None:
+    """Logs must not fill with bars and control characters."""
+    seconds = iter([0.0, 0.0, 1.0, 2.0, 6.0, 7.0, 11.5])
+    text = io.StringIO()
+    with RunProgress(Console(file=text, width=200), clock=lambda: next(seconds)) as progress:
+        progress.start(10, 10_000_000)
+        for i in range(5):
+            progress.image(1_000_000, 3, failed=i == 1)
+    assert text.getvalue().splitlines() == [
+        "3 of 10 images, 9 nuclei, 0.5 images/s, 0.5 Mpx/s, 1 failed, about 14 s left",
+        "5 of 10 images, 15 nuclei, 0.4 images/s, 0.4 Mpx/s, 1 failed, about 12 s left",
+    ]
+    assert "\x1b" not in text.getvalue()
+
+
+def test_on_a_terminal_progress_is_a_bar() -> None:
+    """With images, speed and time left."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120)
+    with RunProgress(console) as progress:
+        progress.start(2, 200)
+        progress.image(100, 1, failed=False)
+        progress.image(100, 1, failed=False)
+    assert "2/2" in text.getvalue()
+    assert "images/s" in text.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(43.4, "43 s"), (300, "5 min"), (9000, "2.5 h")])
+def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    """Nobody reads 9000 s."""
+    assert duration(seconds) == text
+
+
+def test_help_works_as_a_module_and_without_loading_keras() -> None:
+    """On a login node, at once."""
+    program = (
+        "import sys, runpy\n"
+        "sys.argv = ['nucseg-batch', 'segment', '--help']\n"
+        "try:\n    runpy.run_module('nucseg_batch', run_name='__main__')\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
+        "assert not {'keras', 'tensorflow', 'zarr'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "OUT.zarr" in done.stdout

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nucseg_batch.arrays.measure import COLUMNS, measure
+from nucseg_batch.files.finish import finish, table_paths
+from nucseg_batch.files.journal import ImageResult, Journal, Marker
+from nucseg_batch.files.tables import NUCLEI_COLUMNS, SUMMARY_COLUMNS, csv_text, nuclei_text, summary
+from nucseg_batch.plan import Failure, ImageInfo, make_plan
+
+LABELS = np.kron(np.array([[1, 0, 2], [0, 0, 2]]), np.ones((3, 5), int))
+PIXELS = (np.arange(90).reshape(6, 15) * 7 % 101).astype(np.uint16)
+
+
+def test_a_row_of_nuclei_reads_back_to_what_was_measured() -> None:
+    """Seven significant digits, integers in full, a dot on every machine."""
+    measures = measure(LABELS, PIXELS)
+    rows = list(csv.reader(io.StringIO(nuclei_text('odd, "name"\n.png', measures))))
+    assert [row[0] for row in rows] == ['odd, "name"\n.png'] * 2
+    for name in COLUMNS:
+        cells = [row[NUCLEI_COLUMNS.index(name)] for row in rows]
+        np.testing.assert_allclose([float(cell) for cell in cells], measures[name], rtol=1e-6)
+    assert rows[1][NUCLEI_COLUMNS.index("area")] == "30"
+
+
+def test_names_that_are_not_utf8_are_written_so_that_any_program_reads_them() -> None:
+    """Bytes that no text has become %XX."""
+    assert csv_text([("a\udcff\udc80ü.tif",)]) == "a%FF%80ü.tif\n"
+
+
+def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
+    """Against plain sums over masks."""
+    values = summary(LABELS, PIXELS, measure(LABELS, PIXELS))
+    means = [PIXELS[i == LABELS].mean() for i in (1, 2)]
+    assert values["nuclei"] == 2
+    assert values["area_fraction"] == pytest.approx((LABELS > 0).mean())
+    assert (values["area_mean"], values["area_median"], values["area_std"]) == (22.5, 22.5, 7.5)
+    assert values["intensity_mean"] == pytest.approx(np.mean(means))
+    assert values["intensity_std"] == pytest.approx(np.std(means))
+    assert values["intensity_background"] == pytest.approx(PIXELS[LABELS == 0].mean())
+    assert tuple(values) == SUMMARY_COLUMNS
+
+
+def test_an_empty_plane_has_no_averages() -> None:
+    """The mean area of no nuclei is not zero."""
+    values = summary(LABELS * 0, PIXELS, measure(LABELS * 0, PIXELS))
+    assert (values["nuclei"], values["area_mean"], values["intensity_mean"]) == (0, None, None)
+    assert values["intensity_background"] == pytest.approx(PIXELS.mean())
+
+
+def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_path: Path) -> None:
+    """Units run by shape; people look up images by name."""
+    shapes = {"a.png": (31, 37), "b.png": (11, 13), "c.png": (31, 37), "d.png": (11, 13)}
+    images = [ImageInfo(key, 1, 1, *shape) for key, shape in shapes.items()]
+    plan = make_plan(images, [Failure("bb.png", "plan", "OSError", "cut")])
+    store = tmp_path / "out.zarr"
+    journal = Journal(store)
+    journal.create(plan, {})
+    values = dict.fromkeys(SUMMARY_COLUMNS, 1)
+    for unit in plan.units():
+        rows = [f"{image.key},row\n" * (1 + (image.key == "c.png")) for image in unit.images]
+        results = [ImageResult(i.key, len(r) // 10, values, len(r)) for i, r in zip(unit.images, rows, strict=True)]
+        failed = Failure("d.png", "read", "ValueError", "bad")
+        marker = Marker(tuple(failed if r.image == "d.png" else r for r in results))
+        journal.commit(unit, marker, "".join(r for i, r in zip(unit.images, rows, strict=True) if i.key != "d.png"))
+    nuclei, failures = finish(store, plan, journal)
+    assert nuclei == 4
+    assert [f.image for f in failures] == ["bb.png", "d.png"]
+    paths = table_paths(store)
+    table = {name: path.read_bytes() for name, path in paths.items()}
+    assert table["nuclei"].decode().splitlines()[1:] == ["a.png,row", "b.png,row", "c.png,row", "c.png,row"]
+    with open(paths["images"], newline="") as file:
+        found = [(row["image"], row["status"], row["mask"], row["index"]) for row in csv.DictReader(file)]
+    assert found == [
+        ("a.png", "ok", "31x37/labels/nuclei", "0"),
+        ("b.png", "ok", "11x13/labels/nuclei", "0"),
+        ("bb.png", "failed", "", ""),
+        ("c.png", "ok", "31x37/labels/nuclei", "1"),
+        ("d.png", "failed", "", ""),
+    ]
+    finish(store, plan, journal)
+    assert {name: path.read_bytes() for name, path in paths.items()} == table

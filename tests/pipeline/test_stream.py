@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nucseg_batch.files.inputs import discover, read_headers
+from nucseg_batch.files.journal import ImageResult, Journal
+from nucseg_batch.files.mask_store import MaskWriter, create_store
+from nucseg_batch.pipeline import stream
+from nucseg_batch.pipeline.stream import choose_channel, process_units
+from nucseg_batch.plan import Failure, Plan, make_plan
+from nucseg_batch.settings import SegmentSettings
+
+
+class ThresholdSegmenter:
+    """A real, if simple, segmenter that records the batches it is given."""
+
+    def __init__(self, size: int = 4, poison: int | None = None, memory: int | None = None) -> None:
+        self.batches: list[int] = []
+        self._size = size
+        self._poison = poison
+        self._memory = memory
+
+    def batch_size(self, bucket: tuple[int, int]) -> int:
+        return self._size
+
+    def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
+        self.batches.append(len(images))
+        assert len({image.dtype for image in images}) == 1
+        if self._memory is not None and len(images) > self._memory:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        if any(self._poison == image.max() for image in images):
+            raise RuntimeError("the device does not like this image")
+        return [ndimage.label(image > 100)[0].astype(np.int32) for image in images]
+
+
+def write_images(folder: Path, count: int, shape: tuple[int, int] = (20, 30)) -> None:
+    for i in range(count):
+        image = np.full(shape, 10, np.uint8)
+        image[3:7, 4 : 6 + i % 5] = 150 + i
+        image[12:15, 8:12] = 150 + i
+        (folder / f"{shape[0]}_{i:02d}.png").write_bytes(imagecodecs.png_encode(image))
+
+
+class Job:
+    """A planned run over real files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = folder.parent / "out.zarr"
+        self.journal = Journal(self.store)
+        self.finished: list[str] = []
+
+    def run(self, segmenter: ThresholdSegmenter, workers: int = 2) -> Plan:
+        images, failures = read_headers(
+            self.folder, discover(self.folder).entries, max_pixels=10**6, progress=lambda _: None
+        )
+        plan = make_plan(images, failures)
+        create_store(self.store, plan)
+        self.journal.create(plan, {})
+        process_units(
+            plan.units(),
+            folder=self.folder,
+            store=self.store,
+            journal=self.journal,
+            predictor=segmenter,
+            settings=SegmentSettings(),
+            workers=workers,
+            advance=lambda info, _: self.finished.append(info.key),
+        )
+        return plan
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return Job(folder)
+
+
+def results(job: Job, plan: Plan) -> dict[str, ImageResult | Failure]:
+    found = {}
+    for unit in plan.units():
+        marker = job.journal.marker(unit)
+        assert marker is not None
+        found.update({image.image: image for image in marker.images})
+    return found
+
+
+def test_batches_are_filled_across_stacks_of_one_padded_shape(job: Job) -> None:
+    """Five images of one shape and four of another are batches of four, four and one, not four half-empty ones."""
+    write_images(job.folder, 5, (20, 30))
+    write_images(job.folder, 4, (22, 31))
+    segmenter = ThresholdSegmenter(size=4)
+    plan = job.run(segmenter)
+    assert segmenter.batches == [4, 4, 1]
+    assert len(plan.stacks) == 2
+    assert sorted(job.finished) == sorted(results(job, plan))
+    assert all(isinstance(image, ImageResult) and image.nuclei == 2 for image in results(job, plan).values())
+
+
+def test_an_image_that_cannot_be_read_costs_only_itself(job: Job) -> None:
+    """Its header was good; the batch goes on without it, and the marker names it."""
+    write_images(job.folder, 6)
+    path = job.folder / "20_03.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    plan = job.run(ThresholdSegmenter())
+    found = results(job, plan)
+    failed = [image for image in found.values() if isinstance(image, Failure)]
+    assert [(f.image, f.stage) for f in failed] == [("20_03.png", "read")]
+    assert len(found) == 6
+
+
+def test_an_image_that_the_device_refuses_costs_only_itself(job: Job) -> None:
+    """The batch is repeated image by image, so that the guilty one is found."""
+    write_images(job.folder, 4)
+    segmenter = ThresholdSegmenter(size=4, poison=152)
+    failed = [image for image in results(job, job.run(segmenter)).values() if isinstance(image, Failure)]
+    assert [(f.image, f.stage, f.error) for f in failed] == [("20_02.png", "segment", "RuntimeError")]
+    assert segmenter.batches == [4, 1, 1, 1, 1]
+
+
+def test_a_batch_too_large_for_memory_is_done_in_smaller_ones(job: Job) -> None:
+    """Slower, but nothing is lost."""
+    write_images(job.folder, 4)
+    found = results(job, job.run(ThresholdSegmenter(size=4, memory=1)))
+    assert all(isinstance(image, ImageResult) for image in found.values())
+
+
+def test_an_error_while_writing_stops_the_run_and_leaves_no_marker(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is not an image's fault; no image may be blamed, and no unit called done."""
+    write_images(job.folder, 6)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MaskWriter, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        job.run(ThresholdSegmenter())
+    plan, _ = job.journal.load()
+    assert all(job.journal.marker(unit) is None for unit in plan.units())
+    assert not [thread for thread in threading.enumerate() if thread.name == "finish"]
+
+
+def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory must not grow with the number of images: never more are read than may wait, whatever the disk's speed."""
+    write_images(job.folder, 40)
+    monkeypatch.setattr(stream, "READ_AHEAD_PIXELS", 5 * 600)
+    begun: list[str] = []
+    opened = stream.open_image
+
+    def counted(folder: Path, info: Any, **options: Any) -> Any:
+        begun.append(info.key)
+        return opened(folder, info, **options)
+
+    monkeypatch.setattr(stream, "open_image", counted)
+
+    class Watching(ThresholdSegmenter):
+        def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
+            done = sum(self.batches) + len(images)
+            assert len(begun) <= done + 5 + 1
+            return super().predict_batch(images)
+
+    job.run(Watching(size=4), workers=4)
+    assert len(begun) == 40
+
+
+@pytest.mark.parametrize(("channel", "seen"), [("red", 200), ("green", 90), ("blue", 30)])
+def test_a_chosen_channel_is_what_the_network_sees_and_what_is_measured(channel: str, seen: int) -> None:
+    """DAPI exported as blue must not be diluted by an empty red."""
+    colour = np.zeros((5, 7, 3), np.uint8) + np.array([200, 90, 30], np.uint8)
+    shown, intensity = choose_channel(colour, channel)
+    assert (shown == seen).all()
+    assert (intensity == seen).all()
+    assert shown.shape == (5, 7)
+
+
+def test_without_a_choice_colour_is_shown_and_luminance_measured() -> None:
+    """Histology needs its colours; a table needs one number."""
+    colour = np.zeros((5, 7, 3), np.uint16) + np.array([1000, 2000, 3000], np.uint16)
+    shown, intensity = choose_channel(colour, "auto")
+    assert shown.shape == (5, 7, 3)
+    np.testing.assert_allclose(intensity, 0.2125 * 1000 + 0.7154 * 2000 + 0.0721 * 3000, rtol=1e-6)
+
+
+def test_a_grey_image_has_no_other_channel() -> None:
+    """A folder may mix grey and colour images."""
+    grey = np.arange(35, dtype=np.int32).reshape(5, 7) - 9
+    shown, intensity = choose_channel(grey, "red")
+    assert shown.dtype == np.float32
+    np.testing.assert_array_equal(intensity, grey)

@@ -1,0 +1,286 @@
+"""The whole job, through the command line in processes of its own, on real images and on made ones."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
+from ome_zarr_models import open_ome_zarr
+from skimage.measure import regionprops_table
+
+import nucseg_batch
+from nucseg_batch.files.images import read_image
+
+COMMAND = [sys.executable, "-m", "nucseg_batch"]
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def contents(store: Path) -> dict[str, str]:
+    """Hashes of all files of an output except the run folder's."""
+    files = [p for p in store.rglob("*") if p.is_file()] + sorted(store.parent.glob(f"{store.stem}.*.csv"))
+    return {
+        str(p.relative_to(store.parent)).replace(store.stem, "out", 1): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in files
+    }
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def real_images(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every fourth test image of DSB2018: grey and colour, five shapes."""
+    folder = tmp_path_factory.mktemp("real") / "in"
+    folder.mkdir()
+    for path in sorted((shared / "dsb2018" / "test" / "images").glob("*.png"))[::4]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(real_images: Path) -> Path:
+    store = real_images.parent / "out.zarr"
+    run("segment", real_images, store)
+    return store
+
+
+def test_every_image_has_a_mask_and_the_tables_agree_with_it(real_images: Path, finished: Path) -> None:
+    """The promise of the program, on real images, against scikit-image's own measurements."""
+    masks = nucseg_batch.open_masks(finished)
+    images = rows(finished.with_suffix(".images.csv"))
+    nuclei = rows(finished.with_suffix(".nuclei.csv"))
+    assert [row["image"] for row in images] == sorted(path.name for path in real_images.iterdir()) == list(masks)
+    assert nuclei == sorted(nuclei, key=lambda row: (row["image"], int(row["label"])))
+    assert len(nuclei) > 300
+    for row in images:
+        mask = masks[row["image"]]
+        own = [n for n in nuclei if n["image"] == row["image"]]
+        assert mask.dtype == np.uint32
+        assert mask.shape == (int(row["height"]), int(row["width"]))
+        assert int(row["nuclei"]) == mask.max() == len(own) == np.unique(mask[mask > 0]).size
+        pixels = read_image(real_images / row["image"], max_pixels=10**7)
+        if pixels.ndim == 3:
+            continue
+        truth = regionprops_table(mask, pixels, properties=("area", "centroid", "perimeter", "intensity_mean"))
+        for name, values in truth.items():
+            np.testing.assert_allclose([float(n[name]) for n in own], values, rtol=2e-6, atol=1e-5)
+    assert rows(finished.with_suffix(".failures.csv")) == []
+
+
+def test_the_store_is_valid_and_other_tools_read_it(finished: Path) -> None:
+    """ome-zarr-models validates every group, ome-zarr-py reads the same pixels."""
+    groups = sorted(finished.glob("*x*/labels"))
+    assert len(groups) > 3
+    for group in groups:
+        open_ome_zarr(group, version="0.5")
+        open_ome_zarr(group / "nuclei", version="0.5")
+        location = parse_url(group / "nuclei")
+        assert location is not None
+        (node,) = list(Reader(location)())
+        array = zarr.open_array(group / "nuclei" / "0", mode="r")
+        np.testing.assert_array_equal(np.asarray(node.data[0]), array[:])
+
+
+def test_nothing_but_the_documented_files_is_written(finished: Path) -> None:
+    """A user must know what may be deleted."""
+    names = {path.name for path in finished.parent.iterdir()} - {"in"}
+    assert {name for name in names if name.startswith("out.")} == {
+        "out.zarr",
+        "out.images.csv",
+        "out.nuclei.csv",
+        "out.failures.csv",
+        "out.run",
+    }
+    run_folder = finished.with_suffix(".run")
+    assert {path.name for path in run_folder.iterdir()} == {"plan.json", "machine.json", "lock", "units", "parts"}
+
+
+def test_a_second_call_does_nothing(real_images: Path, finished: Path) -> None:
+    """No file of the store is written again, and Keras is not even loaded."""
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    done = run("segment", real_images, finished)
+    assert "everything was done already" in done.stdout
+    assert "computing in" not in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_batch_size_and_workers_do_not_change_a_byte(real_images: Path, finished: Path) -> None:
+    """Speed is the machine's, the result is the image's."""
+    other = finished.with_name("other.zarr")
+    run("segment", real_images, other, "--batch-size", 1, "--workers", 4)
+    assert contents(other) == contents(finished)
+    many = finished.with_name("many.zarr")
+    run("segment", real_images, many, "--batch-size", 16, "--workers", 1)
+    assert contents(many) == contents(finished)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(real_images: Path, finished: Path) -> None:
+    """Kill -9 when the first units are committed; the second call keeps them and does the rest."""
+    store = finished.with_name("killed.zarr")
+    process = subprocess.Popen(
+        [*COMMAND, "segment", str(real_images), str(store)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    units = store.with_suffix(".run") / "units"
+    deadline = time.monotonic() + 120
+    while len(list(units.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in units.glob("*.json")}
+    total = len(list((finished.with_suffix(".run") / "units").glob("*.json")))
+    assert 2 <= len(kept) < total
+    run("segment", real_images, store)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished units are not done again"
+    assert contents(store) == contents(finished)
+
+
+def test_images_of_many_kinds_in_one_folder(image_folder: Path) -> None:
+    """Nested folders, three shapes, 8 bit, 16 bit, float and colour; the two or three nuclei of each are found."""
+    store = image_folder.parent / "out.zarr"
+    done = run("segment", image_folder, store)
+    found = {row["image"]: int(row["nuclei"]) for row in rows(store.with_suffix(".images.csv"))}
+    assert found == {
+        "plate/colour.jpg": 3,
+        "plate/small16.png": 2,
+        "plate/well/wide.tif": 3,
+        "small8.png": 2,
+        "tall.tiff": 2,
+    }
+    assert "5 images, 12 nuclei, 0 failed" in done.stdout
+
+
+def test_bad_images_cost_a_row_each_and_exit_code_3(image_folder: Path) -> None:
+    """Empty, cut, text and all-NaN files among good ones; a black image is no failure but has no nuclei."""
+    import imagecodecs
+    import tifffile
+
+    good = (image_folder / "small8.png").read_bytes()
+    (image_folder / "empty.png").write_bytes(b"")
+    (image_folder / "cut.png").write_bytes(good[: len(good) * 2 // 3])
+    (image_folder / "text.tif").write_text("hello")
+    tifffile.imwrite(image_folder / "nan.tif", np.full((67, 83), np.nan, np.float32))
+    (image_folder / "black.png").write_bytes(imagecodecs.png_encode(np.zeros((67, 83), np.uint8)))
+    store = image_folder.parent / "out.zarr"
+    done = run("segment", image_folder, store, code=3)
+    failures = {row["image"]: row for row in rows(store.with_suffix(".failures.csv"))}
+    assert sorted(failures) == ["cut.png", "empty.png", "nan.tif", "text.tif"]
+    assert failures["nan.tif"]["stage"] == "read"
+    assert "finite" in failures["nan.tif"]["message"]
+    images = {row["image"]: row for row in rows(store.with_suffix(".images.csv"))}
+    assert (images["black.png"]["status"], images["black.png"]["nuclei"]) == ("ok", "0")
+    assert (images["cut.png"]["status"], images["cut.png"]["mask"]) == ("failed", "")
+    assert "4 failed" in done.stdout
+    assert "cut.png" not in nucseg_batch.open_masks(store)
+
+
+def test_other_settings_or_images_are_refused_not_mixed(image_folder: Path) -> None:
+    """78, with what differs; --overwrite starts over."""
+    store = image_folder.parent / "out.zarr"
+    run("segment", image_folder, store)
+    before = contents(store)
+    assert "--threshold: None -> 0.7" in run("segment", image_folder, store, "--threshold", 0.7, code=78).stderr
+    shutil.copy(image_folder / "small8.png", image_folder / "new.png")
+    assert "1 new (new.png)" in run("segment", image_folder, store, code=78).stderr
+    assert contents(store) == before
+    run("segment", image_folder, store, "--overwrite", "--threshold", 0.7)
+    assert "new.png" in nucseg_batch.open_masks(store)
+
+
+def test_an_output_that_is_not_ours_is_never_touched(image_folder: Path) -> None:
+    """Not even with --overwrite: it may be somebody's images."""
+    foreign = image_folder.parent / "images.zarr"
+    zarr.open_group(foreign, mode="w").create_array("0", shape=(3, 5), dtype="uint8")[:] = 7
+    before = contents(foreign)
+    for options in ([], ["--overwrite"]):
+        assert "not made by nucseg-batch" in run("segment", image_folder, foreign, *options, code=73).stderr
+    (image_folder.parent / "file.zarr").write_text("x")
+    run("segment", image_folder, image_folder.parent / "file.zarr", code=73)
+    assert contents(foreign) == before
+    assert not list(image_folder.parent.glob("*.run"))
+
+
+def test_a_dry_run_tells_and_writes_nothing(image_folder: Path) -> None:
+    """Planning needs neither Keras nor a place to write."""
+    done = run("segment", image_folder, image_folder.parent / "out.zarr", "--dry-run")
+    assert "5 images" in done.stdout
+    assert "67x83" in done.stdout
+    assert [path.name for path in image_folder.parent.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["segment", "nowhere", "out.zarr"], 66, "nowhere"),
+        (["segment", "empty", "out.zarr"], 65, "no image"),
+        (["segment", "empty", "out.tif"], 2, "out.tif.zarr"),
+        (["segment", "bad", "out.zarr"], 65, "a.png"),
+        (["segment", "good", "out.zarr", "--model", "nowhere.keras"], 66, "nowhere.keras"),
+        (["segment", "good", "out.zarr", "--model", "good/a.png"], 78, "good/a.png"),
+        (["segment", "good", "out.zarr", "--device", "gpu"], 69, "--device cpu"),
+        (["segment", "good", "out.zarr", "--threshold", "2"], 2, "threshold"),
+        (["evaluate", "nowhere.zarr", "good"], 66, "nowhere"),
+        (["train", "empty", "m.keras"], 65, "labels/"),
+        (["train", "nowhere", "m.keras"], 66, "nowhere"),
+    ],
+)
+def test_every_refusal_is_one_line_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, word: str
+) -> None:
+    """What was asked, what was found; no traceback without --debug."""
+    import imagecodecs
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("empty", "good", "bad"):
+        Path(name).mkdir()
+    Path("good", "a.png").write_bytes(imagecodecs.png_encode(np.zeros((40, 50), np.uint8)))
+    Path("bad", "a.png").write_bytes(b"x")
+    done = run(*arguments, code=code)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("nucseg-batch:")]
+    assert word in line
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
+    if code != 2:
+        assert "Traceback" in run(*arguments, "--debug", code=code).stderr
+
+
+def test_a_full_disk_stops_the_run_keeps_what_is_done_and_is_mended_by_a_second_call(image_folder: Path) -> None:
+    """74 in a few lines; after making room the result is that of an undisturbed run."""
+    reference = image_folder.parent / "ref.zarr"
+    run("segment", image_folder, reference)
+    disk = image_folder.parent / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        (disk / "filler").write_bytes(os.urandom(8 * 1024))
+        done = run("segment", image_folder, disk / "out.zarr", code=74)
+        assert len(done.stderr.splitlines()) <= 10, done.stderr
+        (disk / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        run("segment", image_folder, disk / "out.zarr")
+        assert contents(disk / "out.zarr") == {
+            name.replace("ref", "out"): value for name, value in contents(reference).items()
+        }
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
