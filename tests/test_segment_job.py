@@ -111,7 +111,14 @@ def test_nothing_but_the_documented_files_is_written(finished: Path) -> None:
         "out.run",
     }
     run_folder = finished.with_suffix(".run")
-    assert {path.name for path in run_folder.iterdir()} == {"plan.json", "machine.json", "lock", "units", "parts"}
+    assert {path.name for path in run_folder.iterdir()} == {
+        "plan.json",
+        "machine.json",
+        "log.txt",
+        "lock",
+        "units",
+        "parts",
+    }
 
 
 def test_a_second_call_does_nothing(real_images: Path, finished: Path) -> None:

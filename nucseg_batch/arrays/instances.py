@@ -40,7 +40,7 @@ def separate(foreground: Any, offsets: Any, heights: Any, widths: Any, *, thresh
     beyond it nothing is labelled. Labels number nuclei by the raster order of their roots. Nuclei of fewer than
     `min_area` pixels become background.
     """
-    batch, height, width = foreground.shape
+    batch, height, width = ops.shape(foreground)
     size = height * width
     y = ops.reshape(ops.arange(height, dtype="int32"), (1, height, 1))
     x = ops.reshape(ops.arange(width, dtype="int32"), (1, 1, width))
@@ -111,28 +111,27 @@ def _signed(difference: Any) -> Any:
 def _slide(values: Any, axis: int, before: int, span: int, combine: Any) -> Any:
     """Combines each value with its neighbours from `before` places before to `span - 1 - before` places after.
 
-    Outside the array values count as 0. Windows grow by doubling, so that a span of 11 takes four steps. For an
-    addition, which must not count a place twice, the last step takes what is missing; for a maximum it may overlap.
+    Outside the array values count as 0. For a maximum, windows grow by doubling and may overlap, so that a span of 11
+    takes four steps; a sum must not count a place twice.
     """
     pad = [(0, 0), (0, 0), (0, 0)]
     pad[axis] = (before, span - 1 - before)
     padded = ops.pad(values, pad)
-    length = values.shape[axis]
     if combine is ops.add:
-        total = _cut(padded, axis, 0, length)
+        total = _cut(padded, axis, 0, span - 1)
         for step in range(1, span):
-            total = combine(total, _cut(padded, axis, step, length))
+            total = combine(total, _cut(padded, axis, step, span - 1 - step))
         return total
     reach = 1
     while reach < span:
         step = min(reach, span - reach)
-        remaining = padded.shape[axis] - step
-        padded = combine(_cut(padded, axis, 0, remaining), _cut(padded, axis, step, remaining))
+        padded = combine(_cut(padded, axis, 0, step), _cut(padded, axis, step, 0))
         reach += step
     return padded
 
 
-def _cut(values: Any, axis: int, start: int, length: int) -> Any:
+def _cut(values: Any, axis: int, front: int, back: int) -> Any:
+    """Without so many places at either end of an axis."""
     index = [slice(None), slice(None), slice(None)]
-    index[axis] = slice(start, start + length)
+    index[axis] = slice(front, -back or None)
     return values[tuple(index)]

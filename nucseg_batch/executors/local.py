@@ -110,11 +110,12 @@ def segment(
                 plan = _plan(folder, found, settings, progress)
                 create_store(store, plan)
                 journal.create(plan, fingerprint)
-            done = _Counter(progress)
+            done = _Counter(progress, journal)
             stream_started = time.monotonic()
             _run_missing(folder, store, model, plan, journal, settings, done)
             stream_seconds = time.monotonic() - stream_started
             nuclei, failures = finish(store, plan, journal)
+            journal.log(f"{done.images} images segmented in {stream_seconds:.1f} s, {len(failures)} without a mask")
     except OSError as error:
         if error.errno in DISK_ERRORS and not isinstance(error, (OutputError, StorageError)):
             raise StorageError(
@@ -153,7 +154,8 @@ def _run_missing(
     journal.bind(predictor.machine())
     done.loading_seconds = time.monotonic() - loading
     images = [image for unit in missing for image in unit.images]
-    done.progress.note(f"computing in {predictor.precision} on {predictor.device}")
+    done.tell(f"computing in {predictor.precision} on {predictor.device}, model {model.name}")
+    journal.log(f"{len(missing)} units, {len(images)} images to do; {settings}")
     done.progress.start(len(images), sum(image.height * image.width for image in images))
     process_units(
         missing,
@@ -168,20 +170,28 @@ def _run_missing(
 
 
 class _Counter:
-    """Counts what this call did and passes it on."""
+    """Counts what this call did, and tells the user and the log."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, journal: Journal) -> None:
         self.progress = progress
+        self._journal = journal
         self.images = 0
         self.pixels = 0
         self.loading_seconds = 0.0
 
+    def tell(self, line: str) -> None:
+        """A line for the user and the log."""
+        self._journal.log(line)
+        self.progress.note(line)
+
     def advance(self, info: ImageInfo, result: ImageResult | Failure) -> None:
         pixels = info.height * info.width
-        failed = isinstance(result, Failure)
-        if not failed:
+        if isinstance(result, Failure):
+            self._journal.log(f"failed: {result.image} ({result.stage}): {result.message}")
+        else:
             self.images += 1
             self.pixels += pixels
+        failed = isinstance(result, Failure)
         self.progress.image(pixels, 0 if isinstance(result, Failure) else result.nuclei, failed)
 
 

@@ -26,16 +26,25 @@ from PIL import Image
 
 from nucseg_batch.errors import ImageError
 
-PNG_SUFFIXES = frozenset({".png"})
-JPEG_SUFFIXES = frozenset({".jpg", ".jpeg"})
-TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
-IMAGE_SUFFIXES = PNG_SUFFIXES | JPEG_SUFFIXES | TIFF_SUFFIXES
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+"""Files with these suffixes are taken for images; which kind they are is told by their first bytes."""
+_SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
+_PNG_DEPTH_AT = 24
+"""Where a PNG's header says how many bits a sample has."""
 MAX_EXPANSION = 1000
 """Decoded bytes for each byte of the file above which a file of more than SMALL decoded bytes is a bomb."""
 SMALL = 64 * 2**20
 """Decoded bytes below which no expansion is suspicious."""
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+Image.MAX_IMAGE_PIXELS = None  # our own limit, which the user can raise, is checked before anything is decoded
 
 
 @dataclass(frozen=True)
@@ -56,14 +65,12 @@ def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
     """Reads shape and size of an image; raises ImageError for what cannot or should not be decoded."""
     with _reasons(path):
         size = _regular_size(path)
-        suffix = path.suffix.lower()
-        if suffix in TIFF_SUFFIXES:
+        kind = _kind(path)
+        if kind == "TIFF":
             with tifffile.TiffFile(path) as tiff:
                 header = _tiff_header(tiff)
-        elif suffix in PNG_SUFFIXES | JPEG_SUFFIXES:
-            header = _pil_header(path)
         else:
-            raise ImageError(f"files of type {suffix or 'without suffix'} are not images that can be read here.")
+            header = _pil_header(path, kind)
         _guard(header, size, max_pixels)
         return header
 
@@ -75,11 +82,11 @@ def read_image(path: Path, *, max_pixels: int) -> NDArray[Any]:
     """
     read_header(path, max_pixels=max_pixels)
     with _reasons(path):
-        suffix = path.suffix.lower()
-        if suffix in TIFF_SUFFIXES:
+        kind = _kind(path)
+        if kind == "TIFF":
             with tifffile.TiffFile(path) as tiff:
                 pixels = _tiff_pixels(tiff)
-        elif suffix in PNG_SUFFIXES:
+        elif kind == "PNG":
             pixels = imagecodecs.png_decode(path.read_bytes())
         else:
             with Image.open(path, formats=("JPEG",)) as image:  # unlike bare libjpeg, it refuses a truncated file
@@ -109,13 +116,27 @@ def _guard(header: ImageHeader, file_size: int, max_pixels: int) -> None:
         raise ImageError(f"{file_size} bytes would decode to {header.bytes}: refused as a decompression bomb.")
 
 
-def _pil_header(path: Path) -> ImageHeader:
-    with Image.open(path, formats=("PNG", "JPEG")) as image:
+def _kind(path: Path) -> str:
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for signature, kind in _SIGNATURES.items():
+        if start.startswith(signature):
+            return kind
+    raise ImageError("it is no PNG, JPEG or TIFF, whatever its name says.")
+
+
+def _pil_header(path: Path, kind: str) -> ImageHeader:
+    with Image.open(path, formats=(kind,)) as image:
         if image.mode in ("CMYK", "YCCK"):
             raise ImageError("CMYK colours have no defined grey value; convert it to RGB.")
         channels = 3 if image.mode in ("RGB", "RGBA", "P", "PA") else 1
-        depth = 2 if image.mode.startswith("I") else 1
+        depth = 2 if kind == "PNG" and _png_depth(path) == 16 else 1
         return ImageHeader(image.height, image.width, channels, image.height * image.width * channels * depth)
+
+
+def _png_depth(path: Path) -> int:
+    with open(path, "rb") as file:
+        return file.read(_PNG_DEPTH_AT + 1)[_PNG_DEPTH_AT]
 
 
 def _tiff_header(tiff: tifffile.TiffFile) -> ImageHeader:

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,12 @@ class Journal:
                 )
             return
         write_whole(self._machine, json.dumps(machine, sort_keys=True))
+
+    def log(self, line: str) -> None:
+        """Adds a line to the run's log, with the time; the log is for people and is never read back."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        with open(self.folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{moment} {' '.join(line.split())}\n")
 
     def commit(self, unit: Unit, marker: Marker, nuclei: str) -> None:
         """Records a unit whose shard is on disk: its rows of nuclei.csv first, its marker last."""

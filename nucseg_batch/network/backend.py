@@ -73,15 +73,17 @@ def on_device(device: str) -> Any:
 
 
 def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """`function` of arrays, compiled once for each combination of input shapes, returning what it returns.
+    """`function` of arrays, compiled on its first call and again for inputs of other dtypes or, where needed, shapes.
 
-    XLA is used on GPUs; on CPUs TensorFlow's own graph is faster (measured: five times).
+    XLA is used on GPUs; on CPUs TensorFlow's own graph is faster (measured: five times), and one graph serves all
+    shapes that differ only in batch, height and width, because building a graph takes as long as a second of work.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=device.startswith("gpu"), reduce_retracing=False)
+        gpu = device.startswith("gpu")
+        return tf.function(function, jit_compile=gpu, reduce_retracing=not gpu)
     if backend == "jax":
         import jax
 

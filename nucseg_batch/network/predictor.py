@@ -10,7 +10,7 @@ fixed by the image; the outputs are then exactly those of the whole image, and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,7 @@ class Predictor:
         with backend.on_device(self.device):
             self._network = build_unet(model.info.network, normalise=False, dtype=self.precision)
             self.refresh()
-        self._program = backend.compiled(self._label, self.device)
-        self._heads_program = backend.compiled(self._heads, self.device)
-        self._separate_program = backend.compiled(self._separate, self.device)
+        self._programs: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
     def refresh(self) -> None:
         """Takes over the model's present weights, as needed while it is being trained."""
@@ -91,7 +89,7 @@ class Predictor:
         low, high = np.array(ranges + [(0.0, 0.0)] * fill, np.float32).T
         heights, widths = np.array(shapes + [(1, 1)] * fill, np.int32).T
         with backend.on_device(self.device):
-            labels = ops.convert_to_numpy(self._program(pixels, low, high, heights, widths))
+            labels = self._run(self._label, pixels, low, high, heights, widths)
         return [labels[i, :h, :w] for i, (h, w) in enumerate(shapes)]
 
     def heads(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -116,8 +114,7 @@ class Predictor:
         heads = self._tiled_heads(pixels, low, high)
         with backend.on_device(self.device):
             limits = (np.array([height], np.int32), np.array([width], np.int32))
-            labels = self._separate_program(heads[None], *limits)
-        return ops.convert_to_numpy(labels)[0, :height, :width]
+            return self._run(self._separate, heads[None], *limits)[0, :height, :width]
 
     def _tiled_heads(self, pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
         """Heads of a padded image, computed in tiles of TILE pixels with the network's reach around them."""
@@ -132,11 +129,18 @@ class Predictor:
                 rows = slice(max(0, top - halo), min(height, top + core + halo))
                 columns = slice(max(0, left - halo), min(width, left + core + halo))
                 with backend.on_device(self.device):
-                    tile = ops.convert_to_numpy(self._heads_program(padded[:, rows, columns], *limits))[0]
+                    tile = self._run(self._heads, padded[:, rows, columns], *limits)[0]
                 bottom, right = min(top + core, height), min(left + core, width)
                 inner = tile[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
                 heads[top:bottom, left:right] = inner
         return heads
+
+    def _run(self, program: Callable[..., Any], first: NDArray[Any], *others: NDArray[Any]) -> NDArray[Any]:
+        """Runs a device program, compiled once for each dtype and number of channels of its first argument."""
+        key = (program.__name__, first.shape[-1], first.dtype.str)
+        if key not in self._programs:
+            self._programs[key] = backend.compiled(program, self.device)
+        return ops.convert_to_numpy(self._programs[key](first, *others))
 
     def _label(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
         """The device program: (batch, height, width, 1 or 3) raw pixels to (batch, height, width) int32 labels."""

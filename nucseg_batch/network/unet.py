@@ -84,7 +84,7 @@ def _convolution(x: Any, width: int, name: str, normalise: bool, dtype: str | No
 
 def to_full_resolution(heads: Any) -> Any:
     """Unfolds (batch, h, w, 4 * HEADS) into (batch, 2h, 2w, HEADS), the sub-pixel step of the network."""
-    _, height, width, _ = heads.shape
+    _, height, width, _ = ops.shape(heads)
     x = ops.reshape(heads, (-1, height, width, 2, 2, HEADS))
     return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, HEADS))
 

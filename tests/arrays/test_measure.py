@@ -144,6 +144,15 @@ def test_a_line_has_a_minor_axis_of_zero_and_eccentricity_one(length: int) -> No
         assert found["eccentricity"][0] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("down", "right"), [(1, 4), (3, 4), (7, 4)])
+def test_rounding_never_makes_a_variance_negative(down: int, right: int) -> None:
+    """Three dots in line have no width; at these slopes rounding takes more than all of it, and a root fails."""
+    labels = np.zeros((2 * down + 1, 2 * right + 1), np.int32)
+    labels[::down, ::right] = np.eye(3)
+    found = assert_like_regionprops(labels, pixels(labels.shape))
+    assert found["axis_minor_length"][0] == pytest.approx(0, abs=1e-6)
+
+
 def test_axes_are_those_of_the_ellipse_with_the_same_second_moments() -> None:
     """A rectangle of 7 x 11 pixels has variances (49 - 1) / 12 and (121 - 1) / 12; an axis is four roots of one."""
     labels = np.zeros((19, 23), np.int32)
@@ -182,14 +191,23 @@ def test_labels_that_do_not_occur_have_no_row() -> None:
     np.testing.assert_array_equal(found["label"], [2, 5, 7, 9])
 
 
-def test_ids_far_above_the_number_of_pixels_need_no_table_of_their_size() -> None:
+def test_labels_below_zero_are_background() -> None:
+    """Some tools mark what they could not decide with -1; regionprops passes over it, next to nuclei too."""
+    labels = np.where(disks((23, 29), [(11, 13)], 7) > 0, 3, -1)
+    found = assert_like_regionprops(labels, pixels(labels.shape))
+    np.testing.assert_array_equal(found["label"], [3])
+
+
+@pytest.mark.parametrize(("dtype", "low"), [(np.int32, 10**9), (np.int64, 10**12), (np.uint64, 2**60)])
+def test_ids_far_above_the_number_of_pixels_need_no_table_of_their_size(dtype: type, low: int) -> None:
     """Other tools number nuclei with hashes; counting up to such an id would take gigabytes."""
     dense = blobs((53, 67), 11, seed=5)
     present = np.unique(dense[dense > 0])
     ids = np.zeros(dense.max() + 1, np.int64)
-    ids[present] = 10**12 + 7 * np.arange(present.size)
-    found, expected = measure(ids[dense], pixels(dense.shape)), measure(dense, pixels(dense.shape))
+    ids[present] = low + 7 * np.arange(present.size)
+    found, expected = measure(ids[dense].astype(dtype), pixels(dense.shape)), measure(dense, pixels(dense.shape))
     np.testing.assert_array_equal(found["label"], ids[present])
+    assert found["label"].dtype == np.int64
     for name in COLUMNS[1:]:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 

@@ -163,6 +163,21 @@ def test_a_truncated_tiff_is_refused(tmp_path: Path, compression: str | None, pe
         read_image(path, max_pixels=10**6)
 
 
+def test_the_kind_of_a_file_is_told_by_its_content(tmp_path: Path) -> None:
+    """Converters often forget the suffix; a PNG called .jpg is still a picture."""
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.png_encode(PIXELS))
+    tifffile.imwrite(tmp_path / "b.tif", PIXELS)
+    (tmp_path / "b.tif").rename(tmp_path / "b.png")
+    for name in ("a.jpg", "b.png"):
+        np.testing.assert_array_equal(read(tmp_path / name), PIXELS)
+
+
+def test_a_header_counts_the_bytes_of_deep_colour(tmp_path: Path) -> None:
+    """Sixteen bits and three channels are six bytes a pixel; memory is planned by it."""
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(COLOUR.astype(np.uint16) * 257))
+    assert read_header(tmp_path / "a.png", max_pixels=10**6).bytes == 23 * 37 * 6
+
+
 def test_a_stack_is_refused_by_its_axes_never_read_in_part(tmp_path: Path) -> None:
     """Page 0 alone would look like success."""
     tifffile.imwrite(tmp_path / "zyx.tif", np.zeros((5, 23, 37), np.uint8), imagej=True, metadata={"axes": "ZYX"})
