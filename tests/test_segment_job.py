@@ -219,6 +219,8 @@ def test_an_output_that_is_not_ours_is_never_touched(image_folder: Path) -> None
     before = contents(foreign)
     for options in ([], ["--overwrite"]):
         assert "not made by nucseg-batch" in run("segment", image_folder, foreign, *options, code=73).stderr
+    (image_folder.parent / "file").write_text("x")
+    assert "Not a directory" in run("segment", image_folder, image_folder.parent / "file" / "o.zarr", code=73).stderr
     (image_folder.parent / "file.zarr").write_text("x")
     run("segment", image_folder, image_folder.parent / "file.zarr", code=73)
     assert contents(foreign) == before

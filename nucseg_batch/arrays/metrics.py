@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 THRESHOLDS: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -66,8 +67,24 @@ class Score:
     """Truths without a partner in all images."""
 
 
-def iou_matrix(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> NDArray[np.float64]:
-    """IoU of every predicted with every annotated nucleus: (predictions, truths), in order of their labels.
+@dataclass(frozen=True)
+class Overlaps:
+    """Which predicted and annotated nuclei share pixels; all that matching needs, however many nuclei there are."""
+
+    predictions: int
+    """Predicted nuclei."""
+    truths: int
+    """Annotated nuclei."""
+    prediction: NDArray[np.intp]
+    """For each pair that overlaps the place of its prediction among all, in order of their labels."""
+    truth: NDArray[np.intp]
+    """For each pair the place of its truth."""
+    iou: NDArray[np.float64]
+    """For each pair its intersection over union."""
+
+
+def overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlaps:
+    """Finds the pairs of nuclei of two label images that share pixels.
 
     Raises ValueError where the two label images differ in shape.
     """
@@ -75,17 +92,29 @@ def iou_matrix(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> N
         raise ValueError(f"label images must have one shape, but are {prediction.shape} and {truth.shape}.")
     a, predictions = _numbered(prediction)
     b, truths = _numbered(truth)
-    overlap = np.bincount(a * (truths + 1) + b, minlength=(predictions + 1) * (truths + 1))
-    overlap = overlap.reshape(predictions + 1, truths + 1)
-    union = overlap.sum(1, keepdims=True) + overlap.sum(0, keepdims=True) - overlap
-    return overlap[1:, 1:] / union[1:, 1:]
+    area_a, area_b = np.bincount(a, minlength=predictions + 1), np.bincount(b, minlength=truths + 1)
+    both = (a > 0) & (b > 0)
+    pairs, shared = np.unique(a[both] * (truths + 1) + b[both], return_counts=True)
+    first, second = np.divmod(pairs, truths + 1)
+    return Overlaps(predictions, truths, first - 1, second - 1, shared / (area_a[first] + area_b[second] - shared))
+
+
+def iou_matrix(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> NDArray[np.float64]:
+    """IoU of every predicted with every annotated nucleus: (predictions, truths), in order of their labels.
+
+    Raises ValueError where the two label images differ in shape.
+    """
+    found = overlaps(prediction, truth)
+    matrix = np.zeros((found.predictions, found.truths))
+    matrix[found.prediction, found.truth] = found.iou
+    return matrix
 
 
 def _numbered(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], int]:
     """Labels as 0..n without gaps, flat, and n."""
     flat = labels.ravel()
     if not flat.size or int(flat.max()) > max(flat.size, 2**16):
-        ids, numbers = np.unique(np.append(flat, 0), return_inverse=True)
+        ids, numbers = np.unique(np.append(flat, flat.dtype.type(0)), return_inverse=True)
         return numbers[:-1].astype(np.intp), ids.size - 1
     present = np.bincount(flat, minlength=1) > 0
     present[0] = True
@@ -96,18 +125,21 @@ def match(
     prediction: NDArray[np.integer], truth: NDArray[np.integer], thresholds: Sequence[float] = THRESHOLDS
 ) -> list[Match]:
     """Matches the nuclei of one image, (height, width) each, at every threshold."""
-    iou = iou_matrix(prediction, truth)
-    predictions, truths = iou.shape
+    found = overlaps(prediction, truth)
     matches = []
     for threshold in thresholds:
-        possible = iou >= threshold
-        if threshold > 0.5:  # no nucleus can share more than half of itself with two others
-            tp = int(possible.sum())
-        else:
-            rows, columns = linear_sum_assignment(possible.astype(np.float64), maximize=True)
-            tp = int(possible[rows, columns].sum())
-        matches.append(Match(threshold, tp, predictions - tp, truths - tp))
+        tp = _largest_matching(found, found.iou >= threshold, unique=threshold > 0.5)
+        matches.append(Match(threshold, tp, found.predictions - tp, found.truths - tp))
     return matches
+
+
+def _largest_matching(found: Overlaps, possible: NDArray[np.bool_], *, unique: bool) -> int:
+    """How many pairs can match at once; above an IoU of one half no nucleus is in two pairs, so all can."""
+    if unique or not possible.any():
+        return int(possible.sum())
+    shape = (found.predictions, found.truths)
+    pairs = csr_array((possible[possible], (found.prediction[possible], found.truth[possible])), shape=shape)
+    return int((maximum_bipartite_matching(pairs, perm_type="column") >= 0).sum())
 
 
 def score(images: Iterable[Sequence[Match]]) -> list[Score]:

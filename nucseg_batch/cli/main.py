@@ -18,7 +18,15 @@ from typing import Annotated
 import typer
 
 from nucseg_batch import __version__
-from nucseg_batch.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_SOME_FAILED, EXIT_USAGE, NucsegError, UsageError
+from nucseg_batch.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    EXIT_USAGE,
+    NucsegError,
+    StorageError,
+    UsageError,
+)
 from nucseg_batch.settings import SegmentSettings, TrainSettings
 
 app = typer.Typer(
@@ -263,6 +271,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except _BadUsage as error:
         error.show()  # type: ignore[attr-defined]
         code = EXIT_USAGE
+    except OSError as error:
+        line = f"{error.strerror or type(error).__name__}: {error.filename or 'while reading or writing'}"
+        code = _tell(line, error if debug else None, StorageError.exit_code)
     except Exception as error:  # a bug of ours: say so in one line, and how to see more
         code = _tell(
             f"unexpected {type(error).__name__}: {error} (--debug shows where)", error if debug else None, EXIT_BUG

@@ -99,8 +99,8 @@ def segment(
     fingerprint = _fingerprint(model, settings)
     journal = Journal(store)
     _check_output(store, journal, overwrite)
+    _make_place(store, journal)
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
         with journal.locked():
             if overwrite:
                 _remove_output(store, journal)
@@ -263,6 +263,15 @@ def _check_output(store: Path, journal: Journal, overwrite: bool) -> None:
             f"OUT {store}: it is finished and its run folder {journal.folder.name} was deleted, so nothing can be "
             "added; give another OUT, or start over with --overwrite."
         )
+
+
+def _make_place(store: Path, journal: Journal) -> None:
+    try:
+        journal.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"OUT {store}: nothing can be written there ({error.strerror}); give another place."
+        ) from error
 
 
 def _remove_output(store: Path, journal: Journal) -> None:

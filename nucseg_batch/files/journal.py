@@ -135,7 +135,6 @@ class Journal:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the run for this process; LockedError, naming the holder, where another process has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "lock"
         with open(path, "a+", encoding="utf-8") as file:
             try:

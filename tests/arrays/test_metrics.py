@@ -197,3 +197,15 @@ def test_mean_average_precision_is_over_thresholds_in_either_way_of_averaging() 
     scores = score(images)
     assert mean_average_precision(scores) == pytest.approx((4 / 7 + (2 / 3 + 1 / 8) / 2) / 2)
     assert mean_average_precision(scores, pooled=True) == pytest.approx((2 / 5 + 3 / 11) / 2)
+
+
+def test_labels_that_doubles_cannot_tell_apart_stay_apart() -> None:
+    """64-bit ids of a stitched slide must not pass through floating point."""
+    labels = np.array([[2**60 + 1, 2**60 + 2]], np.uint64)
+    np.testing.assert_array_equal(iou_matrix(labels, labels), np.eye(2))
+
+
+def test_a_plane_of_many_nuclei_is_matched_without_a_table_of_all_pairs() -> None:
+    """40 000 nuclei on each side would be a table of 12.8 GB."""
+    labels = np.arange(1, 40_001).reshape(200, 200)
+    assert [m.tp for m in match(labels, labels[::-1, ::-1], [0.5, 0.9])] == [40_000, 40_000]

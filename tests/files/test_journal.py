@@ -98,6 +98,7 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
     context = multiprocessing.get_context("spawn")
     ready, leave = context.Event(), context.Event()
     store = tmp_path / "out.zarr"
+    Journal(store).create(small_plan(), {})
     holder = context.Process(target=_hold, args=(store, ready, leave))
     holder.start()
     try:
