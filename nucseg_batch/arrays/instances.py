@@ -29,7 +29,10 @@ MIN_ROOT_VOTES = 3
 """A root needs as many blurred votes as this many certain pixels that vote for it exactly."""
 
 _MAX_VOTES = 2**31 // BLUR**4 - 1
-_CODE = 16
+_CODE_BITS = 4
+_CODE = 2**_CODE_BITS
+_LOW = _CODE - 1
+_BOTH = _CODE**2 - 1
 
 
 def separate(foreground: Any, offsets: Any, heights: Any, widths: Any, *, threshold: float, min_area: int) -> Any:
@@ -64,12 +67,12 @@ def separate(foreground: Any, offsets: Any, heights: Any, widths: Any, *, thresh
         parent = ops.take(parent, parent)
     root = ops.take(parent, target)
 
+    inside = ops.reshape(inside, (-1,))
+    area = ops.segment_sum(ops.cast(inside, "int32"), root, num_segments=batch * size)
     strong = ops.reshape(votes, (-1,)) >= MIN_ROOT_VOTES * VOTE * BLUR**2
-    member = ops.reshape(inside, (-1,)) & ops.take(strong, root)
-    area = ops.segment_sum(ops.cast(member, "int32"), root, num_segments=batch * size)
-    kept = ops.reshape(area >= max(min_area, 1), (batch, size))
-    number = ops.reshape(ops.cumsum(ops.cast(kept, "int32"), axis=1) * ops.cast(kept, "int32"), (-1,))
-    labels = ops.where(member, ops.take(number, root), 0)
+    kept = ops.cast(ops.reshape(strong & (area >= max(min_area, 1)), (batch, size)), "int32")
+    number = ops.reshape(ops.cumsum(kept, axis=1) * kept, (-1,))
+    labels = ops.where(inside, ops.take(number, root), 0)
     return ops.reshape(labels, (batch, height, width))
 
 
@@ -93,19 +96,18 @@ def strongest_nearby(votes: Any, y: Any, x: Any) -> Any:
     so places that differ by less than 256 of the blurred votes (1/25 of a vote) are ordered by that code.
     """
     span = 2 * WINDOW_RADIUS + 1
-    code = (y % _CODE) * _CODE + (x % _CODE)
-    best = votes - votes % _CODE**2 + code
+    code = ops.bitwise_and(y, _LOW) * _CODE + ops.bitwise_and(x, _LOW)
+    best = ops.bitwise_or(ops.bitwise_and(votes, ~_BOTH), code)
     for axis in (1, 2):
         best = _slide(best, axis, WINDOW_RADIUS, span, ops.maximum)
-    best = best % _CODE**2
-    found_y = y + _signed(best // _CODE - y % _CODE)
-    found_x = x + _signed(best % _CODE - x % _CODE)
+    found_y = y + _signed(ops.right_shift(best, _CODE_BITS) - y)
+    found_x = x + _signed(best - x)
     return found_y * ops.shape(votes)[2] + found_x
 
 
 def _signed(difference: Any) -> Any:
-    """A difference of two coordinates modulo 16, as the step of -8..7 that it stands for."""
-    return (difference + _CODE // 2 + _CODE) % _CODE - _CODE // 2
+    """A difference of two coordinates, known modulo 16, as the step of -8..7 that it stands for."""
+    return ops.bitwise_and(difference + _CODE // 2, _LOW) - _CODE // 2
 
 
 def _slide(values: Any, axis: int, before: int, span: int, combine: Any) -> Any:
