@@ -32,6 +32,10 @@ class ImageInfo:
     """Rows."""
     width: int
     """Columns."""
+    channels: int
+    """1 for grey, 3 for colour."""
+    dtype: str
+    """Type of its pixels, such as `uint16`."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from nucseg_batch.plan import ImageInfo, bucket_shape, make_plan
 
 
 def image(key: str, height: int = 1021, width: int = 1031) -> ImageInfo:
-    return ImageInfo(key, size=10, mtime_ns=7, height=height, width=width)
+    return ImageInfo(key, size=10, mtime_ns=7, height=height, width=width, channels=1, dtype="uint8")
 
 
 def test_a_plan_does_not_depend_on_the_order_in_which_images_are_found() -> None:

@@ -10,7 +10,6 @@ finite value; EXIF rotation is not applied, so that a mask lies over the pixels 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -20,11 +19,11 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.tiff import read_plane, read_plane_header
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 """Files with these suffixes are taken for images; which kind they are is told by their first bytes."""
@@ -43,7 +42,6 @@ MAX_EXPANSION = 1000
 SMALL = 64 * 2**20
 """Decoded bytes below which no expansion is suspicious."""
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 Image.MAX_IMAGE_PIXELS = None  # our own limit, which the user can raise, is checked before anything is decoded
 
 
@@ -57,8 +55,13 @@ class ImageHeader:
     """Columns."""
     channels: int
     """1 for grey, 3 for colour (after palettes are looked up and alpha is dropped)."""
-    bytes: int
-    """Size of the decoded pixels in bytes."""
+    dtype: str
+    """Of the pixels as `read_image` returns them, such as `uint16`."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the decoded pixels in bytes."""
+        return self.height * self.width * self.channels * np.dtype(self.dtype).itemsize
 
 
 def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
@@ -67,8 +70,8 @@ def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
         size = _regular_size(path)
         kind = _kind(path)
         if kind == "TIFF":
-            with tifffile.TiffFile(path) as tiff:
-                header = _tiff_header(tiff)
+            plane = read_plane_header(path)
+            header = ImageHeader(plane.height, plane.width, plane.channels, _result_type(plane.dtype).name)
         else:
             header = _pil_header(path, kind)
         _guard(header, size, max_pixels)
@@ -84,8 +87,7 @@ def read_image(path: Path, *, max_pixels: int) -> NDArray[Any]:
     with _reasons(path):
         kind = _kind(path)
         if kind == "TIFF":
-            with tifffile.TiffFile(path) as tiff:
-                pixels = _tiff_pixels(tiff)
+            pixels = read_plane(path)
         elif kind == "PNG":
             pixels = imagecodecs.png_decode(path.read_bytes())
         else:
@@ -130,8 +132,8 @@ def _pil_header(path: Path, kind: str) -> ImageHeader:
         if image.mode in ("CMYK", "YCCK"):
             raise ImageError("CMYK colours have no defined grey value; convert it to RGB.")
         channels = 3 if image.mode in ("RGB", "RGBA", "P", "PA") else 1
-        depth = 2 if kind == "PNG" and _png_depth(path) == 16 else 1
-        return ImageHeader(image.height, image.width, channels, image.height * image.width * channels * depth)
+        dtype = "uint16" if kind == "PNG" and _png_depth(path) == 16 else "uint8"
+        return ImageHeader(image.height, image.width, channels, dtype)
 
 
 def _png_depth(path: Path) -> int:
@@ -139,94 +141,33 @@ def _png_depth(path: Path) -> int:
         return file.read(_PNG_DEPTH_AT + 1)[_PNG_DEPTH_AT]
 
 
-def _tiff_header(tiff: tifffile.TiffFile) -> ImageHeader:
-    if not tiff.series:
-        raise ImageError("the TIFF holds no image.")
-    series = tiff.series[0]
-    if len(tiff.series) > 1:
-        raise ImageError(f"the TIFF holds {len(tiff.series)} separate images; save the one that is meant by itself.")
-    extra = [
-        f"{axis}={length}"
-        for axis, length in zip(series.axes, series.shape, strict=True)
-        if axis not in "YXS" and length > 1
-    ]
-    if extra:
-        raise ImageError(f"the TIFF is a stack ({', '.join(extra)}), not one plane; save its planes as single images.")
-    sizes = dict(zip(series.axes, series.shape, strict=True))
-    if "Y" not in sizes or "X" not in sizes:
-        raise ImageError(f"the TIFF's axes are {series.axes}, without Y and X.")
-    if series.dtype is None or series.dtype.kind not in "buif":
-        raise ImageError(f"pixels of type {series.dtype} cannot be segmented.")
-    page = series.keyframe
-    if page.photometric == tifffile.PHOTOMETRIC.SEPARATED:
-        raise ImageError("CMYK colours have no defined grey value; convert it to RGB.")
-    end = tiff.filehandle.size
-    for piece in series.pages:
-        if piece is None or any(
-            offset + count > end for offset, count in zip(piece.dataoffsets, piece.databytecounts, strict=True)
-        ):
-            raise ImageError("the TIFF is truncated: pixel data lies beyond the end of the file.")
-        if 0 in piece.dataoffsets:
-            raise ImageError("the TIFF has missing tiles or strips (offset 0).")
-    channels = 3 if sizes.get("S", 1) >= 3 or _palette(page) is not None else 1
-    return ImageHeader(sizes["Y"], sizes["X"], channels, int(np.prod(series.shape)) * series.dtype.itemsize)
-
-
-def _tiff_pixels(tiff: tifffile.TiffFile) -> NDArray[Any]:
-    series = tiff.series[0]
-    pixels = series.asarray()
-    axes = series.axes
-    for axis, letter in reversed(list(enumerate(axes))):
-        if letter not in "YXS":
-            pixels = pixels.take(0, axis=axis)
-    kept = [letter for letter in axes if letter in "YXS"]
-    pixels = pixels.transpose([kept.index(letter) for letter in "YXS" if letter in kept])
-    page = series.keyframe
-    palette = _palette(page)
-    if palette is not None:
-        return np.moveaxis(palette[:, pixels], 0, -1)
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
-        pixels = ~pixels
-    return pixels
-
-
-def _palette(page: Any) -> NDArray[Any] | None:
-    """The colours that a TIFF's pixels stand for; None where they are intensities.
-
-    Microscope software stores an intensity image with the look-up table it was displayed in; such a table rises in each
-    colour, and the pixels themselves are what was measured.
-    """
-    if page.photometric != tifffile.PHOTOMETRIC.PALETTE or page.colormap is None:
-        return None
-    rising = (np.diff(page.colormap.astype(np.int64), axis=1) >= 0).all()
-    return None if rising else page.colormap
-
-
 def _grey_or_rgb(pixels: NDArray[Any]) -> NDArray[Any]:
+    """(height, width) or (height, width, 3), without alpha; one bit becomes 0 and 255."""
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.ndim == 3:
-        if pixels.shape[2] in (1, 2):
-            pixels = pixels[:, :, 0]
-        elif pixels.shape[2] in (3, 4):
-            pixels = pixels[:, :, :3]
-        else:
-            raise ImageError(f"it has {pixels.shape[2]} samples for each pixel; 1 to 4 can be read.")
-    if pixels.ndim != 2 and pixels.ndim != 3:
-        raise ImageError(f"it has {pixels.ndim} dimensions; 2 (or 3 with colour) can be read.")
+        pixels = pixels[:, :, 0] if pixels.shape[2] in (1, 2) else pixels[:, :, :3]
     return np.ascontiguousarray(pixels)
 
 
+def _result_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What pixels of a type are returned as."""
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
+
+
 def _finite(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Floats as float32, where what is not finite takes the lowest finite value; integers as they are."""
     if pixels.dtype.kind != "f":
-        return pixels
-    pixels = pixels.astype(np.float32)
+        return pixels.astype(_result_type(pixels.dtype), copy=False)
     good = np.isfinite(pixels)
-    if good.all():
-        return pixels
     if not good.any():
         raise ImageError("none of its pixels is a finite number.")
-    return np.where(good, pixels, pixels[good].min())
+    lowest, highest = pixels[good].min(), pixels[good].max()
+    if max(abs(float(lowest)), abs(float(highest))) > float(np.finfo(np.float32).max):
+        raise ImageError(f"its pixels reach from {lowest:g} to {highest:g}, beyond what single precision can hold.")
+    return np.where(good, pixels, lowest).astype(np.float32)
 
 
 @contextlib.contextmanager

@@ -117,7 +117,8 @@ def read_headers(
             header = read_header(folder / entry.key, max_pixels=max_pixels)
         except ImageError as error:
             return Failure(entry.key, "plan", _cause(error), str(error))
-        return ImageInfo(entry.key, entry.size, entry.mtime_ns, header.height, header.width)
+        shape = (header.height, header.width, header.channels)
+        return ImageInfo(entry.key, entry.size, entry.mtime_ns, *shape, header.dtype)
 
     images: list[ImageInfo] = []
     failures: list[Failure] = []
@@ -132,27 +133,33 @@ def read_headers(
 
 
 def open_image(folder: Path, info: ImageInfo, *, max_pixels: int) -> da.Array:
-    """An image as a lazy dask array of one block: (y, x), or (y, x, 3) where the file turns out to be colour.
+    """An image as a lazy dask array of one block: (y, x), or (y, x, channel) for colour.
 
     Computing it raises ImageError where the file cannot be read or is no longer the planned one.
     """
     block = dask.delayed(_read_planned, pure=False)(folder / info.key, info, max_pixels)
-    return da.from_delayed(block, (info.height, info.width), dtype="uint16")
+    return da.from_delayed(block, _shape(info), dtype=info.dtype)
+
+
+def _shape(info: ImageInfo) -> tuple[int, ...]:
+    plane = (info.height, info.width)
+    return plane if info.channels == 1 else (*plane, info.channels)
 
 
 def _read_planned(path: Path, info: ImageInfo, max_pixels: int) -> Any:
     pixels = read_image(path, max_pixels=max_pixels)
-    if pixels.shape[:2] != (info.height, info.width):
-        raise ImageError(f"it is {pixels.shape[:2]} pixels, but was {(info.height, info.width)} when it was planned.")
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) != (info.size, info.mtime_ns):
         raise ImageError("the file was changed after it was planned; run the same command again.")
+    if pixels.shape != _shape(info) or pixels.dtype.name != info.dtype:
+        raise ImageError(f"its header promised {_shape(info)} {info.dtype}, but it is {pixels.shape} {pixels.dtype}.")
     return pixels
 
 
 def failure_of(image: str, stage: str, error: Exception) -> Failure:
     """The failure of one image, with the class of the error that first went wrong."""
-    return Failure(image, stage, _cause(error), " ".join(str(error).split())[:500])
+    first = next((line for line in str(error).splitlines() if line.strip()), "no further words")
+    return Failure(image, stage, _cause(error), " ".join(first.split())[:300])
 
 
 def _cause(error: BaseException) -> str:

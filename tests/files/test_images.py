@@ -23,6 +23,7 @@ def read(path: Path) -> np.ndarray:
     header = read_header(path, max_pixels=10**6)
     assert pixels.shape[:2] == (header.height, header.width), "header and pixels must agree on the shape"
     assert (pixels.shape[2] if pixels.ndim == 3 else 1) == header.channels
+    assert pixels.dtype == header.dtype
     return pixels
 
 
@@ -100,6 +101,15 @@ def test_a_tiff_where_white_is_zero_is_inverted(tmp_path: Path) -> None:
     """Else nuclei would be dark in some files of a folder and bright in others."""
     tifffile.imwrite(tmp_path / "w.tif", PIXELS, photometric="miniswhite")
     np.testing.assert_array_equal(read(tmp_path / "w.tif"), 255 - PIXELS)
+
+
+def test_white_is_zero_is_inverted_within_the_bits_that_are_used(shared: Path) -> None:
+    """In two bits white is 3, not 255: real files of two and four bits, and their inverted twins."""
+    folder = shared / "formats" / "pillow_tiff"
+    for bits in (2, 4):
+        plain, inverted = (next(folder.rglob(f"hopper{bits}{letter}.tif")) for letter in ("", "I"))
+        np.testing.assert_array_equal(read(plain), read(inverted))
+        assert read(plain).max() <= 2**bits - 1
 
 
 def test_pixels_that_are_not_finite_take_the_lowest_finite_value(tmp_path: Path) -> None:
@@ -185,6 +195,23 @@ def test_a_stack_is_refused_by_its_axes_never_read_in_part(tmp_path: Path) -> No
         read_header(tmp_path / "zyx.tif", max_pixels=10**6)
 
 
+def test_channels_that_are_not_rgb_are_refused_never_dropped(tmp_path: Path) -> None:
+    """The dropped one might have been DAPI."""
+    two, four = np.stack([PIXELS, PIXELS], axis=-1), np.stack([PIXELS] * 4, axis=-1)
+    tifffile.imwrite(tmp_path / "2.tif", two, photometric="minisblack", planarconfig="contig", extrasamples=[0])
+    tifffile.imwrite(tmp_path / "4.tif", four, photometric="minisblack", planarconfig="contig", extrasamples=[0, 0, 0])
+    for name in ("2.tif", "4.tif"):
+        with pytest.raises(ImageError, match="channels that are not RGB"):
+            read_header(tmp_path / name, max_pixels=10**6)
+
+
+def test_doubles_beyond_single_precision_are_refused(tmp_path: Path) -> None:
+    """As infinities they would have become the darkest pixels."""
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS.astype(np.float64) * 1e300)
+    with pytest.raises(ImageError, match="single precision"):
+        read_image(tmp_path / "a.tif", max_pixels=10**6)
+
+
 def test_complex_and_cmyk_are_refused(tmp_path: Path) -> None:
     """There is no one right grey value in them."""
     tifffile.imwrite(tmp_path / "c.tif", PIXELS.astype(np.complex64))
@@ -230,7 +257,8 @@ def test_single_tiffs_of_many_origins_read_to_their_listed_shape(shared: Path) -
         except ImageError:
             continue
         seen += 1
-        assert str(pixels.shape) == row["shape"], row["path"]
+        shape = pixels.shape[:2] if row["photometric"] == "PALETTE" else pixels.shape
+        assert str(shape) == row["shape"], row["path"]
         if row["photometric"] == "MINISBLACK" and row["dtype"] != "bool" and pixels.dtype.kind in "ui":
             assert (str(pixels.min()), str(pixels.max())) == (row["min"], row["max"]), row["path"]
     assert seen > 50

@@ -12,7 +12,7 @@ from nucseg_batch.plan import Failure, ImageInfo, Plan, make_plan
 
 
 def small_plan() -> Plan:
-    images = [ImageInfo(key, 11, 13, 4003, 4007) for key in ("a.png", "b/ü.tif", "b/\udcff.tif")]
+    images = [ImageInfo(key, 11, 13, 4003, 4007, 1, "uint8") for key in ("a.png", "b/ü.tif", "b/\udcff.tif")]
     return make_plan(images, [Failure("bad.png", "plan", "OSError", "cut")])
 
 

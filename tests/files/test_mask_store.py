@@ -16,12 +16,16 @@ from nucseg_batch.plan import ImageInfo, Plan, make_plan
 
 
 def plan_of(count: int, height: int, width: int) -> Plan:
-    return make_plan([ImageInfo(f"{i:03d}.png", 1, 1, height, width) for i in range(count)])
+    return make_plan([ImageInfo(f"{i:03d}.png", 1, 1, height, width, 1, "uint8") for i in range(count)])
 
 
 def test_every_label_group_is_valid_ome_zarr(tmp_path: Path) -> None:
     """By the reference models, which other tools are built on."""
-    images = [ImageInfo("a.png", 1, 1, 31, 37), ImageInfo("b.png", 1, 1, 31, 37), ImageInfo("c.png", 1, 1, 41, 43)]
+    images = [
+        ImageInfo("a.png", 1, 1, 31, 37, 1, "uint8"),
+        ImageInfo("b.png", 1, 1, 31, 37, 1, "uint8"),
+        ImageInfo("c.png", 1, 1, 41, 43, 1, "uint8"),
+    ]
     create_store(tmp_path / "out.zarr", make_plan(images))
     for shape, count in (("31x37", 2), ("41x43", 1)):
         group = open_ome_zarr(tmp_path / "out.zarr" / shape / "labels" / "nuclei", version="0.5")

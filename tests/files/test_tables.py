@@ -56,7 +56,7 @@ def test_an_empty_plane_has_no_averages() -> None:
 def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_path: Path) -> None:
     """Units run by shape; people look up images by name."""
     shapes = {"a.png": (31, 37), "b.png": (11, 13), "c.png": (31, 37), "d.png": (11, 13)}
-    images = [ImageInfo(key, 1, 1, *shape) for key, shape in shapes.items()]
+    images = [ImageInfo(key, 1, 1, *shape, 1, "uint8") for key, shape in shapes.items()]
     plan = make_plan(images, [Failure("bb.png", "plan", "OSError", "cut")])
     store = tmp_path / "out.zarr"
     journal = Journal(store)
