@@ -77,6 +77,6 @@ class ModelError(NucsegError, ValueError):
 
 
 class ImageError(NucsegError, ValueError):
-    """One image cannot be used; it costs a row in the failures file, never the batch."""
+    """One image cannot be used: a row in the failures file of a run, the end of a comparison or a training."""
 
-    exit_code = EXIT_SOME_FAILED
+    exit_code = 65

@@ -104,6 +104,7 @@ class TrainSettings:
         for name in ("epochs", "steps", "batch_size", "patience", "workers"):
             _check(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
         _check(0 < self.validation < 1, "validation", "between 0 and 1", self.validation)
+        _check(self.seed >= 0, "seed", "0 or more", self.seed)
         _check(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         _check(
             2 <= len(self.widths) <= 5 and min(self.widths) >= 1, "widths", "two to five positive numbers", self.widths

@@ -95,6 +95,7 @@ def test_help_and_planning_do_not_import_keras(tmp_path: Path) -> None:
         "from nucseg_batch.cli import main, report, progress\n"
         "from nucseg_batch.executors import local\n"
         "from nucseg_batch.files import finish, inputs\n"
+        "from nucseg_batch.executors import existing\n"
         "loaded = {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )

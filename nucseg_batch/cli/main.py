@@ -6,6 +6,7 @@ only place that prints results or reads the environment.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -18,12 +19,15 @@ from typing import Annotated
 import typer
 
 from nucseg_batch import __version__
+from nucseg_batch.cli.text import readable
 from nucseg_batch.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
+    EXIT_OK,
     EXIT_SOME_FAILED,
     EXIT_USAGE,
     NucsegError,
+    OutputError,
     StorageError,
     UsageError,
 )
@@ -132,7 +136,7 @@ def segment(
     Example: nucseg-batch segment images/ out.zarr
     """
     from nucseg_batch.cli.progress import RunProgress
-    from nucseg_batch.cli.report import print_plan, print_run
+    from nucseg_batch.cli.report import print_job, print_run
     from nucseg_batch.executors import local
 
     settings = SegmentSettings(
@@ -146,12 +150,13 @@ def segment(
         workers=workers,
     )
     if store.suffix != ".zarr":
-        raise UsageError(f"OUT must be a name that ends in .zarr, but is {store}. Try {store}.zarr.")
+        raise UsageError(f"OUT must be a name that ends in .zarr, such as out.zarr, but is {store}.")
     with RunProgress() as progress:
+        job = local.prepare(folder, store, model, settings, progress, overwrite=overwrite)
         if dry_run:
-            print_plan(local.plan_folder(folder, settings, progress), store)
+            print_job(job)
             return
-        summary = local.segment(folder, store, model, settings, progress, overwrite=overwrite)
+        summary = local.run(job, progress)
     print_run(summary)
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -199,9 +204,10 @@ def train(
         workers=workers,
     )
     if model.suffix != ".keras":
-        raise UsageError(f"MODEL must be a name that ends in .keras, but is {model}. Try {model}.keras.")
+        raise UsageError(f"MODEL must be a name that ends in .keras, such as mine.keras, but is {model}.")
     if model.exists():
         raise UsageError(f"MODEL {model} exists; give another name, or delete it first.")
+    _check_place("MODEL", model)
     from nucseg_batch.training.data import find_pairs
 
     pairs = find_pairs(data)
@@ -233,7 +239,9 @@ def evaluate(
     from nucseg_batch.pipeline.evaluate import evaluate as compare
     from nucseg_batch.pipeline.evaluate import find_index
 
-    index = index or find_index(truth)
+    if json_file is not None:
+        _check_place("--json", json_file)
+    index = index or find_index(truth, group)
     result = compare(prediction, truth, index=index, group=group, progress=StepProgress("matching"))
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
@@ -255,34 +263,66 @@ def sample(
     print(f"wrote {len(paths)} images to {folder} and the truth of the simulated ones to {truth_folder(folder)}")
 
 
+def _check_place(name: str, path: Path) -> None:
+    """Makes the folder of a file that will be written after long work; OutputError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            raise OutputError(f"{name} {path}: it cannot be written there; give another place.")
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{name} {path}: it cannot be written ({error.strerror}); give another place.") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the codes that errors.py lists."""
+    _open_closed_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # it may stand before or after a command
+    code = _run(arguments, debug)
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.exit(code)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what is left to say; the work and its code stand
+    sys.exit(code)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    stopped = "stopped; run the same command again to go on." if "segment" in arguments[:1] else "stopped."
     try:
-        code = app(arguments, standalone_mode=False)
+        code = int(app(arguments, prog_name="nucseg-batch", standalone_mode=False) or EXIT_OK)
+        return _tell(stopped, None, code) if code == EXIT_INTERRUPTED else code
     except NucsegError as error:
-        code = _tell(str(error), error if debug else None, error.exit_code)
+        return _tell(str(error), error if debug else None, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = _tell("stopped; run the same command again to go on.", None, EXIT_INTERRUPTED)
+        return _tell(stopped, None, EXIT_INTERRUPTED)
     except _BadUsage as error:
         error.show()  # type: ignore[attr-defined]
-        code = EXIT_USAGE
+        return EXIT_USAGE
     except OSError as error:
         line = f"{error.strerror or type(error).__name__}: {error.filename or 'while reading or writing'}"
-        code = _tell(line, error if debug else None, StorageError.exit_code)
+        return _tell(line, error if debug else None, StorageError.exit_code)
     except Exception as error:  # a bug of ours: say so in one line, and how to see more
-        code = _tell(
-            f"unexpected {type(error).__name__}: {error} (--debug shows where)", error if debug else None, EXIT_BUG
-        )
-    sys.exit(code)
+        line = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+        return _tell(line, error if debug else None, EXIT_BUG)
+
+
+def _open_closed_streams() -> None:
+    """Gives a program that was started with closed streams the null device, so that no file takes their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _tell(line: str, error: BaseException | None, code: int) -> int:
     if error is not None:
         traceback.print_exception(error)
-    print(f"nucseg-batch: {' '.join(line.split())}", file=sys.stderr)
+    print(f"nucseg-batch: {readable(line)}", file=sys.stderr)
     return code

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from nucseg_batch.cli.text import readable
+
 LINE_SECONDS = 5.0
 """Time between plain lines."""
 QUIET_SECONDS = 2.0
@@ -49,7 +51,7 @@ class RunProgress:
 
     def note(self, line: str) -> None:
         """One line that stays."""
-        self._console.print(line, markup=False)
+        self._console.print(readable(line), markup=False)
 
     def headers(self, done: int, total: int) -> None:
         """So many headers of all were read."""

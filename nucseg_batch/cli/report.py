@@ -10,9 +10,9 @@ from rich.table import Table
 
 from nucseg_batch.arrays.metrics import mean_average_precision
 from nucseg_batch.cli.progress import duration
-from nucseg_batch.executors.local import RunSummary
+from nucseg_batch.cli.text import readable
+from nucseg_batch.executors.local import Job, RunSummary
 from nucseg_batch.pipeline.evaluate import Evaluation
-from nucseg_batch.plan import Plan
 
 SHOWN_FAILURES = 5
 """Failures that are named in the summary; the table has all."""
@@ -22,20 +22,23 @@ def _console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def print_plan(plan: Plan, store: Path) -> None:
+def print_job(job: Job) -> None:
     """Prints what a run would do."""
+    plan = job.plan
     table = Table("shape", "images", "units", "images a unit", box=box.SIMPLE)
     for stack in plan.stacks:
         units = -(-len(stack.images) // stack.shard_length)
         table.add_row(stack.name, str(len(stack.images)), str(units), str(stack.shard_length))
     console = _console()
     console.print(table)
+    units = sum(1 for _ in plan.units())
     console.print(
-        f"{plan.image_count} images, {plan.pixel_count / 1e6:.1f} Mpx, in {sum(1 for _ in plan.units())} units; "
-        f"masks of {plan.mask_bytes / 1e6:.0f} MB before compression to {store}; {len(plan.failures)} cannot be used"
+        f"{plan.image_count} images, {plan.pixel_count / 1e6:.1f} Mpx, in {units} units, {units - len(job.missing)} of "
+        f"them done; masks of {plan.mask_bytes / 1e6:.0f} MB before compression; {len(plan.failures)} cannot be used"
     )
     for failure in plan.failures:
-        console.print(f"  {failure.image}: {failure.message}", markup=False)
+        console.print(readable(f"  {failure.image}: {failure.message}"), markup=False)
+    console.print(readable(f"to {job.store}; this was a dry run, nothing is written"), markup=False)
 
 
 def print_run(summary: RunSummary) -> None:
@@ -51,10 +54,10 @@ def print_run(summary: RunSummary) -> None:
         f"{summary.new_images} segmented now in {duration(summary.seconds)}{speed}"
     )
     for failure in summary.failures[:SHOWN_FAILURES]:
-        console.print(f"  failed: {failure.image}: {failure.message}", markup=False)
+        console.print(readable(f"  failed: {failure.image}: {failure.message}"), markup=False)
     if len(summary.failures) > SHOWN_FAILURES:
         console.print(f"  ... and {len(summary.failures) - SHOWN_FAILURES} more, all in the failures table")
-    console.print("files: " + "  ".join(str(path) for path in summary.files), markup=False)
+    console.print(readable("files: " + "  ".join(str(path) for path in summary.files)), markup=False)
 
 
 def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None:
@@ -76,7 +79,7 @@ def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None
         detail.add_row(f"{score.threshold:.2f}", *[f"{v:.3f}" for v in values], *[str(c) for c in counts])
     console.print(detail)
     if index is not None:
-        console.print(f"groups: column {group} of {index}", markup=False, soft_wrap=True)
+        console.print(readable(f"groups: column {group} of {index}"), markup=False, soft_wrap=True)
     if result.missing:
         console.print(
             f"{len(result.missing)} annotated images have no prediction and count as all missed", markup=False

@@ -1,29 +1,30 @@
 """Segments a folder in this process: discover, plan, run what is missing, join the tables.
 
 Keras is imported only when there is an image to segment, so that refusing, planning and finding everything done are
-quick.
+quick; and the model is loaded before anything is written, so that a call that cannot work leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
 from dataclasses import dataclass
-from importlib import metadata, resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from nucseg_batch import __version__
-from nucseg_batch.errors import InputMissingError, MismatchError, NothingToDoError, OutputError, StorageError
+from nucseg_batch.errors import LockedError, NothingToDoError, OutputError, StorageError
+from nucseg_batch.executors.existing import check_output, default_model, fingerprint, missing_units, resumed_plan
 from nucseg_batch.files import inputs
-from nucseg_batch.files.finish import finish, table_paths
+from nucseg_batch.files.finish import collect, table_paths, write_tables
 from nucseg_batch.files.journal import ImageResult, Journal
-from nucseg_batch.files.mask_store import create_store, is_ours, remove_store
+from nucseg_batch.files.mask_store import create_store, remove_store
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.plan import Failure, ImageInfo, Plan, make_plan
+from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
 from nucseg_batch.settings import SegmentSettings
+
+if TYPE_CHECKING:
+    from nucseg_batch.network.predictor import Predictor
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM})
 """Errors of the output's disk, which no other image would escape."""
@@ -50,6 +51,38 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
+class Job:
+    """A run as it stands before anything is written."""
+
+    folder: Path
+    """IN."""
+    store: Path
+    """OUT."""
+    model: Path
+    """The model file."""
+    settings: SegmentSettings
+    """How to segment."""
+    plan: Plan
+    """What is to be done in all."""
+    missing: tuple[Unit, ...]
+    """What is still to be done."""
+    files: dict[str, tuple[int, int]]
+    """Size and time of last change of every image file, by key."""
+    resumed: bool
+    """Whether the plan is that of an earlier call."""
+
+    @property
+    def journal(self) -> Journal:
+        """The run folder."""
+        return Journal(self.store)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is done and written."""
+        return not self.missing and all(path.exists() for path in table_paths(self.store).values())
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """What a run came to."""
 
@@ -71,102 +104,103 @@ class RunSummary:
     """The store and the tables."""
 
 
-def default_model() -> Path:
-    """The model that ships with the package."""
-    return Path(str(resources.files("nucseg_batch"))) / "models" / "default.keras"
-
-
-def plan_folder(folder: Path, settings: SegmentSettings, progress: Progress) -> Plan:
-    """Discovers and plans a folder; raises NothingToDoError where no image in it can be used."""
-    found = inputs.discover(folder)
-    _tell_skipped(found, progress)
-    return _plan(folder, found, settings, progress)
-
-
-def segment(
+def prepare(
     folder: Path, store: Path, model: Path | None, settings: SegmentSettings, progress: Progress, *, overwrite: bool
-) -> RunSummary:
-    """Segments every image below `folder` into `store` and the tables beside it.
+) -> Job:
+    """Finds out all that can be known without Keras and without writing anything.
 
-    Called again it does what is missing. Raises MismatchError where the existing output was made from other images or
-    with other settings, OutputError where OUT is not ours, and StorageError where the disk fails; images that cannot
-    be used are in the summary's failures.
+    Raises InputMissingError without images or model, NothingToDoError where no image can be used, OutputError where
+    OUT is not ours, and MismatchError where it was made from other images or with other settings.
     """
-    started = time.monotonic()
     model = model or default_model()
     found = inputs.discover(folder)
-    _tell_skipped(found, progress)
-    fingerprint = _fingerprint(model, settings)
+    if found.skipped:
+        what = ", ".join(f"{count} x {reason}" for reason, count in sorted(found.skipped.items()))
+        progress.note(f"passed over: {what}")
+    now = fingerprint(model, settings)
     journal = Journal(store)
-    _check_output(store, journal, overwrite)
-    _make_place(store, journal)
-    try:
-        with journal.locked():
-            if overwrite:
-                _remove_output(store, journal)
-            if journal.exists():
-                plan = _resumed(journal, found, fingerprint)
-            else:
-                plan = _plan(folder, found, settings, progress)
-                create_store(store, plan)
-                journal.create(plan, fingerprint)
-            done = _Counter(progress, journal)
-            stream_started = time.monotonic()
-            _run_missing(folder, store, model, plan, journal, settings, done)
-            stream_seconds = time.monotonic() - stream_started
-            nuclei, failures = finish(store, plan, journal)
-            journal.log(f"{done.images} images segmented in {stream_seconds:.1f} s, {len(failures)} without a mask")
-    except OSError as error:
-        if error.errno in DISK_ERRORS and not isinstance(error, (OutputError, StorageError)):
-            raise StorageError(
-                f"OUT {store}: writing failed ({os.strerror(error.errno or 0)}). What was finished is kept; make room "
-                "and run the same command again."
-            ) from error
-        raise
-    planned = plan.image_count + len(plan.failures)
+    check_output(store, journal, overwrite)
+    files = {entry.key: (entry.size, entry.mtime_ns) for entry in found.entries}
+    if journal.exists() and not overwrite:
+        plan = resumed_plan(journal, found, now)
+        missing = missing_units(store, plan, journal)
+        return Job(folder, store, model, settings, plan, tuple(missing), files, resumed=True)
+    plan = _plan(folder, found, settings, progress)
+    return Job(folder, store, model, settings, plan, tuple(plan.units()), files, resumed=False)
+
+
+def run(job: Job, progress: Progress) -> RunSummary:
+    """Does what a job still misses and writes the tables.
+
+    Raises LockedError where another process is at it, StorageError where the disk fails, and what loading a model
+    raises; images that cannot be used are in the summary's failures.
+    """
+    started = time.monotonic()
+    done = _Counter(progress, job.journal)
+    stream_seconds = 0.0
+    if not job.complete:
+        predictor = _predictor(job) if job.missing else None
+        try:
+            job.journal.make_place()
+            with job.journal.locked():
+                _begin(job, predictor)
+                stream_started = time.monotonic()
+                if predictor is not None:
+                    _run_missing(job, predictor, done)
+                stream_seconds = time.monotonic() - stream_started
+                write_tables(job.store, job.plan, job.journal)
+        except OSError as error:
+            raise _storage_error(job.store, error) from error
+    entries = collect(job.plan, job.journal)
+    failures = tuple(entry.outcome for entry in entries if isinstance(entry.outcome, Failure))
     return RunSummary(
-        images=planned - len(failures),
-        nuclei=nuclei,
-        failures=tuple(failures),
+        images=len(entries) - len(failures),
+        nuclei=sum(entry.outcome.nuclei for entry in entries if isinstance(entry.outcome, ImageResult)),
+        failures=failures,
         new_images=done.images,
         new_pixels=done.pixels,
         seconds=time.monotonic() - started,
-        stream_seconds=stream_seconds - done.loading_seconds,
-        files=(store, *table_paths(store).values()),
+        stream_seconds=stream_seconds,
+        files=(job.store, *table_paths(job.store).values()),
     )
 
 
-def _run_missing(
-    folder: Path, store: Path, model: Path, plan: Plan, journal: Journal, settings: SegmentSettings, done: _Counter
-) -> None:
-    missing = []
-    for unit in plan.units():
-        marker = journal.marker(unit)
-        if marker is None or marker.failures:
-            missing.append(unit)
-    if not missing:
-        return
-    loading = time.monotonic()
+def _predictor(job: Job) -> Predictor:
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor
 
-    predictor = Predictor(load_model(model), settings)
-    journal.bind(predictor.machine())
-    done.loading_seconds = time.monotonic() - loading
-    images = [image for unit in missing for image in unit.images]
-    done.tell(f"computing in {predictor.precision} on {predictor.device}, model {model.name}")
-    journal.log(f"{len(missing)} units, {len(images)} images to do; {settings}")
+    return Predictor(load_model(job.model), job.settings)
+
+
+def _begin(job: Job, predictor: Predictor | None) -> None:
+    """Makes what the run writes to, under its lock: a new run's plan first, then the store, which may be half made."""
+    journal = job.journal
+    if not job.resumed:
+        if journal.exists() or job.store.exists():
+            _remove_output(job.store, journal)
+        journal.create(job.plan, fingerprint(job.model, job.settings), job.files)
+    create_store(job.store, job.plan)
+    if predictor is not None:
+        journal.bind(predictor.machine())
+
+
+def _run_missing(job: Job, predictor: Predictor, done: _Counter) -> None:
+    images = [image for unit in job.missing for image in unit.images]
+    done.tell(f"computing in {predictor.precision} on {predictor.device}, model {job.model.name}")
+    job.journal.log(f"{len(job.missing)} units, {len(images)} images to do; {job.settings}")
     done.progress.start(len(images), sum(image.height * image.width for image in images))
     process_units(
-        missing,
-        folder=folder,
-        store=store,
-        journal=journal,
+        job.missing,
+        folder=job.folder,
+        store=job.store,
+        journal=job.journal,
         predictor=predictor,
-        settings=settings,
-        workers=settings.workers or min(8, max(1, (os.cpu_count() or 2) // 2)),
+        settings=job.settings,
+        workers=job.settings.workers or min(8, max(1, (os.cpu_count() or 2) // 2)),
         advance=done.advance,
+        tell=done.tell,
     )
+    job.journal.log(f"{done.images} images segmented")
 
 
 class _Counter:
@@ -177,7 +211,6 @@ class _Counter:
         self._journal = journal
         self.images = 0
         self.pixels = 0
-        self.loading_seconds = 0.0
 
     def tell(self, line: str) -> None:
         """A line for the user and the log."""
@@ -188,11 +221,11 @@ class _Counter:
         pixels = info.height * info.width
         if isinstance(result, Failure):
             self._journal.log(f"failed: {result.image} ({result.stage}): {result.message}")
+            self.progress.image(pixels, 0, failed=True)
         else:
             self.images += 1
             self.pixels += pixels
-        failed = isinstance(result, Failure)
-        self.progress.image(pixels, 0 if isinstance(result, Failure) else result.nuclei, failed)
+            self.progress.image(pixels, result.nuclei, failed=False)
 
 
 def _plan(folder: Path, found: inputs.Discovery, settings: SegmentSettings, progress: Progress) -> Plan:
@@ -208,72 +241,6 @@ def _plan(folder: Path, found: inputs.Discovery, settings: SegmentSettings, prog
     return make_plan(images, failures)
 
 
-def _resumed(journal: Journal, found: inputs.Discovery, fingerprint: dict[str, Any]) -> Plan:
-    plan, earlier = journal.load()
-    different = [
-        f"{name}: {earlier.get(name)!r} -> {value!r}"
-        for name, value in fingerprint.items()
-        if earlier.get(name) != value
-    ]
-    if different:
-        raise MismatchError(
-            f"{journal.folder} was made with other settings ({'; '.join(different)}). Use those again, give another "
-            "OUT, or start over with --overwrite."
-        )
-    planned = {image.key: (image.size, image.mtime_ns) for stack in plan.stacks for image in stack.images}
-    present = {entry.key: (entry.size, entry.mtime_ns) for entry in found.entries}
-    refused = {failure.image for failure in plan.failures}
-    new = sorted(present.keys() - planned.keys() - refused)
-    gone = sorted((planned.keys() | refused) - present.keys())
-    changed = sorted(key for key in planned.keys() & present.keys() if planned[key] != present[key])
-    if new or gone or changed:
-        parts = [
-            f"{len(keys)} {word} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
-            for keys, word in ((new, "new"), (gone, "gone"), (changed, "changed"))
-            if keys
-        ]
-        raise MismatchError(
-            f"The images are no longer those that {journal.folder} was planned for: {', '.join(parts)}. Give another "
-            "OUT, or start over with --overwrite."
-        )
-    return plan
-
-
-def _fingerprint(model: Path, settings: SegmentSettings) -> dict[str, Any]:
-    """All that can change a result and can be known without loading Keras."""
-    if not model.is_file():
-        raise InputMissingError(f"--model {model}: there is no such file. Make one with `nucseg-batch train`.")
-    options = {f"--{name.replace('_', '-')}": value for name, value in settings.result_options().items()}
-    packages = {name: metadata.version(name) for name in ("keras", "zarr")}
-    with open(model, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"nucseg-batch": __version__, "--model (sha256)": digest, **options, **packages}
-
-
-def _check_output(store: Path, journal: Journal, overwrite: bool) -> None:
-    """Refuses an OUT that is not ours, before anything is touched."""
-    if store.is_symlink() or (store.exists() and not store.is_dir()):
-        raise OutputError(f"OUT {store}: there is a file or link of that name; give another name.")
-    if not store.exists() or not any(store.iterdir()):
-        return
-    if not is_ours(store):
-        raise OutputError(f"OUT {store}: it exists and was not made by nucseg-batch; give another name.")
-    if not overwrite and not journal.exists() and table_paths(store)["images"].exists():
-        raise OutputError(
-            f"OUT {store}: it is finished and its run folder {journal.folder.name} was deleted, so nothing can be "
-            "added; give another OUT, or start over with --overwrite."
-        )
-
-
-def _make_place(store: Path, journal: Journal) -> None:
-    try:
-        journal.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"OUT {store}: nothing can be written there ({error.strerror}); give another place."
-        ) from error
-
-
 def _remove_output(store: Path, journal: Journal) -> None:
     for path in table_paths(store).values():
         path.unlink(missing_ok=True)
@@ -282,7 +249,14 @@ def _remove_output(store: Path, journal: Journal) -> None:
         remove_store(store)
 
 
-def _tell_skipped(found: inputs.Discovery, progress: Progress) -> None:
-    if found.skipped:
-        what = ", ".join(f"{count} x {reason}" for reason, count in sorted(found.skipped.items()))
-        progress.note(f"passed over: {what}")
+def _storage_error(store: Path, error: OSError) -> Exception:
+    """The error to raise for one of the operating system while OUT was written."""
+    if isinstance(error, OutputError | StorageError | LockedError):
+        return error
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in DISK_ERRORS:
+        return StorageError(
+            f"OUT {store}: writing failed ({reason}). What was finished is kept; when the disk takes files again, run "
+            "the same command again."
+        )
+    return OutputError(f"OUT {store}: it cannot be written ({reason}).")

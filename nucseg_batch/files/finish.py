@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,45 +35,56 @@ def table_paths(store: Path) -> dict[str, Path]:
     return {"images": images_csv(store), **names}
 
 
-def finish(store: Path, plan: Plan, journal: Journal) -> tuple[int, list[Failure]]:
-    """Writes the three tables; returns the number of nuclei and the failures, sorted by image.
+@dataclass(frozen=True)
+class Entry:
+    """What became of one image."""
 
-    Doing it again gives the same bytes. Units that are not done have no rows.
-    """
-    paths = table_paths(store)
-    entries: list[tuple[str, Unit | None, int, ImageResult | Failure]] = [
-        (failure.image, None, 0, failure) for failure in plan.failures
-    ]
-    offsets: dict[str, int] = {}
+    image: str
+    """Key of the image."""
+    outcome: ImageResult | Failure
+    """Its result, or why it has none."""
+    unit: Unit | None
+    """The unit it belongs to; None for an image that was refused while planning."""
+    index: int
+    """Its place on axis i."""
+    offset: int
+    """Where its rows begin in the unit's part of nuclei.csv, in bytes."""
+
+
+def collect(plan: Plan, journal: Journal) -> list[Entry]:
+    """What became of every image of the units that are done, and of those refused while planning, sorted by image."""
+    entries = [Entry(failure.image, failure, None, 0, 0) for failure in plan.failures]
     for unit in plan.units():
         marker = journal.marker(unit)
         offset = 0
-        for index, image in enumerate(marker.images if marker else (), start=unit.start):
-            entries.append((image.image, unit, index, image))
-            if isinstance(image, ImageResult):
-                offsets[image.image] = offset
-                offset += image.part_bytes
-    entries.sort(key=lambda entry: entry[0])
-    nuclei = 0
-    failures = []
-    with _whole(paths["images"]) as images, _whole(paths["nuclei"]) as rows, _Parts(journal) as parts:
+        for index, outcome in enumerate(marker.images if marker else (), start=unit.start):
+            entries.append(Entry(outcome.image, outcome, unit, index, offset))
+            offset += outcome.part_bytes if isinstance(outcome, ImageResult) else 0
+    return sorted(entries, key=lambda entry: entry.image)
+
+
+def write_tables(store: Path, plan: Plan, journal: Journal) -> None:
+    """Writes the three tables; doing it again gives the same bytes. Units that are not done have no rows."""
+    entries = collect(plan, journal)
+    paths = table_paths(store)
+    with _whole(paths["images"]) as images, _whole(paths["nuclei"]) as nuclei, _Parts(journal) as parts:
         images.write(csv_text([IMAGES_COLUMNS]).encode())
-        rows.write(csv_text([NUCLEI_COLUMNS]).encode())
-        for key, owner, index, entry in entries:
-            if isinstance(entry, Failure) or owner is None:
-                assert isinstance(entry, Failure)
-                failures.append(entry)
-                images.write(csv_text([(key, "failed", *[None] * (len(IMAGES_COLUMNS) - 2))]).encode())
-                continue
-            nuclei += entry.nuclei
-            values = [entry.summary[name] for name in SUMMARY_COLUMNS]
-            place: list[Any] = [key, "ok", label_path(owner.stack), index, None, None]
-            images.write(csv_text([[*place, *values]]).encode())
-            rows.write(parts.read(owner, offsets[key], entry.part_bytes))
+        nuclei.write(csv_text([NUCLEI_COLUMNS]).encode())
+        for entry in entries:
+            images.write(csv_text([_images_row(entry)]).encode())
+            if isinstance(entry.outcome, ImageResult) and entry.unit is not None:
+                nuclei.write(parts.read(entry.unit, entry.offset, entry.outcome.part_bytes))
+    failures = [entry.outcome for entry in entries if isinstance(entry.outcome, Failure)]
     with _whole(paths["failures"]) as file:
-        rows_of_failures = [(f.image, f.stage, f.error, f.message) for f in failures]
-        file.write(csv_text([FAILURES_COLUMNS, *rows_of_failures]).encode())
-    return nuclei, failures
+        rows = [(f.image, f.stage, f.error, f.message) for f in failures]
+        file.write(csv_text([FAILURES_COLUMNS, *rows]).encode())
+
+
+def _images_row(entry: Entry) -> list[Any]:
+    if isinstance(entry.outcome, Failure) or entry.unit is None:
+        return [entry.image, "failed", *[None] * (len(IMAGES_COLUMNS) - 2)]
+    values = [entry.outcome.summary[name] for name in SUMMARY_COLUMNS]
+    return [entry.image, "ok", label_path(entry.unit.stack), entry.index, None, None, *values]
 
 
 class _Parts:
@@ -106,9 +118,12 @@ class _Parts:
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that appears under its name, on disk, only when the block ends well."""
     temporary = path.with_name(f".{path.name}.partial")
-    with open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync(path.parent)

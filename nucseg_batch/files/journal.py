@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -20,9 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.errors import LockedError, MismatchError
+from nucseg_batch.errors import LockedError, MismatchError, OutputError
 from nucseg_batch.files.mask_store import sync
+from nucseg_batch.files.tables import SUMMARY_COLUMNS
 from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
+
+OWN_NAMES = frozenset({"plan.json", "machine.json", "log.txt", "lock", "units", "parts", ".plan.json.partial"})
+"""All that a run folder can hold."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Marker:
 
     images: tuple[ImageResult | Failure, ...]
     """Results, and failures for the images that have none."""
+    shard_bytes: int
+    """Size of the unit's shard; 0 where no nucleus was found, and so no file written."""
 
     @property
     def failures(self) -> list[Failure]:
@@ -64,22 +71,40 @@ class Journal:
         """Whether a run was planned here."""
         return self._plan.is_file()
 
-    def create(self, plan: Plan, fingerprint: dict[str, Any]) -> None:
-        """Begins a run; the plan file is written last, so that a run that exists is complete."""
+    def is_foreign(self) -> bool:
+        """Whether the run folder is there and holds anything that no run of ours, begun or finished, leaves."""
+        return self.folder.exists() and not (
+            self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= OWN_NAMES
+        )
+
+    def make_place(self) -> None:
+        """Makes the run folder; raises OutputError where that is not possible."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise OutputError(f"{self.folder} cannot be made ({error.strerror}); give another place.") from error
+
+    def create(self, plan: Plan, fingerprint: dict[str, Any], files: dict[str, tuple[int, int]]) -> None:
+        """Begins a run; `files` has size and time of last change, in nanoseconds, of every image file by key."""
         for folder in (self.folder / "units", self.folder / "parts"):
             folder.mkdir(parents=True, exist_ok=True)
         images = [dataclasses.astuple(image) for stack in plan.stacks for image in stack.images]
         failures = [dataclasses.astuple(failure) for failure in plan.failures]
-        record = {"fingerprint": fingerprint, "images": images, "failures": failures}
+        refused = {failure.image: files[failure.image] for failure in plan.failures}
+        record = {"fingerprint": fingerprint, "images": images, "failures": failures, "refused": refused}
         write_whole(self._plan, json.dumps(record, indent=0, sort_keys=True))
 
-    def load(self) -> tuple[Plan, dict[str, Any]]:
-        """The plan and the fingerprint of the run; MismatchError where they cannot be read."""
+    def load(self) -> tuple[Plan, dict[str, Any], dict[str, tuple[int, int]]]:
+        """The plan, the fingerprint and the files that `create` was given; MismatchError where they cannot be read."""
         try:
             record = json.loads(self._plan.read_text(encoding="utf-8"))
             images = [ImageInfo(*values) for values in record["images"]]
             failures = [Failure(*values) for values in record["failures"]]
-            return make_plan(images, failures), record["fingerprint"]
+            files = {image.key: (image.size, image.mtime_ns) for image in images}
+            files |= {key: (size, mtime_ns) for key, (size, mtime_ns) in record["refused"].items()}
+            return make_plan(images, failures), record["fingerprint"], files
         except (ValueError, KeyError, TypeError) as error:
             raise MismatchError(
                 f"{self._plan} is damaged ({type(error).__name__}); start again with --overwrite."
@@ -111,17 +136,22 @@ class Journal:
         """Records a unit whose shard is on disk: its rows of nuclei.csv first, its marker last."""
         write_whole(self.part(unit), nuclei)
         images = [dataclasses.asdict(image) for image in marker.images]
-        write_whole(self._marker(unit), json.dumps({"images": images}, indent=0, sort_keys=True))
+        record = {"images": images, "shard_bytes": marker.shard_bytes}
+        write_whole(self._marker(unit), json.dumps(record, indent=0, sort_keys=True))
 
     def marker(self, unit: Unit) -> Marker | None:
         """The marker of a unit; None where the unit is not done, or its marker or part is damaged."""
         try:
             record = json.loads(self._marker(unit).read_text(encoding="utf-8"))
             images = tuple(Failure(**image) if "stage" in image else ImageResult(**image) for image in record["images"])
-            part_bytes = sum(image.part_bytes for image in images if isinstance(image, ImageResult))
-            if [image.image for image in images] != [image.key for image in unit.images]:
-                return None
-            return Marker(images) if self.part(unit).stat().st_size == part_bytes else None
+            results = [image for image in images if isinstance(image, ImageResult)]
+            part_bytes = sum(image.part_bytes for image in results)
+            whole = (
+                [image.image for image in images] == [image.key for image in unit.images]
+                and all(image.summary.keys() == set(SUMMARY_COLUMNS) for image in results)
+                and self.part(unit).stat().st_size == part_bytes
+            )
+            return Marker(images, int(record["shard_bytes"])) if whole else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

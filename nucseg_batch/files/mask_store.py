@@ -26,7 +26,8 @@ from ome_zarr_models.v05.labels import LabelsAttrs
 from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 from zarr.codecs import ZstdCodec
 
-from nucseg_batch.errors import InputMissingError, OutputError
+from nucseg_batch.errors import InputMissingError
+from nucseg_batch.files.names import file_name
 from nucseg_batch.plan import Plan, Stack, Unit
 
 LABEL_NAME = "nuclei"
@@ -42,19 +43,17 @@ def label_path(stack: Stack) -> str:
 
 
 def create_store(path: Path, plan: Plan) -> None:
-    """Makes the store with all groups, metadata and (still empty) arrays of a plan; OutputError where it cannot."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        root = zarr.open_group(path, mode="w", zarr_format=3, attributes={OWNER: {"layout": 1}})
-        for stack in plan.stacks:
+    """Makes the store with all groups, metadata and (still empty) arrays of a plan, but for those already there."""
+    root = zarr.open_group(path, mode="a", zarr_format=3, attributes={OWNER: {"layout": 1}})
+    for stack in plan.stacks:
+        if f"{label_path(stack)}/0" not in root:
             _create_stack(root, stack)
-    except OSError as error:
-        raise OutputError(f"OUT {path}: it cannot be made ({error.strerror or error}).") from error
 
 
 def _create_stack(root: zarr.Group, stack: Stack) -> None:
     labels = LabelsAttrs(version="0.5", labels=[LABEL_NAME])
-    root.create_group(f"{stack.name}/labels", attributes={"ome": labels.model_dump(exclude_none=True)})
+    labels_group = root.require_group(f"{stack.name}/labels")
+    labels_group.update_attributes({"ome": labels.model_dump(exclude_none=True)})
     scale = VectorScale(type="scale", scale=[1.0, 1.0, 1.0])
     multiscale = Multiscale(
         name=LABEL_NAME,
@@ -66,7 +65,8 @@ def _create_stack(root: zarr.Group, stack: Stack) -> None:
         {"version": "0.5", "multiscales": [multiscale], "image-label": Label(colors=(background,))}
     )
     attributes = {"ome": image_label.model_dump(exclude_none=True, by_alias=True, mode="json")}
-    group = root.create_group(label_path(stack), attributes=attributes)
+    group = root.require_group(label_path(stack))
+    group.update_attributes(attributes)
     count, height, width = len(stack.images), stack.height, stack.width
     group.create_array(
         "0",
@@ -87,15 +87,31 @@ class MaskWriter:
         self._path = path
         self._root = zarr.open_group(path, mode="r+", zarr_format=3)
 
-    def write(self, unit: Unit, masks: NDArray[np.uint32]) -> None:
-        """Writes a unit's masks, (images, height, width), as one whole shard that is on disk when this returns."""
+    def write(self, unit: Unit, masks: NDArray[np.uint32]) -> int:
+        """Writes a unit's masks, (images, height, width), as one whole shard that is on disk when this returns.
+
+        Returns the size of the shard in bytes; masks without a nucleus need no file, and an earlier one is deleted.
+        """
         array = self._root[f"{label_path(unit.stack)}/0"]
         assert isinstance(array, zarr.Array)
         array[unit.start : unit.start + len(unit.images)] = masks
-        shard = self._path / label_path(unit.stack) / "0" / "c" / str(unit.number) / "0" / "0"
+        shard = _shard(self._path, unit)
         if shard.exists():
             for place in (shard, *shard.parents[:3]):
                 sync(place)
+        return shard_bytes(self._path, unit)
+
+
+def shard_bytes(store: Path, unit: Unit) -> int:
+    """Size of a unit's shard; 0 where there is none."""
+    try:
+        return _shard(store, unit).stat().st_size
+    except OSError:
+        return 0
+
+
+def _shard(store: Path, unit: Unit) -> Path:
+    return store / label_path(unit.stack) / "0" / "c" / str(unit.number) / "0" / "0"
 
 
 def sync(path: Path) -> None:
@@ -135,7 +151,7 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         self._root = zarr.open_group(store, mode="r", zarr_format=3)
         with open(table, newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
-        self._places = {row["image"]: (row["mask"], int(row["index"])) for row in rows}
+        self._places = {file_name(row["image"]): (row["mask"], int(row["index"])) for row in rows}
 
     def __getitem__(self, image: str) -> NDArray[np.uint32]:
         mask, index = self._places[image]

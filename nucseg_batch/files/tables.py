@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.measure import COLUMNS
+from nucseg_batch.files.names import printable
 
 PLANE_COLUMNS = ("image", "t", "z")
 """What names a plane; t and z are empty where the image has no such axis."""
@@ -76,11 +77,6 @@ def summary(
         "intensity_std": float(means.std()) if area.size else None,
         "intensity_background": (total - inside) / background if background else None,
     }
-
-
-def printable(key: str) -> str:
-    """An image's key as UTF-8 text: bytes of its name that are not UTF-8 become %XX."""
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in key)
 
 
 def _column(values: NDArray[Any]) -> list[str]:

@@ -13,6 +13,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from nucseg_batch.errors import DeviceError
+
 
 @contextlib.contextmanager
 def _stderr_held_back() -> Iterator[None]:
@@ -23,7 +25,7 @@ def _stderr_held_back() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(saved, held.read())
             raise
@@ -32,7 +34,13 @@ def _stderr_held_back() -> Iterator[None]:
             os.close(saved)
 
 
-with _stderr_held_back():
-    import keras  # noqa: F401
+try:
+    with _stderr_held_back():
+        import keras  # noqa: F401
+except (ImportError, ValueError) as error:
+    raise DeviceError(
+        f"the library that computes cannot be loaded ({error}); install it, or set KERAS_BACKEND to tensorflow, jax or "
+        "torch, whichever is installed."
+    ) from error
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every new image shape

@@ -48,6 +48,7 @@ class Predictor:
         self.threshold = model.info.threshold if settings.threshold is None else settings.threshold
         self.min_area = model.info.min_area if settings.min_area is None else settings.min_area
         self._batch_size = settings.batch_size
+        self._shrunk: dict[tuple[int, int], int] = {}
         with backend.on_device(self.device):
             self._network = build_unet(model.info.network, normalise=False, dtype=self.precision)
             self.refresh()
@@ -62,7 +63,13 @@ class Predictor:
         height, width = bucket
         size = self._batch_size or int(np.clip(BATCH_PIXELS // (height * width), 1, MAX_BATCH))
         exact = self.precision == "float32" and self.device.startswith("cpu")
-        return min(size, CPU_FLOAT32_BATCH) if exact else size
+        return min(size, self._shrunk.get(bucket, size), CPU_FLOAT32_BATCH if exact else size)
+
+    def shrink(self, bucket: tuple[int, int]) -> bool:
+        """Halves the batches of this padded shape, after a MemoryError; False where they are of one image already."""
+        size = self.batch_size(bucket)
+        self._shrunk[bucket] = max(1, size // 2)
+        return size > 1
 
     def machine(self) -> dict[str, str]:
         """How results are computed: what a run must not change halfway."""
@@ -77,13 +84,18 @@ class Predictor:
         return self.predict_batch([pixels])[0]
 
     def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
-        """Labels images that share padded shape, dtype and number of channels, at most `batch_size` of them."""
+        """Labels images that share padded shape, dtype and number of channels, at most `batch_size` of them.
+
+        Raises MemoryError where the device's memory does not suffice, and ValueError for more images than that.
+        """
         ranges = [percentile_range(image) for image in images]
         shapes = [image.shape[:2] for image in images]
         bucket = bucket_shape(*shapes[0])
         if max(bucket) > TILE:
             return [self._predict_large(image, *limits) for image, limits in zip(images, ranges, strict=True)]
         size = self.batch_size(bucket)
+        if len(images) > size:
+            raise ValueError(f"a batch of images padded to {bucket} holds {size}, but {len(images)} were given.")
         pixels = padded_batch(images, bucket, size)
         fill = size - len(images)
         low, high = np.array(ranges + [(0.0, 0.0)] * fill, np.float32).T
@@ -140,7 +152,12 @@ class Predictor:
         key = (program.__name__, first.shape[-1], first.dtype.str)
         if key not in self._programs:
             self._programs[key] = backend.compiled(program, self.device)
-        return ops.convert_to_numpy(self._programs[key](first, *others))
+        try:
+            return ops.convert_to_numpy(self._programs[key](first, *others))
+        except Exception as error:  # each backend has its own class for this
+            if backend.is_out_of_memory(error):
+                raise MemoryError(f"the device has no room for a batch of {first.shape[0]}") from error
+            raise
 
     def _label(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
         """The device program: (batch, height, width, 1 or 3) raw pixels to (batch, height, width) int32 labels."""

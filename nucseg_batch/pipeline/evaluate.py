@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from nucseg_batch.arrays.metrics import Match, Score, match, mean_average_precision, score
-from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
+from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.files.images import IMAGE_SUFFIXES, read_image
 from nucseg_batch.files.mask_store import open_masks
 
+T = TypeVar("T")
 MAX_PIXELS = 2**31
 """Label images with more pixels are refused."""
 INDEX_LEVELS = 2
@@ -76,6 +77,7 @@ def evaluate(
         matches["all"].append(found)
         key = groups.get(PurePosixPath(name).name)
         if key:
+            key = f"{group} {key}" if key == "all" else key
             matches.setdefault(key, []).append(found)
         progress(done, len(truths))
     ordered = {name: matches[name] for name in ["all", *sorted(matches.keys() - {"all"})]}
@@ -86,12 +88,15 @@ def evaluate(
     )
 
 
-def find_index(truth: Path) -> Path | None:
-    """The nearest index.csv in TRUTH or up to INDEX_LEVELS folders above it."""
+def find_index(truth: Path, group: str) -> Path | None:
+    """The nearest index.csv in TRUTH or up to INDEX_LEVELS folders above it, if it has the columns id and `group`."""
     places = [truth.resolve(), *truth.resolve().parents]
     for place in places[: INDEX_LEVELS + 1]:
-        if (place / "index.csv").is_file():
-            return place / "index.csv"
+        path = place / "index.csv"
+        if path.is_file():
+            with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+                header = next(csv.reader(file), [])
+            return path if {"id", group} <= set(header) else None
     return None
 
 
@@ -99,15 +104,25 @@ def _predictions(path: Path) -> dict[str, Callable[[], Any]]:
     """How to get each prediction, by name without suffix."""
     if path.suffix == ".zarr":
         masks = open_masks(path)
-        return {_stem(key): partial(masks.__getitem__, key) for key in masks}
+        return _by_stem(list(masks), [partial(masks.__getitem__, key) for key in masks], path)
     return {name: partial(_read_labels, file) for name, file in _label_files(path).items()}
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputMissingError(f"{folder}: there is no such folder of label images.")
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return {_stem(path.relative_to(folder).as_posix()): path for path in files}
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return _by_stem([path.relative_to(folder).as_posix() for path in files], files, folder)
+
+
+def _by_stem(keys: list[str], values: list[T], place: Path) -> dict[str, T]:
+    """Values by name without suffix; UsageError where two differ in their suffix only."""
+    found: dict[str, T] = {}
+    for key, value in zip(keys, values, strict=True):
+        if _stem(key) in found:
+            raise UsageError(f"{place} holds two images named {_stem(key)}, with different suffixes; keep one of them.")
+        found[_stem(key)] = value
+    return found
 
 
 def _stem(key: str) -> str:
@@ -115,11 +130,14 @@ def _stem(key: str) -> str:
 
 
 def _read_labels(path: Path) -> Any:
-    labels = read_image(path, max_pixels=MAX_PIXELS)
+    try:
+        labels = read_image(path, max_pixels=MAX_PIXELS)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise ImageError(
-            f"{path.name}: it is {labels.dtype} of shape {labels.shape}; a label image is one integer plane."
-        )
+        raise ImageError(f"{path}: it is {labels.dtype} of shape {labels.shape}; a label image is one integer plane.")
+    if labels.min() < 0:
+        raise ImageError(f"{path}: it has negative numbers; a label image has 0 for background, then 1, 2, ...")
     return labels
 
 
@@ -128,7 +146,7 @@ def _groups(index: Path | None, group: str) -> dict[str, str]:
         return {}
     if not index.is_file():
         raise InputMissingError(f"--index {index}: there is no such file.")
-    with open(index, newline="", encoding="utf-8") as file:
+    with open(index, newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = list(csv.DictReader(file))
     if rows and not {"id", group} <= rows[0].keys():
         raise InputMissingError(f"--index {index}: it has no columns id and {group}, but {', '.join(rows[0])}.")

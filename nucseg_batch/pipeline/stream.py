@@ -47,7 +47,11 @@ class Segmenter(Protocol):
         ...
 
     def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
-        """Labels of images of one padded shape, dtype and number of channels."""
+        """Labels of images of one padded shape, dtype and number of channels; MemoryError where they do not fit."""
+        ...
+
+    def shrink(self, bucket: tuple[int, int]) -> bool:
+        """Halves the batches of this padded shape; False where they are of one image already."""
         ...
 
 
@@ -96,18 +100,20 @@ def process_units(
     settings: SegmentSettings,
     workers: int,
     advance: Advance,
+    tell: Callable[[str], None],
 ) -> None:
     """Segments units and commits each as soon as its last image is done.
 
-    An image that cannot be read, segmented or measured becomes a failure in its unit's marker. An error while results
-    are written, such as a full disk, stops the stream and is raised here.
+    An image that cannot be read, segmented or measured becomes a failure in its unit's marker. Where a batch does not
+    fit into memory, smaller ones are used from then on, and `tell` says so. An error while results are written, such as
+    a full disk, stops the stream and is raised here.
     """
     finisher = _Finisher(store, journal, advance)
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="read") as readers:
             items = _read_ahead(units, readers, folder, settings)
             for batch in _batches(items, predictor.batch_size):
-                finisher.put(_segment(batch, predictor))
+                finisher.put(_segment(batch, predictor, tell))
         finisher.close()
     finally:
         finisher.stop()
@@ -180,19 +186,33 @@ def _batches(items: Iterable[_Item], batch_size: Callable[[tuple[int, int]], int
     yield from filling.values()
 
 
-def _segment(batch: list[_Item], predictor: Segmenter) -> list[_Finished]:
-    """Labels a batch; where the device refuses it, image by image, so that only the guilty one fails."""
+def _segment(batch: list[_Item], predictor: Segmenter, tell: Callable[[str], None]) -> list[_Finished]:
+    """Labels a batch; where the device refuses it, in smaller batches, so that only a guilty image fails."""
     if batch[0].failure is not None:
         return [(batch[0], batch[0].failure)]
-    images = [item.shown for item in batch if item.shown is not None]
-    try:
-        return list(zip(batch, predictor.predict_batch(images), strict=True))
-    except NucsegError:
-        raise
-    except Exception as error:  # the backend raises its own classes
-        if len(batch) == 1:
-            return [(batch[0], failure_of(batch[0].info.key, "segment", error))]
-    return [finished for item in batch for finished in _segment([item], predictor)]
+    bucket = bucket_shape(batch[0].info.height, batch[0].info.width)
+    size = predictor.batch_size(bucket)
+    if len(batch) <= size:
+        try:
+            return list(zip(batch, predictor.predict_batch([_shown(item) for item in batch]), strict=True))
+        except NucsegError:
+            raise
+        except MemoryError as error:
+            if not predictor.shrink(bucket):
+                return [(item, failure_of(item.info.key, "segment", error)) for item in batch]
+            size = predictor.batch_size(bucket)
+            tell(f"out of memory: images padded to {bucket[0]}x{bucket[1]} go in batches of {size} from here on")
+        except Exception as error:  # the backend raises its own classes
+            if len(batch) == 1:
+                return [(batch[0], failure_of(batch[0].info.key, "segment", error))]
+            size = 1
+    parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+    return [finished for part in parts for finished in _segment(part, predictor, tell)]
+
+
+def _shown(item: _Item) -> NDArray[Any]:
+    assert item.shown is not None
+    return item.shown
 
 
 class _Finisher:
@@ -259,10 +279,11 @@ class _Finisher:
 
     def _commit(self, work: _Work) -> None:
         order = range(len(work.unit.images))
-        if work.masks is not None:
-            self._writer.write(work.unit, work.masks)
-            work.masks = None
-        marker = Marker(tuple(work.results[index] for index in order))
+        if work.masks is None:
+            work.masks = np.zeros((len(work.unit.images), work.unit.stack.height, work.unit.stack.width), np.uint32)
+        shard_bytes = self._writer.write(work.unit, work.masks)
+        work.masks = None
+        marker = Marker(tuple(work.results[index] for index in order), shard_bytes)
         self._journal.commit(work.unit, marker, "".join(work.rows.pop(index, "") for index in order))
 
 

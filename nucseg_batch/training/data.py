@@ -115,7 +115,7 @@ def _index(folder: Path, top: Path) -> dict[str, dict[str, str]]:
     """Rows of the nearest index.csv by id: beside the folders, or up to one level above the folder given."""
     for place in (folder, *folder.parents):
         if (place / "index.csv").is_file():
-            with open(place / "index.csv", newline="", encoding="utf-8") as file:
+            with open(place / "index.csv", newline="", encoding="utf-8-sig", errors="replace") as file:
                 return {row["id"]: row for row in csv.DictReader(file) if "id" in row}
         if place == top.parent:
             break
@@ -138,7 +138,10 @@ def read_labels(paths: tuple[Path, ...]) -> NDArray[np.int32]:
             raise ImageError(f"{path.name} has shape {layer.shape}; annotation must be one plane of the image's shape.")
         layers.append(layer)
     if len(layers) == 1:
-        return layers[0].astype(np.int32)
+        if layers[0].dtype.kind not in "ui" or layers[0].min() < 0:
+            raise ImageError(f"{paths[0].name} is {layers[0].dtype}; labels are whole numbers, 0 for background.")
+        _, numbers = np.unique(np.append(layers[0], layers[0].dtype.type(0)), return_inverse=True)
+        return numbers[:-1].reshape(layers[0].shape).astype(np.int32)
     labels = np.zeros(layers[0].shape, np.int32)
     for number, layer in enumerate(layers, start=1):
         labels[layer > 0] = number

@@ -8,6 +8,7 @@ import pytest
 
 from nucseg_batch.errors import LockedError, MismatchError
 from nucseg_batch.files.journal import ImageResult, Journal, Marker
+from nucseg_batch.files.tables import SUMMARY_COLUMNS
 from nucseg_batch.plan import Failure, ImageInfo, Plan, make_plan
 
 
@@ -16,16 +17,19 @@ def small_plan() -> Plan:
     return make_plan(images, [Failure("bad.png", "plan", "OSError", "cut")])
 
 
+FILES = dict.fromkeys(("a.png", "b/ü.tif", "b/\udcff.tif"), (11, 13)) | {"bad.png": (3, 5)}
+
+
 def result(key: str, part_bytes: int) -> ImageResult:
-    return ImageResult(key, 2, {"height": 4003}, part_bytes)
+    return ImageResult(key, 2, dict.fromkeys(SUMMARY_COLUMNS, 1), part_bytes)
 
 
 def test_a_plan_comes_back_as_it_was_stored_with_any_file_name(tmp_path: Path) -> None:
     """Names that are not UTF-8 exist on every old file server."""
     journal = Journal(tmp_path / "out.zarr")
     assert not journal.exists()
-    journal.create(small_plan(), {"--threshold": 0.5})
-    assert journal.load() == (small_plan(), {"--threshold": 0.5})
+    journal.create(small_plan(), {"--threshold": 0.5}, FILES)
+    assert journal.load() == (small_plan(), {"--threshold": 0.5}, FILES)
     assert journal.folder == tmp_path / "out.run"
 
 
@@ -33,10 +37,10 @@ def test_a_unit_is_done_only_when_marker_and_part_are_whole(tmp_path: Path) -> N
     """Each half alone is what a crash leaves."""
     journal = Journal(tmp_path / "out.zarr")
     plan = small_plan()
-    journal.create(plan, {})
+    journal.create(plan, {}, FILES)
     unit = next(plan.units())
     assert journal.marker(unit) is None
-    marker = Marker((result("a.png", 6),))
+    marker = Marker((result("a.png", 6),), 17)
     journal.commit(unit, marker, "1,2,3\n")
     assert journal.marker(unit) == marker
     part = journal.part(unit)
@@ -50,9 +54,9 @@ def test_a_damaged_marker_counts_as_none(tmp_path: Path) -> None:
     """The unit is then done again; nothing is guessed."""
     journal = Journal(tmp_path / "out.zarr")
     plan = small_plan()
-    journal.create(plan, {})
+    journal.create(plan, {}, FILES)
     unit = next(plan.units())
-    journal.commit(unit, Marker((result("a.png", 0),)), "")
+    journal.commit(unit, Marker((result("a.png", 0),), 17), "")
     path = journal.folder / "units" / f"{unit.name}.json"
     path.write_text(path.read_text()[:-20])
     assert journal.marker(unit) is None
@@ -62,9 +66,9 @@ def test_a_marker_of_other_images_counts_as_none(tmp_path: Path) -> None:
     """Names of units are shapes and numbers; an old marker must not vouch for new images."""
     journal = Journal(tmp_path / "out.zarr")
     plan = small_plan()
-    journal.create(plan, {})
+    journal.create(plan, {}, FILES)
     unit = next(plan.units())
-    journal.commit(unit, Marker((result("other.png", 0),)), "")
+    journal.commit(unit, Marker((result("other.png", 0),), 17), "")
     assert journal.marker(unit) is None
 
 
@@ -72,15 +76,15 @@ def test_no_temporary_file_is_left_behind(tmp_path: Path) -> None:
     """The run folder holds what it says and nothing else."""
     journal = Journal(tmp_path / "out.zarr")
     plan = small_plan()
-    journal.create(plan, {})
-    journal.commit(next(plan.units()), Marker((result("a.png", 0),)), "")
+    journal.create(plan, {}, FILES)
+    journal.commit(next(plan.units()), Marker((result("a.png", 0),), 17), "")
     assert not list(journal.folder.rglob("*.partial"))
 
 
 def test_a_run_does_not_mix_two_precisions(tmp_path: Path) -> None:
     """`auto` means another thing on another machine; bits would differ within one output."""
     journal = Journal(tmp_path / "out.zarr")
-    journal.create(small_plan(), {})
+    journal.create(small_plan(), {}, FILES)
     journal.bind({"precision": "float32"})
     journal.bind({"precision": "float32"})
     with pytest.raises(MismatchError, match="float32 -> mixed_bfloat16"):
@@ -98,7 +102,7 @@ def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
     context = multiprocessing.get_context("spawn")
     ready, leave = context.Event(), context.Event()
     store = tmp_path / "out.zarr"
-    Journal(store).create(small_plan(), {})
+    Journal(store).create(small_plan(), {}, FILES)
     holder = context.Process(target=_hold, args=(store, ready, leave))
     holder.start()
     try:

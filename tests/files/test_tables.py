@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from nucseg_batch.arrays.measure import COLUMNS, measure
-from nucseg_batch.files.finish import finish, table_paths
+from nucseg_batch.files.finish import collect, table_paths, write_tables
 from nucseg_batch.files.journal import ImageResult, Journal, Marker
+from nucseg_batch.files.names import file_name
 from nucseg_batch.files.tables import NUCLEI_COLUMNS, SUMMARY_COLUMNS, csv_text, nuclei_text, summary
 from nucseg_batch.plan import Failure, ImageInfo, make_plan
 
@@ -28,9 +29,20 @@ def test_a_row_of_nuclei_reads_back_to_what_was_measured() -> None:
     assert rows[1][NUCLEI_COLUMNS.index("area")] == "30"
 
 
-def test_names_that_are_not_utf8_are_written_so_that_any_program_reads_them() -> None:
-    """Bytes that no text has become %XX."""
-    assert csv_text([("a\udcff\udc80ü.tif",)]) == "a%FF%80ü.tif\n"
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a\udcff\udc80ü.tif", "a%FF%80ü.tif"),
+        ("%FF.png", "%25FF.png"),
+        ("100%.png", "100%.png"),
+        ("%25FF.png", "%2525FF.png"),
+        ("a b/ü.png", "a b/ü.png"),
+    ],
+)
+def test_names_that_are_not_utf8_are_written_so_that_any_program_reads_them_back(name: str, text: str) -> None:
+    """Bytes that no text has become %XX, and no two names become one."""
+    assert csv_text([(name,)]) == f"{text}\n"
+    assert file_name(text) == name
 
 
 def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
@@ -60,17 +72,16 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
     plan = make_plan(images, [Failure("bb.png", "plan", "OSError", "cut")])
     store = tmp_path / "out.zarr"
     journal = Journal(store)
-    journal.create(plan, {})
+    journal.create(plan, {}, {"bb.png": (1, 1)})
     values = dict.fromkeys(SUMMARY_COLUMNS, 1)
     for unit in plan.units():
         rows = [f"{image.key},row\n" * (1 + (image.key == "c.png")) for image in unit.images]
         results = [ImageResult(i.key, len(r) // 10, values, len(r)) for i, r in zip(unit.images, rows, strict=True)]
         failed = Failure("d.png", "read", "ValueError", "bad")
-        marker = Marker(tuple(failed if r.image == "d.png" else r for r in results))
+        marker = Marker(tuple(failed if r.image == "d.png" else r for r in results), 9)
         journal.commit(unit, marker, "".join(r for i, r in zip(unit.images, rows, strict=True) if i.key != "d.png"))
-    nuclei, failures = finish(store, plan, journal)
-    assert nuclei == 4
-    assert [f.image for f in failures] == ["bb.png", "d.png"]
+    write_tables(store, plan, journal)
+    assert [entry.image for entry in collect(plan, journal)] == ["a.png", "b.png", "bb.png", "c.png", "d.png"]
     paths = table_paths(store)
     table = {name: path.read_bytes() for name, path in paths.items()}
     assert table["nuclei"].decode().splitlines()[1:] == ["a.png,row", "b.png,row", "c.png,row", "c.png,row"]
@@ -83,5 +94,5 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
         ("c.png", "ok", "31x37/labels/nuclei", "1"),
         ("d.png", "failed", "", ""),
     ]
-    finish(store, plan, journal)
+    write_tables(store, plan, journal)
     assert {name: path.read_bytes() for name, path in paths.items()} == table

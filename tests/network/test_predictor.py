@@ -5,7 +5,7 @@ import pytest
 from pictures import disks, fluorescence
 
 from nucseg_batch.errors import DeviceError
-from nucseg_batch.executors.local import default_model
+from nucseg_batch.executors.existing import default_model
 from nucseg_batch.network import backend, predictor
 from nucseg_batch.network.model_file import Model, load_model
 from nucseg_batch.network.predictor import Predictor, padded_batch

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pictures import disks
 
-from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
+from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.pipeline.evaluate import Evaluation, evaluate, find_index
 
 TRUTH = disks((61, 83), [(15, 15), (40, 30), (30, 65)], 9)
@@ -49,7 +49,8 @@ def test_groups_come_from_a_column_of_the_index(tmp_path: Path) -> None:
     write(tmp_path / "t" / "b.png", TRUTH)
     write(tmp_path / "p" / "b.png", np.where(TRUTH == 1, 1, 0))
     (tmp_path / "index.csv").write_text("id,kind\na,bright\nb,dark\n")
-    assert find_index(tmp_path / "t") == tmp_path / "index.csv"
+    assert find_index(tmp_path / "t", "kind") == tmp_path / "index.csv"
+    assert find_index(tmp_path / "t", "other") is None, "an index that has no such column was made for something else"
     result = compare(tmp_path, tmp_path / "index.csv")
     assert list(result.groups) == ["all", "bright", "dark"]
     assert result.groups["bright"][0].ap_pooled == 1
@@ -57,6 +58,23 @@ def test_groups_come_from_a_column_of_the_index(tmp_path: Path) -> None:
     (tmp_path / "index.csv").write_text("id,other\na,bright\n")
     with pytest.raises(InputMissingError, match="kind"):
         compare(tmp_path, tmp_path / "index.csv")
+
+
+def test_two_images_of_one_name_are_refused_not_chosen_from(tmp_path: Path) -> None:
+    """Which of a.png and a.tif was meant? Scoring either in silence would be a guess."""
+    write(tmp_path / "t" / "a.png", TRUTH)
+    write(tmp_path / "p" / "a.png", TRUTH)
+    write(tmp_path / "p" / "a.tif", TRUTH)
+    with pytest.raises(UsageError, match="two images named a"):
+        compare(tmp_path)
+
+
+def test_a_group_called_all_is_kept_apart_from_all(tmp_path: Path) -> None:
+    """Else its images would count twice."""
+    write(tmp_path / "t" / "a.png", TRUTH)
+    write(tmp_path / "p" / "a.png", TRUTH)
+    (tmp_path / "index.csv").write_text("id,kind\na,all\n")
+    assert compare(tmp_path, tmp_path / "index.csv").counts == {"all": 1, "kind all": 1}
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

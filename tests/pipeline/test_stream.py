@@ -33,11 +33,17 @@ class ThresholdSegmenter:
     def batch_size(self, bucket: tuple[int, int]) -> int:
         return self._size
 
+    def shrink(self, bucket: tuple[int, int]) -> bool:
+        self._size, before = max(1, self._size // 2), self._size
+        return before > 1
+
     def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
+        """Like the real one it always computes a full batch, so that fewer images need no less memory."""
         self.batches.append(len(images))
         assert len({image.dtype for image in images}) == 1
-        if self._memory is not None and len(images) > self._memory:
-            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        assert len(images) <= self._size
+        if self._memory is not None and self._size > self._memory:
+            raise MemoryError("the device has no room")
         if any(self._poison == image.max() for image in images):
             raise RuntimeError("the device does not like this image")
         return [ndimage.label(image > 100)[0].astype(np.int32) for image in images]
@@ -59,6 +65,7 @@ class Job:
         self.store = folder.parent / "out.zarr"
         self.journal = Journal(self.store)
         self.finished: list[str] = []
+        self.told: list[str] = []
 
     def run(self, segmenter: ThresholdSegmenter, workers: int = 2) -> Plan:
         images, failures = read_headers(
@@ -66,7 +73,7 @@ class Job:
         )
         plan = make_plan(images, failures)
         create_store(self.store, plan)
-        self.journal.create(plan, {})
+        self.journal.create(plan, {}, {})
         process_units(
             plan.units(),
             folder=self.folder,
@@ -76,6 +83,7 @@ class Job:
             settings=SegmentSettings(),
             workers=workers,
             advance=lambda info, _: self.finished.append(info.key),
+            tell=self.told.append,
         )
         return plan
 
@@ -129,11 +137,21 @@ def test_an_image_that_the_device_refuses_costs_only_itself(job: Job) -> None:
     assert segmenter.batches == [4, 1, 1, 1, 1]
 
 
-def test_a_batch_too_large_for_memory_is_done_in_smaller_ones(job: Job) -> None:
-    """Slower, but nothing is lost."""
-    write_images(job.folder, 4)
-    found = results(job, job.run(ThresholdSegmenter(size=4, memory=1)))
+def test_batches_too_large_for_memory_become_smaller_for_good(job: Job) -> None:
+    """Slower, but nothing is lost, and the user is told."""
+    write_images(job.folder, 8)
+    segmenter = ThresholdSegmenter(size=4, memory=1)
+    found = results(job, job.run(segmenter))
     assert all(isinstance(image, ImageResult) for image in found.values())
+    assert segmenter.batches == [4, 2, 1, 1, 1, 1, *[1] * 4]
+    assert ["batches of 2" in job.told[0], "batches of 1" in job.told[1], len(job.told)] == [True, True, 2]
+
+
+def test_an_image_that_alone_is_too_large_for_memory_fails(job: Job) -> None:
+    """There is nothing smaller than one."""
+    write_images(job.folder, 2)
+    failed = results(job, job.run(ThresholdSegmenter(size=2, memory=0))).values()
+    assert [image.error for image in failed if isinstance(image, Failure)] == ["MemoryError", "MemoryError"]
 
 
 def test_an_error_while_writing_stops_the_run_and_leaves_no_marker(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +164,7 @@ def test_an_error_while_writing_stops_the_run_and_leaves_no_marker(job: Job, mon
     monkeypatch.setattr(MaskWriter, "write", full)
     with pytest.raises(OSError, match="No space"):
         job.run(ThresholdSegmenter())
-    plan, _ = job.journal.load()
+    plan, _, _ = job.journal.load()
     assert all(job.journal.marker(unit) is None for unit in plan.units())
     assert not [thread for thread in threading.enumerate() if thread.name == "finish"]
 

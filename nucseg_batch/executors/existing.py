@@ -1,0 +1,91 @@
+"""What is already at OUT, and what that means for a new call: go on with it, start over, or refuse. Writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from nucseg_batch import __version__
+from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
+from nucseg_batch.files.finish import table_paths
+from nucseg_batch.files.inputs import Discovery
+from nucseg_batch.files.journal import Journal
+from nucseg_batch.files.mask_store import is_ours, shard_bytes
+from nucseg_batch.plan import Plan, Unit
+from nucseg_batch.settings import SegmentSettings
+
+
+def default_model() -> Path:
+    """The model that ships with the package."""
+    return Path(str(resources.files("nucseg_batch"))) / "models" / "default.keras"
+
+
+def fingerprint(model: Path, settings: SegmentSettings) -> dict[str, Any]:
+    """All that can change a result and can be known without loading Keras; InputMissingError without a model."""
+    if not model.is_file():
+        raise InputMissingError(f"--model {model}: there is no such file. Make one with `nucseg-batch train`.")
+    with open(model, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    options = {f"--{name.replace('_', '-')}": value for name, value in settings.result_options().items()}
+    packages = {name: metadata.version(name) for name in ("keras", "zarr")}
+    return {"nucseg-batch": __version__, "--model (sha256)": digest, **options, **packages}
+
+
+def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
+    """Raises OutputError where OUT, or a file that belongs beside it, is not ours to go on with or delete."""
+    if store.is_symlink() or (store.exists() and not store.is_dir()):
+        raise OutputError(f"OUT {store}: there is a file or link of that name; give another name.")
+    if journal.exists():
+        return
+    if store.exists() and any(store.iterdir()):
+        if not is_ours(store):
+            raise OutputError(f"OUT {store}: it exists and was not made by nucseg-batch; give another name.")
+        if not overwrite:
+            raise OutputError(
+                f"OUT {store}: it exists without its run folder {journal.folder.name}, so nothing can be added to it; "
+                "give another OUT, or start over with --overwrite."
+            )
+        return
+    beside = [path for path in table_paths(store).values() if path.exists()]
+    if journal.is_foreign():
+        beside.append(journal.folder)
+    if beside:
+        raise OutputError(f"OUT {store}: {beside[0]} belongs to no run of ours; move it, or give another name.")
+
+
+def resumed_plan(journal: Journal, found: Discovery, now: dict[str, Any]) -> Plan:
+    """The plan of the run at OUT; MismatchError where settings or images differ from those it was begun with."""
+    plan, earlier, files = journal.load()
+    different = [
+        f"{name}: {earlier.get(name)!r} -> {value!r}" for name, value in now.items() if earlier.get(name) != value
+    ]
+    if different:
+        raise MismatchError(
+            f"{journal.folder} was made with other settings ({'; '.join(different)}). Use those again, give another "
+            "OUT, or start over with --overwrite."
+        )
+    present = {entry.key: (entry.size, entry.mtime_ns) for entry in found.entries}
+    changes = {
+        "new": sorted(present.keys() - files.keys()),
+        "gone": sorted(files.keys() - present.keys()),
+        "changed": sorted(key for key in files.keys() & present.keys() if files[key] != present[key]),
+    }
+    parts = [f"{len(keys)} {word} ({keys[0]}{', ...' * (len(keys) > 1)})" for word, keys in changes.items() if keys]
+    if parts:
+        raise MismatchError(
+            f"The images are no longer those that {journal.folder} was planned for: {', '.join(parts)}. Give another "
+            "OUT, or start over with --overwrite."
+        )
+    return plan
+
+
+def missing_units(store: Path, plan: Plan, journal: Journal) -> list[Unit]:
+    """Units that are not done, whose masks are not all there any more, or in which an image failed."""
+    missing = []
+    for unit in plan.units():
+        marker = journal.marker(unit)
+        if marker is None or marker.failures or marker.shard_bytes != shard_bytes(store, unit):
+            missing.append(unit)
+    return missing

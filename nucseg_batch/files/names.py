@@ -1,0 +1,21 @@
+"""Names of images as text: file names are bytes, tables and terminals are UTF-8."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import unquote_to_bytes
+
+
+def printable(key: str) -> str:
+    """An image's key as UTF-8 text from which `file_name` finds the key again.
+
+    Bytes of the name that are not UTF-8 become %XX, and a % that would read as such becomes %25.
+    """
+    key = re.sub(r"%(?=[0-9A-Fa-f]{2})", "%25", key)
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in key)
+
+
+def file_name(text: str) -> str:
+    """The key of an image from its text in a table, as Python names files."""
+    return os.fsdecode(unquote_to_bytes(text)) if "%" in text else text
