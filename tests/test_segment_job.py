@@ -160,6 +160,92 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(real_images: Path, fi
     assert contents(store) == contents(finished)
 
 
+def test_a_stopped_run_says_how_to_go_on_and_goes_on(real_images: Path, finished: Path) -> None:
+    """Ctrl-C: 130, one line, no library noise; the second call ends with the same bytes."""
+    store = finished.with_name("stopped.zarr")
+    process = subprocess.Popen(
+        [*COMMAND, "segment", str(real_images), str(store)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    units = store.with_suffix(".run") / "units"
+    deadline = time.monotonic() + 120
+    while not list(units.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "nucseg-batch: stopped; run the same command again to go on."
+    assert len(errors.splitlines()) <= 4
+    run("segment", real_images, store)
+    assert contents(store) == contents(finished)
+
+
+def test_masks_that_were_lost_are_made_again(real_images: Path, finished: Path) -> None:
+    """A marker says what was done, not that it is still there: a lost shard, a lost store, a lost table."""
+    store = finished.with_name("lost.zarr")
+    run("segment", real_images, store)
+    shard = next(path for path in sorted(store.rglob("c/0/0/0")) if path.is_file())
+    shard.unlink()
+    assert "everything was done already" not in run("segment", real_images, store).stdout
+    assert contents(store) == contents(finished)
+    shutil.rmtree(store)
+    store.with_suffix(".nuclei.csv").unlink()
+    run("segment", real_images, store)
+    assert contents(store) == contents(finished)
+
+
+def test_a_call_that_cannot_work_leaves_nothing_behind(image_folder: Path, tmp_path: Path) -> None:
+    """Else a mistyped option would stand in the way of the right one."""
+    (tmp_path / "bad.keras").write_bytes(b"no model")
+    run("segment", image_folder, tmp_path / "new" / "out.zarr", "--model", tmp_path / "bad.keras", code=78)
+    assert not (tmp_path / "new").exists()
+    run("segment", image_folder, tmp_path / "new" / "out.zarr")
+
+
+def test_files_of_others_beside_the_store_are_never_touched(image_folder: Path, tmp_path: Path) -> None:
+    """A table or folder of the right name that no run of ours made is somebody's work."""
+    (tmp_path / "a.nuclei.csv").write_text("mine")
+    (tmp_path / "b.run").mkdir()
+    (tmp_path / "b.run" / "notes.txt").write_text("mine")
+    for name, options in (("a", []), ("a", ["--overwrite"]), ("b", []), ("b", ["--overwrite"])):
+        done = run("segment", image_folder, tmp_path / f"{name}.zarr", *options, code=73)
+        assert "no run of ours" in done.stderr
+    assert (tmp_path / "a.nuclei.csv").read_text() == (tmp_path / "b.run" / "notes.txt").read_text() == "mine"
+
+
+def test_finished_masks_are_not_replaced_when_the_run_folder_is_gone(image_folder: Path, tmp_path: Path) -> None:
+    """It is safe to delete; then only --overwrite may start over."""
+    store = tmp_path / "out.zarr"
+    run("segment", image_folder, store)
+    shutil.rmtree(store.with_suffix(".run"))
+    before = contents(store)
+    assert "--overwrite" in run("segment", image_folder, store, "--threshold", 0.9, code=73).stderr
+    assert contents(store) == before
+    run("segment", image_folder, store, "--overwrite")
+    assert contents(store) == before
+
+
+def test_a_name_that_is_not_utf8_finds_its_mask(image_folder: Path, tmp_path: Path) -> None:
+    """Two names that would be written alike are kept apart."""
+    raw = os.fsdecode(b"\xff.png")
+    shutil.copy(image_folder / "small8.png", image_folder / raw)
+    shutil.copy(image_folder / "plate" / "small16.png", image_folder / "%FF.png")
+    run("segment", image_folder, tmp_path / "out.zarr")
+    masks = nucseg_batch.open_masks(tmp_path / "out.zarr")
+    assert {raw, "%FF.png"} <= set(masks)
+    np.testing.assert_array_equal(masks[raw], masks["small8.png"])
+    np.testing.assert_array_equal(masks["%FF.png"], masks["plate/small16.png"])
+
+
+def test_closed_streams_and_pipes_lose_no_work(image_folder: Path, tmp_path: Path) -> None:
+    """Schedulers close them, people pipe into head; the masks and the exit code stand."""
+    command = f"{' '.join(COMMAND)} segment {image_folder} {tmp_path}"
+    done = subprocess.run(f"{command}/a.zarr <&- >&- 2>&-", shell=True, timeout=120)
+    assert done.returncode == 0
+    done = subprocess.run(["bash", "-c", f"{command}/b.zarr | true; exit ${{PIPESTATUS[0]}}"], timeout=120)
+    assert done.returncode == 0
+    assert len(nucseg_batch.open_masks(tmp_path / "a.zarr")) == len(nucseg_batch.open_masks(tmp_path / "b.zarr")) == 5
+
+
 def test_images_of_many_kinds_in_one_folder(image_folder: Path) -> None:
     """Nested folders, three shapes, 8 bit, 16 bit, float and colour; the two or three nuclei of each are found."""
     store = image_folder.parent / "out.zarr"
@@ -232,6 +318,7 @@ def test_a_dry_run_tells_and_writes_nothing(image_folder: Path) -> None:
     done = run("segment", image_folder, image_folder.parent / "out.zarr", "--dry-run")
     assert "5 images" in done.stdout
     assert "67x83" in done.stdout
+    assert "3 units, 0 of them done" in done.stdout
     assert [path.name for path in image_folder.parent.iterdir()] == ["in"]
 
 
@@ -249,6 +336,10 @@ def test_a_dry_run_tells_and_writes_nothing(image_folder: Path) -> None:
         (["evaluate", "nowhere.zarr", "good"], 66, "nowhere"),
         (["train", "empty", "m.keras"], 65, "labels/"),
         (["train", "nowhere", "m.keras"], 66, "nowhere"),
+        (["train", "good", "m.keras", "--seed", "-1"], 2, "seed"),
+        (["evaluate", "good", "bad", "--json", "good/a.png/x.json"], 73, "--json"),
+        (["evaluate", "good", "bad"], 65, "bad/a.png"),
+        (["segment", "good", "out.zarr", "--model", "nowhere.keras", "--dry-run"], 66, "nowhere.keras"),
     ],
 )
 def test_every_refusal_is_one_line_with_its_exit_code(
@@ -268,6 +359,8 @@ def test_every_refusal_is_one_line_with_its_exit_code(
     assert word in line
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 4
+    assert not Path("out.zarr").exists()
+    assert not Path("out.run").exists()
     if code != 2:
         assert "Traceback" in run(*arguments, "--debug", code=code).stderr
 

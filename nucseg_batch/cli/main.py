@@ -6,7 +6,6 @@ only place that prints results or reads the environment.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -208,6 +207,7 @@ def train(
     if model.exists():
         raise UsageError(f"MODEL {model} exists; give another name, or delete it first.")
     _check_place("MODEL", model)
+    from nucseg_batch.cli.console import say
     from nucseg_batch.training.data import find_pairs
 
     pairs = find_pairs(data)
@@ -215,8 +215,8 @@ def train(
 
     command = " ".join(["nucseg-batch", *sys.argv[1:]])
     info = fit(pairs, model, settings, command=command, report=lambda line: print(line, file=sys.stderr, flush=True))
-    print(json.dumps(info.card["validation"], indent=1))
-    print(f"wrote {model}")
+    say(f"on validation images: {json.dumps(info.card['validation'])}")
+    say(f"wrote {model}")
 
 
 @app.command()
@@ -257,10 +257,11 @@ def sample(
 
     Example: nucseg-batch sample images/
     """
+    from nucseg_batch.cli.console import say
     from nucseg_batch.files.sample import truth_folder, write_sample
 
     paths = write_sample(folder, seed=seed)
-    print(f"wrote {len(paths)} images to {folder} and the truth of the simulated ones to {truth_folder(folder)}")
+    say(f"wrote {len(paths)} images to {folder} and the truth of the simulated ones to {truth_folder(folder)}")
 
 
 def _check_place(name: str, path: Path) -> None:
@@ -284,10 +285,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # it may stand before or after a command
     code = _run(arguments, debug)
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.exit(code)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what is left to say; the work and its code stand
     sys.exit(code)
 
 

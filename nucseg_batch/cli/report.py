@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from nucseg_batch.arrays.metrics import mean_average_precision
+from nucseg_batch.cli.console import PatientConsole, console
 from nucseg_batch.cli.progress import duration
 from nucseg_batch.cli.text import readable
 from nucseg_batch.executors.local import Job, RunSummary
@@ -18,10 +18,6 @@ SHOWN_FAILURES = 5
 """Failures that are named in the summary; the table has all."""
 
 
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
-
-
 def print_job(job: Job) -> None:
     """Prints what a run would do."""
     plan = job.plan
@@ -29,40 +25,40 @@ def print_job(job: Job) -> None:
     for stack in plan.stacks:
         units = -(-len(stack.images) // stack.shard_length)
         table.add_row(stack.name, str(len(stack.images)), str(units), str(stack.shard_length))
-    console = _console()
-    console.print(table)
+    out = console()
+    out.print(table)
     units = sum(1 for _ in plan.units())
-    console.print(
+    out.print(
         f"{plan.image_count} images, {plan.pixel_count / 1e6:.1f} Mpx, in {units} units, {units - len(job.missing)} of "
         f"them done; masks of {plan.mask_bytes / 1e6:.0f} MB before compression; {len(plan.failures)} cannot be used"
     )
     for failure in plan.failures:
-        console.print(readable(f"  {failure.image}: {failure.message}"), markup=False)
-    console.print(readable(f"to {job.store}; this was a dry run, nothing is written"), markup=False)
+        out.print(readable(f"  {failure.image}: {failure.message}"), markup=False)
+    out.print(readable(f"to {job.store}; this was a dry run, nothing is written"), markup=False)
 
 
 def print_run(summary: RunSummary) -> None:
     """Prints what a run came to."""
-    console = _console()
+    out = console()
     speed = ""
     if summary.new_images:
         speed = f", {summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6:.1f} Mpx/s"
     elif not summary.failures:
-        console.print("everything was done already")
-    console.print(
+        out.print("everything was done already")
+    out.print(
         f"{summary.images} images, {summary.nuclei} nuclei, {len(summary.failures)} failed; "
         f"{summary.new_images} segmented now in {duration(summary.seconds)}{speed}"
     )
     for failure in summary.failures[:SHOWN_FAILURES]:
-        console.print(readable(f"  failed: {failure.image}: {failure.message}"), markup=False)
+        out.print(readable(f"  failed: {failure.image}: {failure.message}"), markup=False)
     if len(summary.failures) > SHOWN_FAILURES:
-        console.print(f"  ... and {len(summary.failures) - SHOWN_FAILURES} more, all in the failures table")
-    console.print(readable("files: " + "  ".join(str(path) for path in summary.files)), markup=False)
+        out.print(f"  ... and {len(summary.failures) - SHOWN_FAILURES} more, all in the failures table")
+    out.print(readable("files: " + "  ".join(str(path) for path in summary.files)), markup=False)
 
 
 def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None:
     """Prints AP and F1 by group and threshold."""
-    console = Console(highlight=False)
+    out = PatientConsole(highlight=False)
     table = Table("group", "images", "average", "AP .5:.95", "AP@.5", "AP@.75", "F1@.5", "F1@.75", box=box.SIMPLE)
     for name, scores in result.groups.items():
         at = {score.threshold: score for score in scores}
@@ -71,16 +67,14 @@ def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None
             averages += [getattr(at[t], f"{metric}_{kind}") for metric in ("ap", "f1") for t in (0.5, 0.75)]
             first = ("", "") if pooled else (name, str(result.counts[name]))
             table.add_row(*first, kind.replace("_", " "), *[f"{value:.3f}" for value in averages])
-    console.print(table)
+    out.print(table)
     detail = Table("IoU", "AP mean", "AP pooled", "F1 mean", "F1 pooled", "TP", "FP", "FN", box=box.SIMPLE, title="all")
     for score in result.groups["all"]:
         values = (score.ap_image_mean, score.ap_pooled, score.f1_image_mean, score.f1_pooled)
         counts = (score.tp, score.fp, score.fn)
         detail.add_row(f"{score.threshold:.2f}", *[f"{v:.3f}" for v in values], *[str(c) for c in counts])
-    console.print(detail)
+    out.print(detail)
     if index is not None:
-        console.print(readable(f"groups: column {group} of {index}"), markup=False, soft_wrap=True)
+        out.print(readable(f"groups: column {group} of {index}"), markup=False, soft_wrap=True)
     if result.missing:
-        console.print(
-            f"{len(result.missing)} annotated images have no prediction and count as all missed", markup=False
-        )
+        out.print(f"{len(result.missing)} annotated images have no prediction and count as all missed", markup=False)
