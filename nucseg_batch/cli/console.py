@@ -14,6 +14,7 @@ class PatientConsole(Console):
     """A console that goes on in silence when nobody reads what it prints: the work is done and its exit code stands."""
 
     def on_broken_pipe(self) -> None:
+        """Sends what is left to say to nowhere."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -59,14 +59,14 @@ def print_run(summary: RunSummary) -> None:
 def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None:
     """Prints AP and F1 by group and threshold."""
     out = PatientConsole(highlight=False)
-    table = Table("group", "images", "average", "AP .5:.95", "AP@.5", "AP@.75", "F1@.5", "F1@.75", box=box.SIMPLE)
+    table = Table("group", "images", "mean of", "AP .5:.95", "AP@.5", "AP@.75", "F1@.5", "F1@.75", box=box.SIMPLE)
     for name, scores in result.groups.items():
         at = {score.threshold: score for score in scores}
-        for kind, pooled in (("image_mean", False), ("pooled", True)):
+        for kind, pooled, name_of_mean in (("image_mean", False, "images"), ("pooled", True, "all nuclei")):
             averages = [mean_average_precision(scores, pooled=pooled)]
             averages += [getattr(at[t], f"{metric}_{kind}") for metric in ("ap", "f1") for t in (0.5, 0.75)]
             first = ("", "") if pooled else (name, str(result.counts[name]))
-            table.add_row(*first, kind.replace("_", " "), *[f"{value:.3f}" for value in averages])
+            table.add_row(*first, name_of_mean, *[f"{value:.3f}" for value in averages])
     out.print(table)
     detail = Table("IoU", "AP mean", "AP pooled", "F1 mean", "F1 pooled", "TP", "FP", "FN", box=box.SIMPLE, title="all")
     for score in result.groups["all"]:
