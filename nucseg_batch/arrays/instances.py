@@ -84,7 +84,7 @@ def blur_votes(votes: Any) -> Any:
     """
     votes = ops.minimum(votes, _MAX_VOTES)
     for axis in (1, 2, 1, 2):
-        votes = _slide(votes, axis, BLUR // 2, BLUR, ops.add)
+        votes = _box_sum(votes, axis)
     return votes
 
 
@@ -95,11 +95,10 @@ def strongest_nearby(votes: Any, y: Any, x: Any) -> Any:
     The place travels in the low eight bits of the votes, as coordinates modulo 16, which is unique inside a window;
     so places that differ by less than 256 of the blurred votes (1/25 of a vote) are ordered by that code.
     """
-    span = 2 * WINDOW_RADIUS + 1
     code = ops.bitwise_and(y, _LOW) * _CODE + ops.bitwise_and(x, _LOW)
     best = ops.bitwise_or(ops.bitwise_and(votes, ~_BOTH), code)
     for axis in (1, 2):
-        best = _slide(best, axis, WINDOW_RADIUS, span, ops.maximum)
+        best = _sliding_maximum(best, axis, WINDOW_RADIUS)
     found_y = y + _signed(ops.right_shift(best, _CODE_BITS) - y)
     found_x = x + _signed(best - x)
     return found_y * ops.shape(votes)[2] + found_x
@@ -110,26 +109,32 @@ def _signed(difference: Any) -> Any:
     return ops.bitwise_and(difference + _CODE // 2, _LOW) - _CODE // 2
 
 
-def _slide(values: Any, axis: int, before: int, span: int, combine: Any) -> Any:
-    """Combines each value with its neighbours from `before` places before to `span - 1 - before` places after.
+def _box_sum(values: Any, axis: int) -> Any:
+    """Sum of each value and its two neighbours to either side; outside the array values count as 0."""
+    padded = _framed(values, axis, BLUR // 2)
+    pairs = _cut(padded, axis, 0, 1) + _cut(padded, axis, 1, 0)
+    fours = _cut(pairs, axis, 0, 2) + _cut(pairs, axis, 2, 0)
+    return _cut(fours, axis, 0, 1) + _cut(padded, axis, BLUR - 1, 0)
 
-    Outside the array values count as 0. For a maximum, windows grow by doubling and may overlap, so that a span of 11
-    takes four steps; a sum must not count a place twice.
+
+def _sliding_maximum(values: Any, axis: int, radius: int) -> Any:
+    """Maximum of each value and its neighbours up to `radius` places to either side; outside the array they are 0.
+
+    Windows grow by doubling and may overlap, so that a span of 11 takes four steps.
     """
-    pad = [(0, 0), (0, 0), (0, 0)]
-    pad[axis] = (before, span - 1 - before)
-    padded = ops.pad(values, pad)
-    if combine is ops.add:
-        total = _cut(padded, axis, 0, span - 1)
-        for step in range(1, span):
-            total = combine(total, _cut(padded, axis, step, span - 1 - step))
-        return total
-    reach = 1
+    best, span, reach = _framed(values, axis, radius), 2 * radius + 1, 1
     while reach < span:
         step = min(reach, span - reach)
-        padded = combine(_cut(padded, axis, 0, step), _cut(padded, axis, step, 0))
+        best = ops.maximum(_cut(best, axis, 0, step), _cut(best, axis, step, 0))
         reach += step
-    return padded
+    return best
+
+
+def _framed(values: Any, axis: int, width: int) -> Any:
+    """With zeros before and after along an axis."""
+    pad = [(0, 0), (0, 0), (0, 0)]
+    pad[axis] = (width, width)
+    return ops.pad(values, pad)
 
 
 def _cut(values: Any, axis: int, front: int, back: int) -> Any:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.normalize import luminance
 from nucseg_batch.errors import NucsegError
-from nucseg_batch.files.inputs import failure_of, open_image
+from nucseg_batch.files.inputs import failure_of, load, open_image
 from nucseg_batch.files.journal import ImageResult, Journal, Marker
 from nucseg_batch.files.mask_store import MaskWriter
 from nucseg_batch.files.tables import nuclei_text, summary
@@ -144,8 +144,7 @@ def _read_ahead(
 
 def _read(item: _Item, folder: Path, settings: SegmentSettings) -> _Item:
     try:
-        array = open_image(folder, item.info, max_pixels=settings.max_pixels)
-        pixels = array.compute(scheduler="synchronous", optimize_graph=False)
+        pixels = load(open_image(folder, item.info, max_pixels=settings.max_pixels))
         shown, intensity = choose_channel(pixels, settings.channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
         return _Item(item.work, item.index, item.info, failure=failure_of(item.info.key, "read", error))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
-from nucseg_batch.files.inputs import discover, open_image, read_headers
+from nucseg_batch.files.inputs import discover, load, open_image, read_headers
 from nucseg_batch.plan import ImageInfo
 
 
@@ -80,7 +80,8 @@ def test_opening_is_lazy_and_computing_reads_the_pixels(image_folder: Path) -> N
     info = planned(image_folder, "plate/small16.png")
     array = open_image(image_folder, info, max_pixels=10**6)
     assert array.shape == (67, 83)
-    pixels = np.asarray(array.compute(scheduler="synchronous"))
+    pixels = load(array)
+    np.testing.assert_array_equal(pixels, array.compute())
     assert pixels.dtype == np.uint16
     assert pixels.max() > 30_000
 
@@ -90,4 +91,4 @@ def test_a_file_changed_after_planning_fails(image_folder: Path) -> None:
     info = planned(image_folder, "small8.png")
     os.utime(image_folder / "small8.png", ns=(1, 1))
     with pytest.raises(ImageError, match="changed"):
-        open_image(image_folder, info, max_pixels=10**6).compute(scheduler="synchronous")
+        load(open_image(image_folder, info, max_pixels=10**6))
