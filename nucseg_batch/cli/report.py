@@ -59,10 +59,10 @@ def print_run(summary: RunSummary) -> None:
 def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None:
     """Prints AP and F1 by group and threshold."""
     out = PatientConsole(highlight=False)
-    table = Table("group", "images", "mean of", "AP .5:.95", "AP@.5", "AP@.75", "F1@.5", "F1@.75", box=box.SIMPLE)
+    table = Table("group", "images", "over", "AP .5:.95", "AP@.5", "AP@.75", "F1@.5", "F1@.75", box=box.SIMPLE)
     for name, scores in result.groups.items():
         at = {score.threshold: score for score in scores}
-        for kind, pooled, name_of_mean in (("image_mean", False, "images"), ("pooled", True, "all nuclei")):
+        for kind, pooled, name_of_mean in (("image_mean", False, "images"), ("pooled", True, "pooled")):
             averages = [mean_average_precision(scores, pooled=pooled)]
             averages += [getattr(at[t], f"{metric}_{kind}") for metric in ("ap", "f1") for t in (0.5, 0.75)]
             first = ("", "") if pooled else (name, str(result.counts[name]))
