@@ -327,7 +327,7 @@ def test_a_dry_run_tells_and_writes_nothing(image_folder: Path) -> None:
     [
         (["segment", "nowhere", "out.zarr"], 66, "nowhere"),
         (["segment", "empty", "out.zarr"], 65, "no image"),
-        (["segment", "empty", "out.tif"], 2, "out.tif.zarr"),
+        (["segment", "empty", "out.tif"], 2, "but is out.tif"),
         (["segment", "bad", "out.zarr"], 65, "a.png"),
         (["segment", "good", "out.zarr", "--model", "nowhere.keras"], 66, "nowhere.keras"),
         (["segment", "good", "out.zarr", "--model", "good/a.png"], 78, "good/a.png"),

@@ -35,7 +35,9 @@ THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 WARM_UP = 0.04
 """Share of the steps over which the learning rate rises."""
 EMA_MOMENTUM = 0.995
-"""Of the running average of weights that is validated and saved."""
+"""Of the running average of weights that is validated and saved, in trainings of 3000 steps and more."""
+EMA_SHARE = 15
+"""In shorter trainings the average reaches back over a fifteenth of the steps, so that it forgets the random start."""
 RARE_EXPONENT = 0.25
 """How strongly images of rare modalities are drawn more often: by (images of the modality) ** -RARE_EXPONENT."""
 
@@ -168,9 +170,8 @@ def train(pairs: list[Pair], path: Path, settings: TrainSettings, *, command: st
     }
     info = dataclasses.replace(info, card=card)
     save_model(plain, info, path)
-    load_model(path)
     checkpoint.unlink()
-    return info
+    return load_model(path).info
 
 
 def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> ModelInfo:
@@ -195,6 +196,7 @@ def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> Mod
 def _optimizer(settings: TrainSettings) -> Any:
     steps = settings.epochs * settings.steps
     warm_up = max(1, round(WARM_UP * steps))
+    momentum = max(0.0, min(EMA_MOMENTUM, 1 - EMA_SHARE / steps))
     schedule = keras.optimizers.schedules.CosineDecay(
         settings.learning_rate / 20,
         steps - warm_up,
@@ -202,9 +204,7 @@ def _optimizer(settings: TrainSettings) -> Any:
         warmup_target=settings.learning_rate,
         warmup_steps=warm_up,
     )
-    return keras.optimizers.AdamW(
-        schedule, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=EMA_MOMENTUM
-    )
+    return keras.optimizers.AdamW(schedule, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
 
 
 def _plain_crops(samples: list[Sample], size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
