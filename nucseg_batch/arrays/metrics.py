@@ -138,7 +138,8 @@ def _largest_matching(found: Overlaps, possible: NDArray[np.bool_], *, unique: b
     if unique or not possible.any():
         return int(possible.sum())
     shape = (found.predictions, found.truths)
-    pairs = csr_array((possible[possible], (found.prediction[possible], found.truth[possible])), shape=shape)
+    places = (found.prediction[possible].astype(np.int32), found.truth[possible].astype(np.int32))
+    pairs = csr_array((possible[possible], places), shape=shape)
     return int((maximum_bipartite_matching(pairs, perm_type="column") >= 0).sum())
 
 
