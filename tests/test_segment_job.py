@@ -21,7 +21,12 @@ from ome_zarr_models import open_ome_zarr
 from skimage.measure import regionprops_table
 
 import nucseg_batch
+from nucseg_batch.cli.progress import RunProgress
+from nucseg_batch.errors import LockedError
+from nucseg_batch.executors.local import prepare
+from nucseg_batch.executors.local import run as run_job
 from nucseg_batch.files.images import read_image
+from nucseg_batch.settings import SegmentSettings
 
 COMMAND = [sys.executable, "-m", "nucseg_batch"]
 
@@ -386,3 +391,15 @@ def test_a_full_disk_stops_the_run_keeps_what_is_done_and_is_mended_by_a_second_
         }
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_run_that_another_process_began_meanwhile_is_not_deleted(image_folder: Path, tmp_path: Path) -> None:
+    """Two copies started together both plan; the slower one must find the other's work, not replace it."""
+    store = tmp_path / "out.zarr"
+    settings, progress = SegmentSettings(), RunProgress()
+    slower = prepare(image_folder, store, None, settings, progress, overwrite=False)
+    run("segment", image_folder, store)
+    before = contents(store)
+    with pytest.raises(LockedError, match="run the same command again"):
+        run_job(slower, progress)
+    assert contents(store) == before

@@ -99,17 +99,6 @@ def overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> Ove
     return Overlaps(predictions, truths, first - 1, second - 1, shared / (area_a[first] + area_b[second] - shared))
 
 
-def iou_matrix(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> NDArray[np.float64]:
-    """IoU of every predicted with every annotated nucleus: (predictions, truths), in order of their labels.
-
-    Raises ValueError where the two label images differ in shape.
-    """
-    found = overlaps(prediction, truth)
-    matrix = np.zeros((found.predictions, found.truths))
-    matrix[found.prediction, found.truth] = found.iou
-    return matrix
-
-
 def _numbered(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], int]:
     """Labels as 0..n without gaps, flat, and n."""
     flat = labels.ravel()

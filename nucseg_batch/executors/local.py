@@ -70,6 +70,8 @@ class Job:
     """Size and time of last change of every image file, by key."""
     resumed: bool
     """Whether the plan is that of an earlier call."""
+    overwrite: bool
+    """Whether what is at OUT may be deleted."""
 
     @property
     def journal(self) -> Journal:
@@ -97,7 +99,7 @@ class RunSummary:
     new_pixels: int
     """Pixels that this call segmented."""
     seconds: float
-    """Time this call took, from start to end."""
+    """Time from the finished plan to the written tables, loading the model included."""
     stream_seconds: float
     """Of these, the time from the first image read to the last unit written."""
     files: tuple[Path, ...]
@@ -124,9 +126,9 @@ def prepare(
     if journal.exists() and not overwrite:
         plan = resumed_plan(journal, found, now)
         missing = missing_units(store, plan, journal)
-        return Job(folder, store, model, settings, plan, tuple(missing), files, resumed=True)
+        return Job(folder, store, model, settings, plan, tuple(missing), files, resumed=True, overwrite=False)
     plan = _plan(folder, found, settings, progress)
-    return Job(folder, store, model, settings, plan, tuple(plan.units()), files, resumed=False)
+    return Job(folder, store, model, settings, plan, tuple(plan.units()), files, resumed=False, overwrite=overwrite)
 
 
 def run(job: Job, progress: Progress) -> RunSummary:
@@ -148,10 +150,12 @@ def run(job: Job, progress: Progress) -> RunSummary:
                 if predictor is not None:
                     _run_missing(job, predictor, done)
                 stream_seconds = time.monotonic() - stream_started
-                write_tables(job.store, job.plan, job.journal)
+                entries = collect(job.plan, job.journal)
+                write_tables(job.store, entries, job.journal)
         except OSError as error:
             raise _storage_error(job.store, error) from error
-    entries = collect(job.plan, job.journal)
+    else:
+        entries = collect(job.plan, job.journal)
     failures = tuple(entry.outcome for entry in entries if isinstance(entry.outcome, Failure))
     return RunSummary(
         images=len(entries) - len(failures),
@@ -176,7 +180,9 @@ def _begin(job: Job, predictor: Predictor | None) -> None:
     """Makes what the run writes to, under its lock: a new run's plan first, then the store, which may be half made."""
     journal = job.journal
     if not job.resumed:
-        if journal.exists() or job.store.exists():
+        if journal.exists() and not job.overwrite:
+            raise LockedError(f"{journal.folder} was begun by another process just now; run the same command again.")
+        if job.overwrite:
             _remove_output(job.store, journal)
         journal.create(job.plan, fingerprint(job.model, job.settings), job.files)
     create_store(job.store, job.plan)

@@ -63,9 +63,8 @@ def collect(plan: Plan, journal: Journal) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.image)
 
 
-def write_tables(store: Path, plan: Plan, journal: Journal) -> None:
-    """Writes the three tables; doing it again gives the same bytes. Units that are not done have no rows."""
-    entries = collect(plan, journal)
+def write_tables(store: Path, entries: list[Entry], journal: Journal) -> None:
+    """Writes the three tables from what `collect` found; doing it again gives the same bytes."""
     paths = table_paths(store)
     with _whole(paths["images"]) as images, _whole(paths["nuclei"]) as nuclei, _Parts(journal) as parts:
         images.write(csv_text([IMAGES_COLUMNS]).encode())

@@ -61,6 +61,8 @@ class Predictor:
     def batch_size(self, bucket: tuple[int, int]) -> int:
         """Images of this padded shape that go into one call."""
         height, width = bucket
+        if max(bucket) > TILE:
+            return 1  # its tiles are the batches; more such images at once would only fill memory
         size = self._batch_size or int(np.clip(BATCH_PIXELS // (height * width), 1, MAX_BATCH))
         exact = self.precision == "float32" and self.device.startswith("cpu")
         return min(size, self._shrunk.get(bucket, size), CPU_FLOAT32_BATCH if exact else size)
@@ -73,11 +75,9 @@ class Predictor:
 
     def machine(self) -> dict[str, str]:
         """How results are computed: what a run must not change halfway."""
-        return {
-            "precision": self.precision,
-            "device": self.device.split(":")[0],
-            "backend": backend.versions()["backend"],
-        }
+        library = backend.versions()
+        name = library["backend"]
+        return {"precision": self.precision, "device": self.device.split(":")[0], "backend": f"{name} {library[name]}"}
 
     def predict(self, pixels: NDArray[Any]) -> NDArray[np.int32]:
         """Labels one image, (height, width) or (height, width, 3) of uint8, uint16 or float32, to (height, width)."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.metrics import match, mean_average_precision, score
-from nucseg_batch.errors import StorageError
+from nucseg_batch.errors import UsageError
 from nucseg_batch.network import backend
 from nucseg_batch.network.losses import segmentation_loss
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
@@ -111,7 +111,7 @@ def train(pairs: list[Pair], path: Path, settings: TrainSettings, *, command: st
 
     Beside it go `<stem>.history.csv` (a row a pass) and, until the end, `<stem>.checkpoint.weights.h5`. `command` is
     recorded in the card. Raises ImageError for an annotated image that cannot be used, NothingToDoError where there
-    are too few, and StorageError where the loss stops being a number.
+    are too few, and UsageError where the loss stops being a number.
     """
     keras.utils.set_random_seed(settings.seed)
     training, validation = split_pairs(pairs, fraction=settings.validation, seed=settings.seed)
@@ -150,7 +150,7 @@ def train(pairs: list[Pair], path: Path, settings: TrainSettings, *, command: st
             verbose=0,
         )
         if not checkpoint.exists() or not math.isfinite(history.history["loss"][-1]):
-            raise StorageError("Training failed: the loss stopped being a number. Try a smaller --learning-rate.")
+            raise UsageError("Training failed: the loss stopped being a number. Try a smaller --learning-rate.")
         plain = build_unet(config, normalise=True)
         plain.load_weights(checkpoint)
     report("tuning the threshold on the validation images")

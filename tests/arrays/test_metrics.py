@@ -5,7 +5,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from nucseg_batch.arrays.metrics import THRESHOLDS, Match, iou_matrix, match, mean_average_precision, score
+from nucseg_batch.arrays.metrics import THRESHOLDS, Match, match, mean_average_precision, overlaps, score
+
+
+def iou_matrix(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """IoU of every prediction with every truth, zeros included, from the pairs that `overlaps` finds."""
+    found = overlaps(prediction, truth)
+    matrix = np.zeros((found.predictions, found.truths))
+    matrix[found.prediction, found.truth] = found.iou
+    return matrix
 
 
 def row(text: str) -> np.ndarray:

@@ -80,7 +80,7 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
         failed = Failure("d.png", "read", "ValueError", "bad")
         marker = Marker(tuple(failed if r.image == "d.png" else r for r in results), 9)
         journal.commit(unit, marker, "".join(r for i, r in zip(unit.images, rows, strict=True) if i.key != "d.png"))
-    write_tables(store, plan, journal)
+    write_tables(store, collect(plan, journal), journal)
     assert [entry.image for entry in collect(plan, journal)] == ["a.png", "b.png", "bb.png", "c.png", "d.png"]
     paths = table_paths(store)
     table = {name: path.read_bytes() for name, path in paths.items()}
@@ -94,5 +94,5 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
         ("c.png", "ok", "31x37/labels/nuclei", "1"),
         ("d.png", "failed", "", ""),
     ]
-    write_tables(store, plan, journal)
+    write_tables(store, collect(plan, journal), journal)
     assert {name: path.read_bytes() for name, path in paths.items()} == table

@@ -89,3 +89,10 @@ def test_auto_precision_is_bfloat16_only_where_the_processor_computes_in_it(monk
         assert backend.resolve_precision("auto", "cpu:0") == expected
     assert backend.resolve_precision("auto", "gpu:0") == "mixed_bfloat16"
     assert backend.resolve_precision("float32", "gpu:0") == "float32"
+
+
+def test_images_that_are_tiled_are_never_pooled(model: Model) -> None:
+    """Sixteen slides in one batch would fill memory and gain nothing."""
+    use = Predictor(model, SegmentSettings(batch_size=16, precision="mixed_bfloat16", device="cpu"))
+    assert use.batch_size((256, 256)) == 16
+    assert use.batch_size((256, predictor.TILE + 128)) == 1
