@@ -1,0 +1,23 @@
+"""The command `sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder for the images.")],
+    seed: Annotated[int, typer.Option(help="Seed of the simulated fields.")] = 1,
+) -> None:
+    """Write a small data set to try things on: simulated fields with known truth, and a real histology image.
+
+    Example: nucseg-batch sample images/
+    """
+    from nucseg_batch.cli.console import say
+    from nucseg_batch.files.sample import truth_folder, write_sample
+
+    paths = write_sample(folder, seed=seed)
+    say(f"wrote {len(paths)} images to {folder} and the truth of the simulated ones to {truth_folder(folder)}")
