@@ -75,19 +75,21 @@ class TrainSettings:
 
     epochs: int = 60
     """Passes; one pass is `steps` batches of random crops."""
-    steps: int = 60
+    steps: int = 150
     """Batches in a pass."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Crops in a batch."""
     crop: int = 256
     """Side of a square crop, in pixels."""
+    diameter: float = 26.0
+    """Width in pixels to which nuclei are brought before the network sees them, in training and in use."""
     learning_rate: float = 1e-3
     """Peak of the cosine schedule."""
     patience: int = 15
     """Passes without a better validation AP after which training stops."""
     validation: float = 0.1
     """Share of the images held out, where the data set does not name its own validation split."""
-    widths: tuple[int, ...] = (24, 48, 96, 192)
+    widths: tuple[int, ...] = (32, 64, 128, 192)
     """Feature channels at each depth of the network, from half resolution down."""
     precision: Precision = "auto"
     """Arithmetic of the training steps; weights stay float32."""

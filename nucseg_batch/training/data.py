@@ -17,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import apply_range, percentile_range
+from nucseg_batch.arrays.scale import typical_diameter
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
 from nucseg_batch.files.images import IMAGE_SUFFIXES, read_image
 from nucseg_batch.training.targets import centres_and_areas
 
+TYPICAL_DIAMETER = 24.0
+"""Taken for the width of nuclei, in pixels, where an image has none to measure."""
 MAX_PIXELS = 100_000_000
 """Annotated images with more pixels are refused."""
 
@@ -59,6 +62,11 @@ class Sample:
     """(labels + 1, 2) centroids in pixels."""
     areas: NDArray[np.int64]
     """(labels + 1,) areas in pixels."""
+
+    @property
+    def diameter(self) -> float:
+        """Typical width of its nuclei in pixels; of an image without any, TYPICAL_DIAMETER."""
+        return typical_diameter(self.areas[1:]) or TYPICAL_DIAMETER
 
 
 def find_pairs(folder: Path) -> list[Pair]:

@@ -34,12 +34,12 @@ THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 """Foreground thresholds that are tried on the validation images."""
 WARM_UP = 0.04
 """Share of the steps over which the learning rate rises."""
-EMA_MOMENTUM = 0.995
-"""Of the running average of weights that is validated and saved, in trainings of 3000 steps and more."""
+EMA_MOMENTUM = 0.998
+"""Of the running average of weights that is validated and saved, in trainings of 7500 steps and more."""
 EMA_SHARE = 15
 """In shorter trainings the average reaches back over a fifteenth of the steps, so that it forgets the random start."""
-RARE_EXPONENT = 0.25
-"""How strongly images of rare modalities are drawn more often: by (images of the modality) ** -RARE_EXPONENT."""
+MODALITY_EXPONENT = 0.6
+"""Crops are shared among modalities by (images of the modality) ** MODALITY_EXPONENT: rare ones get more than theirs."""
 
 
 class Crops(keras.utils.PyDataset):
@@ -58,7 +58,7 @@ class Crops(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         rng = np.random.default_rng([self._settings.seed, self._pass, index])
         chosen = rng.choice(len(self._samples), self._settings.batch_size, p=self._chances)
-        crops = [training_crop(self._samples[i], self._settings.crop, rng) for i in chosen]
+        crops = [training_crop(self._samples[i], self._settings.crop, self._settings.diameter, rng) for i in chosen]
         images, targets = zip(*crops, strict=True)
         return np.stack(images), np.stack(targets)
 
@@ -68,11 +68,11 @@ class Crops(keras.utils.PyDataset):
 
 
 def drawing_chances(samples: list[Sample]) -> NDArray[np.float64]:
-    """Chance of each sample: larger images more often, by the root of their area, and rare modalities more often."""
+    """Chance of each sample: rare modalities more often than by their number, larger images by the root of their area."""
     _, members, counts = np.unique([s.modality for s in samples], return_inverse=True, return_counts=True)
-    area = np.array([s.labels.size for s in samples], np.float64)
-    chances = np.sqrt(area) * counts[members].astype(np.float64) ** -RARE_EXPONENT
-    return chances / chances.sum()
+    chances = np.sqrt([float(s.labels.size) for s in samples])
+    shares = counts.astype(np.float64) ** MODALITY_EXPONENT
+    return (chances * (shares / np.bincount(members, chances))[members]) / shares.sum()
 
 
 class NucleiFound(keras.callbacks.Callback):

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from nucseg_batch.network.unet import OFFSET_UNIT
 
+CHANNELS = 5
+"""Values for each pixel of a target."""
 EDGE_WEIGHT = 3.0
 """How much more a pixel at the edge of a nucleus counts in the cross-entropy."""
-TYPICAL_AREA = 400.0
-"""Area in pixels of a nucleus whose offsets count once; smaller ones count more, larger ones less."""
+TYPICAL_AREA = 530.0
+"""Area in pixels of a nucleus whose pixels count once; those of smaller ones count more, of larger ones less."""
 
 
 def centres_and_areas(labels: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -29,14 +31,14 @@ def centres_and_areas(labels: NDArray[np.integer]) -> tuple[NDArray[np.float64],
 def training_target(
     labels: NDArray[np.integer], centres: NDArray[np.float64], areas: NDArray[Any]
 ) -> NDArray[np.float32]:
-    """(height, width, 5): foreground, cross-entropy weight, offset y, offset x, offset weight.
+    """(height, width, CHANNELS): foreground, cross-entropy weight, offset y, offset x, offset weight.
 
     labels: (height, width), 0 is background, -1 is not annotated (as what lies beyond the image) and has no weight.
     centres: (n + 1, 2), the centre of each label in pixels of this crop; it may lie outside the crop, as it must for a
     nucleus that the crop cuts. areas: (n + 1,), in pixels of this crop's scale, of the whole nucleus.
     """
     height, width = labels.shape
-    target = np.zeros((height, width, 5), np.float32)
+    target = np.zeros((height, width, CHANNELS), np.float32)
     inside, known = labels > 0, labels >= 0
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
@@ -46,12 +48,12 @@ def training_target(
         low[axis], high[axis] = slice(None, -1), slice(1, None)
         edge[tuple(low)] |= step
         edge[tuple(high)] |= step
+    weight = np.sqrt(TYPICAL_AREA / np.maximum(areas, 1.0))
     target[..., 0] = inside
-    target[..., 1] = np.where(edge, EDGE_WEIGHT, 1.0) * known
+    target[..., 1] = np.where(edge, EDGE_WEIGHT, 1.0) * np.where(inside, weight.clip(0.7, 2.0)[labels], 1.0) * known
     centre = centres[labels].astype(np.float32)
     target[..., 2] = (centre[..., 0] - np.arange(height, dtype=np.float32)[:, None]) / OFFSET_UNIT
     target[..., 3] = (centre[..., 1] - np.arange(width, dtype=np.float32)[None, :]) / OFFSET_UNIT
-    weight = np.sqrt(TYPICAL_AREA / np.maximum(areas, 1.0)).clip(0.3, 3.0)
-    target[..., 4] = np.where(inside, weight[labels], 0.0)
+    target[..., 4] = np.where(inside, weight.clip(0.3, 3.0)[labels], 0.0)
     target[..., 2:4] *= inside[..., None]
     return target
