@@ -1,9 +1,11 @@
-"""How well predicted nuclei agree with annotated ones.
+"""Which predicted nuclei match annotated ones, and the scores that count matches.
 
 Matching is one to one, by intersection over union (IoU), and maximises the number of matched pairs, as in StarDist's
 `matching` and the 2018 Data Science Bowl. With TP matched pairs, FP unmatched predictions and FN unmatched truths,
 average precision at a threshold is TP / (TP + FP + FN) (Caicedo et al. 2019, doi:10.1038/s41592-019-0612-7; StarDist
-calls it accuracy) and F1 is 2 TP / (2 TP + FP + FN).
+calls it accuracy), precision is TP / (TP + FP), recall is TP / (TP + FN) and F1, their harmonic mean, is
+2 TP / (2 TP + FP + FN). All are 1 where there is nothing to find and nothing was found, and 0 where only one side is
+empty. What does not count matches (PQ, AJI, pixels, counts) is in `agreement`.
 """
 
 from __future__ import annotations
@@ -39,6 +41,18 @@ class Match:
         return self.tp / total if total else 1.0
 
     @property
+    def precision(self) -> float:
+        """TP / (TP + FP), the part of predictions that is right; without any, 1 if there is nothing to find, else 0."""
+        total = self.tp + self.fp
+        return self.tp / total if total else float(not self.fn)
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN), the part of truths that is found; without any, 1 if nothing was found, else 0."""
+        total = self.tp + self.fn
+        return self.tp / total if total else float(not self.fp)
+
+    @property
     def f1(self) -> float:
         """2 TP / (2 TP + FP + FN); 1 where there is nothing to find and nothing was found."""
         total = 2 * self.tp + self.fp + self.fn
@@ -55,6 +69,14 @@ class Score:
     """Mean over images of each image's average precision."""
     ap_pooled: float
     """Average precision of the counts of all images together."""
+    precision_image_mean: float
+    """Mean over images of each image's precision."""
+    precision_pooled: float
+    """Precision of the counts of all images together."""
+    recall_image_mean: float
+    """Mean over images of each image's recall."""
+    recall_pooled: float
+    """Recall of the counts of all images together."""
     f1_image_mean: float
     """Mean over images of each image's F1."""
     f1_pooled: float
@@ -69,24 +91,37 @@ class Score:
 
 @dataclass(frozen=True)
 class Overlaps:
-    """Which predicted and annotated nuclei share pixels; all that matching needs, however many nuclei there are."""
+    """Which predicted and annotated nuclei share pixels; all that scores need, however many nuclei there are."""
 
-    predictions: int
-    """Predicted nuclei."""
-    truths: int
-    """Annotated nuclei."""
+    prediction_area: NDArray[np.int64]
+    """(predictions,) pixels of each predicted nucleus, in order of their labels."""
+    truth_area: NDArray[np.int64]
+    """(truths,) pixels of each annotated nucleus."""
     prediction: NDArray[np.intp]
     """For each pair that overlaps the place of its prediction among all, in order of their labels."""
     truth: NDArray[np.intp]
     """For each pair the place of its truth."""
+    shared: NDArray[np.int64]
+    """For each pair how many pixels both cover."""
     iou: NDArray[np.float64]
     """For each pair its intersection over union."""
 
+    @property
+    def predictions(self) -> int:
+        """Predicted nuclei."""
+        return self.prediction_area.size
+
+    @property
+    def truths(self) -> int:
+        """Annotated nuclei."""
+        return self.truth_area.size
+
 
 def overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> Overlaps:
-    """Finds the pairs of nuclei of two label images that share pixels.
+    """Finds the pairs of nuclei of two label images, of any one shape, that share pixels.
 
-    Raises ValueError where the two label images differ in shape.
+    Numbers only tell nuclei apart: 0 is background, gaps are no nuclei. Raises ValueError where the two label
+    images differ in shape.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"label images must have one shape, but are {prediction.shape} and {truth.shape}.")
@@ -96,7 +131,8 @@ def overlaps(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> Ove
     both = (a > 0) & (b > 0)
     pairs, shared = np.unique(a[both] * (truths + 1) + b[both], return_counts=True)
     first, second = np.divmod(pairs, truths + 1)
-    return Overlaps(predictions, truths, first - 1, second - 1, shared / (area_a[first] + area_b[second] - shared))
+    iou = shared / (area_a[first] + area_b[second] - shared)
+    return Overlaps(area_a[1:], area_b[1:], first - 1, second - 1, shared, iou)
 
 
 def _numbered(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], int]:
@@ -105,6 +141,7 @@ def _numbered(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], int]:
     if not flat.size or int(flat.max()) > max(flat.size, 2**16):
         ids, numbers = np.unique(np.append(flat, flat.dtype.type(0)), return_inverse=True)
         return numbers[:-1].astype(np.intp), ids.size - 1
+    flat = flat.astype(np.intp, copy=False)
     present = np.bincount(flat, minlength=1) > 0
     present[0] = True
     return (np.cumsum(present) - 1)[flat], int(present.sum()) - 1
@@ -113,8 +150,12 @@ def _numbered(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], int]:
 def match(
     prediction: NDArray[np.integer], truth: NDArray[np.integer], thresholds: Sequence[float] = THRESHOLDS
 ) -> list[Match]:
-    """Matches the nuclei of one image, (height, width) each, at every threshold."""
-    found = overlaps(prediction, truth)
+    """Matches the nuclei of one image, (height, width) each, at every threshold; ValueError where shapes differ."""
+    return match_overlaps(overlaps(prediction, truth), thresholds)
+
+
+def match_overlaps(found: Overlaps, thresholds: Sequence[float] = THRESHOLDS) -> list[Match]:
+    """Matches the nuclei of one image, whose overlaps are known, at every threshold."""
     matches = []
     for threshold in thresholds:
         tp = _largest_matching(found, found.iou >= threshold, unique=threshold > 0.5)
@@ -134,23 +175,22 @@ def _largest_matching(found: Overlaps, possible: NDArray[np.bool_], *, unique: b
 
 def score(images: Iterable[Sequence[Match]]) -> list[Score]:
     """Summarises the matches of several images, one Score for each threshold; no images give an empty list."""
-    scores = []
-    for column in zip(*images, strict=True):
-        tp, fp, fn = (sum(getattr(m, name) for m in column) for name in ("tp", "fp", "fn"))
-        pooled = Match(column[0].threshold, tp, fp, fn)
-        scores.append(
-            Score(
-                threshold=pooled.threshold,
-                ap_image_mean=float(np.mean([m.average_precision for m in column])),
-                ap_pooled=pooled.average_precision,
-                f1_image_mean=float(np.mean([m.f1 for m in column])),
-                f1_pooled=pooled.f1,
-                tp=tp,
-                fp=fp,
-                fn=fn,
-            )
-        )
-    return scores
+    return [_score(column) for column in zip(*images, strict=True)]
+
+
+def _score(images: Sequence[Match]) -> Score:
+    pooled = pool_matches(images)
+    both: dict[str, float] = {}
+    for short, name in (("ap", "average_precision"), ("precision", "precision"), ("recall", "recall"), ("f1", "f1")):
+        both[f"{short}_image_mean"] = float(np.mean([getattr(m, name) for m in images]))
+        both[f"{short}_pooled"] = getattr(pooled, name)
+    return Score(threshold=pooled.threshold, tp=pooled.tp, fp=pooled.fp, fn=pooled.fn, **both)
+
+
+def pool_matches(images: Sequence[Match]) -> Match:
+    """The counts of several images at one threshold, together; at least one image."""
+    tp, fp, fn = (sum(getattr(m, name) for m in images) for name in ("tp", "fp", "fn"))
+    return Match(images[0].threshold, tp, fp, fn)
 
 
 def mean_average_precision(scores: Sequence[Score], *, pooled: bool = False) -> float:

@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nucseg_batch.cli.options import check_place
+from nucseg_batch.errors import UsageError
 
 
 def evaluate(
-    prediction: Annotated[Path, typer.Argument(metavar="PRED", help="OUT.zarr of a run, or a folder of label images.")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder of annotated label images of the same names.")],
+    prediction: Annotated[
+        Path, typer.Argument(metavar="PRED", help="OUT.zarr of a run, or label images in any form that TRUTH may have.")
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRUTH",
+            help="Annotation of the same names: a folder of label images, or of <id>/masks/ as Kaggle ships them, or a "
+            "zarr: OUT.zarr of a run, an OME-Zarr image with labels, or a label image of one.",
+        ),
+    ],
     index: Annotated[
         Path | None,
         typer.Option(help="CSV with columns id and GROUP; default: the nearest index.csv at or above TRUTH."),
     ] = None,
     group: Annotated[str, typer.Option(help="Column of the index whose values are scored apart.")] = "modality",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores to this file.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write a row for each image with all its values to this file.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the values of all groups and images to this file.")
+    ] = None,
+    worst: Annotated[int, typer.Option(min=0, help="Name so many images of the lowest mean AP.")] = 0,
 ) -> None:
-    """Score masks against annotation: average precision at IoU .50 to .95, and F1.
+    """Score masks against annotation: AP, precision, recall and F1 over IoU thresholds, PQ, AJI, IoU, Dice and counts.
 
-    Example: nucseg-batch evaluate out.zarr truth/ --json scores.json
+    Example: nucseg-batch evaluate out.zarr truth/ --csv images.csv --json scores.json --worst 5
     """
+    from nucseg_batch.cli.evaluation_report import print_evaluation, write_csv, write_json
     from nucseg_batch.cli.progress import StepProgress
-    from nucseg_batch.cli.report import print_evaluation
     from nucseg_batch.pipeline.evaluate import evaluate as compare
     from nucseg_batch.pipeline.evaluate import find_index
 
-    if json_file is not None:
-        check_place("--json", json_file)
+    for option, path in (("--csv", csv_file), ("--json", json_file)):
+        if path is not None:
+            check_place(option, path)
+    if csv_file is not None and json_file is not None and csv_file.resolve() == json_file.resolve():
+        raise UsageError(f"--csv and --json are both {csv_file}; give two files.")
     index = index or find_index(truth, group)
-    result = compare(prediction, truth, index=index, group=group, progress=StepProgress("matching"))
+    result = compare(prediction, truth, index=index, group=group, progress=StepProgress("comparing"))
+    if csv_file is not None:
+        write_csv(csv_file, result)
     if json_file is not None:
-        json_file.write_text(json.dumps(result.as_json(), indent=1) + "\n", encoding="utf-8")
-    print_evaluation(result, index, group)
+        write_json(json_file, result)
+    print_evaluation(result, index, group, worst=worst)

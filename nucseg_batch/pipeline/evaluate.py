@@ -1,91 +1,138 @@
-"""Compares predicted with annotated label images: a run's masks, or a folder of label images, against such a folder."""
+"""Compares predicted with annotated label images: per image, per group of images, and over all of them."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
-from nucseg_batch.arrays.metrics import Match, Score, match, mean_average_precision, score
-from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError, UsageError
-from nucseg_batch.files.images import IMAGE_SUFFIXES, read_image
-from nucseg_batch.files.mask_store import open_masks
+import numpy as np
 
-T = TypeVar("T")
-MAX_PIXELS = 2**31
-"""Label images with more pixels are refused."""
+from nucseg_batch.arrays.agreement import Agreement, Summary, agreement, summarise
+from nucseg_batch.errors import ImageError, InputMissingError
+from nucseg_batch.files.names import printable
+from nucseg_batch.pipeline.label_images import LabelImage, find_label_images
+from nucseg_batch.pipeline.pairing import pair
+
+ALL = "all"
+"""Name of the group of all images."""
 INDEX_LEVELS = 2
 """Folders above TRUTH in which an index.csv is looked for."""
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The agreement of one annotated image with its prediction."""
+
+    image: str
+    """Name of the truth: its path below TRUTH without suffix."""
+    group: str
+    """What the index says of it; empty where it says nothing."""
+    predicted: bool
+    """Whether there is a prediction; without one nothing was found."""
+    agreement: Agreement
+    """How well they agree."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Agreement of two sets of label images."""
 
-    groups: Mapping[str, list[Score]]
-    """Scores by group; `all` is always there."""
-    counts: Mapping[str, int]
-    """Images in each group."""
-    missing: tuple[str, ...]
-    """Annotated images without a prediction; all their nuclei count as not found."""
+    images: tuple[ImageResult, ...]
+    """One for each annotated image, by name."""
+    groups: Mapping[str, Summary]
+    """Values by group; `all` is always there, and first."""
+    notes: tuple[str, ...]
+    """Lines on how images were paired, where that needs saying."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Annotated images without a prediction; all their nuclei count as not found."""
+        return tuple(result.image for result in self.images if not result.predicted)
+
+    def worst(self, count: int) -> list[ImageResult]:
+        """The images of the lowest mean average precision, the lowest first; of equals by name."""
+        return sorted(self.images, key=lambda result: (result.agreement.mean_ap, result.image))[:count]
 
     def as_json(self) -> dict[str, Any]:
-        """The evaluation as plain data, with both averages under their names."""
+        """The evaluation as plain data.
+
+        `groups` has, by name of group, `images` (how many), `pooled` and `image_mean` (values by name) and `thresholds`
+        (counts and scores at each IoU threshold); `images` has a record for each image, as `rows`; `missing` names
+        those without a prediction; `notes` are lines to read.
+        """
         groups = {
             name: {
-                "images": self.counts[name],
-                "AP_50_95_image_mean": mean_average_precision(scores),
-                "AP_50_95_pooled": mean_average_precision(scores, pooled=True),
-                "thresholds": [vars(s) for s in scores],
+                "images": summary.images,
+                "pooled": summary.pooled,
+                "image_mean": summary.image_mean,
+                "thresholds": [vars(score) for score in summary.scores],
             }
-            for name, scores in self.groups.items()
+            for name, summary in self.groups.items()
         }
-        return {"groups": groups, "missing": list(self.missing)}
+        images = [row | {"image": printable(row["image"])} for row in self.rows()]
+        missing = [printable(name) for name in self.missing]
+        return {"groups": groups, "images": images, "missing": missing, "notes": list(self.notes)}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A record for each image: the columns of --csv.
+
+        - `image`: path below TRUTH without suffix; `group`: what the index says of it, or empty;
+        - `status`: `ok`, or `missing` where there is no prediction and all nuclei count as not found;
+        - `annotated`, `predicted`: numbers of nuclei; `count_error` is predicted - annotated, `count_error_absolute` is
+          without its sign, `count_error_relative` is that / annotated (None where there are none but some were found);
+        - `mean_ap`, and `ap_50` to `ap_95`: average precision over, and at, IoU thresholds of .50 to .95;
+        - `precision_50`, `recall_50`, `f1_50`, `precision_75`, `recall_75`, `f1_75`: at IoU thresholds of .50 and .75;
+        - `pq`, `sq`, `rq`: panoptic quality and its factors; `aji`: aggregated Jaccard index;
+        - `iou`, `dice`: of the foreground.
+
+        `arrays.agreement` defines them all.
+        """
+        for result in self.images:
+            status = "ok" if result.predicted else "missing"
+            yield {"image": result.image, "group": result.group, "status": status} | result.agreement.values()
 
 
 def evaluate(
     prediction: Path, truth: Path, *, index: Path | None, group: str, progress: Callable[[int, int], None]
 ) -> Evaluation:
-    """Matches every annotated image with its prediction by name without suffix.
+    """Compares every annotated image with its prediction; `label_images` says what PRED and TRUTH may be.
 
-    `index` is a CSV with columns `id` (an image's name without folder and suffix) and `group`; images it does not name
-    are in no group but `all`. Raises InputMissingError where PRED, TRUTH or the index is not there, ImageError for a
-    label image that cannot be read, and NothingToDoError where no name is on both sides.
+    `index` is a CSV with columns `id` (an image's name, without suffix and with or without its folder) and `group`;
+    images it does not name are in no group but `all`. `progress` is told how many images of all are done. Raises
+    InputMissingError where PRED, TRUTH or the index is not there, ImageError for a label image that cannot be read or
+    differs from its truth in shape, NothingToDoError where PRED or TRUTH holds no label image or no name is on both
+    sides, and UsageError where a name is there twice.
     """
-    truths = _label_files(truth)
-    predictions = _predictions(prediction)
-    if not truths.keys() & predictions.keys():
-        raise NothingToDoError(
-            f"PRED {prediction} ({len(predictions)} images) and TRUTH {truth} ({len(truths)}) share no image name."
-        )
-    groups = _groups(index, group)
-    matches: dict[str, list[list[Match]]] = {"all": []}
-    missing = []
-    for done, (name, path) in enumerate(sorted(truths.items()), start=1):
-        annotated = _read_labels(path)
-        if name in predictions:
-            predicted = predictions[name]()
-            if predicted.shape != annotated.shape:
-                raise ImageError(f"{name}: the prediction is {predicted.shape} pixels and the truth {annotated.shape}.")
-        else:
-            missing.append(name)
-            predicted = annotated * 0
-        found = match(predicted, annotated)
-        matches["all"].append(found)
-        key = groups.get(PurePosixPath(name).name)
-        if key:
-            key = f"{group} {key}" if key == "all" else key
-            matches.setdefault(key, []).append(found)
+    truths = find_label_images(truth, "TRUTH")
+    pairing = pair(find_label_images(prediction, "PRED"), truths)
+    index_groups = _groups(index, group)
+    results = []
+    for done, (annotated, predicted) in enumerate(pairing.pairs, start=1):
+        name = annotated.name
+        kind = index_groups.get(name) or index_groups.get(PurePosixPath(name).name, "")
+        results.append(ImageResult(name, kind, predicted is not None, _compare(annotated, predicted)))
         progress(done, len(truths))
-    ordered = {name: matches[name] for name in ["all", *sorted(matches.keys() - {"all"})]}
-    return Evaluation(
-        {name: score(found) for name, found in ordered.items()},
-        {name: len(found) for name, found in ordered.items()},
-        tuple(missing),
-    )
+    members: dict[str, list[Agreement]] = {ALL: [result.agreement for result in results]}
+    for result in sorted(results, key=lambda result: result.group):
+        if result.group:
+            key = f"{group} {result.group}" if result.group == ALL else result.group
+            members.setdefault(key, []).append(result.agreement)
+    return Evaluation(tuple(results), {key: summarise(found) for key, found in members.items()}, pairing.notes)
+
+
+def _compare(truth: LabelImage, prediction: LabelImage | None) -> Agreement:
+    """The agreement of one image; without a prediction nothing was found."""
+    annotated = truth.read()
+    predicted = prediction.read() if prediction is not None else np.zeros(annotated.shape, np.int32)
+    if predicted.shape != annotated.shape:
+        raise ImageError(
+            f"{truth.name}: the prediction is {predicted.shape} pixels and the truth {annotated.shape}; masks of the "
+            "very images that were annotated are needed."
+        )
+    return agreement(predicted, annotated)
 
 
 def find_index(truth: Path, group: str) -> Path | None:
@@ -100,54 +147,16 @@ def find_index(truth: Path, group: str) -> Path | None:
     return None
 
 
-def _predictions(path: Path) -> dict[str, Callable[[], Any]]:
-    """How to get each prediction, by name without suffix."""
-    if path.suffix == ".zarr":
-        masks = open_masks(path)
-        return _by_stem(list(masks), [partial(masks.__getitem__, key) for key in masks], path)
-    return {name: partial(_read_labels, file) for name, file in _label_files(path).items()}
-
-
-def _label_files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise InputMissingError(f"{folder}: there is no such folder of label images.")
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES]
-    return _by_stem([path.relative_to(folder).as_posix() for path in files], files, folder)
-
-
-def _by_stem(keys: list[str], values: list[T], place: Path) -> dict[str, T]:
-    """Values by name without suffix; UsageError where two differ in their suffix only."""
-    found: dict[str, T] = {}
-    for key, value in zip(keys, values, strict=True):
-        if _stem(key) in found:
-            raise UsageError(f"{place} holds two images named {_stem(key)}, with different suffixes; keep one of them.")
-        found[_stem(key)] = value
-    return found
-
-
-def _stem(key: str) -> str:
-    return str(PurePosixPath(key).with_suffix(""))
-
-
-def _read_labels(path: Path) -> Any:
-    try:
-        labels = read_image(path, max_pixels=MAX_PIXELS)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise ImageError(f"{path}: it is {labels.dtype} of shape {labels.shape}; a label image is one integer plane.")
-    if labels.min() < 0:
-        raise ImageError(f"{path}: it has negative numbers; a label image has 0 for background, then 1, 2, ...")
-    return labels
-
-
 def _groups(index: Path | None, group: str) -> dict[str, str]:
+    """Groups by name of image."""
     if index is None:
         return {}
     if not index.is_file():
         raise InputMissingError(f"--index {index}: there is no such file.")
     with open(index, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not {"id", group} <= rows[0].keys():
-        raise InputMissingError(f"--index {index}: it has no columns id and {group}, but {', '.join(rows[0])}.")
-    return {row["id"]: row[group] for row in rows}
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or []
+        if not {"id", group} <= set(columns):
+            found = ", ".join(columns) or "none at all"
+            raise InputMissingError(f"--index {index}: it has no columns id and {group}, but {found}; see --group.")
+        return {row["id"]: row[group] or "" for row in rows}

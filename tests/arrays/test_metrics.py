@@ -92,10 +92,11 @@ def test_iou_has_a_row_for_each_prediction_and_a_column_for_each_truth() -> None
     np.testing.assert_allclose(iou_matrix(truth, prediction), np.transpose(expected), rtol=1e-15)
 
 
-def test_average_precision_and_f1_count_every_kind_of_error_once_and_pairs_as_defined() -> None:
-    """3 / (3 + 2 + 5) and 2 * 3 / (2 * 3 + 2 + 5)."""
+def test_scores_count_every_kind_of_error_as_defined() -> None:
+    """3 / (3 + 2 + 5), 3 / (3 + 2), 3 / (3 + 5) and 2 * 3 / (2 * 3 + 2 + 5)."""
     counts = Match(0.5, tp=3, fp=2, fn=5)
     assert counts.average_precision == pytest.approx(0.3)
+    assert (counts.precision, counts.recall) == pytest.approx((0.6, 0.375))
     assert counts.f1 == pytest.approx(6 / 13)
 
 
@@ -114,7 +115,7 @@ def test_nothing_found_where_nothing_is_counts_as_perfect() -> None:
     assert iou_matrix(empty, empty).shape == (0, 0)
     for found in match(empty, empty):
         assert (found.tp, found.fp, found.fn) == (0, 0, 0)
-        assert (found.average_precision, found.f1) == (1, 1)
+        assert (found.average_precision, found.precision, found.recall, found.f1) == (1, 1, 1, 1)
 
 
 def test_an_empty_answer_or_an_empty_truth_scores_zero() -> None:
@@ -122,7 +123,8 @@ def test_an_empty_answer_or_an_empty_truth_scores_zero() -> None:
     nuclei, empty = row("11.22.3"), row(".......")
     assert match(empty, nuclei) == [Match(t, 0, 0, 3) for t in THRESHOLDS]
     assert match(nuclei, empty) == [Match(t, 0, 3, 0) for t in THRESHOLDS]
-    assert match(empty, nuclei)[0].average_precision == match(nuclei, empty)[0].f1 == 0
+    for found in (match(empty, nuclei)[0], match(nuclei, empty)[0]):
+        assert (found.average_precision, found.precision, found.recall, found.f1) == (0, 0, 0, 0)
 
 
 def test_images_without_pixels_hold_no_nuclei() -> None:
@@ -138,7 +140,7 @@ def test_label_images_of_different_shapes_are_refused(shape: tuple[int, ...]) ->
         match(np.ones((5, 7), np.int32), np.ones(shape, np.int32))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64, np.uint64])
 def test_scores_do_not_depend_on_how_nuclei_are_numbered(dtype: type) -> None:
     """Ids only tell nuclei apart: other orders, gaps and types give the same counts, and gaps are no nuclei."""
     rng = np.random.default_rng(3)
@@ -177,10 +179,12 @@ def test_every_threshold_has_its_match_in_the_order_asked_for() -> None:
 
 
 def test_an_image_mean_weighs_images_and_a_pooled_score_weighs_nuclei() -> None:
-    """AP 1 and 1/7 have the mean 4/7, while 4 / (4 + 2 + 4) is 2/5; F1 likewise 1 and 1/4 against 8/14."""
+    """AP 1 and 1/7 have the mean 4/7, while 4 / (4 + 2 + 4) is 2/5; F1 likewise 1 and 1/4 against 8/14, and so on."""
     small, crowded = Match(0.5, 3, 0, 0), Match(0.5, 1, 2, 4)
     (found,) = score([[small], [crowded]])
     assert (found.ap_image_mean, found.ap_pooled) == pytest.approx((4 / 7, 2 / 5))
+    assert (found.precision_image_mean, found.precision_pooled) == pytest.approx((2 / 3, 4 / 6))
+    assert (found.recall_image_mean, found.recall_pooled) == pytest.approx((3 / 5, 4 / 8))
     assert (found.f1_image_mean, found.f1_pooled) == pytest.approx((5 / 8, 4 / 7))
     assert (found.threshold, found.tp, found.fp, found.fn) == (0.5, 4, 2, 4)
 
