@@ -3,7 +3,7 @@
 A stack of images of one shape is the label image `<height>x<width>/labels/nuclei`: one uint32 array (i, y, x) with one
 chunk for each image and one shard for each unit, so that 100 000 images are some hundred files. Axis i is of a custom
 type, which NGFF allows. An image without nuclei has no chunk: that a unit was done is said by its marker, never by the
-store.
+store. Where the pixels are asked for, too, they lie beside the masks (see `pixel_store`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -28,6 +29,7 @@ from zarr.codecs import ZstdCodec
 
 from nucseg_batch.errors import InputMissingError
 from nucseg_batch.files.names import file_name
+from nucseg_batch.files.pixel_store import create_pixels, pixel_shard
 from nucseg_batch.plan import Plan, Stack, Unit
 
 LABEL_NAME = "nuclei"
@@ -42,12 +44,17 @@ def label_path(stack: Stack) -> str:
     return f"{stack.name}/labels/{LABEL_NAME}"
 
 
-def create_store(path: Path, plan: Plan) -> None:
-    """Makes the store with all groups, metadata and (still empty) arrays of a plan, but for those already there."""
+def create_store(path: Path, plan: Plan, *, with_images: bool = False) -> None:
+    """Makes the store with all groups, metadata and (still empty) arrays of a plan, but for those already there.
+
+    `with_images` makes arrays for the pixels, too.
+    """
     root = zarr.open_group(path, mode="a", zarr_format=3, attributes={OWNER: {"layout": 1}})
     for stack in plan.stacks:
         if f"{label_path(stack)}/0" not in root:
             _create_stack(root, stack)
+        if with_images:
+            create_pixels(root, stack)
 
 
 def _create_stack(root: zarr.Group, stack: Stack) -> None:
@@ -81,31 +88,48 @@ def _create_stack(root: zarr.Group, stack: Stack) -> None:
 
 
 class MaskWriter:
-    """Writes the shards of one store; the only code that writes pixels of masks."""
+    """Writes the shards of one store; the only code that writes masks and pixels."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._root = zarr.open_group(path, mode="r+", zarr_format=3)
 
-    def write(self, unit: Unit, masks: NDArray[np.uint32]) -> int:
+    def write(self, unit: Unit, masks: NDArray[np.uint32], pixels: NDArray[Any] | None = None) -> int:
         """Writes a unit's masks, (images, height, width), as one whole shard that is on disk when this returns.
 
-        Returns the size of the shard in bytes; masks without a nucleus need no file, and an earlier one is deleted.
+        `pixels`, as `pixel_store.empty_pixels` shapes them, become a shard of their own. Returns the size of the shards
+        in bytes; masks without a nucleus need no file, and an earlier one is deleted.
         """
-        array = self._root[f"{label_path(unit.stack)}/0"]
-        assert isinstance(array, zarr.Array)
-        array[unit.start : unit.start + len(unit.images)] = masks
-        shard = _shard(self._path, unit)
-        if shard.exists():
-            for place in (shard, *shard.parents[:3]):
-                sync(place)
+        if pixels is not None:
+            self._put(f"{unit.stack.name}/0", pixel_shard(self._path, unit), unit, pixels)
+        self._put(f"{label_path(unit.stack)}/0", _shard(self._path, unit), unit, masks)
         return shard_bytes(self._path, unit)
+
+    def _put(self, name: str, shard: Path, unit: Unit, values: NDArray[Any]) -> None:
+        array = self._root[name]
+        assert isinstance(array, zarr.Array)
+        array[unit.start : unit.start + len(unit.images)] = values
+        if shard.exists():
+            for place in (shard, *shard.parents[: array.ndim]):
+                sync(place)
 
 
 def shard_bytes(store: Path, unit: Unit) -> int:
-    """Size of a unit's shard; 0 where there is none."""
+    """Size of a unit's shards, of its masks and its pixels together; 0 where there is none."""
+    return _size(_shard(store, unit)) + _size(pixel_shard(store, unit))
+
+
+def masks_changed_ns(store: Path, unit: Unit) -> int:
+    """When the file of a unit's masks was last written, in nanoseconds; 0 where there is none."""
     try:
-        return _shard(store, unit).stat().st_size
+        return _shard(store, unit).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
     except OSError:
         return 0
 
@@ -143,15 +167,8 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
     """
 
     def __init__(self, store: Path) -> None:
-        table = images_csv(store)
-        if not store.is_dir() or not table.is_file():
-            raise InputMissingError(
-                f"{store}: a finished run has this store and {table.name} beside it; one is missing."
-            )
+        self._places = mask_places(store)
         self._root = zarr.open_group(store, mode="r", zarr_format=3)
-        with open(table, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
-        self._places = {file_name(row["image"]): (row["mask"], int(row["index"])) for row in rows}
 
     def __getitem__(self, image: str) -> NDArray[np.uint32]:
         mask, index = self._places[image]
@@ -169,6 +186,19 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
 def open_masks(store: str | os.PathLike[str]) -> Masks:
     """Opens the masks of a finished run; raises InputMissingError where the store or its images.csv is missing."""
     return Masks(Path(store))
+
+
+def mask_places(store: Path) -> dict[str, tuple[str, int]]:
+    """Label group and place on axis i of each image that has a mask, by image, as the table of images has them.
+
+    Raises InputMissingError where the store or the table is missing.
+    """
+    table = images_csv(store)
+    if not store.is_dir() or not table.is_file():
+        raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
+    return {file_name(row["image"]): (row["mask"], int(row["index"])) for row in rows}
 
 
 def images_csv(store: Path) -> Path:

@@ -1,14 +1,10 @@
-"""Finds annotated images, reads them and draws training crops.
-
-Two layouts are understood: sibling folders `images/` and `labels/` anywhere below the folder given, files paired by
-stem, with an optional `index.csv` (columns `id` and `split`: rows of `train` and `val` are used as such, others never;
-`modality` is optional); and Kaggle's `<id>/images/*.png` with one binary picture a nucleus in `<id>/masks/*.png`.
-"""
+"""Annotated images in memory: reads and checks them all before anything is learnt, and holds some out."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,30 +14,16 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import apply_range, percentile_range
 from nucseg_batch.arrays.scale import typical_diameter
-from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
-from nucseg_batch.files.images import IMAGE_SUFFIXES, read_image
+from nucseg_batch.errors import ImageError, NothingToDoError
+from nucseg_batch.files.annotations import number_pieces
+from nucseg_batch.files.zarr_planes import ZarrPlane
+from nucseg_batch.training.pairs import MAX_PIXELS, Pair
 from nucseg_batch.training.targets import centres_and_areas
 
 TYPICAL_DIAMETER = 24.0
 """Taken for the width of nuclei, in pixels, where an image has none to measure."""
-MAX_PIXELS = 100_000_000
-"""Annotated images with more pixels are refused."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One annotated image, as files."""
-
-    key: str
-    """Name that is unique in the data set."""
-    image: Path
-    """The image."""
-    labels: tuple[Path, ...]
-    """One label image, or one binary mask for each nucleus."""
-    split: str | None = None
-    """`train` or `val` where the data set says so."""
-    modality: str = "unknown"
-    """Kind of microscopy, where the data set says so."""
+SHOWN = 10
+"""Unusable images that an error names."""
 
 
 @dataclass(frozen=True)
@@ -69,131 +51,123 @@ class Sample:
         return typical_diameter(self.areas[1:]) or TYPICAL_DIAMETER
 
 
-def find_pairs(folder: Path) -> list[Pair]:
-    """Lists the annotated images below a folder, sorted by key.
-
-    Raises InputMissingError where there is no such folder and NothingToDoError where nothing in it pairs.
-    """
-    if not folder.is_dir():
-        raise InputMissingError(f"{folder} is not a folder; give the folder that holds the annotated images.")
-    pairs = _paired_folders(folder) + _kaggle_folders(folder)
-    if not pairs:
-        raise NothingToDoError(
-            f"No annotated images were found in {folder}: expected sibling folders images/ and labels/ with files of "
-            "the same names, or <id>/images/ and <id>/masks/ as Kaggle ships them."
-        )
-    return sorted(pairs, key=lambda pair: pair.key)
-
-
-def _paired_folders(folder: Path) -> list[Pair]:
-    pairs: list[Pair] = []
-    for labels in sorted([folder / "labels", *folder.rglob("labels")]):
-        images = labels.parent / "images"
-        if not labels.is_dir() or not images.is_dir() or any(p.image.parent == images for p in pairs):
-            continue
-        index = _index(labels.parent, folder)
-        by_stem = {path.stem: path for path in _image_files(labels)}
-        for image in _image_files(images):
-            row = index.get(image.stem, {})
-            wanted = not index or (row.get("split", "train") in ("train", "val") and bool(row))
-            if wanted and image.stem in by_stem:
-                key = image.relative_to(folder).as_posix()
-                modality = row.get("modality") or "unknown"
-                pairs.append(Pair(key, image, (by_stem[image.stem],), row.get("split"), modality))
-    return pairs
-
-
-def _kaggle_folders(folder: Path) -> list[Pair]:
-    pairs = []
-    for masks in sorted(folder.rglob("masks")):
-        images = _image_files(masks.parent / "images")
-        if masks.is_dir() and len(images) == 1:
-            key = masks.parent.relative_to(folder).as_posix()
-            pairs.append(Pair(key, images[0], tuple(_image_files(masks))))
-    return pairs
-
-
-def _image_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-
-
-def _index(folder: Path, top: Path) -> dict[str, dict[str, str]]:
-    """Rows of the nearest index.csv by id: beside the folders, or up to one level above the folder given."""
-    for place in (folder, *folder.parents):
-        if (place / "index.csv").is_file():
-            with open(place / "index.csv", newline="", encoding="utf-8-sig", errors="replace") as file:
-                return {row["id"]: row for row in csv.DictReader(file) if "id" in row}
-        if place == top.parent:
-            break
-    return {}
-
-
-def read_labels(paths: tuple[Path, ...]) -> NDArray[np.int32]:
-    """Reads annotation as one label image: a label file as it is, several binary masks numbered in order of name.
-
-    Pixels claimed by two masks belong to the later one. Raises ImageError where files are colour or differ in shape.
-    """
-    if not paths:
-        raise ImageError("there are no masks.")
-    layers: list[NDArray[Any]] = []
-    for path in paths:
-        layer = read_image(path, max_pixels=MAX_PIXELS)
-        if layer.ndim == 3 and len(paths) > 1:
-            layer = layer.max(axis=2)
-        if layer.ndim != 2 or layer.shape != (layers[0].shape if layers else layer.shape):
-            raise ImageError(f"{path.name} has shape {layer.shape}; annotation must be one plane of the image's shape.")
-        layers.append(layer)
-    if len(layers) == 1:
-        if layers[0].dtype.kind not in "ui" or layers[0].min() < 0:
-            raise ImageError(f"{paths[0].name} is {layers[0].dtype}; labels are whole numbers, 0 for background.")
-        _, numbers = np.unique(np.append(layers[0], layers[0].dtype.type(0)), return_inverse=True)
-        return numbers[:-1].reshape(layers[0].shape).astype(np.int32)
-    labels = np.zeros(layers[0].shape, np.int32)
-    for number, layer in enumerate(layers, start=1):
-        labels[layer > 0] = number
-    return labels
-
-
 def read_sample(pair: Pair) -> Sample:
-    """Reads one annotated image; raises ImageError naming it where files cannot be read or shapes differ."""
+    """Reads one annotated image; raises ImageError naming it where files cannot be read or shapes differ.
+
+    A binary mask in place of labels has its connected pieces numbered.
+    """
+    return _read(pair, lambda _: None)
+
+
+def read_all(pairs: Sequence[Pair], tell: Callable[[str], None]) -> list[Sample]:
+    """Reads and checks all annotated images, before anything is learnt from any.
+
+    `tell` hears a line for each image whose annotation is empty (it serves as background) or a binary mask, and for
+    each that cannot be used. Raises ImageError where there is one that cannot, since a model of fewer images than were
+    given is not what was asked for, and NothingToDoError where no image shows a nucleus.
+    """
+    samples, unusable = [], []
+    for pair in pairs:
+        try:
+            samples.append(_read(pair, tell))
+        except ImageError as error:
+            unusable.append(str(error))
+            tell(str(error))
+    if unusable:
+        more = f"; and {len(unusable) - SHOWN} more" if len(unusable) > SHOWN else ""
+        raise ImageError(
+            f"{len(unusable)} of {len(pairs)} annotated images cannot be used; mend them, or remove them with their "
+            f"annotation: {'; '.join(unusable[:SHOWN])}{more}"
+        )
+    if not any(sample.areas.any() for sample in samples):
+        raise NothingToDoError(
+            f"No nucleus is annotated in any of the {len(samples)} images; there is nothing to learn."
+        )
+    return samples
+
+
+def _read(pair: Pair, tell: Callable[[str], None]) -> Sample:
     try:
-        pixels = read_image(pair.image, max_pixels=MAX_PIXELS)
-        labels = read_labels(pair.labels)
+        pixels, labels = pair.read_pixels(), pair.read_labels()
         if labels.shape != pixels.shape[:2]:
             raise ImageError(f"the image is {pixels.shape[:2]} pixels and its annotation {labels.shape}.")
     except ImageError as error:
         raise ImageError(f"{pair.key}: {error}") from error
+    pieces = number_pieces(labels)
+    if pieces is not None:
+        labels = pieces
+        tell(f"{pair.key}: its annotation is a binary mask: pieces are numbered, and touching nuclei count as one")
+    elif not labels.any():
+        tell(f"{pair.key}: no nucleus is annotated; it serves as background")
     centres, areas = centres_and_areas(labels)
     low, high = percentile_range(pixels)
     return Sample(pair.key, pair.modality, pixels, apply_range(pixels, low, high), labels, centres, areas)
 
 
-def split_pairs(pairs: list[Pair], *, fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation images: as the data set says, else a random `fraction` (at least one) held out.
+def split_pairs(
+    pairs: Sequence[Pair], *, fraction: float, seed: int, validation: Sequence[Pair] = ()
+) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation images.
 
-    Raises NothingToDoError where fewer than two images leave one side empty.
+    Where `validation` is given, it is all that is validated on, and what is in it or marked `val` is not trained on.
+    Else images marked `val` by the data set are held out, and where there is none a random `fraction` of them, at least
+    one, of which images of one group are on the same side. Raises NothingToDoError where one side stays empty.
     """
+    if validation:
+        held = {_place(pair) for pair in validation}
+        training = [pair for pair in pairs if pair.split != "val" and _place(pair) not in held]
+        return _both(training, list(validation))
     if any(pair.split == "val" for pair in pairs):
-        training = [pair for pair in pairs if pair.split == "train"]
-        validation = [pair for pair in pairs if pair.split == "val"]
+        chosen = {pair.key for pair in pairs if pair.split == "val"}
     else:
-        order = np.random.default_rng(seed).permutation(len(pairs))
-        held = max(1, round(fraction * len(pairs)))
-        chosen = set(order[:held].tolist())
-        training = [pair for i, pair in enumerate(pairs) if i not in chosen]
-        validation = [pair for i, pair in enumerate(pairs) if i in chosen]
+        chosen = _drawn(pairs, max(1, round(fraction * len(pairs))), seed)
+    training = [pair for pair in pairs if pair.key not in chosen]
+    return _both(training, [pair for pair in pairs if pair.key in chosen])
+
+
+def _both(training: list[Pair], validation: list[Pair]) -> tuple[list[Pair], list[Pair]]:
     if not training or not validation:
-        raise NothingToDoError(f"Training needs images to learn from and to validate on; found {len(pairs)} in all.")
+        raise NothingToDoError(
+            f"Training needs images to learn from and others to validate on; there are {len(training)} for the one and "
+            f"{len(validation)} for the other. Add images, or groups where they are split by group."
+        )
     return training, validation
 
 
-def fingerprint(pairs: list[Pair]) -> str:
-    """SHA-256 over keys and file contents, so that a model card can name its data."""
+def _drawn(pairs: Sequence[Pair], wanted: int, seed: int) -> set[str]:
+    """Keys of about `wanted` images, drawn by groups: never more than that, unless the smallest group is larger."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for pair in pairs:
+        groups[("group", pair.group) if pair.group else ("image", pair.key)].append(pair.key)
+    members = list(groups.values())
+    order = [members[i] for i in np.random.default_rng(seed).permutation(len(members))]
+    chosen: set[str] = set()
+    for keys in order:
+        if len(chosen) + len(keys) <= wanted:
+            chosen.update(keys)
+    smallest: list[str] = min(order, key=len)
+    return chosen or set(smallest)
+
+
+def _place(pair: Pair) -> Path | ZarrPlane:
+    """Where an image is, whatever way led there."""
+    if isinstance(pair.image, ZarrPlane):
+        return ZarrPlane(pair.image.group.resolve(), pair.image.index)
+    return pair.image.resolve()
+
+
+def fingerprint(pairs: Sequence[Pair]) -> str:
+    """SHA-256 over keys and contents of files and planes, so that a model card can name its data."""
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(pair.key.encode())
-        for path in (pair.image, *pair.labels):
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(pair.key.encode(errors="surrogateescape"))
+        for source in (pair.image, *(pair.labels if isinstance(pair.labels, tuple) else (pair.labels,))):
+            digest.update(hashlib.sha256(_contents(source)).digest())
     return digest.hexdigest()
+
+
+def _contents(source: Path | ZarrPlane) -> bytes:
+    if isinstance(source, Path):
+        return source.read_bytes()
+    pixels = source.read(max_pixels=MAX_PIXELS)
+    return f"{pixels.dtype} {pixels.shape} ".encode() + pixels.tobytes()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
 from pathlib import Path
 
 import imagecodecs
@@ -8,49 +8,85 @@ import numpy as np
 import pytest
 from pictures import disks, fluorescence
 
-from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
-from nucseg_batch.training.data import find_pairs, fingerprint, read_labels, read_sample, split_pairs
+from nucseg_batch.errors import ImageError, NothingToDoError
+from nucseg_batch.training.data import fingerprint, read_all, read_sample, split_pairs
+from nucseg_batch.training.layouts import find_pairs
+from nucseg_batch.training.pairs import Pair
+
+LABELS = disks((31, 41), [(9, 11), (22, 30)], 6)
 
 
-def write_pair(folder: Path, name: str, shape: tuple[int, int] = (31, 41)) -> None:
-    labels = disks(shape, [(9, 11), (22, 30)], 6)
-    for kind, pixels in (("images", fluorescence(labels)), ("labels", labels.astype(np.uint16))):
+def write_pair(folder: Path, name: str, labels: np.ndarray = LABELS, shape: tuple[int, int] = (31, 41)) -> None:
+    image = fluorescence(np.zeros(shape, np.int32) if shape != labels.shape else labels)
+    for kind, pixels in (("images", image), ("labels", labels.astype(np.uint16))):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         (folder / kind / f"{name}.png").write_bytes(imagecodecs.png_encode(pixels))
 
 
-def test_images_pair_with_labels_of_the_same_name(tmp_path: Path) -> None:
-    """An image without labels teaches nothing and is left out."""
+def pairs_of(folder: Path) -> list[Pair]:
+    return list(find_pairs(folder).pairs)
+
+
+def named(*keys: str, split: str | None = None, group: str | None = None) -> list[Pair]:
+    return [Pair(key, Path(key), (Path(key),), split=split, group=group) for key in keys]
+
+
+def test_a_sample_knows_where_its_nuclei_are_and_how_large(tmp_path: Path) -> None:
+    """Crops, targets and the model's nominal diameter are made from it."""
     write_pair(tmp_path, "a")
-    write_pair(tmp_path, "b")
-    (tmp_path / "labels" / "b.png").unlink()
-    (pair,) = find_pairs(tmp_path)
-    assert pair.key == "images/a.png"
-    sample = read_sample(pair)
+    sample = read_sample(pairs_of(tmp_path)[0])
     assert sample.areas[1:].tolist() == [113, 113]
     np.testing.assert_allclose(sample.centres[1:], [[9, 11], [22, 30]])
+    assert sample.diameter == pytest.approx(12, abs=0.1)
 
 
-def test_an_index_says_what_is_trained_on_and_its_test_rows_are_never_used(tmp_path: Path) -> None:
-    """Scores on images that were trained on are worth nothing."""
-    for name in "abcd":
-        write_pair(tmp_path / "train", name)
-    (tmp_path / "index.csv").write_text("id,split,modality\na,train,fluorescence\nb,val,histology\nc,test,x\n")
-    pairs = find_pairs(tmp_path)
-    assert [(pair.key, pair.split, pair.modality) for pair in pairs] == [
-        ("train/images/a.png", "train", "fluorescence"),
-        ("train/images/b.png", "val", "histology"),
-    ]
-    assert find_pairs(tmp_path / "train")[0].split == "train", "the index is found one folder up, too"
-    training, validation = split_pairs(pairs, fraction=0.5, seed=1)
-    assert [pair.split for pair in training + validation] == ["train", "val"]
+def test_all_images_that_cannot_be_used_are_told_before_training(tmp_path: Path) -> None:
+    """Mending one, waiting, and finding the next is a day's work; training on fewer images is not what was asked."""
+    write_pair(tmp_path, "a", shape=(30, 41))
+    write_pair(tmp_path, "b")
+    write_pair(tmp_path, "c")
+    (tmp_path / "labels" / "c.png").write_bytes(b"x")
+    told: list[str] = []
+    with pytest.raises(ImageError, match=r"2 of 3 .*images/a\.png: the image is \(30, 41\) .*images/c\.png"):
+        read_all(pairs_of(tmp_path), told.append)
+    assert [line.split(":")[0] for line in told] == ["images/a.png", "images/c.png"]
 
 
-def test_without_an_index_a_fixed_random_share_is_held_out(tmp_path: Path) -> None:
+def test_an_error_names_ten_images_and_counts_the_rest(tmp_path: Path) -> None:
+    """It is one line."""
+    for i in range(13):
+        write_pair(tmp_path, f"{i:02d}", shape=(30, 41))
+    told: list[str] = []
+    with pytest.raises(ImageError, match="; and 3 more"):
+        read_all(pairs_of(tmp_path), told.append)
+    assert len(told) == 13
+
+
+def test_empty_annotation_serves_as_background_but_is_told(tmp_path: Path) -> None:
+    """It may be meant, or a file that was never filled in."""
+    write_pair(tmp_path, "a")
+    write_pair(tmp_path, "b", LABELS * 0)
+    told: list[str] = []
+    samples = read_all(pairs_of(tmp_path), told.append)
+    assert [sample.areas.sum() for sample in samples] == [226, 0]
+    assert told == ["images/b.png: no nucleus is annotated; it serves as background"]
+    with pytest.raises(NothingToDoError, match="No nucleus"):
+        read_all(pairs_of(tmp_path)[1:], told.append)
+
+
+def test_a_binary_mask_in_place_of_labels_is_numbered_and_told(tmp_path: Path) -> None:
+    """Taken as it is, it would teach that an image has one nucleus in many places."""
+    write_pair(tmp_path, "a", (LABELS > 0) * 255)
+    told: list[str] = []
+    (sample,) = read_all(pairs_of(tmp_path), told.append)
+    np.testing.assert_array_equal(sample.labels, LABELS)
+    assert len(told) == 1
+    assert "touching nuclei count as one" in told[0]
+
+
+def test_without_an_index_a_fixed_random_share_is_held_out() -> None:
     """The same seed holds out the same images."""
-    for i in range(10):
-        write_pair(tmp_path, f"{i}")
-    pairs = find_pairs(tmp_path)
+    pairs = named(*"abcdefghij")
     training, validation = split_pairs(pairs, fraction=0.3, seed=4)
     assert (len(training), len(validation)) == (7, 3)
     assert split_pairs(pairs, fraction=0.3, seed=4) == (training, validation)
@@ -59,54 +95,61 @@ def test_without_an_index_a_fixed_random_share_is_held_out(tmp_path: Path) -> No
         split_pairs(pairs[:1], fraction=0.3, seed=4)
 
 
-def test_masks_of_single_nuclei_are_stacked_into_labels(tmp_path: Path) -> None:
-    """As Kaggle ships them: a picture a nucleus."""
-    labels = disks((31, 41), [(9, 11), (22, 30)], 6)
-    folder = tmp_path / "x1"
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-    (folder / "images" / "x1.png").write_bytes(imagecodecs.png_encode(fluorescence(labels)))
-    for i in (1, 2):
-        (folder / "masks" / f"{i}.png").write_bytes(imagecodecs.png_encode((labels == i).astype(np.uint8) * 255))
-    (pair,) = find_pairs(tmp_path)
-    np.testing.assert_array_equal(read_labels(pair.labels), labels)
+@pytest.mark.parametrize("seed", range(7))
+def test_images_of_one_group_are_never_on_both_sides(seed: int) -> None:
+    """Two fields of one well look alike: validating on one what the other taught proves nothing."""
+    pairs = named(*"abcde", group="1") + named(*"fgh", group="2") + named(*"ijk", group="3") + named("l", "m")
+    training, validation = split_pairs(pairs, fraction=0.25, seed=seed)
+    assert 1 <= len(validation) <= 3
+    assert not {p.group for p in training if p.group} & {p.group for p in validation}
+    assert sorted(p.key for p in training + validation) == [p.key for p in pairs]
 
 
-def test_annotation_of_another_shape_is_refused_by_name(tmp_path: Path) -> None:
-    """Shifted annotation would train a model to be wrong."""
-    write_pair(tmp_path, "a")
-    (tmp_path / "labels" / "a.png").write_bytes(imagecodecs.png_encode(np.zeros((30, 41), np.uint16)))
-    with pytest.raises(ImageError, match=r"images/a\.png"):
-        read_sample(find_pairs(tmp_path)[0])
+def test_groups_that_are_all_too_large_leave_the_smallest_held_out() -> None:
+    """Something must be validated on, and most should be learnt from; one group alone can be on one side only."""
+    pairs = named(*"abcde", group="1") + named(*"fg", group="2") + named(*"hijk", group="3")
+    for seed in range(5):
+        _, validation = split_pairs(pairs, fraction=0.1, seed=seed)
+        assert [p.key for p in validation] == ["f", "g"]
+    with pytest.raises(NothingToDoError, match="groups"):
+        split_pairs(pairs[:5], fraction=0.1, seed=1)
 
 
-def test_a_folder_without_pairs_says_what_was_expected(tmp_path: Path) -> None:
-    """The layouts are few; the message names them."""
-    with pytest.raises(NothingToDoError, match="labels/"):
-        find_pairs(tmp_path)
-    with pytest.raises(InputMissingError):
-        find_pairs(tmp_path / "nowhere")
+def test_what_the_data_set_names_for_validation_wins_over_a_share() -> None:
+    """Others validated on it, too; images without a split, from folders without an index, are learnt from."""
+    pairs = named("a", "b", split="train") + named("c", split="val") + named("d")
+    training, validation = split_pairs(pairs, fraction=0.5, seed=1)
+    assert [p.key for p in training] == ["a", "b", "d"]
+    assert [p.key for p in validation] == ["c"]
+
+
+def test_a_folder_of_validation_images_wins_and_is_never_trained_on(tmp_path: Path) -> None:
+    """It may lie within the folder of all images, and is then found twice."""
+    for place in ("one", "two"):
+        write_pair(tmp_path / place, "a")
+    pairs = [*pairs_of(tmp_path), *named("x", split="val")]
+    training, validation = split_pairs(pairs, fraction=0.5, seed=1, validation=pairs_of(tmp_path / "two"))
+    assert [p.key for p in training] == ["one/images/a.png"]
+    assert [p.key for p in validation] == ["images/a.png"]
+    with pytest.raises(NothingToDoError):
+        split_pairs(pairs_of(tmp_path / "two"), fraction=0.5, seed=1, validation=pairs_of(tmp_path / "two"))
 
 
 def test_the_fingerprint_follows_names_and_contents(tmp_path: Path) -> None:
     """A model card names its data by it."""
     write_pair(tmp_path, "a")
-    first = fingerprint(find_pairs(tmp_path))
-    assert first == fingerprint(find_pairs(tmp_path))
-    write_pair(tmp_path, "a", (33, 41))
-    assert first != fingerprint(find_pairs(tmp_path))
-
-
-def test_the_shared_data_set_splits_as_its_index_says(shared: Path) -> None:
-    """The test images are in the same folder and must stay out."""
-    pairs = find_pairs(shared / "dsb2018")
-    assert Counter(pair.split for pair in pairs) == {"train": 537, "val": 78}
-    assert not any("test/" in pair.key for pair in pairs)
+    pairs = pairs_of(tmp_path)
+    first = fingerprint(pairs)
+    assert first == fingerprint(pairs)
+    assert first != fingerprint([dataclasses.replace(pairs[0], key="b")])
+    write_pair(tmp_path, "a", LABELS * 2)
+    assert first != fingerprint(pairs)
 
 
 def test_the_kaggle_layout_reads(shared: Path) -> None:
-    """24 images as Kaggle ships them; image and stacked masks agree in shape."""
-    pairs = find_pairs(shared / "dsb2018_kaggle_layout")
-    assert len(pairs) == 24
-    sample = read_sample(pairs[0])
-    assert sample.labels.max() == len(pairs[0].labels)
+    """Images and their stacked masks agree in shape and number, and no mask is taken for a binary one."""
+    pairs = pairs_of(shared / "dsb2018_kaggle_layout")
+    told: list[str] = []
+    samples = read_all(pairs, told.append)
+    assert [sample.labels.max() for sample in samples] == [len(pair.labels) for pair in pairs]
+    assert told == []

@@ -1,0 +1,62 @@
+"""Finds annotated images in OME-Zarr: image groups with a label image, in our own stores and in those of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nucseg_batch.errors import ImageError
+from nucseg_batch.files.mask_store import LABEL_NAME, images_csv, is_ours, mask_places
+from nucseg_batch.files.zarr_planes import ZarrPlane, attributes, label_names, labelled_groups, stack_length
+from nucseg_batch.training.pairs import DataSet, Pair, joined
+
+
+def zarr_pairs(store: Path, top: Path) -> DataSet:
+    """Pairs of every image group of a store with its label image, and a line for all groups that are none.
+
+    A group of several label images counts with the one named `nuclei`. Keys are the names in our own table of images
+    where it lies beside the store, else paths of groups, with the place of an image in its stack.
+    """
+    prefix = "" if store == top else store.relative_to(top).as_posix()
+    groups = labelled_groups(store)
+    if not groups:
+        return DataSet(problems=(f"{prefix or store.name}: it has no label images",))
+    names: dict[tuple[str, int], str] | None = None
+    if is_ours(store) and images_csv(store).is_file():
+        names = {place: image for image, place in mask_places(store).items()}
+    return joined(_group_pairs(group, store, prefix, names) for group in groups)
+
+
+def _group_pairs(group: Path, store: Path, prefix: str, names: dict[tuple[str, int], str] | None) -> DataSet:
+    inside = "" if group == store else group.relative_to(store).as_posix()
+    shown = "/".join(part for part in (prefix or (not inside and store.name), inside) if part)
+    if "multiscales" not in attributes(group):
+        remedy = "; make it again with segment --with-images" if is_ours(store) else ""
+        return DataSet(problems=(f"{shown}: it has label images, but no pixels{remedy}",))
+    labels = label_names(group)
+    if not labels or (len(labels) > 1 and LABEL_NAME not in labels):
+        names_one = f"it has label images {', '.join(labels)}, but none named {LABEL_NAME}"
+        return DataSet(problems=(f"{shown}: {names_one if labels else 'its labels group lists no label image'}",))
+    label = labels[0] if len(labels) == 1 else LABEL_NAME
+    notes = [f"{shown}: of its label images {', '.join(labels)}, {label} is used"] * (len(labels) > 1)
+    try:
+        count, expected = stack_length(group / "labels" / label), stack_length(group)
+    except ImageError as error:
+        return DataSet(problems=(f"{shown}: {error}",))
+    if count != expected:
+        return DataSet(problems=(f"{shown}: {expected} images, but {count} label images",))
+    pairs = []
+    for index in [None] if count is None else range(count):
+        key = _key(shown, prefix, f"{inside}/labels/{label}", index, names)
+        if key is not None:
+            pairs.append(Pair(key, ZarrPlane(group, index), ZarrPlane(group / "labels" / label, index)))
+    return DataSet(tuple(pairs), tuple(notes))
+
+
+def _key(shown: str, prefix: str, mask: str, index: int | None, names: dict[tuple[str, int], str] | None) -> str | None:
+    """Name of an image; None for one that the table of images does not name, because it failed."""
+    if index is None:
+        return shown
+    if names is None:
+        return f"{shown}[{index}]"
+    name = names.get((mask, index))
+    return None if name is None else f"{prefix}/{name}" if prefix else name

@@ -1,0 +1,171 @@
+"""Masks with their pixels: segmented into one store, corrected there by hand, and learnt from."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+from ome_zarr_models import open_ome_zarr
+from ome_zarr_models.v05.image import Image
+from scipy import ndimage
+
+from nucseg_batch.errors import MismatchError, NothingToDoError
+from nucseg_batch.executors.existing import missing_units
+from nucseg_batch.files.finish import collect, write_tables
+from nucseg_batch.files.images import read_image
+from nucseg_batch.files.inputs import discover, read_headers
+from nucseg_batch.files.journal import Journal
+from nucseg_batch.files.mask_store import create_store, images_csv
+from nucseg_batch.pipeline.stream import process_units
+from nucseg_batch.plan import Plan, Scales, make_plan
+from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.training.data import read_all
+from nucseg_batch.training.layouts import find_pairs
+
+
+@dataclass(frozen=True)
+class Found:
+    labels: NDArray[np.int32]
+    scale: float = 1.0
+
+
+class ThresholdSegmenter:
+    """A real, if simple, segmenter: what is brighter than the middle."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
+        return self._size
+
+    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
+        return False
+
+    def predict_batch(
+        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: str = "no"
+    ) -> Sequence[Found]:
+        planes = [image if image.ndim == 2 else image.max(axis=2) for image in images]
+        return [Found(ndimage.label(plane > 0.5 * plane.max())[0].astype(np.int32)) for plane in planes]
+
+
+def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_images: bool = True) -> Plan:
+    """A whole run, or what is missing of one, without Keras."""
+    settings, journal = SegmentSettings(with_images=with_images), Journal(store)
+    images, failures = read_headers(folder, discover(folder).entries, max_pixels=10**6, progress=lambda _: None)
+    plan = make_plan(images, failures)
+    if not journal.exists():
+        journal.create(plan, {}, {})
+    create_store(store, plan, with_images=with_images)
+    process_units(
+        missing_units(store, plan, journal),
+        folder=folder,
+        store=store,
+        journal=journal,
+        predictor=ThresholdSegmenter(size),
+        settings=settings,
+        scales=Scales(),
+        workers=workers,
+        advance=lambda *_: None,
+        tell=lambda _: None,
+    )
+    write_tables(store, collect(plan, journal), journal)
+    return plan
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {p.relative_to(store).as_posix(): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+
+
+def test_every_image_lies_beside_its_mask_as_it_was_read(image_folder: Path, tmp_path: Path) -> None:
+    """8 bit, 16 bit, float, grey and colour; each stack is a valid image with labels."""
+    store = tmp_path / "out.zarr"
+    segment(image_folder, store)
+    for stack in ("67x83", "97x131", "101x61"):
+        assert isinstance(open_ome_zarr(store / stack, version="0.5"), Image)
+    with open(images_csv(store), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5
+    for row in rows:
+        stored = zarr.open_array(store / row["mask"].split("/")[0] / "0", mode="r")
+        pixels = read_image(image_folder / row["image"], max_pixels=10**6)
+        plane = np.asarray(stored[int(row["index"])])
+        if plane.ndim == 3:
+            plane = np.moveaxis(plane, 0, -1)
+            pixels = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        np.testing.assert_array_equal(plane, pixels)
+
+
+def test_batch_size_workers_and_lost_shards_do_not_change_a_byte(image_folder: Path, tmp_path: Path) -> None:
+    """Pixels are resumed as masks are: what is lost is made again."""
+    segment(image_folder, tmp_path / "a.zarr")
+    segment(image_folder, tmp_path / "b.zarr", size=1, workers=4)
+    before = contents(tmp_path / "a.zarr")
+    assert before == contents(tmp_path / "b.zarr")
+    (tmp_path / "a.zarr" / "67x83" / "0" / "c" / "0" / "0" / "0").unlink()
+    segment(image_folder, tmp_path / "a.zarr")
+    assert contents(tmp_path / "a.zarr") == before
+    journal = Journal(tmp_path / "a.zarr")
+    assert not missing_units(tmp_path / "a.zarr", journal.load()[0], journal)
+
+
+def test_pixels_do_not_change_the_masks(image_folder: Path, tmp_path: Path) -> None:
+    """They are an addition."""
+    segment(image_folder, tmp_path / "with.zarr")
+    segment(image_folder, tmp_path / "without.zarr", with_images=False)
+    with_images = contents(tmp_path / "with.zarr")
+    masks = {name: data for name, data in with_images.items() if "/labels/" in name}
+    assert masks == {name: data for name, data in contents(tmp_path / "without.zarr").items() if "/labels/" in name}
+    assert len(masks) < len(with_images)
+
+
+def test_corrected_masks_are_learnt_from(image_folder: Path, tmp_path: Path) -> None:
+    """Segment, correct by hand, train: pairs have the images' own names, and an image that failed is none."""
+    (image_folder / "cut.png").write_bytes((image_folder / "small8.png").read_bytes()[:-40])
+    store = tmp_path / "out.zarr"
+    segment(image_folder, store)
+    masks = zarr.open_array(store / "101x61" / "labels" / "nuclei" / "0", mode="r+")
+    masks[0, :40] = 0
+    masks[0, 3:9, 4:11] = 77
+    found = find_pairs(store)
+    keys = [pair.key for pair in found.pairs]
+    assert keys == ["plate/colour.jpg", "plate/small16.png", "plate/well/wide.tif", "small8.png", "tall.tiff"]
+    samples = {sample.key: sample for sample in read_all(found.pairs, lambda _: None)}
+    assert samples["tall.tiff"].areas[-1] == 42
+    np.testing.assert_array_equal(
+        samples["small8.png"].pixels, read_image(image_folder / "small8.png", max_pixels=10**6)
+    )
+    assert samples["plate/colour.jpg"].pixels.shape == (97, 131, 3)
+    assert "out.zarr/plate/colour.jpg" in [pair.key for pair in find_pairs(tmp_path).pairs]
+
+
+def test_without_its_table_a_store_names_images_by_their_place(image_folder: Path, tmp_path: Path) -> None:
+    """A store may be copied alone."""
+    segment(image_folder, tmp_path / "out.zarr")
+    shutil.copytree(tmp_path / "out.zarr", tmp_path / "alone" / "copy.zarr")
+    keys = [pair.key for pair in find_pairs(tmp_path / "alone" / "copy.zarr").pairs]
+    assert keys == ["101x61[0]", "67x83[0]", "67x83[1]", "97x131[0]", "97x131[1]"]
+
+
+def test_a_store_of_masks_alone_says_how_it_gets_its_pixels(image_folder: Path, tmp_path: Path) -> None:
+    """Masks cannot be learnt from without what they were drawn on."""
+    segment(image_folder, tmp_path / "out.zarr", with_images=False)
+    with pytest.raises(NothingToDoError, match="--with-images"):
+        find_pairs(tmp_path / "out.zarr")
+
+
+def test_masks_that_were_corrected_by_hand_are_not_done_again(image_folder: Path, tmp_path: Path) -> None:
+    """An afternoon of work must not be lost to a second call; a lost file is another matter."""
+    store = tmp_path / "out.zarr"
+    plan = segment(image_folder, store)
+    masks = zarr.open_array(store / "67x83" / "labels" / "nuclei" / "0", mode="r+")
+    masks[0, 3:40, 5:60] = 77
+    with pytest.raises(MismatchError, match="67x83 were changed"):
+        missing_units(store, plan, Journal(store))
