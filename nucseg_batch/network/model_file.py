@@ -4,13 +4,14 @@
 what a model card needs (data, settings, versions, scores). Keras ignores the member, so the file opens anywhere.
 
 Loading trusts nothing: the archive is checked before Keras sees it, only known layers are accepted, and the network is
-built by our own code with the file's weights, so no code from the file is ever run.
+built by our own code, into which nothing but the file's arrays goes, so no code from the file is ever run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import zipfile
 from dataclasses import dataclass, field
@@ -21,21 +22,51 @@ import keras
 import numpy as np
 
 from nucseg_batch.errors import InputMissingError, ModelError
-from nucseg_batch.network.unet import UNetConfig, build_unet
+from nucseg_batch.network.architectures import NetworkSpec, build
+from nucseg_batch.settings import Architecture, Task
 
 MEMBER = "nucseg.json"
-FORMAT = 1
-"""Version of the layout of MEMBER."""
+FORMAT = 2
+"""Version of the layout of MEMBER. Format 1 knew only the default architecture, for instances."""
+FORMAT_1_DIAMETER = 22.0
+"""Width in pixels of the nuclei that models of format 1 were trained on, where their card does not say."""
 MAX_BYTES = 2 * 2**30
 """Unpacked size above which a model file is refused."""
+
+
+LAYERS = frozenset(
+    {
+        "Activation",
+        "Add",
+        "BatchNormalization",
+        "Concatenate",
+        "Conv2D",
+        "Conv2DTranspose",
+        "DepthwiseConv2D",
+        "GlobalAveragePooling2D",
+        "InputLayer",
+        "MaxPooling2D",
+        "Multiply",
+        "ReLU",
+        "Rescaling",
+        "ZeroPadding2D",
+    }
+)
+"""Layers of `keras.layers` that networks of ours are made of."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
     """What a model file says beyond its weights."""
 
+    architecture: Architecture
+    """Which network it is."""
     widths: tuple[int, ...]
     """Feature channels at each depth of the network."""
+    task: Task = "instances"
+    """What it answers: nuclei one by one, or only the foreground."""
+    diameter: float = 26.0
+    """Width in pixels to which nuclei are brought before the network sees them."""
     threshold: float = 0.5
     """Foreground probability above which a pixel belongs to a nucleus, tuned on validation images."""
     min_area: int = 12
@@ -44,9 +75,9 @@ class ModelInfo:
     """Data, settings, versions and scores, for people."""
 
     @property
-    def network(self) -> UNetConfig:
-        """The configuration that the network is built from."""
-        return UNetConfig(widths=self.widths)
+    def network(self) -> NetworkSpec:
+        """What the network is built from; UsageError where there is no such network."""
+        return NetworkSpec(self.architecture, self.widths, self.task)
 
 
 @dataclass(frozen=True)
@@ -77,10 +108,9 @@ def load_model(path: Path) -> Model:
     if not path.is_file():
         raise InputMissingError(f"--model {path}: there is no such file. Make one with `nucseg-batch train`.")
     info = read_info(path)
-    network = build_unet(info.network, normalise=True)
+    network = build(info.network, normalise=True)
     try:
-        stored = keras.saving.load_model(path, compile=False, safe_mode=True)
-        network.set_weights(stored.get_weights())
+        network.load_weights(path)
     except Exception as error:  # Keras raises many classes, and says "File not found" of a damaged file
         raise ModelError(f"--model {path}: its weights cannot be read ({type(error).__name__}).") from error
     if not all(np.isfinite(weight).all() for weight in network.get_weights()):
@@ -109,22 +139,35 @@ def read_info(path: Path) -> ModelInfo:
         raise
     except Exception as error:  # cut, flipped or foreign files raise many classes
         raise ModelError(f"--model {path}: it is not a readable .keras file ({type(error).__name__}).") from error
-    if record.pop("format", None) != FORMAT:
+    if not isinstance(record, dict) or record.get("format") not in (1, FORMAT):
         raise ModelError(
             f"--model {path}: it was written by another version of nucseg-batch; update, or train it again."
         )
     try:
-        return ModelInfo(**{**record, "widths": tuple(int(width) for width in record["widths"])})
-    except (TypeError, KeyError, ValueError) as error:
+        info = _info(record)
+        _ = info.network  # checks that there is such a network
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ModelError(f"--model {path}: {MEMBER} is not complete ({error}).") from error
+    return info
+
+
+def _info(record: dict[str, Any]) -> ModelInfo:
+    """The record of a file, of either format; raises many classes where it is not one."""
+    fields = {name: value for name, value in record.items() if name != "format"}
+    if record["format"] == 1:
+        diameter = fields["card"].get("settings", {}).get("diameter", FORMAT_1_DIAMETER)
+        fields = {**fields, "architecture": "default", "task": "instances", "diameter": diameter}
+    fields["widths"] = tuple(int(width) for width in fields["widths"])
+    fields["diameter"] = float(fields["diameter"])
+    if not 1 <= fields["diameter"] < math.inf:
+        raise ValueError(f"diameter {fields['diameter']}")
+    return ModelInfo(**fields)
 
 
 def _check_layers(path: Path, config: dict[str, Any]) -> None:
     """Refuses a configuration that names anything but plain Keras layers, before Keras acts on it."""
-    known = build_unet(UNetConfig(widths=(1, 1)), normalise=True)
-    allowed = {layer.__class__.__name__ for layer in known.layers}
     layers = config["config"]["layers"]
-    foreign = {layer["class_name"] for layer in layers} - allowed
+    foreign = {layer["class_name"] for layer in layers} - LAYERS
     foreign |= {layer["module"] for layer in layers} - {"keras.layers"}
     if foreign:
         raise ModelError(f"--model {path}: it contains layers that are not allowed: {', '.join(sorted(foreign))}.")

@@ -1,8 +1,8 @@
-"""Runs a model on the device: raw pixels go up, labels come down.
+"""A model at work: images of any size and scale go in as they were read, labels on the same grid come out.
 
-One compiled function takes a batch of images as they were read, applies their intensity range, runs the network and
-separates nuclei. Its shapes are static: images are padded to a shape from a short list (`bucket_shape`), which depends
-on nothing but the image, and batches are always full, so that an image's labels never depend on its neighbours.
+Images are padded to a shape from a short list (`bucket_shape`), which depends on nothing but the image, and batches are
+always full, so that an image's labels never depend on its neighbours. Images whose nuclei are larger or smaller than
+those the model knows are rescaled on the device, and labels return to the image's own pixels.
 
 An image too large for one call is sent through the network in tiles that overlap by the network's reach, on a grid
 fixed by the image; the outputs are then exactly those of the whole image, and nuclei are separated over all of it.
@@ -10,29 +10,33 @@ fixed by the image; the outputs are then exactly those of the whole image, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.instances import separate
-from nucseg_batch.arrays.normalize import LIMIT, percentile_range
-from nucseg_batch.network import backend
+from nucseg_batch.arrays.looks import LOOKS, Segmented, another_scale, fitting_scale, larger_scale
+from nucseg_batch.arrays.normalize import percentile_range
+from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
+from nucseg_batch.network import backend, large
+from nucseg_batch.network.architectures import build, fold_weights
+from nucseg_batch.network.geometry import Frame
 from nucseg_batch.network.model_file import Model
-from nucseg_batch.network.unet import HEADS, OFFSET_UNIT, build_unet, fold_weights, to_full_resolution
-from nucseg_batch.plan import TILE, bucket_shape
+from nucseg_batch.network.program import Program
+from nucseg_batch.plan import TILE, Adapt, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
 BATCH_PIXELS = 2**20
 """Pixels in a batch of automatic size: enough to fill the processor, few enough to bound memory."""
 MAX_BATCH = 16
 """Images in a batch of automatic size at most."""
-
 CPU_FLOAT32_BATCH = 4
 """Most images in a float32 batch on a CPU: from 8 on, oneDNN adds in another order and last bits differ (measured; with
 up to 4, and in bfloat16 always, an image's result is the same in every batch)."""
+OUTLIER_LOOKS = 2
+"""How often an image that does not fit its scale is looked at again at most."""
 
 
 class Predictor:
@@ -45,32 +49,35 @@ class Predictor:
         self.device = backend.resolve_device(settings.device)
         self.precision = backend.resolve_precision(settings.precision, self.device)
         self.model = model
-        self.threshold = model.info.threshold if settings.threshold is None else settings.threshold
-        self.min_area = model.info.min_area if settings.min_area is None else settings.min_area
-        self._batch_size = settings.batch_size
+        self._settings = settings
         self._shrunk: dict[tuple[int, int], int] = {}
         with backend.on_device(self.device):
-            self._network = build_unet(model.info.network, normalise=False, dtype=self.precision)
+            self._network = build(model.info.network, normalise=False, dtype=self.precision)
             self.refresh()
-        self._programs: dict[tuple[str, int, str], Callable[..., Any]] = {}
+        self._programs: dict[tuple[float, int], Program] = {}
+
+    @property
+    def diameter(self) -> float:
+        """Width in pixels that nuclei have where the network knows them best."""
+        return self.model.info.diameter
 
     def refresh(self) -> None:
         """Takes over the model's present weights, as needed while it is being trained."""
         fold_weights(self.model.network, self._network)
 
-    def batch_size(self, bucket: tuple[int, int]) -> int:
-        """Images of this padded shape that go into one call."""
-        height, width = bucket
-        if max(bucket) > TILE:
+    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
+        """Images of this shape that go into one call at this scale."""
+        bucket = bucket_shape(*scaled_shape(*shape, scale))
+        if max(*bucket, *bucket_shape(*shape)) > TILE:
             return 1  # its tiles are the batches; more such images at once would only fill memory
-        size = self._batch_size or int(np.clip(BATCH_PIXELS // (height * width), 1, MAX_BATCH))
+        size = self._settings.batch_size or int(np.clip(BATCH_PIXELS // math.prod(bucket), 1, MAX_BATCH))
         exact = self.precision == "float32" and self.device.startswith("cpu")
         return min(size, self._shrunk.get(bucket, size), CPU_FLOAT32_BATCH if exact else size)
 
-    def shrink(self, bucket: tuple[int, int]) -> bool:
+    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
         """Halves the batches of this padded shape, after a MemoryError; False where they are of one image already."""
-        size = self.batch_size(bucket)
-        self._shrunk[bucket] = max(1, size // 2)
+        size = self.batch_size(shape, scale)
+        self._shrunk[bucket_shape(*scaled_shape(*shape, scale))] = max(1, size // 2)
         return size > 1
 
     def machine(self) -> dict[str, str]:
@@ -79,104 +86,131 @@ class Predictor:
         name = library["backend"]
         return {"precision": self.precision, "device": self.device.split(":")[0], "backend": f"{name} {library[name]}"}
 
-    def predict(self, pixels: NDArray[Any]) -> NDArray[np.int32]:
+    def predict(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.int32]:
         """Labels one image, (height, width) or (height, width, 3) of uint8, uint16 or float32, to (height, width)."""
-        return self.predict_batch([pixels])[0]
+        return self.predict_batch([pixels], scale)[0].labels
 
-    def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
-        """Labels images that share padded shape, dtype and number of channels, at most `batch_size` of them.
+    def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
+        """Segments one image at the scale that fits it, found by looks at several of which `begin` is the first."""
+        return self.predict_batch([pixels], begin, adapt="each")[0]
 
-        Raises MemoryError where the device's memory does not suffice, and ValueError for more images than that.
+    def predict_batch(
+        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+    ) -> list[Segmented]:
+        """Labels images that share dtype, channels and shape (at scale 1: padded shape), at most `batch_size` of them.
+
+        `adapt`: with `outliers` an image whose nuclei turn out much larger or smaller than the model knows them is
+        looked at again at a scale of its own; with `each`, every image is looked at at several scales, of which `scale`
+        is the first, and then at the one that fits. Raises MemoryError where the device's memory does not suffice, and
+        ValueError for more images than a batch holds.
         """
-        ranges = [percentile_range(image) for image in images]
-        shapes = [image.shape[:2] for image in images]
-        bucket = bucket_shape(*shapes[0])
-        if max(bucket) > TILE:
-            return [self._predict_large(image, *limits) for image, limits in zip(images, ranges, strict=True)]
-        size = self.batch_size(bucket)
+        size = self.batch_size(images[0].shape[:2], scale)
         if len(images) > size:
-            raise ValueError(f"a batch of images padded to {bucket} holds {size}, but {len(images)} were given.")
-        pixels = padded_batch(images, bucket, size)
+            raise ValueError(f"a batch of images of {images[0].shape} holds {size}, but {len(images)} were given.")
+        if adapt == "each":
+            return self._at_their_own_scales(images, scale)
+        found = self._segmented(images, scale, size)
+        for _ in range(OUTLIER_LOOKS if adapt == "outliers" else 0):
+            wanted = [another_scale(one, self.diameter) for one in found]
+            if not any(wanted):
+                break
+            for i, new in self._look(images, wanted).items():
+                if new.misfit(self.diameter) < found[i].misfit(self.diameter):
+                    found[i] = new
+        return found
+
+    def heads(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.float32]:
+        """The network's answer for one image: (scaled height, scaled width, outputs), offsets in scaled pixels."""
+        frame = Frame.of(pixels.shape[:2], scale)
+        program, halo = self._program_for(frame), self.model.info.network.halo
+        heads = large.heads(program, pixels, percentile_range(pixels), frame, halo)
+        return heads[: frame.scaled[0], : frame.scaled[1]]
+
+    def labels_of_heads(
+        self, heads: NDArray[np.float32], shape: tuple[int, int], *, threshold: float, min_area: int
+    ) -> NDArray[np.int32]:
+        """Labels on an image's grid of `shape` from its `heads`, as when several thresholds are tried on one answer."""
+        scaled = heads.shape[:2]
+        frame = Frame(shape, (scaled[0], scaled[1]))
+        program = self._program(threshold, min_area)
+        padded = np.zeros((*frame.bucket, heads.shape[2]), np.float32)
+        padded[: scaled[0], : scaled[1]] = heads
+        return large.labels(program, padded, frame)
+
+    def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[Segmented]:
+        """Looks at each image at several scales, the first of them `begin`, and keeps the one that fits."""
+        looks: list[dict[float, Segmented]] = [{} for _ in images]
+
+        def look(scales: Sequence[float | None]) -> None:
+            wanted = [None if scale in seen else scale for scale, seen in zip(scales, looks, strict=True)]
+            for i, new in self._look(images, wanted).items():
+                looks[i][new.scale] = new
+
+        for factor in LOOKS:
+            look([step_scale(begin * factor)] * len(images))
+        look([larger_scale(list(seen.values()), self.diameter) for seen in looks])
+        fitting = [fitting_scale(list(seen.values()), self.diameter) for seen in looks]
+        look(fitting)
+        return [seen[scale] for seen, scale in zip(looks, fitting, strict=True)]
+
+    def _look(self, images: Sequence[NDArray[Any]], scales: Sequence[float | None]) -> dict[int, Segmented]:
+        """Segments images, each at a scale of its own or not at all, in batches of those that agree; by their place."""
+        groups: dict[tuple[float, tuple[int, int]], list[int]] = {}
+        for i, (image, scale) in enumerate(zip(images, scales, strict=True)):
+            if scale is not None:
+                groups.setdefault((scale, (image.shape[0], image.shape[1])), []).append(i)
+        found: dict[int, Segmented] = {}
+        for (scale, shape), members in groups.items():
+            most = self.batch_size(shape, scale)
+            for start in range(0, len(members), most):
+                part = members[start : start + most]
+                size = min(most, 2 ** (len(part) - 1).bit_length())
+                found.update(zip(part, self._segmented([images[i] for i in part], scale, size), strict=True))
+        return found
+
+    def _segmented(self, images: Sequence[NDArray[Any]], scale: float, size: int) -> list[Segmented]:
+        """A batch at one scale, computed as a full batch of `size`."""
+        return [Segmented(labels, scale) for labels in self._labels(images, scale, size)]
+
+    def _labels(self, images: Sequence[NDArray[Any]], scale: float, size: int) -> list[NDArray[np.int32]]:
+        """Labels of a batch at one scale, computed as a full batch of `size`."""
+        ranges = [percentile_range(image) for image in images]
+        shapes = [(image.shape[0], image.shape[1]) for image in images]
+        frame = Frame.of(shapes[0], scale)
+        program = self._program_for(frame)
+        if max(*frame.bucket, *frame.native_bucket) > TILE:
+            halo = self.model.info.network.halo
+            pairs = zip(images, ranges, strict=True)
+            return [large.predict(program, *pair, Frame.of(pair[0].shape[:2], scale), halo) for pair in pairs]
         fill = size - len(images)
+        pixels = padded_batch(images, frame.native_bucket, size)
         low, high = np.array(ranges + [(0.0, 0.0)] * fill, np.float32).T
-        heights, widths = np.array(shapes + [(1, 1)] * fill, np.int32).T
-        with backend.on_device(self.device):
-            labels = self._run(self._label, pixels, low, high, heights, widths)
-        return [labels[i, :h, :w] for i, (h, w) in enumerate(shapes)]
+        if frame.is_native:
+            heights, widths = np.array(shapes + [(1, 1)] * fill, np.int32).T
+            labels = program.run(program.label, pixels, low, high, heights, widths)
+            return [labels[i, :h, :w] for i, (h, w) in enumerate(shapes)]
+        height, width = frame.native
+        real = tuple(np.full(size, length, np.int32) for length in frame.scaled)
+        labels = program.run(program.label_rescaled, pixels, low, high, real, frame.there(), frame.back())
+        return [numbered(labels[i, :height, :width]) for i in range(len(images))]
 
-    def heads(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """The network's answer for one image: (height, width, HEADS), the offsets in pixels."""
-        low, high = percentile_range(pixels)
-        height, width = pixels.shape[:2]
-        return self._tiled_heads(pixels, low, high)[:height, :width]
+    def _program_for(self, frame: Frame) -> Program:
+        """The device program for a scale; the settings' smallest area is in the image's pixels, the model's is not."""
+        info, settings = self.model.info, self._settings
+        min_area = info.min_area
+        if settings.min_area is not None:
+            min_area = round(settings.min_area * math.prod(frame.scaled) / math.prod(frame.native))
+        return self._program(info.threshold if settings.threshold is None else settings.threshold, min_area)
 
-    def separate_heads(self, heads: NDArray[np.float32], *, threshold: float, min_area: int) -> NDArray[np.int32]:
-        """Labels from the `heads` of one image, as when several thresholds are tried on one answer."""
-        height, width, _ = heads.shape
-        bucket = bucket_shape(height, width)
-        padded = np.zeros((1, *bucket, HEADS), np.float32)
-        padded[0, :height, :width] = heads
-        limits = (np.array([height], np.int32), np.array([width], np.int32))
-        with backend.on_device(self.device):
-            labels = separate(padded[..., 0], padded[..., 1:], *limits, threshold=threshold, min_area=min_area)
-        return ops.convert_to_numpy(labels)[0, :height, :width]
-
-    def _predict_large(self, pixels: NDArray[Any], low: float, high: float) -> NDArray[np.int32]:
-        height, width = pixels.shape[:2]
-        heads = self._tiled_heads(pixels, low, high)
-        with backend.on_device(self.device):
-            limits = (np.array([height], np.int32), np.array([width], np.int32))
-            return self._run(self._separate, heads[None], *limits)[0, :height, :width]
-
-    def _tiled_heads(self, pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-        """Heads of a padded image, computed in tiles of TILE pixels with the network's reach around them."""
-        height, width = bucket_shape(*pixels.shape[:2])
-        padded = padded_batch([pixels], (height, width), 1)
-        halo = self.model.info.network.halo
-        core = TILE - 2 * halo if max(height, width) > TILE else TILE
-        heads = np.empty((height, width, HEADS), np.float32)
-        limits = (np.array([low], np.float32), np.array([high], np.float32))
-        for top in range(0, height, core):
-            for left in range(0, width, core):
-                rows = slice(max(0, top - halo), min(height, top + core + halo))
-                columns = slice(max(0, left - halo), min(width, left + core + halo))
-                with backend.on_device(self.device):
-                    tile = self._run(self._heads, padded[:, rows, columns], *limits)[0]
-                bottom, right = min(top + core, height), min(left + core, width)
-                inner = tile[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
-                heads[top:bottom, left:right] = inner
-        return heads
-
-    def _run(self, program: Callable[..., Any], first: NDArray[Any], *others: NDArray[Any]) -> NDArray[Any]:
-        """Runs a device program, compiled once for each dtype and number of channels of its first argument."""
-        key = (program.__name__, first.shape[-1], first.dtype.str)
+    def _program(self, threshold: float, min_area: int) -> Program:
+        """The device program for these options, made once."""
+        key = (threshold, min_area)
         if key not in self._programs:
-            self._programs[key] = backend.compiled(program, self.device)
-        try:
-            return ops.convert_to_numpy(self._programs[key](first, *others))
-        except Exception as error:  # each backend has its own class for this
-            if backend.is_out_of_memory(error):
-                raise MemoryError(f"the device has no room for a batch of {first.shape[0]}") from error
-            raise
-
-    def _label(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
-        """The device program: (batch, height, width, 1 or 3) raw pixels to (batch, height, width) int32 labels."""
-        return self._separate(self._heads(pixels, low, high), heights, widths)
-
-    def _heads(self, pixels: Any, low: Any, high: Any) -> Any:
-        low = ops.reshape(low, (-1, 1, 1, 1))
-        high = ops.reshape(high, (-1, 1, 1, 1))
-        scale = ops.where(high > low, 1.0 / ops.where(high > low, high - low, 1.0), 0.0)
-        image = ops.clip((ops.cast(pixels, "float32") - low) * scale, 0.0, LIMIT)
-        if image.shape[-1] == 1:
-            image = ops.concatenate([image, image, image], axis=-1)
-        heads = to_full_resolution(self._network(image, training=False))
-        return ops.concatenate([heads[..., :1], heads[..., 1:] * OFFSET_UNIT], axis=-1)
-
-    def _separate(self, heads: Any, heights: Any, widths: Any) -> Any:
-        heads = ops.convert_to_tensor(heads)
-        foreground, offsets = heads[..., 0], heads[..., 1:]
-        return separate(foreground, offsets, heights, widths, threshold=self.threshold, min_area=self.min_area)
+            spec = self.model.info.network
+            self._programs[key] = Program(
+                self._network, spec, threshold=threshold, min_area=min_area, device=self.device
+            )
+        return self._programs[key]
 
 
 def padded_batch(images: Sequence[NDArray[Any]], bucket: tuple[int, int], size: int) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import zipfile
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 
 from nucseg_batch.errors import InputMissingError, ModelError
-from nucseg_batch.network.model_file import ModelInfo, load_model, save_model
-from nucseg_batch.network.unet import build_unet
+from nucseg_batch.network.architectures import RECIPES, build, network_spec
+from nucseg_batch.network.model_file import LAYERS, ModelInfo, load_model, save_model
+from nucseg_batch.settings import Architecture, Task
 
-INFO = ModelInfo(widths=(2, 3), threshold=0.45, min_area=7, card={"seed": 1})
+INFO = ModelInfo("default", (2, 3), diameter=31.5, threshold=0.45, min_area=7, card={"seed": 1})
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save_model(build_unet(INFO.network, normalise=True), INFO, tmp_path / "m.keras")
+    save_model(build(INFO.network, normalise=True), INFO, tmp_path / "m.keras")
     return tmp_path / "m.keras"
 
 
@@ -39,6 +41,84 @@ def test_a_model_comes_back_with_weights_and_all_that_prediction_needs(saved: Pa
     again = load_model(shutil.copy(saved, saved.with_name("n.keras")))
     for first, second in zip(model.network.get_weights(), again.network.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "widths", "task"),
+    [
+        ("default", (2, 3), "semantic"),
+        ("unet", (2, 3), "instances"),
+        ("mobilenetv2", (2, 3, 4, 5), "instances"),
+        ("mobilenetv3", (2, 3, 4, 5), "semantic"),
+    ],
+)
+def test_every_architecture_answers_the_same_after_saving_and_loading(
+    tmp_path: Path, architecture: Architecture, widths: tuple[int, ...], task: Task
+) -> None:
+    """To the last bit: weights find their layers in a process that has built other networks before."""
+    info = ModelInfo(architecture, widths, task)
+    network = build(info.network, normalise=True)
+    save_model(network, info, tmp_path / "m.keras")
+    build(info.network, normalise=True)
+    model = load_model(tmp_path / "m.keras")
+    assert model.info == info
+    image = np.random.default_rng(3).random((1, 32, 96, 3), np.float32)
+    np.testing.assert_array_equal(model.network(image, training=False), network(image, training=False))
+
+
+def test_the_layers_that_files_may_hold_are_those_that_networks_have() -> None:
+    """None of ours is refused, and nothing is allowed that we do not need."""
+    specs = [network_spec(architecture, "instances") for architecture in RECIPES]
+    used = {type(layer).__name__ for spec in specs for layer in build(spec, normalise=True).layers}
+    assert used == LAYERS
+
+
+def record_changed(path: Path, **fields: object) -> Path:
+    def change(members: dict[str, bytes]) -> None:
+        record = {**json.loads(members["nucseg.json"]), **fields}
+        members["nucseg.json"] = json.dumps({k: v for k, v in record.items() if v is not None}).encode()
+
+    return rewritten(path, change)
+
+
+@pytest.mark.parametrize(
+    ("card", "diameter"), [({"seed": 1}, 22.0), ({"settings": {"diameter": 26.0}}, 26.0)], ids=["silent", "said"]
+)
+def test_models_of_the_first_format_are_read(saved: Path, card: dict[str, object], diameter: float) -> None:
+    """They know only the default network, and say their nuclei's width in the card if at all."""
+    record_changed(saved, format=1, architecture=None, task=None, diameter=None, card=card)
+    assert load_model(saved).info == dataclasses.replace(INFO, card=card, diameter=diameter)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"format": 3},
+        {"architecture": "resnet"},
+        {"architecture": ["unet"]},
+        {"task": "panoptic"},
+        {"widths": [2]},
+        {"widths": [2, 10**9]},
+        {"widths": None},
+        {"diameter": 0},
+        {"diameter": "wide"},
+        {"card": 5, "format": 1, "architecture": None, "task": None, "diameter": None},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_a_record_that_says_nothing_sensible_is_refused(saved: Path, fields: dict[str, object]) -> None:
+    """A file of a later version, or one whose record was edited by hand: 78, in our own words."""
+    record_changed(saved, **fields)
+    with pytest.raises(ModelError, match=r"another version|not complete"):
+        load_model(saved)
+
+
+def test_weights_of_another_shape_than_the_record_says_are_refused(saved: Path) -> None:
+    """Record and weights must belong together."""
+    record_changed(saved, widths=[2, 4])
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(saved)
 
 
 def test_saving_leaves_no_temporary_file(saved: Path) -> None:
@@ -112,7 +192,7 @@ def test_a_layer_that_can_run_code_is_refused_before_keras_sees_it(saved: Path, 
 
 def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     """They would give empty masks in silence."""
-    network = build_unet(INFO.network, normalise=True)
+    network = build(INFO.network, normalise=True)
     network.set_weights([np.full_like(w, np.nan) for w in network.get_weights()])
     save_model(network, INFO, tmp_path / "nan.keras")
     with pytest.raises(ModelError, match="not numbers"):

@@ -1,0 +1,56 @@
+"""Where an image lies on the device: its own grid, the network's scaled one, and what both are padded to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.scale import nearest, padded_resampling, scaled_shape
+from nucseg_batch.plan import bucket_shape
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The shapes of one image on its way there and back."""
+
+    native: tuple[int, int]
+    """Height and width of the image."""
+    scaled: tuple[int, int]
+    """Height and width at the network's scale."""
+
+    @staticmethod
+    def of(shape: tuple[int, ...], scale: float) -> Frame:
+        """The frame of an image of this height and width, enlarged by `scale`."""
+        height, width = shape
+        return Frame((height, width), scaled_shape(height, width, scale))
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the network sees the image's own pixels."""
+        return self.native == self.scaled
+
+    @property
+    def native_bucket(self) -> tuple[int, int]:
+        """Padded shape of the image."""
+        return bucket_shape(*self.native)
+
+    @property
+    def bucket(self) -> tuple[int, int]:
+        """Padded shape at the network's scale."""
+        return bucket_shape(*self.scaled)
+
+    def there(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Matrices for rows and columns from the padded image to the padded scaled image."""
+        sides = zip(self.native, self.scaled, self.native_bucket, self.bucket, strict=True)
+        rows, columns = (padded_resampling(*side) for side in sides)
+        return rows, columns
+
+    def back(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
+        """Matrices for rows and columns from the scaled image to the image, and its nearest rows and columns."""
+        sides = zip(self.scaled, self.native, self.bucket, self.native_bucket, strict=True)
+        rows, columns = (padded_resampling(*side) for side in sides)
+        axes = zip(self.scaled, self.native, self.native_bucket, strict=True)
+        near_rows, near_columns = (nearest(*axis[:2], np.arange(axis[2])) for axis in axes)
+        return rows, columns, near_rows, near_columns

@@ -1,0 +1,141 @@
+"""What runs on the device, as functions of tensors: intensity range, rescaling, network, separation, native grid.
+
+Shapes are static; nothing here knows files, batches or tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.instances import foreground_mask, separate
+from nucseg_batch.arrays.normalize import LIMIT
+from nucseg_batch.network import backend
+from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
+
+
+class Program:
+    """A network with what comes before and after it, compiled for a device on first use.
+
+    network: without normalisation layers, built from `spec`. threshold: of the foreground probability. min_area: of a
+    nucleus, in pixels at the network's scale.
+    """
+
+    def __init__(
+        self, network: keras.Model, spec: NetworkSpec, *, threshold: float, min_area: int, device: str
+    ) -> None:
+        self._network = network
+        self._spec = spec
+        self._threshold = threshold
+        self._min_area = min_area
+        self._device = device
+        self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
+
+    def run(self, program: Callable[..., Any], first: NDArray[Any], *others: Any) -> NDArray[Any]:
+        """Runs one of the methods below, compiled once for each dtype and number of channels of its first argument.
+
+        Raises MemoryError where the device's memory does not suffice.
+        """
+        key = (program.__name__, first.shape[-1], first.dtype.str)
+        if key not in self._compiled:
+            self._compiled[key] = backend.compiled(program, self._device)
+        try:
+            with backend.on_device(self._device):
+                return ops.convert_to_numpy(self._compiled[key](first, *others))
+        except Exception as error:  # each backend has its own class for this
+            if backend.is_out_of_memory(error):
+                raise MemoryError(f"the device has no room for a batch of {first.shape[0]}") from error
+            raise
+
+    def label(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
+        """(batch, height, width, 1 or 3) raw pixels to (batch, height, width) int32 labels."""
+        return self.separate(self.heads(pixels, low, high), heights, widths)
+
+    def label_rescaled(
+        self, pixels: Any, low: Any, high: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
+    ) -> Any:
+        """The same with the network looking at another scale; labels come back on the grid of `pixels`.
+
+        shape: ((batch,), (batch,)), the real height and width at the network's scale. there: the matrices
+        (scaled, native) for rows and columns that rescale the images. back: how to return.
+        """
+        heads = self.heads_rescaled(pixels, low, high, *there)
+        return self.native(self.separate(heads, *shape), heads[..., 0], *back)
+
+    def heads(self, pixels: Any, low: Any, high: Any) -> Any:
+        """(batch, height, width, 1 or 3) raw pixels to the network's answers, (batch, height, width, spec.outputs).
+
+        low, high: (batch,) float32, the values shown as 0 and 1. Offsets are in pixels.
+        """
+        return self._heads(_normalised(pixels, low, high))
+
+    def heads_rescaled(self, pixels: Any, low: Any, high: Any, rows: Any, columns: Any) -> Any:
+        """The same after rescaling: rows (scaled height, height) and columns (scaled width, width), float32."""
+        image = ops.transpose(_normalised(pixels, low, high), (0, 3, 1, 2))
+        image = ops.matmul(ops.matmul(rows, image), ops.transpose(columns))
+        return self._heads(ops.transpose(image, (0, 2, 3, 1)))
+
+    def separate(self, heads: Any, heights: Any, widths: Any) -> Any:
+        """Answers to labels, (batch, height, width) int32; see `arrays.instances.separate`.
+
+        A semantic network's foreground is label 1.
+        """
+        heads = ops.convert_to_tensor(heads)
+        if self._spec.task == "semantic":
+            return foreground_mask(heads[..., 0], heights, widths, threshold=self._threshold)
+        foreground, offsets = heads[..., 0], heads[..., 1:]
+        return separate(foreground, offsets, heights, widths, threshold=self._threshold, min_area=self._min_area)
+
+    def native(self, labels: Any, foreground: Any, rows: Any, columns: Any, near_rows: Any, near_columns: Any) -> Any:
+        """Labels (batch, scaled height, scaled width) brought to the image's own grid: (batch, height, width) int32.
+
+        What is nucleus is decided on that grid, by the interpolated probability of `foreground` logits; which nucleus,
+        by the nearest pixel of `labels`, or of the nucleus beside it where that pixel is just outside.
+        """
+        probability = ops.sigmoid(foreground)
+        outside = probability <= self._threshold
+        labels = ops.where((labels == 0) & outside, _largest_neighbour(labels), labels)
+        probability = ops.matmul(ops.matmul(rows, probability), ops.transpose(columns))
+        near = ops.take(ops.take(labels, near_rows, axis=1), near_columns, axis=2)
+        return ops.where(probability > self._threshold, near, 0)
+
+    def _heads(self, image: Any) -> Any:
+        if image.shape[-1] == 1:
+            image = ops.concatenate([image, image, image], axis=-1)
+        heads = to_full_resolution(self._network(image, training=False), self._spec.block, self._spec.outputs)
+        if self._spec.task == "semantic":
+            return heads
+        return ops.concatenate([heads[..., :1], heads[..., 1:] * OFFSET_UNIT], axis=-1)
+
+
+Grid = tuple[Any, Any, Any, Any]
+"""How labels return to an image's own grid: matrices for rows and columns, nearest rows and columns."""
+
+
+def _normalised(pixels: Any, low: Any, high: Any) -> Any:
+    low = ops.reshape(low, (-1, 1, 1, 1))
+    high = ops.reshape(high, (-1, 1, 1, 1))
+    scale = ops.where(high > low, 1.0 / ops.where(high > low, high - low, 1.0), 0.0)
+    return ops.clip((ops.cast(pixels, "float32") - low) * scale, 0.0, LIMIT)
+
+
+def _largest_neighbour(labels: Any) -> Any:
+    """The largest label among each pixel and the eight around it."""
+    for axis in (1, 2):
+        pad = [(0, 0), (0, 0), (0, 0)]
+        pad[axis] = (1, 1)
+        framed = ops.pad(labels, pad)
+        length = labels.shape[axis] if labels.shape[axis] is not None else ops.shape(labels)[axis]
+        parts = [_slice(framed, axis, start, length) for start in range(3)]
+        labels = ops.maximum(ops.maximum(parts[0], parts[1]), parts[2])
+    return labels
+
+
+def _slice(values: Any, axis: int, start: int, length: Any) -> Any:
+    index = [slice(None), slice(None), slice(None)]
+    index[axis] = slice(start, start + length)
+    return values[tuple(index)]
