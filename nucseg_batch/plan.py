@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+Adapt = Literal["no", "outliers", "each"]
+"""Which images are given a scale of their own: none, those whose nuclei do not fit that of the others, or all."""
 SHARD_BYTES = 64 * 2**20
 """Size of the masks (uint32, before compression) that a unit aims for."""
 LABEL_BYTES = 4
@@ -36,6 +39,8 @@ class ImageInfo:
     """1 for grey, 3 for colour."""
     dtype: str
     """Type of its pixels, such as `uint16`."""
+    pixel_size: float | None = None
+    """Width of a pixel in micrometres, where the file says so."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,24 @@ class Unit:
     def images(self) -> tuple[ImageInfo, ...]:
         """Its images, in the order of axis i."""
         return self.stack.images[self.start : self.start + self.stack.shard_length]
+
+
+@dataclass(frozen=True)
+class Scales:
+    """By how much images are enlarged for the network, so that nuclei come out as large as it knows them."""
+
+    grey: float = 1.0
+    """Factor for images of one channel."""
+    colour: float = 1.0
+    """Factor for images of three channels."""
+    adapt: Adapt = "no"
+    """Which images get a factor of their own."""
+    reason: str = "none given"
+    """Where the factors come from, for the log."""
+
+    def of(self, channels: int) -> float:
+        """The factor for images of so many channels."""
+        return self.grey if channels == 1 else self.colour
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,12 @@ from nucseg_batch.errors import UsageError
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Device = Literal["auto", "cpu", "gpu"]
 Channel = Literal["auto", "grey", "red", "green", "blue"]
+Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3"]
+Task = Literal["instances", "semantic"]
+
+
+CROP_STEP = 32
+"""Sides of training crops are multiples of this, which every network can halve often enough."""
 
 
 def _check(condition: bool, name: str, expected: str, received: object) -> None:
@@ -36,6 +42,10 @@ class SegmentSettings:
     """Foreground probability above which a pixel belongs to a nucleus; None takes the model's own, tuned one."""
     min_area: int | None = None
     """Smallest nucleus that is kept, in pixels; None takes the model's own."""
+    diameter: float | None = None
+    """Width of the nuclei in pixels; None measures it on a sample of the images, and on each image that differs."""
+    pixel_size: float | None = None
+    """Width of a pixel in micrometres: where measuring the nuclei's width begins; None takes the files' own."""
     channel: Channel = "auto"
     """What a colour image shows the network: `auto` gives it all three channels, a colour or `grey` only that."""
     precision: Precision = "auto"
@@ -43,6 +53,8 @@ class SegmentSettings:
     device: Device = "auto"
     """Where the network runs; `auto` takes a GPU when there is one."""
 
+    with_images: bool = False
+    """Whether the store gets the pixels of the images beside their masks."""
     max_pixels: int = 100_000_000
     """Images with more pixels than this are refused before they are decoded."""
     batch_size: int | None = field(default=None, metadata={"speed_only": True})
@@ -58,6 +70,9 @@ class SegmentSettings:
             _check(0 < self.threshold < 1, "threshold", "between 0 and 1", self.threshold)
         if self.min_area is not None:
             _check(self.min_area >= 0, "min_area", "0 or more pixels", self.min_area)
+        for name in ("diameter", "pixel_size"):
+            value = getattr(self, name)
+            _check(value is None or 0.01 <= value <= 10_000, name, "between 0.01 and 10000", value)
         _check(self.max_pixels >= 1, "max_pixels", "1 or more", self.max_pixels)
         for name in ("batch_size", "workers"):
             value = getattr(self, name)
@@ -73,6 +88,17 @@ class SegmentSettings:
 class TrainSettings:
     """How `train` makes a model from annotated images."""
 
+    architecture: Architecture = "default"
+    """Which network."""
+    task: Task = "instances"
+    """What it learns: nuclei one by one, or only the foreground."""
+    widths: tuple[int, ...] | None = None
+    """Feature channels at each depth of the network, finest first; None takes the architecture's own."""
+    encoder_weights: str = "none"
+    """Where the encoder starts: `none` at random, `imagenet`, or a file; for architectures with a given encoder."""
+    diameter: float = 26.0
+    """Width in pixels to which nuclei are brought before the network sees them, in training and in use."""
+
     epochs: int = 60
     """Passes; one pass is `steps` batches of random crops."""
     steps: int = 150
@@ -81,16 +107,14 @@ class TrainSettings:
     """Crops in a batch."""
     crop: int = 256
     """Side of a square crop, in pixels."""
-    diameter: float = 26.0
-    """Width in pixels to which nuclei are brought before the network sees them, in training and in use."""
     learning_rate: float = 1e-3
     """Peak of the cosine schedule."""
-    patience: int = 15
+    patience: int = 20
     """Passes without a better validation AP after which training stops."""
     validation: float = 0.1
-    """Share of the images held out, where the data set does not name its own validation split."""
-    widths: tuple[int, ...] = (32, 64, 128, 192)
-    """Feature channels at each depth of the network, from half resolution down."""
+    """Share of the images held out, where neither the data set nor a folder of its own says which."""
+    group: str | None = None
+    """Column of index.csv: images with one value there are never divided between training and validation."""
     precision: Precision = "auto"
     """Arithmetic of the training steps; weights stay float32."""
     device: Device = "auto"
@@ -101,6 +125,8 @@ class TrainSettings:
     """Threads that prepare crops."""
 
     def __post_init__(self) -> None:
+        _check_choice("architecture", self.architecture, Architecture)
+        _check_choice("task", self.task, Task)
         _check_choice("precision", self.precision, Precision)
         _check_choice("device", self.device, Device)
         for name in ("epochs", "steps", "batch_size", "patience", "workers"):
@@ -108,8 +134,9 @@ class TrainSettings:
         _check(0 < self.validation < 1, "validation", "between 0 and 1", self.validation)
         _check(self.seed >= 0, "seed", "0 or more", self.seed)
         _check(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
-        _check(
-            2 <= len(self.widths) <= 5 and min(self.widths) >= 1, "widths", "two to five positive numbers", self.widths
-        )
-        stride = 2 ** len(self.widths)
-        _check(self.crop >= stride and self.crop % stride == 0, "crop", f"a multiple of {stride} pixels", self.crop)
+        _check(4 <= self.diameter <= 256, "diameter", "between 4 and 256 pixels", self.diameter)
+        _check(self.crop >= CROP_STEP and self.crop % CROP_STEP == 0, "crop", f"a multiple of {CROP_STEP}", self.crop)
+
+
+FINE_TUNING = {"epochs": 12, "steps": 40, "learning_rate": 2e-4}
+"""Defaults that differ where training starts from a model (`--init`) instead of from nothing."""

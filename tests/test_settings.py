@@ -8,7 +8,16 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("threshold", 0.0), ("threshold", 1.0), ("min_area", -1), ("batch_size", 0), ("workers", 0), ("device", "tpu")],
+    [
+        ("threshold", 0.0),
+        ("threshold", 1.0),
+        ("min_area", -1),
+        ("batch_size", 0),
+        ("workers", 0),
+        ("device", "tpu"),
+        ("diameter", 0.0),
+        ("pixel_size", -1.0),
+    ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
     """The user must see which option to change, and what was understood."""
@@ -26,6 +35,15 @@ def test_options_that_only_change_speed_do_not_bind_a_resumed_run() -> None:
 
 def test_crops_must_fit_the_networks_stride() -> None:
     """A crop that pooling cannot halve evenly would shift the target against the image."""
-    TrainSettings(widths=(8, 16), crop=36)
-    with pytest.raises(UsageError, match="multiple of 16"):
-        TrainSettings(widths=(8, 16, 32, 64), crop=36)
+    TrainSettings(crop=96)
+    with pytest.raises(UsageError, match="multiple of 32"):
+        TrainSettings(crop=100)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("architecture", "resnet"), ("task", "panoptic"), ("diameter", 1.0), ("validation", 1.5)]
+)
+def test_a_training_that_cannot_be_meant_is_refused(name: str, value: object) -> None:
+    """Before an hour is spent on it."""
+    with pytest.raises(UsageError, match=name):
+        TrainSettings(**{name: value})

@@ -45,8 +45,7 @@ def separate(foreground: Any, offsets: Any, heights: Any, widths: Any, *, thresh
     """
     batch, height, width = ops.shape(foreground)
     size = height * width
-    y = ops.reshape(ops.arange(height, dtype="int32"), (1, height, 1))
-    x = ops.reshape(ops.arange(width, dtype="int32"), (1, 1, width))
+    y, x = _coordinates(height, width)
     first = ops.reshape(ops.arange(batch, dtype="int32") * size, (batch, 1, 1))
     last_y = ops.reshape(heights - 1, (batch, 1, 1))
     last_x = ops.reshape(widths - 1, (batch, 1, 1))
@@ -74,6 +73,21 @@ def separate(foreground: Any, offsets: Any, heights: Any, widths: Any, *, thresh
     number = ops.reshape(ops.cumsum(kept, axis=1) * kept, (-1,))
     labels = ops.where(inside, ops.take(number, root), 0)
     return ops.reshape(labels, (batch, height, width))
+
+
+def foreground_mask(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:
+    """The plain mask, int32 (batch, height, width), 1 where a pixel's probability is above the threshold.
+
+    foreground, heights and widths as for `separate`.
+    """
+    y, x = _coordinates(*ops.shape(foreground)[1:])
+    inside = (y < ops.reshape(heights, (-1, 1, 1))) & (x < ops.reshape(widths, (-1, 1, 1)))
+    return ops.cast((ops.sigmoid(foreground) > threshold) & inside, "int32")
+
+
+def _coordinates(height: Any, width: Any) -> tuple[Any, Any]:
+    y = ops.reshape(ops.arange(height, dtype="int32"), (1, height, 1))
+    return y, ops.reshape(ops.arange(width, dtype="int32"), (1, 1, width))
 
 
 def blur_votes(votes: Any) -> Any:

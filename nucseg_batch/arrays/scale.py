@@ -1,15 +1,36 @@
-"""How large nuclei are, and by what factor an image is rescaled so that they come out as the model knows them."""
+"""How large nuclei are, and how an image is rescaled so that they come out as the model knows them.
+
+Resampling is a product with a matrix for each axis, which any device does well and which holds the whole rule: a
+triangular filter as wide as the coarser of the two grids (linear interpolation when enlarging, a weighted area mean
+when reducing), weights that stay inside the image, and what lies beyond its edge mirrored.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 STEPS_PER_OCTAVE = 2
-"""Estimated factors are powers of 2 ** (1 / STEPS_PER_OCTAVE), so that few shapes have to be compiled."""
+"""Estimated scales are powers of 2 ** (1 / STEPS_PER_OCTAVE), so that few shapes have to be compiled."""
+MIN_SCALE, MAX_SCALE = 1 / 16, 4.0
+"""Images are never rescaled further than this."""
+MAX_ENLARGED_PIXELS = 64_000_000
+"""Images are not enlarged beyond this many pixels."""
+
+
+def nuclei_areas(labels: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Area in pixels of every label 1..max of an image; absent labels have 0.
+
+    Where all is one label, as in the plain mask of a semantic model, each connected piece of it counts.
+    """
+    if labels.max(initial=0) == 1:
+        labels = ndimage.label(labels)[0]
+    return np.bincount(labels.ravel())[1:]
 
 
 def typical_diameter(areas: NDArray[Any]) -> float | None:
@@ -24,6 +45,61 @@ def typical_diameter(areas: NDArray[Any]) -> float | None:
     return float(found[np.searchsorted(below, below[-1] / 2)])
 
 
-def step_factor(factor: float) -> float:
-    """The nearest power of 2 ** (1 / STEPS_PER_OCTAVE)."""
-    return float(2.0 ** (round(math.log2(factor) * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE))
+def step_scale(scale: float) -> float:
+    """The nearest power of 2 ** (1 / STEPS_PER_OCTAVE) between MIN_SCALE and MAX_SCALE."""
+    scale = min(max(scale, MIN_SCALE), MAX_SCALE)
+    return float(2.0 ** (round(math.log2(scale) * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE))
+
+
+def scaled_shape(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Shape of a rescaled image; enlarging stops at MAX_ENLARGED_PIXELS."""
+    if scale > 1:
+        scale = max(1.0, min(scale, math.sqrt(MAX_ENLARGED_PIXELS / (height * width))))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resampling(length: int, target: int, places: NDArray[np.integer]) -> tuple[slice, NDArray[np.float32]]:
+    """How to resample an axis of `length` pixels to `target` pixels, for some `places` among those.
+
+    Returns the range of source pixels that are needed, and the matrix (len(places), len(range)) of their weights.
+    """
+    ratio = length / target
+    support = max(ratio, 1.0)
+    centre = (places + 0.5) * ratio - 0.5
+    first = max(0, math.floor(centre.min() - support))
+    end = min(length, math.ceil(centre.max() + support) + 1)
+    distance = np.abs(np.arange(first, end)[None, :] - centre[:, None])
+    weights = np.maximum(1.0 - distance / support, 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return slice(first, end), weights.astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def padded_resampling(length: int, target: int, padded_length: int, padded_target: int) -> NDArray[np.float32]:
+    """The matrix (padded_target, padded_length) that resamples a whole axis of `length` pixels to `target` pixels.
+
+    Columns from `length` on are zero: what is there is never looked at. Rows from `target` on mirror those before.
+    """
+    matrix = np.zeros((padded_target, padded_length), np.float32)
+    source, weights = resampling(length, target, mirrored(padded_target, target))
+    matrix[:, source] = weights
+    matrix.setflags(write=False)
+    return matrix
+
+
+def mirrored(padded: int, length: int) -> NDArray[np.intp]:
+    """For each place of a padded axis the place that it shows: itself, then the axis mirrored again and again."""
+    place = np.arange(padded) % (2 * length)
+    return np.where(place < length, place, 2 * length - 1 - place)
+
+
+def nearest(length: int, target: int, places: NDArray[np.integer]) -> NDArray[np.int32]:
+    """For some `places` among `target` pixels the nearest pixel of the `length` pixels that cover the same axis."""
+    return np.minimum(np.floor((places + 0.5) * length / target), length - 1).astype(np.int32)
+
+
+def numbered(labels: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Labels as 1..n without gaps, in their order: rescaling may lose the smallest."""
+    present = np.bincount(labels.ravel(), minlength=1) > 0
+    present[0] = True
+    return (np.cumsum(present, dtype=np.int32) - 1)[labels]

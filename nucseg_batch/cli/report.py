@@ -1,18 +1,16 @@
-"""What the commands print at their end: plans, summaries and score tables."""
+"""What `segment` prints at its end: plans and summaries; scores are in `evaluation_report`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from nucseg_batch.arrays.metrics import mean_average_precision
-from nucseg_batch.cli.console import PatientConsole, console
+from nucseg_batch.cli.console import console
 from nucseg_batch.cli.progress import duration
 from nucseg_batch.cli.text import readable
 from nucseg_batch.executors.local import Job, RunSummary
-from nucseg_batch.pipeline.evaluate import Evaluation
 
 SHOWN_FAILURES = 5
 """Failures that are named in the summary; the table has all."""
@@ -56,25 +54,11 @@ def print_run(summary: RunSummary) -> None:
     out.print(readable("files: " + "  ".join(str(path) for path in summary.files)), markup=False)
 
 
-def print_evaluation(result: Evaluation, index: Path | None, group: str) -> None:
-    """Prints AP and F1 by group and threshold."""
-    out = PatientConsole(highlight=False)
-    table = Table("group", "images", "over", "AP .5:.95", "AP@.5", "AP@.75", "F1@.5", "F1@.75", box=box.SIMPLE)
-    for name, scores in result.groups.items():
-        at = {score.threshold: score for score in scores}
-        for kind, pooled, name_of_mean in (("image_mean", False, "images"), ("pooled", True, "pooled")):
-            averages = [mean_average_precision(scores, pooled=pooled)]
-            averages += [getattr(at[t], f"{metric}_{kind}") for metric in ("ap", "f1") for t in (0.5, 0.75)]
-            first = ("", "") if pooled else (name, str(result.counts[name]))
-            table.add_row(*first, name_of_mean, *[f"{value:.3f}" for value in averages])
-    out.print(table)
-    detail = Table("IoU", "AP mean", "AP pooled", "F1 mean", "F1 pooled", "TP", "FP", "FN", box=box.SIMPLE, title="all")
-    for score in result.groups["all"]:
-        values = (score.ap_image_mean, score.ap_pooled, score.f1_image_mean, score.f1_pooled)
-        counts = (score.tp, score.fp, score.fn)
-        detail.add_row(f"{score.threshold:.2f}", *[f"{v:.3f}" for v in values], *[str(c) for c in counts])
-    out.print(detail)
-    if index is not None:
-        out.print(readable(f"groups: column {group} of {index}"), markup=False, soft_wrap=True)
-    if result.missing:
-        out.print(f"{len(result.missing)} annotated images have no prediction and count as all missed", markup=False)
+def print_training(validation: dict[str, Any]) -> None:
+    """Prints what a new model scored on its validation images."""
+    table = Table("validation images", "AP .5:.95", "AP@.5", box=box.SIMPLE)
+    for name, values in validation.items():
+        if isinstance(values, dict):
+            table.add_row(name, f"{values['AP']:.3f}", f"{values['AP50']:.3f}")
+    console().print(table)
+    console().print(f"threshold {validation['threshold']:g}, tuned on {validation['images']} validation images")

@@ -18,6 +18,18 @@ def segment(
     model: Annotated[
         Path | None, typer.Option(help="Model file made by `train`; without it, the one that ships with the package.")
     ] = None,
+    diameter: Annotated[
+        float | None,
+        typer.Option(
+            help="Width of the nuclei in pixels; default: measured on a sample of the images, and on outliers."
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            help="Width of a pixel in micrometres, where measuring the nuclei begins; default: the files' own."
+        ),
+    ] = None,
     channel: Annotated[
         ChannelChoice, typer.Option(help="Which channel of colour images shows the nuclei; auto uses all three.")
     ] = ChannelChoice.auto,
@@ -40,6 +52,10 @@ def segment(
     max_pixels: Annotated[
         int, typer.Option(help="Refuse images with more pixels than this.")
     ] = SegmentSettings.max_pixels,
+    with_images: Annotated[
+        bool,
+        typer.Option("--with-images", help="Store the pixels beside the masks, to view and correct them together."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an earlier output of nucseg-batch at OUT.zarr and start over.")
@@ -56,10 +72,13 @@ def segment(
     settings = SegmentSettings(
         threshold=threshold,
         min_area=min_area,
+        diameter=diameter,
+        pixel_size=pixel_size,
         channel=channel.value,
         precision=precision.value,
         device=device.value,
         max_pixels=max_pixels,
+        with_images=with_images,
         batch_size=batch_size,
         workers=workers,
     )

@@ -12,7 +12,7 @@ from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
 from nucseg_batch.files.finish import table_paths
 from nucseg_batch.files.inputs import Discovery
 from nucseg_batch.files.journal import Journal
-from nucseg_batch.files.mask_store import is_ours, shard_bytes
+from nucseg_batch.files.mask_store import is_ours, masks_changed_ns, shard_bytes
 from nucseg_batch.plan import Plan, Unit
 from nucseg_batch.settings import SegmentSettings
 
@@ -82,10 +82,21 @@ def resumed_plan(journal: Journal, found: Discovery, now: dict[str, Any]) -> Pla
 
 
 def missing_units(store: Path, plan: Plan, journal: Journal) -> list[Unit]:
-    """Units that are not done, whose masks are not all there any more, or in which an image failed."""
+    """Units that are not done, whose masks are not all there any more, or in which an image failed.
+
+    Raises MismatchError where masks were changed after they were written: somebody corrected them, and to do them again
+    would lose that.
+    """
     missing = []
     for unit in plan.units():
         marker = journal.marker(unit)
-        if marker is None or marker.failures or marker.shard_bytes != shard_bytes(store, unit):
+        if marker is None or marker.failures:
+            missing.append(unit)
+        elif marker.shard_bytes != shard_bytes(store, unit):
+            if masks_changed_ns(store, unit) > journal.committed_ns(unit):
+                raise MismatchError(
+                    f"OUT {store}: the masks of {unit.stack.name} were changed after they were written. To keep the "
+                    f"changes delete {journal.folder.name}; to segment again use --overwrite, or another OUT."
+                )
             missing.append(unit)
     return missing

@@ -19,8 +19,9 @@ from nucseg_batch.files import inputs
 from nucseg_batch.files.finish import collect, table_paths, write_tables
 from nucseg_batch.files.journal import ImageResult, Journal
 from nucseg_batch.files.mask_store import create_store, remove_store
+from nucseg_batch.pipeline.first_look import choose_scales
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
+from nucseg_batch.plan import Failure, ImageInfo, Plan, Scales, Unit, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _begin(job: Job, predictor: Predictor | None) -> None:
         if job.overwrite:
             _remove_output(job.store, journal)
         journal.create(job.plan, fingerprint(job.model, job.settings), job.files)
-    create_store(job.store, job.plan)
+    create_store(job.store, job.plan, with_images=job.settings.with_images)
     if predictor is not None:
         journal.bind(predictor.machine())
 
@@ -194,6 +195,7 @@ def _run_missing(job: Job, predictor: Predictor, done: _Counter) -> None:
     images = [image for unit in job.missing for image in unit.images]
     done.tell(f"computing in {predictor.precision} on {predictor.device}, model {job.model.name}")
     job.journal.log(f"{len(job.missing)} units, {len(images)} images to do; {job.settings}")
+    scales = _scales(job, predictor, done)
     done.progress.start(len(images), sum(image.height * image.width for image in images))
     process_units(
         job.missing,
@@ -202,11 +204,24 @@ def _run_missing(job: Job, predictor: Predictor, done: _Counter) -> None:
         journal=job.journal,
         predictor=predictor,
         settings=job.settings,
+        scales=scales,
         workers=job.settings.workers or min(8, max(1, (os.cpu_count() or 2) // 2)),
         advance=done.advance,
         tell=done.tell,
     )
     job.journal.log(f"{done.images} images segmented")
+
+
+def _scales(job: Job, predictor: Predictor, done: _Counter) -> Scales:
+    """The scales that the run has settled on, or settles on now."""
+    scales = job.journal.scales()
+    if scales is None:
+        scales = choose_scales(
+            job.plan, job.folder, predictor.look, predictor.diameter, job.settings, done.progress.note
+        )
+        job.journal.keep_scales(scales)
+    done.tell(scales.reason)
+    return scales
 
 
 class _Counter:

@@ -57,6 +57,8 @@ class ImageHeader:
     """1 for grey, 3 for colour (after palettes are looked up and alpha is dropped)."""
     dtype: str
     """Of the pixels as `read_image` returns them, such as `uint16`."""
+    pixel_size: float | None = None
+    """Width of a pixel in micrometres, where the file says so."""
 
     @property
     def bytes(self) -> int:
@@ -71,7 +73,8 @@ def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
         kind = _kind(path)
         if kind == "TIFF":
             plane = read_plane_header(path)
-            header = ImageHeader(plane.height, plane.width, plane.channels, _result_type(plane.dtype).name)
+            dtype = _result_type(plane.dtype).name
+            header = ImageHeader(plane.height, plane.width, plane.channels, dtype, plane.pixel_size)
         else:
             header = _pil_header(path, kind)
         _guard(header, size, max_pixels)

@@ -119,7 +119,7 @@ def read_headers(
         except ImageError as error:
             return Failure(entry.key, "plan", _cause(error), str(error))
         shape = (header.height, header.width, header.channels)
-        return ImageInfo(entry.key, entry.size, entry.mtime_ns, *shape, header.dtype)
+        return ImageInfo(entry.key, entry.size, entry.mtime_ns, *shape, header.dtype, header.pixel_size)
 
     images: list[ImageInfo] = []
     failures: list[Failure] = []

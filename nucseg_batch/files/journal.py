@@ -24,9 +24,11 @@ from typing import Any
 from nucseg_batch.errors import LockedError, MismatchError, OutputError
 from nucseg_batch.files.mask_store import sync
 from nucseg_batch.files.tables import SUMMARY_COLUMNS
-from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
+from nucseg_batch.plan import Failure, ImageInfo, Plan, Scales, Unit, make_plan
 
-OWN_NAMES = frozenset({"plan.json", "machine.json", "log.txt", "lock", "units", "parts", ".plan.json.partial"})
+OWN_NAMES = frozenset(
+    {"plan.json", "machine.json", "scales.json", "log.txt", "lock", "units", "parts", ".plan.json.partial"}
+)
 """All that a run folder can hold."""
 
 
@@ -51,7 +53,7 @@ class Marker:
     images: tuple[ImageResult | Failure, ...]
     """Results, and failures for the images that have none."""
     shard_bytes: int
-    """Size of the unit's shard; 0 where no nucleus was found, and so no file written."""
+    """Size of the unit's shards, of masks and of pixels; 0 where no nucleus was found, and so no file written."""
 
     @property
     def failures(self) -> list[Failure]:
@@ -66,6 +68,7 @@ class Journal:
         self.folder = store.with_suffix(".run")
         self._plan = self.folder / "plan.json"
         self._machine = self.folder / "machine.json"
+        self._scales = self.folder / "scales.json"
 
     def exists(self) -> bool:
         """Whether a run was planned here."""
@@ -126,6 +129,17 @@ class Journal:
             return
         write_whole(self._machine, json.dumps(machine, sort_keys=True))
 
+    def scales(self) -> Scales | None:
+        """The scales that the run settled on; None where it has not yet, or they cannot be read."""
+        try:
+            return Scales(**json.loads(self._scales.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def keep_scales(self, scales: Scales) -> None:
+        """Notes the scales, so that a run that goes on later uses the same."""
+        write_whole(self._scales, json.dumps(dataclasses.asdict(scales), sort_keys=True))
+
     def log(self, line: str) -> None:
         """Adds a line to the run's log, with the time; the log is for people and is never read back."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -154,6 +168,10 @@ class Journal:
             return Marker(images, int(record["shard_bytes"])) if whole else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def committed_ns(self, unit: Unit) -> int:
+        """When a unit that is done was committed, in nanoseconds."""
+        return self._marker(unit).stat().st_mtime_ns
 
     def part(self, unit: Unit) -> Path:
         """The unit's rows of nuclei.csv."""
@@ -187,6 +205,7 @@ class Journal:
         """Forgets the run; the plan goes first, so that half a clearing is no run at all. The lock stays."""
         self._plan.unlink(missing_ok=True)
         self._machine.unlink(missing_ok=True)
+        self._scales.unlink(missing_ok=True)
         for folder in (self.folder / "units", self.folder / "parts"):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -32,9 +32,11 @@ SUMMARY_COLUMNS = (
     "intensity_mean",
     "intensity_std",
     "intensity_background",
+    "scale",
 )
 """Columns of images.csv that describe a segmented plane. intensity_mean and intensity_std are over the nuclei's own
-means, intensity_background is the mean of all pixels outside nuclei."""
+means, intensity_background is the mean of all pixels outside nuclei; scale is by how much the image was enlarged for
+the network."""
 IMAGES_COLUMNS = ("image", "status", "mask", "index", "t", "z", *SUMMARY_COLUMNS)
 """Columns of images.csv."""
 FAILURES_COLUMNS = ("image", "stage", "error", "message")
@@ -57,7 +59,7 @@ def nuclei_text(image: str, measures: Mapping[str, NDArray[Any]]) -> str:
 
 
 def summary(
-    labels: NDArray[np.integer], intensity: NDArray[Any], measures: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.integer], intensity: NDArray[Any], measures: Mapping[str, NDArray[Any]], scale: float
 ) -> dict[str, int | float | None]:
     """The values of SUMMARY_COLUMNS for one plane; None where there is nothing to average."""
     area, means = measures["area"], measures["intensity_mean"]
@@ -76,6 +78,7 @@ def summary(
         "intensity_mean": float(means.mean()) if area.size else None,
         "intensity_std": float(means.std()) if area.size else None,
         "intensity_background": (total - inside) / background if background else None,
+        "scale": scale,
     }
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.pixel_size import tiff_pixel_size
 
 ALPHA = frozenset({EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA})
 DECODED_TO_RGB = frozenset(
@@ -39,6 +40,8 @@ class TiffPlane:
     """1 for grey, 3 for colour, once palettes are looked up and alpha is dropped."""
     dtype: np.dtype[Any]
     """Of the stored samples, or of the palette."""
+    pixel_size: float | None
+    """Width of a pixel in micrometres, where the file says so."""
 
 
 def read_plane_header(path: Path) -> TiffPlane:
@@ -88,7 +91,7 @@ def _header(tiff: tifffile.TiffFile) -> TiffPlane:
     palette = _palette(page)
     channels = 3 if palette is not None else _channels(page, sizes.get("S", 1))
     dtype = series.dtype if palette is None else palette.dtype
-    return TiffPlane(sizes["Y"], sizes["X"], channels, np.dtype(dtype))
+    return TiffPlane(sizes["Y"], sizes["X"], channels, np.dtype(dtype), tiff_pixel_size(tiff))
 
 
 def _channels(page: Any, samples: int) -> int:

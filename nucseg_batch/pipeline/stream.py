@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +29,9 @@ from nucseg_batch.errors import NucsegError
 from nucseg_batch.files.inputs import failure_of, load, open_image
 from nucseg_batch.files.journal import ImageResult, Journal, Marker
 from nucseg_batch.files.mask_store import MaskWriter
+from nucseg_batch.files.pixel_store import as_stored, empty_pixels
 from nucseg_batch.files.tables import nuclei_text, summary
-from nucseg_batch.plan import Failure, ImageInfo, Unit, bucket_shape
+from nucseg_batch.plan import Adapt, Failure, ImageInfo, Scales, Unit, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
 READ_AHEAD_PIXELS = 6_000_000
@@ -39,18 +41,37 @@ FINISH_AHEAD = 2
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
 
 
+class Result(Protocol):
+    """What the stream needs to know of an image's result."""
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """(height, width): 0 is background, 1..n are nuclei."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """By how much the image was enlarged for the network."""
+        ...
+
+
 class Segmenter(Protocol):
     """What the stream needs of a predictor."""
 
-    def batch_size(self, bucket: tuple[int, int]) -> int:
-        """Images of this padded shape in one call."""
+    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
+        """Images of this shape in one call at this scale."""
         ...
 
-    def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
-        """Labels of images of one padded shape, dtype and number of channels; MemoryError where they do not fit."""
+    def predict_batch(
+        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+    ) -> Sequence[Result]:
+        """Results of images that share dtype, channels and shape (at scale 1 only the padded one).
+
+        Raises MemoryError where they do not fit.
+        """
         ...
 
-    def shrink(self, bucket: tuple[int, int]) -> bool:
+    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
         """Halves the batches of this padded shape; False where they are of one image already."""
         ...
 
@@ -65,6 +86,7 @@ class _Work:
 
     unit: Unit
     masks: NDArray[np.uint32] | None = None
+    pixels: NDArray[Any] | None = None
     results: dict[int, ImageResult | Failure] = field(default_factory=dict)
     rows: dict[int, str] = field(default_factory=dict)
 
@@ -79,15 +101,23 @@ class _Item:
     shown: NDArray[Any] | None = None
     intensity: NDArray[Any] | None = None
     failure: Failure | None = None
+    scale: float = 1.0
+    pixels: NDArray[Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.info.height, self.info.width
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
         """Images with one key may share a batch."""
         assert self.shown is not None
-        return bucket_shape(*self.shown.shape[:2]), self.shown.shape[2:], self.shown.dtype.str
+        shape = bucket_shape(*self.shape) if self.scale == 1 else self.shape
+        return shape, self.scale, self.shown.shape[2:], self.shown.dtype.str
 
 
-_Finished = tuple[_Item, NDArray[np.int32] | Failure]
+_Finished = tuple[_Item, Result | Failure]
 
 
 def process_units(
@@ -98,6 +128,7 @@ def process_units(
     journal: Journal,
     predictor: Segmenter,
     settings: SegmentSettings,
+    scales: Scales,
     workers: int,
     advance: Advance,
     tell: Callable[[str], None],
@@ -108,20 +139,18 @@ def process_units(
     fit into memory, smaller ones are used from then on, and `tell` says so. An error while results are written, such as
     a full disk, stops the stream and is raised here.
     """
-    finisher = _Finisher(store, journal, advance)
+    finisher = _Finisher(store, journal, settings.with_images, advance)
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="read") as readers:
-            items = _read_ahead(units, readers, folder, settings)
+            items = _read_ahead(units, readers, partial(_read, folder=folder, settings=settings, scales=scales))
             for batch in _batches(items, predictor.batch_size):
-                finisher.put(_segment(batch, predictor, tell))
+                finisher.put(_segment(batch, predictor, scales.adapt, tell))
         finisher.close()
     finally:
         finisher.stop()
 
 
-def _read_ahead(
-    units: Iterable[Unit], readers: ThreadPoolExecutor, folder: Path, settings: SegmentSettings
-) -> Iterator[_Item]:
+def _read_ahead(units: Iterable[Unit], readers: ThreadPoolExecutor, read: Callable[[_Item], _Item]) -> Iterator[_Item]:
     """Items in the order of the units, read by the pool up to READ_AHEAD_PIXELS before they are asked for."""
     waiting: deque[tuple[int, Future[_Item]]] = deque()
     pixels = 0
@@ -133,7 +162,7 @@ def _read_ahead(
                     first, future = waiting.popleft()
                     pixels -= first
                     yield future.result()
-                waiting.append((size, readers.submit(_read, _Item(work, index, info), folder, settings)))
+                waiting.append((size, readers.submit(read, _Item(work, index, info))))
                 pixels += size
         while waiting:
             yield waiting.popleft()[1].result()
@@ -142,13 +171,15 @@ def _read_ahead(
             future.cancel()
 
 
-def _read(item: _Item, folder: Path, settings: SegmentSettings) -> _Item:
+def _read(item: _Item, *, folder: Path, settings: SegmentSettings, scales: Scales) -> _Item:
     try:
         pixels = load(open_image(folder, item.info, max_pixels=settings.max_pixels))
         shown, intensity = choose_channel(pixels, settings.channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
         return _Item(item.work, item.index, item.info, failure=failure_of(item.info.key, "read", error))
-    return _Item(item.work, item.index, item.info, shown, intensity)
+    scale = scales.of(1 if shown.ndim == 2 else 3)
+    kept = pixels if settings.with_images else None
+    return _Item(item.work, item.index, item.info, shown, intensity, scale=scale, pixels=kept)
 
 
 def choose_channel(pixels: NDArray[Any], channel: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -166,12 +197,12 @@ def choose_channel(pixels: NDArray[Any], channel: str) -> tuple[NDArray[Any], ND
     return shown, intensity
 
 
-def _batches(items: Iterable[_Item], batch_size: Callable[[tuple[int, int]], int]) -> Iterator[list[_Item]]:
+def _batches(items: Iterable[_Item], batch_size: Callable[[tuple[int, int], float], int]) -> Iterator[list[_Item]]:
     """Full batches of images that may share one; what is left of a padded shape goes when the shape changes."""
     filling: dict[tuple[Any, ...], list[_Item]] = {}
     shape: tuple[int, int] | None = None
     for item in items:
-        bucket = bucket_shape(item.info.height, item.info.width)
+        bucket = bucket_shape(*item.shape)
         if bucket != shape:
             yield from filling.values()
             filling, shape = {}, bucket
@@ -180,33 +211,34 @@ def _batches(items: Iterable[_Item], batch_size: Callable[[tuple[int, int]], int
             continue
         batch = filling.setdefault(item.batch_key, [])
         batch.append(item)
-        if len(batch) == batch_size(bucket):
+        if len(batch) == batch_size(item.shape, item.scale):
             yield filling.pop(item.batch_key)
     yield from filling.values()
 
 
-def _segment(batch: list[_Item], predictor: Segmenter, tell: Callable[[str], None]) -> list[_Finished]:
+def _segment(batch: list[_Item], predictor: Segmenter, adapt: Adapt, tell: Callable[[str], None]) -> list[_Finished]:
     """Labels a batch; where the device refuses it, in smaller batches, so that only a guilty image fails."""
     if batch[0].failure is not None:
         return [(batch[0], batch[0].failure)]
-    bucket = bucket_shape(batch[0].info.height, batch[0].info.width)
-    size = predictor.batch_size(bucket)
+    shape, scale = batch[0].shape, batch[0].scale
+    size = predictor.batch_size(shape, scale)
     if len(batch) <= size:
         try:
-            return list(zip(batch, predictor.predict_batch([_shown(item) for item in batch]), strict=True))
+            results = predictor.predict_batch([_shown(item) for item in batch], scale, adapt=adapt)
+            return list(zip(batch, results, strict=True))
         except NucsegError:
             raise
         except MemoryError as error:
-            if not predictor.shrink(bucket):
+            if not predictor.shrink(shape, scale):
                 return [(item, failure_of(item.info.key, "segment", error)) for item in batch]
-            size = predictor.batch_size(bucket)
-            tell(f"out of memory: images padded to {bucket[0]}x{bucket[1]} go in batches of {size} from here on")
+            size = predictor.batch_size(shape, scale)
+            tell(f"out of memory: images of {shape[0]}x{shape[1]} go in batches of {size} from here on")
         except Exception as error:  # the backend raises its own classes
             if len(batch) == 1:
                 return [(batch[0], failure_of(batch[0].info.key, "segment", error))]
             size = 1
     parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-    return [finished for part in parts for finished in _segment(part, predictor, tell)]
+    return [finished for part in parts for finished in _segment(part, predictor, adapt, tell)]
 
 
 def _shown(item: _Item) -> NDArray[Any]:
@@ -217,9 +249,10 @@ def _shown(item: _Item) -> NDArray[Any]:
 class _Finisher:
     """A thread that measures images and commits units; an error there is raised in the thread that feeds it."""
 
-    def __init__(self, store: Path, journal: Journal, advance: Advance) -> None:
+    def __init__(self, store: Path, journal: Journal, with_images: bool, advance: Advance) -> None:
         self._writer = MaskWriter(store)
         self._journal = journal
+        self._with_images = with_images
         self._advance = advance
         self._queue: queue.Queue[list[_Finished] | None] = queue.Queue(FINISH_AHEAD)
         self._error: BaseException | None = None
@@ -263,15 +296,18 @@ class _Finisher:
         except BaseException as error:
             self._error = error
 
-    def _finish(self, item: _Item, outcome: NDArray[np.int32] | Failure) -> None:
+    def _finish(self, item: _Item, outcome: Result | Failure) -> None:
         work = item.work
         result = outcome if isinstance(outcome, Failure) else _measured(item, outcome)
         work.results[item.index] = result
         if isinstance(result, ImageResult):
             assert not isinstance(outcome, Failure)
             if work.masks is None:
-                work.masks = np.zeros((len(work.unit.images), *outcome.shape), np.uint32)
-            work.masks[item.index] = outcome
+                work.masks = np.zeros((len(work.unit.images), *outcome.labels.shape), np.uint32)
+            work.masks[item.index] = outcome.labels
+            if item.pixels is not None:
+                work.pixels = empty_pixels(work.unit) if work.pixels is None else work.pixels
+                work.pixels[item.index] = as_stored(item.pixels, work.unit.stack)
         if len(work.results) == len(work.unit.images):
             self._commit(work)
         self._advance(item.info, result)
@@ -280,18 +316,21 @@ class _Finisher:
         order = range(len(work.unit.images))
         if work.masks is None:
             work.masks = np.zeros((len(work.unit.images), work.unit.stack.height, work.unit.stack.width), np.uint32)
-        shard_bytes = self._writer.write(work.unit, work.masks)
-        work.masks = None
+        if work.pixels is None and self._with_images:
+            work.pixels = empty_pixels(work.unit)
+        shard_bytes = self._writer.write(work.unit, work.masks, work.pixels)
+        work.masks = work.pixels = None
         marker = Marker(tuple(work.results[index] for index in order), shard_bytes)
         self._journal.commit(work.unit, marker, "".join(work.rows.pop(index, "") for index in order))
 
 
-def _measured(item: _Item, labels: NDArray[np.int32]) -> ImageResult | Failure:
+def _measured(item: _Item, found: Result) -> ImageResult | Failure:
     assert item.intensity is not None
     try:
+        labels = found.labels
         measures = measure(labels, item.intensity)
         rows = nuclei_text(item.info.key, measures)
-        values = summary(labels, item.intensity, measures)
+        values = summary(labels, item.intensity, measures, found.scale)
     except Exception as error:  # as above: this image fails, not its unit
         return failure_of(item.info.key, "measure", error)
     item.work.rows[item.index] = rows

@@ -46,14 +46,8 @@ def training_crop(
     matrix, magnification = _random_affine(diameter / sample.diameter, least, rng)
     centre = _random_centre(sample.labels.shape, size / magnification, rng)
     offset = centre - matrix @ np.full(2, (size - 1) / 2)
-    labels = ndimage.affine_transform(
-        sample.labels, matrix, offset, (size, size), order=0, mode="constant", cval=-1, output=np.int32
-    )
-    planes = [sample.image] if sample.image.ndim == 2 else list(np.moveaxis(sample.image, 2, 0))
-    warped = [_warped(plane, matrix, offset, size, magnification) for plane in planes]
-    image = change_intensities(np.stack(warped, axis=-1), rng)
-    centres = (sample.centres - offset) @ np.linalg.inv(matrix).T
-    return image, training_target(labels, centres, sample.areas * magnification**2)
+    image, target = _cut(sample, matrix, offset, size, magnification)
+    return change_intensities(image, rng), target
 
 
 def empty_target(size: int) -> NDArray[np.float32]:
@@ -63,19 +57,29 @@ def empty_target(size: int) -> NDArray[np.float32]:
     return target
 
 
-def plain_crop(sample: Sample, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The middle of an image without augmentation, mirrored where the image is smaller than the crop.
+def plain_crop(sample: Sample, size: int, diameter: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The middle of an image with nuclei brought to `diameter` pixels and nothing else changed.
 
-    Mirrored pixels have no weight in the target.
+    Mirrored beyond the image where that is smaller; mirrored pixels have no weight in the target.
     """
-    height, width = sample.labels.shape
-    top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
-    rows, columns = slice(top, top + size), slice(left, left + size)
-    image = sample.image if sample.image.ndim == 3 else np.repeat(sample.image[..., None], 3, axis=2)
-    target = training_target(sample.labels, sample.centres, sample.areas)[rows, columns]
-    image = image[rows, columns]
-    missing = [(0, size - image.shape[0]), (0, size - image.shape[1]), (0, 0)]
-    return np.pad(image, missing, mode="symmetric"), np.pad(target, missing)
+    magnification = min(diameter / sample.diameter, MAX_ZOOM)
+    matrix = np.eye(2) / magnification
+    offset = (np.array(sample.labels.shape) - 1) / 2 - matrix @ np.full(2, (size - 1) / 2)
+    image, target = _cut(sample, matrix, offset, size, magnification)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image, target
+
+
+def _cut(
+    sample: Sample, matrix: NDArray[np.float64], offset: NDArray[np.float64], size: int, magnification: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What an affine map from crop to image coordinates shows: (size, size, 1 or 3) and (size, size, CHANNELS)."""
+    labels = ndimage.affine_transform(
+        sample.labels, matrix, offset, (size, size), order=0, mode="constant", cval=-1, output=np.int32
+    )
+    planes = [sample.image] if sample.image.ndim == 2 else list(np.moveaxis(sample.image, 2, 0))
+    warped = [_warped(plane, matrix, offset, size, magnification) for plane in planes]
+    centres = (sample.centres - offset) @ np.linalg.inv(matrix).T
+    return np.stack(warped, axis=-1), training_target(labels, centres, sample.areas * magnification**2)
 
 
 def _warped(

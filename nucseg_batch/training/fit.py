@@ -1,14 +1,16 @@
-"""Trains a model: data in, model file out, with everything on the way kept in plain files.
+"""Trains a model: annotated images in, model file out, with everything on the way kept in plain files.
 
-The pieces are Keras's own (fit, EarlyStopping, ModelCheckpoint, CSVLogger, averaged weights); what is added is a
-validation that measures what users care about: nuclei found, by the program that `segment` will run.
+The pieces are Keras's own where it has them (fit, averaged weights, TensorBoard); what is added is a validation that
+measures what users care about, nuclei found by the program that `segment` will run, and going on after a kill.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.metrics import match, mean_average_precision, score
-from nucseg_batch.errors import UsageError
+from nucseg_batch.errors import MismatchError, UsageError
 from nucseg_batch.network import backend
+from nucseg_batch.network.architectures import NetworkSpec, build, load_encoder, network_spec, trained_encoder
 from nucseg_batch.network.losses import segmentation_loss
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.network.predictor import Predictor
-from nucseg_batch.network.unet import UNetConfig, build_unet
 from nucseg_batch.settings import SegmentSettings, TrainSettings
-from nucseg_batch.training.augment import plain_crop, training_crop
-from nucseg_batch.training.data import Pair, Sample, fingerprint, read_sample, split_pairs
-
-Report = Callable[[str], None]
-"""Takes one line of progress for the user."""
+from nucseg_batch.training.callbacks import Backup, History, KeepBest, NucleiFound, Progress, true_scale
+from nucseg_batch.training.crops import Crops, plain_crops
+from nucseg_batch.training.data import Sample, fingerprint, read_all, split_pairs
+from nucseg_batch.training.pairs import Pair
+from nucseg_batch.training.pictures import save_curves, save_examples
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 """Foreground thresholds that are tried on the validation images."""
@@ -38,159 +40,208 @@ EMA_MOMENTUM = 0.998
 """Of the running average of weights that is validated and saved, in trainings of 7500 steps and more."""
 EMA_SHARE = 15
 """In shorter trainings the average reaches back over a fifteenth of the steps, so that it forgets the random start."""
-MODALITY_EXPONENT = 0.6
-"""Crops are shared among modalities by (images of the modality) ** MODALITY_EXPONENT: rare ones get more than theirs."""
 
 
-class Crops(keras.utils.PyDataset):
-    """Batches of random crops; batch i of pass e depends only on the seed, i and e."""
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins."""
 
-    def __init__(self, samples: list[Sample], settings: TrainSettings) -> None:
-        super().__init__(workers=settings.workers, use_multiprocessing=False, max_queue_size=8)
-        self._samples = samples
-        self._settings = settings
-        self._chances = drawing_chances(samples)
-        self._pass = 0
-
-    def __len__(self) -> int:
-        return self._settings.steps
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        rng = np.random.default_rng([self._settings.seed, self._pass, index])
-        chosen = rng.choice(len(self._samples), self._settings.batch_size, p=self._chances)
-        crops = [training_crop(self._samples[i], self._settings.crop, self._settings.diameter, rng) for i in chosen]
-        images, targets = zip(*crops, strict=True)
-        return np.stack(images), np.stack(targets)
-
-    def on_epoch_end(self) -> None:
-        """Moves on to new crops."""
-        self._pass += 1
+    init: Path | None = None
+    """A model whose weights are the start; its architecture, task, widths and diameter are taken over."""
+    resume: bool = False
+    """Whether to go on with a training of the same settings that was stopped."""
+    tensorboard: Path | None = None
+    """Folder for TensorBoard's log, where one is wanted."""
 
 
-def drawing_chances(samples: list[Sample]) -> NDArray[np.float64]:
-    """Chance of each sample: rare modalities more often than by their number, larger images by the root of their area."""
-    _, members, counts = np.unique([s.modality for s in samples], return_inverse=True, return_counts=True)
-    chances = np.sqrt([float(s.labels.size) for s in samples])
-    shares = counts.astype(np.float64) ** MODALITY_EXPONENT
-    return (chances * (shares / np.bincount(members, chances))[members]) / shares.sum()
-
-
-class NucleiFound(keras.callbacks.Callback):
-    """Adds `val_ap50` and `val_ap`, AP@.5 and AP(.5:.95) by image on the validation images, to every pass's log."""
-
-    def __init__(self, model: Model, samples: list[Sample], settings: SegmentSettings) -> None:
-        super().__init__()
-        self._predictor = Predictor(model, settings)
-        self._samples = samples
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Segments the validation images with the present weights and scores the result."""
-        self._predictor.refresh()
-        scores = score(match(self._predictor.predict(s.pixels), s.labels) for s in self._samples)
-        if logs is not None:
-            logs["val_ap50"] = scores[0].ap_image_mean
-            logs["val_ap"] = mean_average_precision(scores)
-
-
-class Lines(keras.callbacks.Callback):
-    """Reports each pass in one line."""
-
-    def __init__(self, report: Report, epochs: int) -> None:
-        super().__init__()
-        self._report = report
-        self._epochs = epochs
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the pass's losses and scores."""
-        values = "  ".join(f"{name} {value:.4f}" for name, value in (logs or {}).items() if name != "learning_rate")
-        self._report(f"epoch {epoch + 1}/{self._epochs}  {values}")
-
-
-def train(pairs: list[Pair], path: Path, settings: TrainSettings, *, command: str, report: Report) -> ModelInfo:
+def train(
+    pairs: Sequence[Pair],
+    path: Path,
+    settings: TrainSettings,
+    *,
+    validation: Sequence[Pair] = (),
+    start: Start | None = None,
+    command: str,
+    progress: Progress,
+) -> ModelInfo:
     """Trains on annotated images and writes the model to `path`; returns what the file says of itself.
 
-    Beside it go `<stem>.history.csv` (a row a pass) and, until the end, `<stem>.checkpoint.weights.h5`. `command` is
-    recorded in the card. Raises ImageError for an annotated image that cannot be used, NothingToDoError where there
-    are too few, and UsageError where the loss stops being a number.
+    `validation` are the images to validate on, where they are apart from `pairs`. Beside the model go
+    `<stem>.history.csv`, `<stem>.curves.png` and `<stem>.examples.png`, and until the end what `--resume` needs.
+    `command` is recorded in the card. Raises ImageError for annotated images that cannot be used, NothingToDoError
+    where there are too few, MismatchError where a training cannot go on, and UsageError where the loss stops being a
+    number.
     """
+    start = start or Start()
     keras.utils.set_random_seed(settings.seed)
-    training, validation = split_pairs(pairs, fraction=settings.validation, seed=settings.seed)
-    report(f"reading {len(training)} training and {len(validation)} validation images")
-    samples = [read_sample(pair) for pair in training]
-    held_out = [read_sample(pair) for pair in validation]
-    device = backend.resolve_device(settings.device)
-    precision = backend.resolve_precision(settings.precision, device)
-    config = UNetConfig(widths=settings.widths)
-    report(f"training {precision} on {device}, {sum(s.labels.max() > 0 for s in samples)} images with nuclei")
+    given = load_model(start.init) if start.init else None
+    if given is not None:
+        settings = _taken_over(settings, given.info)
+    spec = network_spec(settings.architecture, settings.task, settings.widths)
+    trained_encoder(spec, settings.encoder_weights)  # what cannot be had is refused before images are read
+    training, held_out = split_pairs(pairs, fraction=settings.validation, seed=settings.seed, validation=validation)
+    progress.note(f"reading {len(training)} training and {len(held_out)} validation images")
+    samples, validated = read_all(training, progress.note), read_all(held_out, progress.note)
+    data = {
+        "sha256": fingerprint([*training, *held_out]),
+        "training_images": _counts(samples),
+        "validation_images": _counts(validated),
+        "training_nuclei": sum(int((s.areas[1:] > 0).sum()) for s in samples),
+    }
+    network, history = _fit(given, spec, samples, validated, path, settings, start, data, progress)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = path.with_name(f"{path.stem}.checkpoint.weights.h5")
-    with backend.on_device(device):
-        network = build_unet(config, normalise=True, dtype=precision)
-        network.compile(optimizer=_optimizer(settings), loss=segmentation_loss)
-        trained = Model(network, ModelInfo(widths=settings.widths))
-        use = SegmentSettings(device=settings.device, precision=settings.precision)
-        callbacks = [
-            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-            NucleiFound(trained, held_out, use),
-            Lines(report, settings.epochs),
-            keras.callbacks.ModelCheckpoint(
-                checkpoint, monitor="val_ap", mode="max", save_best_only=True, save_weights_only=True
-            ),
-            keras.callbacks.EarlyStopping(monitor="val_ap", mode="max", patience=settings.patience),
-            keras.callbacks.CSVLogger(path.with_name(f"{path.stem}.history.csv")),
-            keras.callbacks.TerminateOnNaN(),
-        ]
-        history = network.fit(
-            Crops(samples, settings),
-            epochs=settings.epochs,
-            validation_data=_plain_crops(held_out, settings.crop),
-            validation_batch_size=settings.batch_size,
-            callbacks=callbacks,
-            verbose=0,
-        )
-        if not checkpoint.exists() or not math.isfinite(history.history["loss"][-1]):
-            raise UsageError("Training failed: the loss stopped being a number. Try a smaller --learning-rate.")
-        plain = build_unet(config, normalise=True)
-        plain.load_weights(checkpoint)
-    report("tuning the threshold on the validation images")
-    info = tuned(Model(plain, trained.info), held_out, use)
+    progress.note("tuning the threshold on the validation images")
+    use = SegmentSettings(device=settings.device, precision=settings.precision)
+    plain = ModelInfo(spec.architecture, spec.widths, spec.task, settings.diameter)
+    info, predictions = tuned(Model(network, plain), validated, use)
     card = {
         "command": command,
         "settings": dataclasses.asdict(settings),
-        "data": {
-            "sha256": fingerprint(training + validation),
-            "training_images": len(training),
-            "validation_images": len(validation),
-        },
+        "init": None if start.init is None else given and given.info.card.get("command"),
+        "data": data,
         "versions": backend.versions(),
-        "precision": precision,
-        "epochs": len(history.history["loss"]),
+        "precision": backend.resolve_precision(settings.precision, backend.resolve_device(settings.device)),
+        "epochs": len(history.rows),
         "validation": info.card["validation"],
     }
     info = dataclasses.replace(info, card=card)
-    save_model(plain, info, path)
-    checkpoint.unlink()
+    save_curves(history.rows, path.with_name(f"{path.stem}.curves.png"))
+    save_examples(validated, predictions, path.with_name(f"{path.stem}.examples.png"))
+    save_model(network, info, path)
+    _forget(path, settings, data)
     return load_model(path).info
 
 
-def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> ModelInfo:
-    """The model's info with the threshold that gives the best AP(.5:.95) on `samples`; its card holds the scores."""
+def _fit(
+    given: Model | None,
+    spec: NetworkSpec,
+    samples: list[Sample],
+    validated: list[Sample],
+    path: Path,
+    settings: TrainSettings,
+    start: Start,
+    data: dict[str, Any],
+    progress: Progress,
+) -> tuple[keras.Model, History]:
+    """The network with the weights of its best pass, in float32, and what was written after each pass."""
+    device = backend.resolve_device(settings.device)
+    precision = backend.resolve_precision(settings.precision, device)
+    progress.note(f"training {spec.architecture} in {precision} on {device}")
+    best = _best_weights(path)
+    backup = Backup(path, _binding(settings, data))
+    with backend.on_device(device):
+        network = build(spec, normalise=True, dtype=precision)
+        if given is not None:
+            network.set_weights(given.network.get_weights())
+        else:
+            load_encoder(spec, network, settings.encoder_weights)
+        network.compile(optimizer=_optimizer(settings), loss=segmentation_loss(spec))
+        done = _passes_done(backup, network, path, start.resume)
+        history = History(path.with_name(f"{path.stem}.history.csv"), progress, passes_done=done)
+        if done:
+            progress.note(f"going on after {done} of {settings.epochs} epochs")
+        else:
+            best.unlink(missing_ok=True)
+        trained = Model(network, ModelInfo(spec.architecture, spec.widths, spec.task, settings.diameter))
+        callbacks = [
+            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+            backup,
+            NucleiFound(trained, validated, SegmentSettings(device=settings.device, precision=settings.precision)),
+            history,
+            KeepBest(best, history, settings.patience),
+            keras.callbacks.TerminateOnNaN(),
+        ]
+        if start.tensorboard is not None:
+            callbacks.append(_tensorboard(start.tensorboard))
+        if done < settings.epochs:
+            network.fit(
+                Crops(samples, settings, first_pass=done),
+                initial_epoch=done,
+                epochs=settings.epochs,
+                validation_data=plain_crops(validated, settings),
+                validation_batch_size=settings.batch_size,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        if not best.exists() or not all(math.isfinite(row["loss"]) for row in history.rows):
+            raise UsageError("Training failed: the loss stopped being a number. Try a smaller --learning-rate.")
+        plain = build(spec, normalise=True)
+        plain.load_weights(best)
+    return plain, history
+
+
+def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> tuple[ModelInfo, list[NDArray[np.int32]]]:
+    """The model's info with the threshold that gives the best AP(.5:.95) on `samples`, and the labels found with it.
+
+    The info's card holds the scores. Images are looked at at the scale that their annotation says.
+    """
     predictor = Predictor(model, settings)
-    matches: dict[float, list[Any]] = {threshold: [] for threshold in THRESHOLDS}
+    found: dict[float, list[NDArray[np.int32]]] = {threshold: [] for threshold in THRESHOLDS}
+    semantic = model.info.task == "semantic"
+    truths = [(s.labels > 0).astype(np.int32) if semantic else s.labels for s in samples]
     for sample in samples:
-        heads = predictor.heads(sample.pixels)
+        heads = predictor.heads(sample.pixels, true_scale(sample, predictor.diameter))
         for threshold in THRESHOLDS:
-            labels = predictor.separate_heads(heads, threshold=threshold, min_area=model.info.min_area)
-            matches[threshold].append(match(labels, sample.labels))
-    scores = {threshold: score(found) for threshold, found in matches.items()}
-    best = max(scores, key=lambda threshold: mean_average_precision(scores[threshold]))
-    validation: dict[str, Any] = {"threshold": best, "images": len(samples)}
+            labels = predictor.labels_of_heads(
+                heads, sample.labels.shape, threshold=threshold, min_area=model.info.min_area
+            )
+            found[threshold].append(labels)
+    matches = {t: [match(p, truth) for p, truth in zip(found[t], truths, strict=True)] for t in THRESHOLDS}
+    best = max(THRESHOLDS, key=lambda threshold: mean_average_precision(score(matches[threshold])))
+    card: dict[str, Any] = {"threshold": best, "images": len(samples)}
     for modality in ["all", *sorted({s.modality for s in samples})]:
         chosen = [m for m, s in zip(matches[best], samples, strict=True) if modality in ("all", s.modality)]
-        found = score(chosen)
-        validation[modality] = {"AP": round(mean_average_precision(found), 4), "AP50": round(found[0].ap_image_mean, 4)}
-    return dataclasses.replace(model.info, threshold=best, card={"validation": validation})
+        scores = score(chosen)
+        card[modality] = {"AP": round(mean_average_precision(scores), 4), "AP50": round(scores[0].ap_image_mean, 4)}
+    return dataclasses.replace(model.info, threshold=best, card={"validation": card}), found[best]
+
+
+def _taken_over(settings: TrainSettings, info: ModelInfo) -> TrainSettings:
+    """The settings with what a given model fixes."""
+    if settings.task != info.task and settings.task != TrainSettings.task:
+        raise MismatchError(f"--task {settings.task}: the model of --init was trained for {info.task}.")
+    if settings.encoder_weights != "none":
+        raise UsageError("--encoder-weights: the model of --init has its own; leave one of the two out.")
+    return dataclasses.replace(
+        settings, architecture=info.architecture, widths=info.widths, task=info.task, diameter=info.diameter
+    )
+
+
+def _tensorboard(folder: Path) -> keras.callbacks.Callback:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError("--tensorboard: TensorBoard is not installed; pip install tensorboard, or leave it out.")
+    return keras.callbacks.TensorBoard(str(folder))
+
+
+def _passes_done(backup: Backup, network: keras.Model, path: Path, resume: bool) -> int:
+    if not resume:
+        backup.clear()
+        return 0
+    if not backup.exists():
+        raise MismatchError(f"--resume: no training of {path.name} was stopped here; start one without --resume.")
+    return backup.load(network)
+
+
+def _binding(settings: TrainSettings, data: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for a training to go on."""
+    options = dataclasses.asdict(settings)
+    del options["workers"], options["device"]
+    return {**options, "data": data["sha256"]}
+
+
+def _best_weights(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.best.weights.h5")
+
+
+def _forget(path: Path, settings: TrainSettings, data: dict[str, Any]) -> None:
+    """Removes what only a stopped training needs."""
+    _best_weights(path).unlink(missing_ok=True)
+    Backup(path, _binding(settings, data)).clear()
+
+
+def _counts(samples: list[Sample]) -> dict[str, int]:
+    names = sorted(s.modality for s in samples)
+    return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
 def _optimizer(settings: TrainSettings) -> Any:
@@ -205,8 +256,3 @@ def _optimizer(settings: TrainSettings) -> Any:
         warmup_steps=warm_up,
     )
     return keras.optimizers.AdamW(schedule, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
-
-
-def _plain_crops(samples: list[Sample], size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    images, targets = zip(*(plain_crop(sample, size) for sample in samples), strict=True)
-    return np.stack(images), np.stack(targets)

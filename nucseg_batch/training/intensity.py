@@ -49,7 +49,7 @@ def change_intensities(image: NDArray[Any], rng: np.random.Generator) -> NDArray
 
 def blank_field(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """An empty field as percentile normalisation shows it, (size, size, 3): amplified noise, haze, hot pixels."""
-    image = rng.standard_normal((size, size), dtype=np.float32)
+    image: NDArray[Any] = rng.standard_normal((size, size), dtype=np.float32)
     if rng.random() < 0.6:
         image = ndimage.gaussian_filter(image, rng.uniform(0.3, 2.5))
         image /= image.std()
@@ -74,7 +74,7 @@ def _change_colours(image: NDArray[Any], rng: np.random.Generator) -> NDArray[An
         mixture = np.eye(3) + rng.normal(0, 0.15, (3, 3))
         mixture /= mixture.sum(axis=1, keepdims=True)
         absorbance = -np.log(np.clip(image, 0.02, 1.0)) * rng.uniform(0.7, 1.4, 3)
-        image = np.exp(-np.maximum(absorbance @ mixture.T, 0.0)).astype(np.float32)
+        image = np.exp(-np.maximum(absorbance @ mixture.T, 0.0))
     elif rng.random() < 0.5:
         image = image * rng.uniform(0.8, 1.2, 3).astype(np.float32)
     if rng.random() < 0.15:
@@ -90,17 +90,18 @@ def _smooth_field(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _noise(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    noise: NDArray[Any] = rng.standard_normal(image.shape, dtype=np.float32)
     if rng.random() < 0.3:
         noise = ndimage.gaussian_filter(noise, (0.7, 0.7, 0)) * np.float32(2.0)
     if rng.random() < 0.4:
         noise = noise * np.sqrt(np.maximum(image, 0.02))
-    return noise * np.float32(math.exp(rng.uniform(math.log(0.01), math.log(0.15))))
+    strength = np.float32(math.exp(rng.uniform(math.log(0.01), math.log(0.15))))
+    return np.asarray(noise * strength, np.float32)
 
 
 def _through_jpeg(image: NDArray[Any], quality: int) -> NDArray[np.float32]:
     pixels = np.round(image * 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "jpeg", quality=quality)
-    decoded = np.asarray(Image.open(buffer), np.float32) / 255
+    decoded = np.asarray(Image.open(buffer)).astype(np.float32) / np.float32(255)
     return decoded[..., None] if decoded.ndim == 2 else decoded

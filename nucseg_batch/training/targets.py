@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.network.unet import OFFSET_UNIT
+from nucseg_batch.network.architectures import OFFSET_UNIT
 
 CHANNELS = 5
 """Values for each pixel of a target."""

@@ -12,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.files.inputs import discover, read_headers
 from nucseg_batch.files.journal import ImageResult, Journal
 from nucseg_batch.files.mask_store import MaskWriter, create_store
 from nucseg_batch.pipeline import stream
 from nucseg_batch.pipeline.stream import choose_channel, process_units
-from nucseg_batch.plan import Failure, Plan, make_plan
+from nucseg_batch.plan import Adapt, Failure, Plan, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -30,14 +31,16 @@ class ThresholdSegmenter:
         self._poison = poison
         self._memory = memory
 
-    def batch_size(self, bucket: tuple[int, int]) -> int:
+    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
         return self._size
 
-    def shrink(self, bucket: tuple[int, int]) -> bool:
+    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
         self._size, before = max(1, self._size // 2), self._size
         return before > 1
 
-    def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
+    def predict_batch(
+        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+    ) -> list[Segmented]:
         """Like the real one it always computes a full batch, so that fewer images need no less memory."""
         self.batches.append(len(images))
         assert len({image.dtype for image in images}) == 1
@@ -46,7 +49,8 @@ class ThresholdSegmenter:
             raise MemoryError("the device has no room")
         if any(self._poison == image.max() for image in images):
             raise RuntimeError("the device does not like this image")
-        return [ndimage.label(image > 100)[0].astype(np.int32) for image in images]
+        assert scale == 1 or len({image.shape for image in images}) == 1
+        return [Segmented(ndimage.label(image > 100)[0].astype(np.int32), scale) for image in images]
 
 
 def write_images(folder: Path, count: int, shape: tuple[int, int] = (20, 30)) -> None:
@@ -67,7 +71,7 @@ class Job:
         self.finished: list[str] = []
         self.told: list[str] = []
 
-    def run(self, segmenter: ThresholdSegmenter, workers: int = 2) -> Plan:
+    def run(self, segmenter: ThresholdSegmenter, workers: int = 2, scales: Scales | None = None) -> Plan:
         images, failures = read_headers(
             self.folder, discover(self.folder).entries, max_pixels=10**6, progress=lambda _: None
         )
@@ -81,6 +85,7 @@ class Job:
             journal=self.journal,
             predictor=segmenter,
             settings=SegmentSettings(),
+            scales=scales or Scales(),
             workers=workers,
             advance=lambda info, _: self.finished.append(info.key),
             tell=self.told.append,
@@ -114,6 +119,16 @@ def test_batches_are_filled_across_stacks_of_one_padded_shape(job: Job) -> None:
     assert len(plan.stacks) == 2
     assert sorted(job.finished) == sorted(results(job, plan))
     assert all(isinstance(image, ImageResult) and image.nuclei == 2 for image in results(job, plan).values())
+
+
+def test_images_that_are_rescaled_share_batches_only_with_their_own_shape(job: Job) -> None:
+    """One pair of matrices then rescales a whole batch; the scale is a column of the image's row."""
+    write_images(job.folder, 5, (20, 30))
+    write_images(job.folder, 4, (22, 31))
+    segmenter = ThresholdSegmenter(size=4)
+    plan = job.run(segmenter, scales=Scales(grey=2.0))
+    assert segmenter.batches == [4, 4, 1] or sorted(segmenter.batches) == [1, 4, 4]
+    assert all(isinstance(r, ImageResult) and r.summary["scale"] == 2.0 for r in results(job, plan).values())
 
 
 def test_an_image_that_cannot_be_read_costs_only_itself(job: Job) -> None:
@@ -183,10 +198,12 @@ def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(stream, "open_image", counted)
 
     class Watching(ThresholdSegmenter):
-        def predict_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[np.int32]]:
+        def predict_batch(
+            self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+        ) -> list[Segmented]:
             done = sum(self.batches) + len(images)
             assert len(begun) <= done + 5 + 1
-            return super().predict_batch(images)
+            return super().predict_batch(images, scale)
 
     job.run(Watching(size=4), workers=4)
     assert len(begun) == 40

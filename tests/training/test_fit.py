@@ -10,8 +10,9 @@ from pictures import disks, fluorescence
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
-from nucseg_batch.training.data import Sample, find_pairs
+from nucseg_batch.training.data import Sample
 from nucseg_batch.training.fit import Crops, drawing_chances, train
+from nucseg_batch.training.layouts import find_pairs
 from nucseg_batch.training.targets import centres_and_areas
 
 
@@ -41,7 +42,9 @@ def test_training_learns_to_find_nuclei_and_writes_a_complete_model(tmp_path: Pa
         device="cpu",
     )
     path = tmp_path / "new" / "m.keras"
-    info = train(find_pairs(tmp_path / "data"), path, settings, command="nucseg-batch train", report=lines.append)
+    info = train(
+        list(find_pairs(tmp_path / "data").pairs), path, settings, command="nucseg-batch train", report=lines.append
+    )
     assert sorted(p.name for p in path.parent.iterdir()) == ["m.history.csv", "m.keras"]
     with open(path.with_name("m.history.csv"), newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

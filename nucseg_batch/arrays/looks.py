@@ -1,0 +1,74 @@
+"""At which scale does an image fit the network? Decided from what is found in it at several.
+
+Where nuclei are too large for the network they fall to pieces, where they are too small they run together. The scale at
+which what is found is as wide as what the network was trained on is the one that fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.scale import MAX_SCALE, nuclei_areas, step_scale, typical_diameter
+
+LOOKS = (1.0, 0.5, 0.25)
+"""Scales at which an image is looked at when nothing is known of it, times that at which the look begins."""
+COVER = 0.5
+"""A look counts only if the nuclei found in it cover this share of the most that any look finds."""
+TOLERANCE = 1.4
+"""Nuclei so many times wider or narrower than nominal are worth another look."""
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What one look at an image found."""
+
+    labels: NDArray[np.int32]
+    """(height, width): 0 is background, 1..n are nuclei."""
+    scale: float
+    """By how much the image was enlarged for the network."""
+
+    @property
+    def width(self) -> float | None:
+        """Typical width of the nuclei in the image's pixels; None without any."""
+        return typical_diameter(nuclei_areas(self.labels))
+
+    def misfit(self, diameter: float) -> float:
+        """How far the width is from `diameter` as the network saw it, as a logarithm; infinite without any nuclei."""
+        width = self.width
+        return math.inf if width is None else abs(math.log(width * self.scale / diameter))
+
+
+def another_scale(found: Segmented, diameter: float) -> float | None:
+    """The scale at which an image should be looked at again, where its nuclei are far from `diameter`."""
+    width = found.width
+    if width is None or found.misfit(diameter) < math.log(TOLERANCE):
+        return None
+    scale = step_scale(diameter / width)
+    return None if scale == found.scale else scale
+
+
+def larger_scale(looks: Sequence[Segmented], diameter: float) -> float | None:
+    """A scale above all looks, where the smallest width that they found asks for one."""
+    widths = [width for width in (look.width for look in looks) if width is not None]
+    most = max(look.scale for look in looks)
+    if not widths or most >= MAX_SCALE:
+        return None
+    scale = step_scale(diameter / min(widths))
+    return scale if scale > most else None
+
+
+def fitting_scale(looks: Sequence[Segmented], diameter: float) -> float:
+    """The scale that fits, from looks at several; that of the first look where nothing was found."""
+    cover = [np.count_nonzero(look.labels) for look in looks]
+    counted = [look for look, area in zip(looks, cover, strict=True) if area and area >= COVER * max(cover)]
+    if not counted:
+        return looks[0].scale
+    best = min(counted, key=lambda look: look.misfit(diameter))
+    width = best.width
+    assert width is not None
+    return step_scale(diameter / width)

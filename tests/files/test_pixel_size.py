@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from nucseg_batch.files.images import read_header
+
+PIXELS = np.zeros((31, 37), np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"ome": True, "metadata": {"axes": "YX", "PhysicalSizeX": 0.325, "PhysicalSizeXUnit": "µm"}}, 0.325),
+        ({"ome": True, "metadata": {"axes": "YX", "PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm"}}, 0.325),
+        ({"ome": True, "metadata": {"axes": "YX"}}, None),
+        ({"imagej": True, "resolution": (4.0, 4.0), "metadata": {"unit": "um"}}, 0.25),
+        ({"imagej": True, "resolution": (4.0, 4.0), "metadata": {"unit": "micron"}}, 0.25),
+        ({"imagej": True, "resolution": (4.0, 4.0)}, None),
+        ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+        ({"ome": True, "metadata": {"axes": "YX", "PhysicalSizeX": 352.8, "PhysicalSizeXUnit": "µm"}}, None),
+    ],
+    ids=["OME", "OME in nm", "OME without", "ImageJ", "ImageJ micron", "ImageJ without", "dpi", "a screen's"],
+)
+def test_the_size_of_a_pixel_is_what_a_microscope_wrote(
+    tmp_path: Path, options: dict[str, Any], expected: float | None
+) -> None:
+    """72 dpi is a printer's; taken for a microscope's it would make every nucleus a speck."""
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, **options)
+    found = read_header(tmp_path / "a.tif", max_pixels=10**6).pixel_size
+    assert found == (None if expected is None else pytest.approx(expected))

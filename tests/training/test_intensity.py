@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nucseg_batch.arrays.normalize import LIMIT
+from nucseg_batch.training.intensity import blank_field, change_intensities
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_changed_images_stay_what_the_network_is_shown(channels: int) -> None:
+    """Values from 0 to LIMIT in three channels, whatever was done to them: the predictor cuts in the same way."""
+    image = np.random.default_rng(1).random((32, 32, channels), dtype=np.float32)
+    for seed in range(60):
+        changed = change_intensities(image.copy(), np.random.default_rng(seed))
+        assert changed.shape == (32, 32, 3)
+        assert changed.dtype == np.float32
+        assert np.isfinite(changed).all()
+        assert changed.min() >= 0
+        assert changed.max() <= LIMIT
+        assert channels == 3 or (changed[..., 0] == changed[..., 1]).all(), "grey stays grey"
+
+
+def test_many_microscopes_come_out_of_one_image() -> None:
+    """Some crops are darker, some inverted, some noisy: if all were alike nothing would be learnt from them."""
+    ramp = np.repeat(np.linspace(0, 1, 32, dtype=np.float32)[None, :, None], 32, axis=0)
+    slopes = [
+        float(np.polyfit(np.arange(32), change_intensities(ramp, np.random.default_rng(s))[..., 0].mean(0), 1)[0])
+        for s in range(80)
+    ]
+    assert 2 <= sum(slope < 0 for slope in slopes) <= 25
+    assert np.std(np.abs(slopes)) > 0.1 * np.mean(np.abs(slopes))
+
+
+def test_blank_fields_span_the_range_that_normalisation_gives_noise() -> None:
+    """An empty well looks like this to the network, not like a black image."""
+    fields = [blank_field(48, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(field.shape == (48, 48, 3) and field.min() >= 0 and field.max() <= LIMIT for field in fields)
+    assert np.mean([np.percentile(field, 99) > 0.5 for field in fields]) > 0.3
