@@ -74,6 +74,7 @@ def train(
     """
     start = start or Start()
     keras.utils.set_random_seed(settings.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
     given = load_model(start.init) if start.init else None
     if given is not None:
         settings = _taken_over(settings, given.info)

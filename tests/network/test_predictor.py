@@ -6,9 +6,10 @@ from pictures import disks, fluorescence
 
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.executors.existing import default_model
-from nucseg_batch.network import backend, predictor
+from nucseg_batch.network import backend, large, predictor
 from nucseg_batch.network.model_file import Model, load_model
 from nucseg_batch.network.predictor import Predictor, padded_batch
+from nucseg_batch.plan import Adapt
 from nucseg_batch.settings import Precision, SegmentSettings
 
 
@@ -33,18 +34,73 @@ def test_an_images_labels_do_not_depend_on_its_batch(model: Model, precision: Pr
     for size in (3, 16):
         many = Predictor(model, SegmentSettings(batch_size=size, precision=precision, device="cpu"))
         step = many.batch_size((96, 96))
-        found = [labels for i in range(0, 16, step) for labels in many.predict_batch(images[i : i + step])]
+        found = [one.labels for i in range(0, 16, step) for one in many.predict_batch(images[i : i + step])]
         for first, second in zip(expected, found, strict=True):
             np.testing.assert_array_equal(first, second)
 
 
-def test_a_large_image_in_tiles_is_the_same_as_in_one_piece(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("adapt", ["no", "outliers", "each"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_neither_do_those_of_a_rescaled_image(model: Model, precision: Precision, adapt: Adapt) -> None:
+    """Nor does the scale that it ends with: what the others need is their affair."""
+    images = [small if i % 3 else large for i, (small, large) in enumerate(zip(pictures(7), fields(7), strict=True))]
+    use = Predictor(model, SegmentSettings(batch_size=7, precision=precision, device="cpu"))
+    step = use.batch_size((91, 93), 2.0)
+    together = [r for i in range(0, 7, step) for r in use.predict_batch(images[i : i + step], 2.0, adapt=adapt)]
+    assert {r.scale for r in together} == {2.0} or adapt != "no"
+    for image, result in zip(images, together, strict=True):
+        (alone,) = use.predict_batch([image], 2.0, adapt=adapt)
+        assert alone.scale == result.scale
+        np.testing.assert_array_equal(alone.labels, result.labels)
+
+
+def fields(count: int) -> list[np.ndarray]:
+    """Pictures of the size of `pictures`, of nuclei three times as wide."""
+    return [fluorescence(disks((91, 93), [(45, 20 + 5 * i), (60, 75)], 24), seed=i) for i in range(count)]
+
+
+@pytest.mark.parametrize("scale", [1.0, 2**0.5, 2.0, 0.5])
+def test_a_large_image_in_tiles_is_the_same_as_in_one_piece(
+    model: Model, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No seam can be seen, because nothing differs: tiles overlap by all that the network sees."""
     image = np.tile(pictures(1)[0], (5, 6))[:397, :523]
-    whole = Predictor(model, SegmentSettings(device="cpu")).predict(image)
-    assert whole.max() > 40
-    monkeypatch.setattr(predictor, "TILE", 256)
-    np.testing.assert_array_equal(Predictor(model, SegmentSettings(device="cpu")).predict(image), whole)
+    whole = Predictor(model, SegmentSettings(device="cpu")).predict(image, scale)
+    assert whole.max() > 20
+    for module in (predictor, large):
+        monkeypatch.setattr(module, "TILE", 256)
+    np.testing.assert_array_equal(Predictor(model, SegmentSettings(device="cpu")).predict(image, scale), whole)
+
+
+@pytest.mark.parametrize("radius", [4, 8, 12, 25, 50])
+def test_nuclei_of_any_width_are_found_without_a_word_about_it(model: Model, radius: int) -> None:
+    """Eight pixels or a hundred: the image is rescaled until they fit, and masks lie on its own pixels."""
+    side = 16 * radius
+    places = [(side * y // 6, side * x // 6) for y in (1, 3, 5) for x in (1, 3, 5) if (y, x) != (3, 3)]
+    truth = disks((side, side + 7), places, radius)
+    result = Predictor(model, SegmentSettings(device="cpu")).look(fluorescence(truth), 1.0)
+    assert result.labels.shape == truth.shape
+    assert result.labels.max() == 8
+    assert 0.6 < result.scale * 2 * radius / model.info.diameter < 1.6
+    overlap = ((result.labels > 0) & (truth > 0)).sum() / ((result.labels > 0) | (truth > 0)).sum()
+    assert overlap > 0.75
+
+
+@pytest.mark.parametrize("kind", ["8 bit", "16 bit", "counts", "one value", "saturated"])
+def test_an_empty_field_has_no_nuclei(model: Model, kind: str) -> None:
+    """Its noise is shown to the network at full contrast; not one speck of it may become a row of a table."""
+    rng = np.random.default_rng(3)
+    shape = (203, 211)
+    image = {
+        "8 bit": rng.normal(20, 3, shape).clip(0, 255).astype(np.uint8),
+        "16 bit": rng.normal(400, 20, shape).astype(np.uint16),
+        "counts": rng.poisson(2, shape).astype(np.uint8),
+        "one value": np.full(shape, 37, np.uint8),
+        "saturated": rng.normal(253, 3, shape).clip(0, 255).astype(np.uint8),
+    }[kind]
+    use = Predictor(model, SegmentSettings(device="cpu"))
+    assert use.predict(image).max() == 0
+    assert use.look(image, 1.0).labels.max() == 0
 
 
 def test_nuclei_are_found_where_they_are(model: Model) -> None:

@@ -5,14 +5,18 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
-from pictures import disks, fluorescence
+from heard import Heard
+from pictures import annotated_folder, disks, fluorescence
 
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
+from nucseg_batch.training.callbacks import HISTORY_COLUMNS
+from nucseg_batch.training.crops import MODALITY_EXPONENT, Crops, drawing_chances
 from nucseg_batch.training.data import Sample
-from nucseg_batch.training.fit import Crops, drawing_chances, train
+from nucseg_batch.training.fit import train
 from nucseg_batch.training.layouts import find_pairs
+from nucseg_batch.training.pictures import save_curves, save_examples
 from nucseg_batch.training.targets import centres_and_areas
 
 
@@ -24,43 +28,56 @@ def field(seed: int, shape: tuple[int, int] = (96, 112)) -> tuple[np.ndarray, np
 
 def test_training_learns_to_find_nuclei_and_writes_a_complete_model(tmp_path: Path) -> None:
     """A small network, a few seconds: the loss falls, and the file segments a picture it has not seen."""
-    for kind in ("images", "labels"):
-        (tmp_path / "data" / kind).mkdir(parents=True)
-    for seed in range(12):
-        image, labels = field(seed)
-        (tmp_path / "data" / "images" / f"{seed}.png").write_bytes(imagecodecs.png_encode(image))
-        (tmp_path / "data" / "labels" / f"{seed}.png").write_bytes(imagecodecs.png_encode(labels.astype(np.uint16)))
-    lines: list[str] = []
+    data = annotated_folder(tmp_path / "data", 12)
     settings = TrainSettings(
         epochs=4,
         steps=40,
         batch_size=8,
         crop=64,
         widths=(8, 12, 16),
+        diameter=20.0,
         learning_rate=4e-3,
         precision="float32",
         device="cpu",
     )
     path = tmp_path / "new" / "m.keras"
-    info = train(
-        list(find_pairs(tmp_path / "data").pairs), path, settings, command="nucseg-batch train", report=lines.append
-    )
-    assert sorted(p.name for p in path.parent.iterdir()) == ["m.history.csv", "m.keras"]
+    heard = Heard()
+    info = train(find_pairs(data).pairs, path, settings, command="nucseg-batch train", progress=heard)
+    made = ["m.curves.png", "m.examples.png", "m.history.csv", "m.keras"]
+    assert sorted(p.name for p in path.parent.iterdir()) == made
     with open(path.with_name("m.history.csv"), newline="") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    assert len(history) == 4
+    assert [set(row) for row in history] == [set(HISTORY_COLUMNS)] * 4
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
-    assert {"val_loss", "val_ap50", "val_ap"} <= history[0].keys()
-    assert any(line.startswith("epoch 4/4") for line in lines)
+    assert [row["epoch"] for row in heard.rows] == [1, 2, 3, 4]
+    assert heard.steps == 160
 
     model = load_model(path)
     assert model.info == info
     assert info.card["command"] == "nucseg-batch train"
-    assert info.card["data"]["training_images"] == 11
+    assert info.card["data"]["training_images"] == {"unknown": 11}
+    assert info.diameter == 20
     assert 0 < info.threshold < 1
     image, truth = field(99)
     found = Predictor(model, SegmentSettings(device="cpu")).predict(image) > 0
     assert (found & (truth > 0)).sum() / (found | (truth > 0)).sum() > 0.6
+
+
+def test_the_pictures_show_what_they_say(tmp_path: Path) -> None:
+    """Curves of every pass, and image, annotation and prediction side by side."""
+    rows = [dict.fromkeys(HISTORY_COLUMNS, 0.5) | {"epoch": float(i)} for i in (1, 2, 3)]
+    save_curves(rows, tmp_path / "c.png")
+    assert imagecodecs.png_decode((tmp_path / "c.png").read_bytes()).std() > 0
+    samples = [sample("fluorescence", (70, 91)), sample("histology", (90, 71))]
+    save_examples(samples, [samples[0].labels, samples[1].labels * 0], tmp_path / "e.png")
+    picture = imagecodecs.png_decode((tmp_path / "e.png").read_bytes())[..., :3].astype(int)
+    third = picture.shape[1] // 3
+    green = (picture[..., 1] > picture[..., 0] + 60).sum(axis=0)
+    red = (picture[..., 0] > picture[..., 1] + 60).sum(axis=0)
+    assert green[third : 2 * third].sum() > 100
+    assert green[:third].sum() == green[2 * third :].sum() == 0, "annotation is in the middle"
+    assert red[2 * third :].sum() > 50
+    assert red[: 2 * third].sum() == 0, "prediction is to the right"
 
 
 def sample(modality: str, shape: tuple[int, int]) -> Sample:
@@ -69,21 +86,19 @@ def sample(modality: str, shape: tuple[int, int]) -> Sample:
     return Sample("k", modality, image, grey, labels, *centres_and_areas(labels))
 
 
-def test_large_images_and_rare_modalities_are_drawn_more_often() -> None:
+def test_rare_modalities_get_more_crops_than_their_share_and_large_images_more_than_small() -> None:
     """Else sixteen of seventeen crops would be of the commonest microscope."""
-    samples = [sample("fluorescence", (100, 110))] * 15 + [
-        sample("fluorescence", (200, 220)),
-        sample("histology", (100, 110)),
-    ]
-    chances = drawing_chances(samples)
+    common = [sample("fluorescence", (100, 110))] * 15 + [sample("fluorescence", (200, 220))]
+    chances = drawing_chances([*common, sample("histology", (100, 110))])
     assert np.isclose(chances.sum(), 1)
     assert np.isclose(chances[15], 2 * chances[0])
-    assert np.isclose(chances[16], 2 * chances[0])
+    assert np.isclose(chances[16] / chances[:16].sum(), 16**-MODALITY_EXPONENT)
+    assert chances[16] > 1 / 17
 
 
 def test_a_batch_depends_only_on_seed_pass_and_number() -> None:
     """Threads prepare crops in any order; training must not notice."""
-    settings = TrainSettings(crop=32, batch_size=2, steps=3, widths=(4, 4))
+    settings = TrainSettings(crop=32, batch_size=2, steps=3)
     samples = [sample("fluorescence", (100, 110))] * 3
     first, second = Crops(samples, settings), Crops(samples, settings)
     second[2]
