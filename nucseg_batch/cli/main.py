@@ -62,6 +62,12 @@ for command in (segment, train, evaluate, sample):
     app.command()(command)
 
 
+_STOPPED = {
+    "segment": "stopped; run the same command again to go on.",
+    "train": "stopped; run the same command with --resume to go on after the last finished epoch.",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the codes that errors.py lists."""
     _open_closed_streams()
@@ -75,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
-    stopped = "stopped; run the same command again to go on." if "segment" in arguments[:1] else "stopped."
+    stopped = _STOPPED.get(next(iter(arguments), ""), "stopped.")
     try:
         code = int(app(arguments, prog_name="nucseg-batch", standalone_mode=False) or EXIT_OK)
         return _tell(stopped, None, code) if code == EXIT_INTERRUPTED else code

@@ -34,7 +34,7 @@ class TaskChoice(StrEnum):
 
 def _help(text: str, name: str) -> str:
     """Help of an option whose default differs with --init."""
-    return f"{text} [default: {getattr(_DEFAULT, name):g}; with --init {FINE_TUNING[name]:g}]"
+    return f"{text} Default: {getattr(_DEFAULT, name):g}, with --init {FINE_TUNING[name]:g}."
 
 
 def train(
