@@ -19,29 +19,39 @@ from keras import ops
 
 VOTE = 255
 """Votes of a pixel that is certainly foreground; a pixel has its probability in these parts."""
-BLUR = 5
-"""Width of the box that votes are blurred with, twice along each axis (together a sigma of 2 pixels)."""
-WINDOW_RADIUS = 5
-"""Places link to the strongest place at most this far away along each axis."""
+BLUR = 7
+"""Width of the box that votes are blurred with, twice along each axis (together a sigma of 2.8 pixels); odd."""
+WINDOW_RADIUS = 7
+"""Places link to the strongest place at most this far away along each axis; at most 7."""
 JUMPS = 4
 """Doublings of the links: chains of up to 2**JUMPS links are followed to their end."""
 MIN_ROOT_VOTES = 3
 """A root needs as many blurred votes as this many certain pixels that vote for it exactly."""
 
-_MAX_VOTES = 2**31 // BLUR**4 - 1
 _CODE_BITS = 4
 _CODE = 2**_CODE_BITS
 _LOW = _CODE - 1
 _BOTH = _CODE**2 - 1
 
 
-def separate(foreground: Any, offsets: Any, heights: Any, widths: Any, *, threshold: float, min_area: int) -> Any:
+def separate(
+    foreground: Any,
+    offsets: Any,
+    heights: Any,
+    widths: Any,
+    *,
+    threshold: float,
+    min_area: int,
+    blur: int = BLUR,
+    window: int = WINDOW_RADIUS,
+) -> Any:
     """Labels the nuclei of a batch: int32 (batch, height, width), 0 is background, 1..n in each image.
 
     foreground: (batch, height, width) float32 logits. offsets: (batch, height, width, 2) float32, pixels along y and x
     from each pixel to the centre of its nucleus. heights, widths: (batch,) int32, the part of each image that is real;
     beyond it nothing is labelled. Labels number nuclei by the raster order of their roots. Nuclei of fewer than
-    `min_area` pixels become background.
+    `min_area` pixels become background. A smaller `blur` and `window` keep nuclei apart that are smaller than the
+    network knows them, and split larger ones.
     """
     batch, height, width = ops.shape(foreground)
     size = height * width
@@ -59,16 +69,16 @@ def separate(foreground: Any, offsets: Any, heights: Any, widths: Any, *, thresh
     target_x = ops.minimum(ops.maximum(x + shift[..., 1], 0), last_x)
     target = ops.reshape(first + target_y * width + target_x, (-1,))
     votes = ops.segment_sum(ops.reshape(weight, (-1,)), target, num_segments=batch * size)
-    votes = blur_votes(ops.reshape(votes, (batch, height, width)))
+    votes = blur_votes(ops.reshape(votes, (batch, height, width)), blur)
 
-    parent = ops.reshape(first + strongest_nearby(votes, y, x), (-1,))
+    parent = ops.reshape(first + strongest_nearby(votes, y, x, window), (-1,))
     for _ in range(JUMPS):
         parent = ops.take(parent, parent)
     root = ops.take(parent, target)
 
     inside = ops.reshape(inside, (-1,))
     area = ops.segment_sum(ops.cast(inside, "int32"), root, num_segments=batch * size)
-    strong = ops.reshape(votes, (-1,)) >= MIN_ROOT_VOTES * VOTE * BLUR**2
+    strong = ops.reshape(votes, (-1,)) >= MIN_ROOT_VOTES * VOTE * blur**2
     kept = ops.cast(ops.reshape(strong & (area >= max(min_area, 1)), (batch, size)), "int32")
     number = ops.reshape(ops.cumsum(kept, axis=1) * kept, (-1,))
     labels = ops.where(inside, ops.take(number, root), 0)
@@ -90,29 +100,29 @@ def _coordinates(height: Any, width: Any) -> tuple[Any, Any]:
     return y, ops.reshape(ops.arange(width, dtype="int32"), (1, 1, width))
 
 
-def blur_votes(votes: Any) -> Any:
-    """Box sums of width BLUR, twice along each axis, in exact int32: (batch, height, width) in and out.
+def blur_votes(votes: Any, blur: int = BLUR) -> Any:
+    """Box sums of width `blur`, twice along each axis, in exact int32: (batch, height, width) in and out.
 
-    A single vote spreads over (2 * BLUR - 1)**2 pixels and counts BLUR**2 where it was cast. Votes at one place are
+    A single vote spreads over (2 * blur - 1)**2 pixels and counts blur**2 where it was cast. Votes at one place are
     capped where the sums could overflow, at far more than any nucleus casts.
     """
-    votes = ops.minimum(votes, _MAX_VOTES)
+    votes = ops.minimum(votes, 2**31 // blur**4 - 1)
     for axis in (1, 2, 1, 2):
-        votes = _box_sum(votes, axis)
+        votes = _box_sum(votes, axis, blur)
     return votes
 
 
-def strongest_nearby(votes: Any, y: Any, x: Any) -> Any:
-    """For each place the flat index, in its image, of the strongest place within WINDOW_RADIUS along each axis.
+def strongest_nearby(votes: Any, y: Any, x: Any, window: int = WINDOW_RADIUS) -> Any:
+    """For each place the flat index, in its image, of the strongest place within `window` along each axis.
 
     votes: (batch, height, width) int32, not negative. y: (1, height, 1) and x: (1, 1, width) int32, the coordinates.
     The place travels in the low eight bits of the votes, as coordinates modulo 16, which is unique inside a window;
-    so places that differ by less than 256 of the blurred votes (1/25 of a vote) are ordered by that code.
+    so places that differ by less than 256 of the blurred votes (1/49 of a vote) are ordered by that code.
     """
     code = ops.bitwise_and(y, _LOW) * _CODE + ops.bitwise_and(x, _LOW)
     best = ops.bitwise_or(ops.bitwise_and(votes, ~_BOTH), code)
     for axis in (1, 2):
-        best = _sliding_maximum(best, axis, WINDOW_RADIUS)
+        best = _sliding_maximum(best, axis, window)
     found_y = y + _signed(ops.right_shift(best, _CODE_BITS) - y)
     found_x = x + _signed(best - x)
     return found_y * ops.shape(votes)[2] + found_x
@@ -123,18 +133,28 @@ def _signed(difference: Any) -> Any:
     return ops.bitwise_and(difference + _CODE // 2, _LOW) - _CODE // 2
 
 
-def _box_sum(values: Any, axis: int) -> Any:
-    """Sum of each value and its two neighbours to either side; outside the array values count as 0."""
-    padded = _framed(values, axis, BLUR // 2)
-    pairs = _cut(padded, axis, 0, 1) + _cut(padded, axis, 1, 0)
-    fours = _cut(pairs, axis, 0, 2) + _cut(pairs, axis, 2, 0)
-    return _cut(fours, axis, 0, 1) + _cut(padded, axis, BLUR - 1, 0)
+def _box_sum(values: Any, axis: int, width: int) -> Any:
+    """Sum of each value and its neighbours in a box of odd width; outside the array values count as 0.
+
+    The width is put together from spans of 1, 2, 4, ... values, each the sum of two of the span before.
+    """
+    spans = _framed(values, axis, width // 2)
+    span, start, total = 1, 0, None
+    while True:
+        if width & span:
+            piece = _cut(spans, axis, start, width - span - start)
+            total = piece if total is None else total + piece
+            start += span
+        if start == width:
+            return total
+        spans = _cut(spans, axis, 0, span) + _cut(spans, axis, span, 0)
+        span *= 2
 
 
 def _sliding_maximum(values: Any, axis: int, radius: int) -> Any:
     """Maximum of each value and its neighbours up to `radius` places to either side; outside the array they are 0.
 
-    Windows grow by doubling and may overlap, so that a span of 11 takes four steps.
+    Windows grow by doubling and may overlap, so that a span of 15 takes four steps.
     """
     best, span, reach = _framed(values, axis, radius), 2 * radius + 1, 1
     while reach < span:

@@ -61,4 +61,7 @@ def print_training(validation: dict[str, Any]) -> None:
         if isinstance(values, dict):
             table.add_row(name, f"{values['AP']:.3f}", f"{values['AP50']:.3f}")
     console().print(table)
-    console().print(f"threshold {validation['threshold']:g}, tuned on {validation['images']} validation images")
+    console().print(
+        f"threshold {validation['threshold']:g} and smallest area {validation['min_area']}, tuned on "
+        f"{validation['images']} validation images"
+    )

@@ -35,6 +35,8 @@ MAX_BATCH = 16
 CPU_FLOAT32_BATCH = 4
 """Most images in a float32 batch on a CPU: from 8 on, oneDNN adds in another order and last bits differ (measured; with
 up to 4, and in bfloat16 always, an image's result is the same in every batch)."""
+LOOK_MIN_AREA = 12
+"""Smallest piece in pixels that counts in a look: from afar small nuclei are small, and must not be overlooked."""
 OUTLIER_LOOKS = 2
 """How often an image that does not fit its scale is looked at again at most."""
 
@@ -54,7 +56,7 @@ class Predictor:
         with backend.on_device(self.device):
             self._network = build(model.info.network, normalise=False, dtype=self.precision)
             self.refresh()
-        self._programs: dict[tuple[float, int], Program] = {}
+        self._programs: dict[tuple[float, int, bool], Program] = {}
 
     @property
     def diameter(self) -> float:
@@ -109,7 +111,7 @@ class Predictor:
             raise ValueError(f"a batch of images of {images[0].shape} holds {size}, but {len(images)} were given.")
         if adapt == "each":
             return self._at_their_own_scales(images, scale)
-        found = self._segmented(images, scale, size)
+        found = [Segmented(labels, scale) for labels in self._labels(images, scale, size)]
         for _ in range(OUTLIER_LOOKS if adapt == "outliers" else 0):
             wanted = [another_scale(one, self.diameter) for one in found]
             if not any(wanted):
@@ -139,21 +141,21 @@ class Predictor:
 
     def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[Segmented]:
         """Looks at each image at several scales, the first of them `begin`, and keeps the one that fits."""
-        looks: list[dict[float, Segmented]] = [{} for _ in images]
+        looks: list[list[Segmented]] = [[] for _ in images]
 
         def look(scales: Sequence[float | None]) -> None:
-            wanted = [None if scale in seen else scale for scale, seen in zip(scales, looks, strict=True)]
-            for i, new in self._look(images, wanted).items():
-                looks[i][new.scale] = new
+            for i, new in self._look(images, scales, look=True).items():
+                looks[i].append(new)
 
         for factor in LOOKS:
             look([step_scale(begin * factor)] * len(images))
-        look([larger_scale(list(seen.values()), self.diameter) for seen in looks])
-        fitting = [fitting_scale(list(seen.values()), self.diameter) for seen in looks]
-        look(fitting)
-        return [seen[scale] for seen, scale in zip(looks, fitting, strict=True)]
+        look([larger_scale(seen, self.diameter) for seen in looks])
+        found = self._look(images, [fitting_scale(seen, self.diameter) for seen in looks])
+        return [found[i] for i in range(len(images))]
 
-    def _look(self, images: Sequence[NDArray[Any]], scales: Sequence[float | None]) -> dict[int, Segmented]:
+    def _look(
+        self, images: Sequence[NDArray[Any]], scales: Sequence[float | None], *, look: bool = False
+    ) -> dict[int, Segmented]:
         """Segments images, each at a scale of its own or not at all, in batches of those that agree; by their place."""
         groups: dict[tuple[float, tuple[int, int]], list[int]] = {}
         for i, (image, scale) in enumerate(zip(images, scales, strict=True)):
@@ -165,19 +167,18 @@ class Predictor:
             for start in range(0, len(members), most):
                 part = members[start : start + most]
                 size = min(most, 2 ** (len(part) - 1).bit_length())
-                found.update(zip(part, self._segmented([images[i] for i in part], scale, size), strict=True))
+                labels = self._labels([images[i] for i in part], scale, size, look=look)
+                found.update({i: Segmented(one, scale) for i, one in zip(part, labels, strict=True)})
         return found
 
-    def _segmented(self, images: Sequence[NDArray[Any]], scale: float, size: int) -> list[Segmented]:
-        """A batch at one scale, computed as a full batch of `size`."""
-        return [Segmented(labels, scale) for labels in self._labels(images, scale, size)]
-
-    def _labels(self, images: Sequence[NDArray[Any]], scale: float, size: int) -> list[NDArray[np.int32]]:
-        """Labels of a batch at one scale, computed as a full batch of `size`."""
+    def _labels(
+        self, images: Sequence[NDArray[Any]], scale: float, size: int, *, look: bool = False
+    ) -> list[NDArray[np.int32]]:
+        """Labels of a batch at one scale, computed as a full batch of `size`; `look` if only their width matters."""
         ranges = [percentile_range(image) for image in images]
         shapes = [(image.shape[0], image.shape[1]) for image in images]
         frame = Frame.of(shapes[0], scale)
-        program = self._program_for(frame)
+        program = self._program_for(frame, look=look)
         if max(*frame.bucket, *frame.native_bucket) > TILE:
             halo = self.model.info.network.halo
             pairs = zip(images, ranges, strict=True)
@@ -194,22 +195,22 @@ class Predictor:
         labels = program.run(program.label_rescaled, pixels, low, high, real, frame.there(), frame.back())
         return [numbered(labels[i, :height, :width]) for i in range(len(images))]
 
-    def _program_for(self, frame: Frame) -> Program:
+    def _program_for(self, frame: Frame, *, look: bool = False) -> Program:
         """The device program for a scale; the settings' smallest area is in the image's pixels, the model's is not."""
         info, settings = self.model.info, self._settings
-        min_area = info.min_area
-        if settings.min_area is not None:
-            min_area = round(settings.min_area * math.prod(frame.scaled) / math.prod(frame.native))
-        return self._program(info.threshold if settings.threshold is None else settings.threshold, min_area)
+        threshold = info.threshold if settings.threshold is None else settings.threshold
+        if look:
+            return self._program(threshold, LOOK_MIN_AREA, look=True)
+        if settings.min_area is None:
+            return self._program(threshold, info.min_area)
+        return self._program(threshold, round(settings.min_area * math.prod(frame.scaled) / math.prod(frame.native)))
 
-    def _program(self, threshold: float, min_area: int) -> Program:
+    def _program(self, threshold: float, min_area: int, *, look: bool = False) -> Program:
         """The device program for these options, made once."""
-        key = (threshold, min_area)
+        key = (threshold, min_area, look)
         if key not in self._programs:
-            spec = self.model.info.network
-            self._programs[key] = Program(
-                self._network, spec, threshold=threshold, min_area=min_area, device=self.device
-            )
+            options: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "look": look}
+            self._programs[key] = Program(self._network, self.model.info.network, device=self.device, **options)
         return self._programs[key]
 
 

@@ -17,21 +17,32 @@ from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
 
+LOOK_REACH = {"blur": 5, "window": 5}
+"""Separation in a look: nuclei may be smaller there than the network knows them, and must not run together."""
+
 
 class Program:
     """A network with what comes before and after it, compiled for a device on first use.
 
     network: without normalisation layers, built from `spec`. threshold: of the foreground probability. min_area: of a
-    nucleus, in pixels at the network's scale.
+    nucleus, in pixels at the network's scale. look: whether it only serves to see how wide nuclei are.
     """
 
     def __init__(
-        self, network: keras.Model, spec: NetworkSpec, *, threshold: float, min_area: int, device: str
+        self,
+        network: keras.Model,
+        spec: NetworkSpec,
+        *,
+        threshold: float,
+        min_area: int,
+        device: str,
+        look: bool = False,
     ) -> None:
         self._network = network
         self._spec = spec
         self._threshold = threshold
         self._min_area = min_area
+        self._reach = LOOK_REACH if look else {}
         self._device = device
         self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
@@ -88,7 +99,8 @@ class Program:
         if self._spec.task == "semantic":
             return foreground_mask(heads[..., 0], heights, widths, threshold=self._threshold)
         foreground, offsets = heads[..., 0], heads[..., 1:]
-        return separate(foreground, offsets, heights, widths, threshold=self._threshold, min_area=self._min_area)
+        options: dict[str, Any] = {"threshold": self._threshold, "min_area": self._min_area, **self._reach}
+        return separate(foreground, offsets, heights, widths, **options)
 
     def native(self, labels: Any, foreground: Any, rows: Any, columns: Any, near_rows: Any, near_columns: Any) -> Any:
         """Labels (batch, scaled height, scaled width) brought to the image's own grid: (batch, height, width) int32.

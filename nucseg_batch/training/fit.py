@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.metrics import match, mean_average_precision, score
+from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, score
 from nucseg_batch.errors import MismatchError, UsageError
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import NetworkSpec, build, load_encoder, network_spec, trained_encoder
@@ -34,6 +34,8 @@ from nucseg_batch.training.pictures import save_curves, save_examples
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 """Foreground thresholds that are tried on the validation images."""
+MIN_AREAS = (12, 30, 60)
+"""Smallest areas of a nucleus, in pixels at the network's scale, that are tried there with the best threshold."""
 WARM_UP = 0.04
 """Share of the steps over which the learning rate rises."""
 EMA_MOMENTUM = 0.998
@@ -91,7 +93,7 @@ def train(
     }
     network, history = _fit(given, spec, samples, validated, path, settings, start, data, progress)
 
-    progress.note("tuning the threshold on the validation images")
+    progress.note("tuning threshold and smallest area on the validation images")
     use = SegmentSettings(device=settings.device, precision=settings.precision)
     plain = ModelInfo(spec.architecture, spec.widths, spec.task, settings.diameter)
     info, predictions = tuned(Model(network, plain), validated, use)
@@ -172,29 +174,33 @@ def _fit(
 
 
 def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> tuple[ModelInfo, list[NDArray[np.int32]]]:
-    """The model's info with the threshold that gives the best AP(.5:.95) on `samples`, and the labels found with it.
+    """The model's info with the threshold and then the smallest area that give the best AP(.5:.95) on `samples`.
 
-    The info's card holds the scores. Images are looked at at the scale that their annotation says.
+    Also returns the labels found with these. The info's card holds the scores. Images are looked at at the scale that
+    their annotation says.
     """
     predictor = Predictor(model, settings)
-    found: dict[float, list[NDArray[np.int32]]] = {threshold: [] for threshold in THRESHOLDS}
     semantic = model.info.task == "semantic"
     truths = [(s.labels > 0).astype(np.int32) if semantic else s.labels for s in samples]
-    for sample in samples:
-        heads = predictor.heads(sample.pixels, true_scale(sample, predictor.diameter))
-        for threshold in THRESHOLDS:
-            labels = predictor.labels_of_heads(
-                heads, sample.labels.shape, threshold=threshold, min_area=model.info.min_area
-            )
-            found[threshold].append(labels)
-    matches = {t: [match(p, truth) for p, truth in zip(found[t], truths, strict=True)] for t in THRESHOLDS}
-    best = max(THRESHOLDS, key=lambda threshold: mean_average_precision(score(matches[threshold])))
-    card: dict[str, Any] = {"threshold": best, "images": len(samples)}
+    heads = [predictor.heads(s.pixels, true_scale(s, predictor.diameter)) for s in samples]
+
+    def tried(threshold: float, min_area: int) -> tuple[float, list[NDArray[np.int32]], list[list[Match]]]:
+        found = [
+            predictor.labels_of_heads(h, s.labels.shape, threshold=threshold, min_area=min_area)
+            for h, s in zip(heads, samples, strict=True)
+        ]
+        matches = [match(labels, truth) for labels, truth in zip(found, truths, strict=True)]
+        return mean_average_precision(score(matches)), found, matches
+
+    threshold = max(THRESHOLDS, key=lambda one: tried(one, MIN_AREAS[0])[0])
+    min_area = max(MIN_AREAS, key=lambda one: tried(threshold, one)[0])
+    _, found, matches = tried(threshold, min_area)
+    card: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "images": len(samples)}
     for modality in ["all", *sorted({s.modality for s in samples})]:
-        chosen = [m for m, s in zip(matches[best], samples, strict=True) if modality in ("all", s.modality)]
+        chosen = [m for m, s in zip(matches, samples, strict=True) if modality in ("all", s.modality)]
         scores = score(chosen)
         card[modality] = {"AP": round(mean_average_precision(scores), 4), "AP50": round(scores[0].ap_image_mean, 4)}
-    return dataclasses.replace(model.info, threshold=best, card={"validation": card}), found[best]
+    return dataclasses.replace(model.info, threshold=threshold, min_area=min_area, card={"validation": card}), found
 
 
 def _taken_over(settings: TrainSettings, info: ModelInfo) -> TrainSettings:
