@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 from scipy import ndimage
 
-from nucseg_batch.arrays.instances import BLUR, MIN_ROOT_VOTES, blur_votes, separate, strongest_nearby
+from nucseg_batch.arrays.instances import BLUR, MIN_ROOT_VOTES, WINDOW_RADIUS, blur_votes, separate, strongest_nearby
 
 
 def perfect_heads(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,11 +133,11 @@ def test_blurring_never_overflows() -> None:
 
 @pytest.mark.parametrize("shape", [(16, 16), (19, 43)])
 def test_every_place_is_linked_to_the_strongest_within_the_window(shape: tuple[int, int]) -> None:
-    """Against a plain search; places count as equal below 1/25 of a vote, so strengths are multiples of 256 here."""
+    """Against a plain search; places count as equal below 1/49 of a vote, so strengths are multiples of 256 here."""
     strength = np.random.default_rng(4).permutation(shape[0] * shape[1]).reshape(shape)
     y = np.arange(shape[0], dtype=np.int32).reshape(1, -1, 1)
     x = np.arange(shape[1], dtype=np.int32).reshape(1, 1, -1)
     found = ops.convert_to_numpy(strongest_nearby((strength[None] * 256).astype(np.int32) + 256, y, x))[0]
     for place in np.ndindex(shape):
-        window = tuple(slice(max(0, p - 5), p + 6) for p in place)
+        window = tuple(slice(max(0, p - WINDOW_RADIUS), p + WINDOW_RADIUS + 1) for p in place)
         assert strength.ravel()[found[place]] == strength[window].max()
