@@ -119,6 +119,7 @@ def test_nothing_but_the_documented_files_is_written(finished: Path) -> None:
     assert {path.name for path in run_folder.iterdir()} == {
         "plan.json",
         "machine.json",
+        "scales.json",
         "log.txt",
         "lock",
         "units",
