@@ -27,7 +27,9 @@ def evaluate(
         Path | None,
         typer.Option(help="CSV with columns id and GROUP; default: the nearest index.csv at or above TRUTH."),
     ] = None,
-    group: Annotated[str, typer.Option(help="Column of the index whose values are scored apart.")] = "modality",
+    group: Annotated[
+        str | None, typer.Option(help="Column of the index whose values are scored apart; default: modality, if there.")
+    ] = None,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", help="Write a row for each image with all its values to this file.")
     ] = None,
@@ -50,7 +52,10 @@ def evaluate(
             check_place(option, path)
     if csv_file is not None and json_file is not None and csv_file.resolve() == json_file.resolve():
         raise UsageError(f"--csv and --json are both {csv_file}; give two files.")
-    index = index or find_index(truth, group)
+    index = index or find_index(truth, group or "modality")
+    if group is not None and index is None:
+        raise UsageError(f"--group {group}: no index.csv at or above {truth} has columns id and {group}; give --index.")
+    group = group or "modality"
     result = compare(prediction, truth, index=index, group=group, progress=StepProgress("comparing"))
     if csv_file is not None:
         write_csv(csv_file, result)

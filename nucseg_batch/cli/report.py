@@ -58,7 +58,7 @@ def print_training(validation: dict[str, Any]) -> None:
     """Prints what a new model scored on its validation images."""
     table = Table("validation images", "AP .5:.95", "AP@.5", box=box.SIMPLE)
     for name, values in validation.items():
-        if isinstance(values, dict):
+        if isinstance(values, dict) and name != "unknown":
             table.add_row(name, f"{values['AP']:.3f}", f"{values['AP50']:.3f}")
     console().print(table)
     console().print(

@@ -172,4 +172,6 @@ def _share_or_folder(text: str) -> tuple[float, Path | None]:
     try:
         return float(text), None
     except ValueError:
+        if not Path(text).is_dir():
+            raise UsageError(f"--validation {text}: it is neither a folder nor a share between 0 and 1.") from None
         return _DEFAULT.validation, Path(text)

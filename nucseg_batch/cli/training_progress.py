@@ -22,6 +22,8 @@ COLUMNS = {
 }
 """What a row shows of a pass, and its heading."""
 WIDTH = 9
+LINE_SECONDS = 60.0
+"""Where there is no terminal, time between lines within a pass."""
 
 
 class TrainingProgress:
@@ -35,6 +37,7 @@ class TrainingProgress:
         self._clock = clock
         self._began: float | None = None
         self._first = 0
+        self._said = clock()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -66,6 +69,9 @@ class TrainingProgress:
             )
             self._task = self._bar.add_task("", total=total, epoch=epoch, loss="")
             self._bar.start()
+        elif not self._console.is_terminal and self._clock() - self._said > LINE_SECONDS:
+            self._said = self._clock()
+            self.note(f"epoch {epoch}: {done} of {total} batches, loss {loss:.3f}")
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, epoch=epoch, loss=f"{loss:.3f}")
 

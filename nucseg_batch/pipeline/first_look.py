@@ -56,8 +56,9 @@ def choose_scales(
         kinds[name] = step_scale(diameter / float(np.median(widths))) if widths else 1.0
         mixed |= is_mixed(widths)
         found = f"nuclei {widths[0]:.0f} to {widths[-1]:.0f} pixels wide" if widths else "no nuclei"
-        reasons.append(f"{name} images: {found}, scale {kinds[name]:.3g}{' or its own' if is_mixed(widths) else ''}")
+        reasons.append(f"{name} images: {found}, scale {kinds[name]:.3g}")
     adapt: Adapt = "each" if mixed else "outliers"
+    reasons.append("each image gets the scale that fits it" if mixed else "outliers get their own")
     return Scales(kinds.get("grey", 1.0), kinds.get("colour", 1.0), adapt, "; ".join(reasons))
 
 

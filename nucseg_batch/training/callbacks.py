@@ -108,7 +108,7 @@ class History(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Saves the weights of the pass with the best val_ap, and stops when it has not risen for `patience` passes."""
+    """Saves the weights of the best pass, by val_ap and then val_loss; stops after `patience` passes without one."""
 
     def __init__(self, path: Path, history: History, patience: int) -> None:
         super().__init__()
@@ -118,8 +118,8 @@ class KeepBest(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Runs after History, whose last row is this pass's."""
-        scores = [row["val_ap"] for row in self._history.rows]
-        best = int(np.argmax(scores))
+        scores = [(row["val_ap"], -row["val_loss"]) for row in self._history.rows]
+        best = max(range(len(scores)), key=lambda i: scores[i])
         if best == len(scores) - 1 or not self._path.exists():
             temporary = self._path.with_name(f".partial.{self._path.name}")
             self.model.save_weights(temporary)
@@ -159,11 +159,11 @@ class Backup(keras.callbacks.Callback):
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MismatchError(f"--resume: {self._state} cannot be read; start again without --resume.") from error
         names = sorted(earlier.keys() | self._settings.keys())
-        different = [
-            f"{name}: {earlier.get(name)!r} -> {self._settings.get(name)!r}"
-            for name in names
-            if earlier.get(name) != self._settings.get(name)
-        ]
+        changed = [name for name in names if earlier.get(name) != self._settings.get(name)]
+        if changed != ["data"]:  # another seed or share divides the same images another way
+            changed = [name for name in changed if name != "data"]
+        different = [f"{name}: {earlier.get(name)!r} -> {self._settings.get(name)!r}" for name in changed]
+        different = ["the annotated images have changed"] if changed == ["data"] else different
         if different:
             raise MismatchError(
                 f"--resume: the training was begun with other settings or data ({'; '.join(different)}). Use those "

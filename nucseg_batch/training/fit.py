@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, score
-from nucseg_batch.errors import MismatchError, UsageError
+from nucseg_batch.errors import InputMissingError, MismatchError, UsageError
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import NetworkSpec, build, load_encoder, network_spec, trained_encoder
 from nucseg_batch.network.losses import segmentation_loss
@@ -75,6 +75,7 @@ def train(
     number.
     """
     start = start or Start()
+    _check_start(path, start)
     keras.utils.set_random_seed(settings.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     given = load_model(start.init) if start.init else None
@@ -84,7 +85,8 @@ def train(
     trained_encoder(spec, settings.encoder_weights)  # what cannot be had is refused before images are read
     training, held_out = split_pairs(pairs, fraction=settings.validation, seed=settings.seed, validation=validation)
     progress.note(f"reading {len(training)} training and {len(held_out)} validation images")
-    samples, validated = read_all(training, progress.note), read_all(held_out, progress.note)
+    everything = read_all([*training, *held_out], progress.note)
+    samples, validated = everything[: len(training)], everything[len(training) :]
     data = {
         "sha256": fingerprint([*training, *held_out]),
         "training_images": _counts(samples),
@@ -129,7 +131,7 @@ def _fit(
     """The network with the weights of its best pass, in float32, and what was written after each pass."""
     device = backend.resolve_device(settings.device)
     precision = backend.resolve_precision(settings.precision, device)
-    progress.note(f"training {spec.architecture} in {precision} on {device}")
+    progress.note(f"training {spec.architecture} in {precision} on {device}; the first step takes a while")
     best = _best_weights(path)
     backup = Backup(path, _binding(settings, data))
     with backend.on_device(device):
@@ -139,7 +141,7 @@ def _fit(
         else:
             load_encoder(spec, network, settings.encoder_weights)
         network.compile(optimizer=_optimizer(settings), loss=segmentation_loss(spec))
-        done = _passes_done(backup, network, path, start.resume)
+        done = _passes_done(backup, network, start.resume)
         history = History(path.with_name(f"{path.stem}.history.csv"), progress, passes_done=done)
         if done:
             progress.note(f"going on after {done} of {settings.epochs} epochs")
@@ -155,7 +157,7 @@ def _fit(
             keras.callbacks.TerminateOnNaN(),
         ]
         if start.tensorboard is not None:
-            callbacks.append(_tensorboard(start.tensorboard))
+            callbacks.append(keras.callbacks.TensorBoard(str(start.tensorboard)))
         if done < settings.epochs:
             network.fit(
                 Crops(samples, settings, first_pass=done),
@@ -164,6 +166,7 @@ def _fit(
                 validation_data=plain_crops(validated, settings),
                 validation_batch_size=settings.batch_size,
                 callbacks=callbacks,
+                shuffle=False,  # Keras would shuffle by a state that a training which goes on does not have
                 verbose=0,
             )
         if not best.exists() or not all(math.isfinite(row["loss"]) for row in history.rows):
@@ -214,18 +217,26 @@ def _taken_over(settings: TrainSettings, info: ModelInfo) -> TrainSettings:
     )
 
 
-def _tensorboard(folder: Path) -> keras.callbacks.Callback:
-    if importlib.util.find_spec("tensorboard") is None:
+def _check_start(path: Path, start: Start) -> None:
+    """Refuses, before anything is read, what cannot work or would lose a stopped training."""
+    state = Backup(path, {})
+    if start.init is not None and not start.init.is_file():
+        raise InputMissingError(f"--init {start.init}: there is no such file.")
+    if start.tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("--tensorboard: TensorBoard is not installed; pip install tensorboard, or leave it out.")
-    return keras.callbacks.TensorBoard(str(folder))
+    if start.resume and not state.exists():
+        raise MismatchError(f"--resume: no training of {path.name} was stopped here; start one without --resume.")
+    if state.exists() and not start.resume:
+        raise UsageError(
+            f"MODEL {path}: a training of it was stopped here. Go on with --resume, give another name, or delete "
+            f"{path.stem}.resume.json to start over."
+        )
 
 
-def _passes_done(backup: Backup, network: keras.Model, path: Path, resume: bool) -> int:
+def _passes_done(backup: Backup, network: keras.Model, resume: bool) -> int:
     if not resume:
         backup.clear()
         return 0
-    if not backup.exists():
-        raise MismatchError(f"--resume: no training of {path.name} was stopped here; start one without --resume.")
     return backup.load(network)
 
 

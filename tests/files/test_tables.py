@@ -47,7 +47,7 @@ def test_names_that_are_not_utf8_are_written_so_that_any_program_reads_them_back
 
 def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
     """Against plain sums over masks."""
-    values = summary(LABELS, PIXELS, measure(LABELS, PIXELS))
+    values = summary(LABELS, PIXELS, measure(LABELS, PIXELS), 0.5)
     means = [PIXELS[i == LABELS].mean() for i in (1, 2)]
     assert values["nuclei"] == 2
     assert values["area_fraction"] == pytest.approx((LABELS > 0).mean())
@@ -55,12 +55,13 @@ def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
     assert values["intensity_mean"] == pytest.approx(np.mean(means))
     assert values["intensity_std"] == pytest.approx(np.std(means))
     assert values["intensity_background"] == pytest.approx(PIXELS[LABELS == 0].mean())
+    assert values["scale"] == 0.5
     assert tuple(values) == SUMMARY_COLUMNS
 
 
 def test_an_empty_plane_has_no_averages() -> None:
     """The mean area of no nuclei is not zero."""
-    values = summary(LABELS * 0, PIXELS, measure(LABELS * 0, PIXELS))
+    values = summary(LABELS * 0, PIXELS, measure(LABELS * 0, PIXELS), 1.0)
     assert (values["nuclei"], values["area_mean"], values["intensity_mean"]) == (0, None, None)
     assert values["intensity_background"] == pytest.approx(PIXELS.mean())
 

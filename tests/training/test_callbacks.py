@@ -10,7 +10,7 @@ import pytest
 from heard import Heard
 from pictures import annotated_folder
 
-from nucseg_batch.errors import MismatchError, NucsegError
+from nucseg_batch.errors import MismatchError, NucsegError, UsageError
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training import fit
@@ -44,10 +44,10 @@ def test_a_killed_training_goes_on_at_the_next_pass_and_ends_the_same(tmp_path: 
     assert [row["learning_rate"] for row in before.rows + after.rows] == rates
     for one, other in zip(whole.rows, before.rows + after.rows, strict=True):
         for name in HISTORY_COLUMNS:
-            assert other[name] == pytest.approx(one[name], rel=0.02, abs=0.01), name
+            assert other[name] == pytest.approx(one[name], rel=1e-3, abs=1e-3), name
     first, second = (load_model(tmp_path / place / "m.keras").network.get_weights() for place in "ab")
     for a, b in zip(first, second, strict=True):  # threads add in any order, and training magnifies it
-        np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
     assert (tmp_path / "a" / "m.history.csv").read_text().count("\n") == 5
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
         "m.curves.png",
@@ -68,7 +68,7 @@ def test_a_training_is_not_gone_on_with_other_settings_or_data(tmp_path: Path) -
     with pytest.raises(MismatchError, match="epochs: 4 -> 9"):
         run(data, tmp_path / "m.keras", Heard(), longer, resume=True)
     annotated_folder(tmp_path / "data", 5)
-    with pytest.raises(MismatchError, match="data:"):
+    with pytest.raises(MismatchError, match="images have changed"):
         run(data, tmp_path / "m.keras", Heard(), resume=True)
     with pytest.raises(MismatchError, match="start one without --resume"):
         run(data, tmp_path / "other.keras", Heard(), resume=True)
@@ -91,7 +91,7 @@ def test_training_stops_when_validation_gets_no_better(tmp_path: Path, monkeypat
 
 
 def test_fine_tuning_begins_with_the_given_model_and_keeps_its_kind(tmp_path: Path) -> None:
-    """The first loss is that of a trained network, and the file says what it was made from."""
+    """Its weights, architecture and widths; the file says what it was made from."""
     data = annotated_folder(tmp_path / "data", 6)
     first, second = Heard(), Heard()
     run(data, tmp_path / "a.keras", first, dataclasses.replace(SETTINGS, epochs=3, steps=20, learning_rate=8e-3))
@@ -99,8 +99,19 @@ def test_fine_tuning_begins_with_the_given_model_and_keeps_its_kind(tmp_path: Pa
     info = run(data, tmp_path / "b.keras", second, gentle, init=tmp_path / "a.keras")
     assert info.widths == (4, 6)
     assert info.card["init"] == "train"
-    assert second.rows[0]["loss"] < 0.8 * first.rows[0]["loss"]
-    assert second.rows[0]["val_loss"] == pytest.approx(first.rows[-1]["val_loss"], rel=0.1)
+    before, after = (load_model(tmp_path / name).network for name in ("a.keras", "b.keras"))
+    for a, b in zip(before.trainable_weights, after.trainable_weights, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=1e-3)  # so small a rate hardly moves them
+
+
+def test_a_stopped_training_is_not_started_over_by_mistake(tmp_path: Path) -> None:
+    """One forgotten option must not cost an hour's work."""
+    data = annotated_folder(tmp_path / "data", 4)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "m.keras", Heard(stop_after=1))
+    with pytest.raises(UsageError, match="--resume"):
+        run(data, tmp_path / "m.keras", Heard())
+    assert (tmp_path / "m.resume.json").is_file()
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
