@@ -122,7 +122,7 @@ def strongest_nearby(votes: Any, y: Any, x: Any, window: int = WINDOW_RADIUS) ->
     code = ops.bitwise_and(y, _LOW) * _CODE + ops.bitwise_and(x, _LOW)
     best = ops.bitwise_or(ops.bitwise_and(votes, ~_BOTH), code)
     for axis in (1, 2):
-        best = _sliding_maximum(best, axis, window)
+        best = sliding_maximum(best, axis, window)
     found_y = y + _signed(ops.right_shift(best, _CODE_BITS) - y)
     found_x = x + _signed(best - x)
     return found_y * ops.shape(votes)[2] + found_x
@@ -151,7 +151,7 @@ def _box_sum(values: Any, axis: int, width: int) -> Any:
         span *= 2
 
 
-def _sliding_maximum(values: Any, axis: int, radius: int) -> Any:
+def sliding_maximum(values: Any, axis: int, radius: int) -> Any:
     """Maximum of each value and its neighbours up to `radius` places to either side; outside the array they are 0.
 
     Windows grow by doubling and may overlap, so that a span of 15 takes four steps.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class Segmented:
     scale: float
     """By how much the image was enlarged for the network."""
 
-    @property
+    @cached_property
     def width(self) -> float | None:
         """Typical width of the nuclei in the image's pixels; None without any."""
         return typical_diameter(nuclei_areas(self.labels))

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.instances import foreground_mask, separate
+from nucseg_batch.arrays.instances import foreground_mask, separate, sliding_maximum
 from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
@@ -138,16 +138,5 @@ def _normalised(pixels: Any, low: Any, high: Any) -> Any:
 def _largest_neighbour(labels: Any) -> Any:
     """The largest label among each pixel and the eight around it."""
     for axis in (1, 2):
-        pad = [(0, 0), (0, 0), (0, 0)]
-        pad[axis] = (1, 1)
-        framed = ops.pad(labels, pad)
-        length = labels.shape[axis] if labels.shape[axis] is not None else ops.shape(labels)[axis]
-        parts = [_slice(framed, axis, start, length) for start in range(3)]
-        labels = ops.maximum(ops.maximum(parts[0], parts[1]), parts[2])
+        labels = sliding_maximum(labels, axis, 1)
     return labels
-
-
-def _slice(values: Any, axis: int, start: int, length: Any) -> Any:
-    index = [slice(None), slice(None), slice(None)]
-    index[axis] = slice(start, start + length)
-    return values[tuple(index)]

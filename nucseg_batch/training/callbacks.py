@@ -15,6 +15,8 @@ import numpy as np
 from nucseg_batch.arrays.metrics import match, mean_average_precision, score
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.errors import MismatchError
+from nucseg_batch.files.journal import write_whole
+from nucseg_batch.files.tables import csv_text
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings
@@ -100,10 +102,8 @@ class History(keras.callbacks.Callback):
         values = {**(logs or {}), "epoch": epoch + 1, "learning_rate": rate}
         row = {name: float(values.get(name, math.nan)) for name in HISTORY_COLUMNS}
         self.rows.append(row)
-        with _whole(self._path) as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HISTORY_COLUMNS)
-            writer.writerows([int(r["epoch"]), *(f"{r[c]:.6g}" for c in HISTORY_COLUMNS[1:])] for r in self.rows)
+        rows = [[int(r["epoch"]), *(f"{r[c]:.6g}" for c in HISTORY_COLUMNS[1:])] for r in self.rows]
+        write_whole(self._path, csv_text([HISTORY_COLUMNS, *rows]))
         self._progress.epoch(row)
 
 
@@ -181,8 +181,7 @@ class Backup(keras.callbacks.Callback):
         weights = self._folder / f"{self._stem}.resume-{epoch}.weights.h5"
         self.model.save_weights(weights)
         state = {"epochs_done": epoch, "weights": weights.name, "settings": self._settings}
-        with _whole(self._state) as file:
-            json.dump(state, file, indent=1, sort_keys=True)
+        write_whole(self._state, json.dumps(state, indent=1, sort_keys=True))
         for old in self._files():
             if old != weights:
                 old.unlink(missing_ok=True)
@@ -196,23 +195,6 @@ class Backup(keras.callbacks.Callback):
     def _files(self) -> list[Path]:
         start = f"{self._stem}.resume-"
         return [p for p in self._folder.iterdir() if p.name.startswith(start) and p.name.endswith(".weights.h5")]
-
-
-class _whole:
-    """A text file that appears under its name only when the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f".{path.name}.partial")
-
-    def __enter__(self) -> Any:
-        self._file = open(self._temporary, "w", encoding="utf-8", newline="")
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            os.replace(self._temporary, self._path)
 
 
 def _read_rows(path: Path) -> list[dict[str, float]]:

@@ -102,7 +102,7 @@ def train(
     card = {
         "command": command,
         "settings": dataclasses.asdict(settings),
-        "init": None if start.init is None else given and given.info.card.get("command"),
+        "init": given.info.card.get("command") if given is not None else None,
         "data": data,
         "versions": backend.versions(),
         "precision": backend.resolve_precision(settings.precision, backend.resolve_device(settings.device)),
