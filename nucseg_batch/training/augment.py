@@ -4,7 +4,8 @@ One affine map does scale, rotation and flip at once, for image, labels and the 
 a nucleus that the crop cuts stays where it really is. Beyond its image a crop is mirrored and has no weight: nuclei
 there are real to the eye, and calling them background would teach the network to miss nuclei at edges (it did).
 Nuclei are brought to the model's nominal diameter first, as they are when it is used; the random magnification then
-covers what an estimate of their size may be wrong by. Intensities are changed last, in `intensity.py`.
+covers what an estimate of their size may be wrong by. Intensities are changed last, in `intensity.py`
+and `stain.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.intensity import blank_field, change_intensities
-from nucseg_batch.training.targets import CHANNELS, training_target
+from nucseg_batch.training.paste import pasted
+from nucseg_batch.training.targets import CHANNELS
+from nucseg_batch.training.warp import View, view_of
 
 SPREAD = 0.3
 """Standard deviation of the logarithm of most crops' magnification."""
@@ -31,6 +33,8 @@ MIN_COVER = 0.55
 """Images are not made so small that they fill less of a crop's side than this."""
 BLANK_SHARE = 0.03
 """Share of crops without a nucleus: simulated empty fields."""
+PASTED_SHARE = 0.15
+"""Share of crops into which nuclei from elsewhere in their image are pasted, so that more touch."""
 
 
 def training_crop(
@@ -45,9 +49,10 @@ def training_crop(
     least = MIN_COVER * size / max(sample.labels.shape)
     matrix, magnification = _random_affine(diameter / sample.diameter, least, rng)
     centre = _random_centre(sample.labels.shape, size / magnification, rng)
-    offset = centre - matrix @ np.full(2, (size - 1) / 2)
-    image, target = _cut(sample, matrix, offset, size, magnification)
-    return change_intensities(image, rng), target
+    view = view_of(sample, matrix, centre - matrix @ np.full(2, (size - 1) / 2), size, magnification)
+    if rng.random() < PASTED_SHARE:
+        view = pasted(view, _another_view(sample, size, magnification, rng), rng)
+    return change_intensities(view.image, rng), view.target
 
 
 def empty_target(size: int) -> NDArray[np.float32]:
@@ -65,36 +70,15 @@ def plain_crop(sample: Sample, size: int, diameter: float) -> tuple[NDArray[np.f
     magnification = min(diameter / sample.diameter, MAX_ZOOM)
     matrix = np.eye(2) / magnification
     offset = (np.array(sample.labels.shape) - 1) / 2 - matrix @ np.full(2, (size - 1) / 2)
-    image, target = _cut(sample, matrix, offset, size, magnification)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image, target
+    view = view_of(sample, matrix, offset, size, magnification)
+    return np.repeat(view.image, 3, axis=2) if view.image.shape[2] == 1 else view.image, view.target
 
 
-def _cut(
-    sample: Sample, matrix: NDArray[np.float64], offset: NDArray[np.float64], size: int, magnification: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What an affine map from crop to image coordinates shows: (size, size, 1 or 3) and (size, size, CHANNELS)."""
-    labels = ndimage.affine_transform(
-        sample.labels, matrix, offset, (size, size), order=0, mode="constant", cval=-1, output=np.int32
-    )
-    planes = [sample.image] if sample.image.ndim == 2 else list(np.moveaxis(sample.image, 2, 0))
-    warped = [_warped(plane, matrix, offset, size, magnification) for plane in planes]
-    centres = (sample.centres - offset) @ np.linalg.inv(matrix).T
-    return np.stack(warped, axis=-1), training_target(labels, centres, sample.areas * magnification**2)
-
-
-def _warped(
-    plane: NDArray[np.float32], matrix: NDArray[np.float64], offset: NDArray[np.float64], size: int, zoom: float
-) -> NDArray[np.float32]:
-    """One channel of the crop; where it is made smaller it is blurred first, as an area average would."""
-    if zoom < 0.8:
-        corners = np.array([[0, 0], [0, size], [size, 0], [size, size]]) @ matrix.T + offset
-        margin = 4
-        low = np.clip(np.floor(corners.min(axis=0)).astype(int) - margin, 0, None)
-        high = np.ceil(corners.max(axis=0)).astype(int) + margin
-        window = plane[low[0] : high[0], low[1] : high[1]]
-        if min(window.shape) > margin:
-            plane, offset = ndimage.gaussian_filter(window, 0.4 / zoom), offset - low
-    return ndimage.affine_transform(plane, matrix, offset, (size, size), order=1, mode="reflect")
+def _another_view(sample: Sample, size: int, magnification: float, rng: np.random.Generator) -> View:
+    """Another place of the image, turned and mirrored at random, at the same magnification."""
+    matrix = _turned(rng) / magnification
+    centre = _random_centre(sample.labels.shape, size / magnification, rng)
+    return view_of(sample, matrix, centre - matrix @ np.full(2, (size - 1) / 2), size, magnification)
 
 
 def _random_affine(zoom: float, least: float, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
@@ -104,13 +88,19 @@ def _random_affine(zoom: float, least: float, rng: np.random.Generator) -> tuple
     else:
         random = float(np.clip(math.exp(rng.normal(0, SPREAD)), *SCALES))
     magnification = min(max(zoom * random, least), MAX_ZOOM)
+    return _turned(rng) / magnification, magnification
+
+
+def _turned(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A turn, a slight stretch and a flip."""
     angle = rng.choice(4) * math.pi / 2
     if rng.random() < 0.5:
         angle += rng.uniform(-math.pi / 4, math.pi / 4)
     rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     stretch = np.diag(np.exp(rng.normal(0, 0.06, 2)))
     flip = np.diag([1.0, rng.choice([-1.0, 1.0])])
-    return rotation @ stretch @ flip / magnification, magnification
+    turned: NDArray[np.float64] = rotation @ stretch @ flip
+    return turned
 
 
 def _random_centre(shape: tuple[int, ...], side: float, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -15,15 +15,20 @@ from PIL import Image
 from scipy import ndimage
 
 from nucseg_batch.arrays.normalize import LIMIT, apply_range, percentile_range
+from nucseg_batch.training.stain import change_colours, empty_tissue, smooth_field, stained
 
 INVERTED = 0.12
 """Share of crops whose contrast is inverted."""
+STAINED = 0.08
+"""Share of grey crops that are shown as if they had been stained with dyes."""
 
 
 def change_intensities(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
     """(size, size, 1 or 3) normalised pixels to (size, size, 3)."""
     if image.shape[2] == 3:
-        image = _change_colours(image, rng)
+        image = change_colours(image, rng)
+    elif rng.random() < STAINED:
+        image = stained(image, rng)
     if rng.random() < 0.2:
         sigma = rng.uniform(0.5, 2.0)
         image = ndimage.gaussian_filter(image, (sigma, sigma, 0))
@@ -32,9 +37,9 @@ def change_intensities(image: NDArray[Any], rng: np.random.Generator) -> NDArray
     if rng.random() < 0.5:
         image = np.maximum(image, 0.0) ** np.float32(math.exp(rng.uniform(-0.6, 0.6)))
     if rng.random() < 0.25:
-        image = image * np.exp(_smooth_field(image.shape[0], rng) * np.float32(rng.uniform(0.1, 0.5)))
+        image = image * np.exp(smooth_field(image.shape[0], rng) * np.float32(rng.uniform(0.1, 0.5)))
     if rng.random() < 0.2:
-        haze = _smooth_field(image.shape[0], rng)
+        haze = smooth_field(image.shape[0], rng)
         image = image + (haze - haze.min()) * np.float32(rng.uniform(0.02, 0.12))
     if rng.random() < 0.1:
         image = np.minimum(image, np.float32(rng.uniform(0.5, 1.0)))
@@ -51,42 +56,23 @@ def blank_field(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """An empty field as percentile normalisation shows it, (size, size, 3): amplified noise, haze, hot pixels."""
     image: NDArray[Any] = rng.standard_normal((size, size), dtype=np.float32)
     if rng.random() < 0.6:
-        image = ndimage.gaussian_filter(image, rng.uniform(0.3, 2.5))
+        image = ndimage.gaussian_filter(image, rng.uniform(0.3, 4.0))
         image /= image.std()
-    image = image + _smooth_field(size, rng)[..., 0] * np.float32(rng.choice([0.0, rng.uniform(0.2, 4.0)]))
+    image = image + smooth_field(size, rng)[..., 0] * np.float32(rng.choice([0.0, rng.uniform(0.2, 4.0)]))
     if rng.random() < 0.3:
         rows, columns = rng.integers(0, size, (2, int(rng.integers(1, 30))))
         image[rows, columns] += np.float32(rng.uniform(5, 40))
     if rng.random() < 0.3:  # few counts: most pixels are equal
         image = np.round(image * np.float32(rng.uniform(0.2, 2.0)))
-    image = apply_range(image, *percentile_range(image))
+    image = apply_range(image, *percentile_range(image))[..., None]
     if rng.random() < 0.2:
         image = 1.0 - np.minimum(image, 1.0)
+    if rng.random() < 0.2:
+        image = empty_tissue(size, rng)
     if rng.random() < 0.5:
         image = image * np.float32(rng.uniform(0.2, 1.0)) + np.float32(rng.uniform(0.0, 0.3))
-    return np.repeat(np.clip(image, 0.0, LIMIT)[..., None], 3, axis=2).astype(np.float32)
-
-
-def _change_colours(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    if rng.random() < 0.3:
-        image = image[..., rng.permutation(3)]
-    if rng.random() < 0.5:  # other dyes: another mixture of the channels' absorbances
-        mixture = np.eye(3) + rng.normal(0, 0.15, (3, 3))
-        mixture /= mixture.sum(axis=1, keepdims=True)
-        absorbance = -np.log(np.clip(image, 0.02, 1.0)) * rng.uniform(0.7, 1.4, 3)
-        image = np.exp(-np.maximum(absorbance @ mixture.T, 0.0))
-    elif rng.random() < 0.5:
-        image = image * rng.uniform(0.8, 1.2, 3).astype(np.float32)
-    if rng.random() < 0.15:
-        image = image @ rng.dirichlet((2.0, 2.0, 2.0)).astype(np.float32)[:, None]
-    return image
-
-
-def _smooth_field(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A slowly varying field of mean 0 and deviation 1, (size, size, 1): light that is not even."""
-    coarse = rng.standard_normal((4, 4))
-    field = ndimage.zoom(coarse, size / 4, order=3, mode="nearest", grid_mode=True)
-    return ((field - field.mean()) / field.std())[..., None].astype(np.float32)
+    image = np.clip(image, 0.0, LIMIT).astype(np.float32)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def _noise(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from nucseg_batch.training.intensity import blank_field, change_intensities
 def test_changed_images_stay_what_the_network_is_shown(channels: int) -> None:
     """Values from 0 to LIMIT in three channels, whatever was done to them: the predictor cuts in the same way."""
     image = np.random.default_rng(1).random((32, 32, channels), dtype=np.float32)
+    coloured = 0
     for seed in range(60):
         changed = change_intensities(image.copy(), np.random.default_rng(seed))
         assert changed.shape == (32, 32, 3)
@@ -18,7 +19,8 @@ def test_changed_images_stay_what_the_network_is_shown(channels: int) -> None:
         assert np.isfinite(changed).all()
         assert changed.min() >= 0
         assert changed.max() <= LIMIT
-        assert channels == 3 or (changed[..., 0] == changed[..., 1]).all(), "grey stays grey"
+        coloured += bool((changed[..., 0] != changed[..., 1]).any())
+    assert channels == 3 or 1 <= coloured <= 12, "grey stays grey, but for the few that are shown as stained tissue"
 
 
 def test_many_microscopes_come_out_of_one_image() -> None:

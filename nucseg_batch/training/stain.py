@@ -1,0 +1,83 @@
+"""Random dyes: what laboratories stain tissue with differs more than any one collection of images shows.
+
+Colours are changed where dyes act, in absorbance: -log of the light that passes (Beer and Lambert; Ruifrok and Johnston
+2001 for the vectors of haematoxylin and eosin). Images are normalised, 0 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nucseg_batch.arrays.normalize import LUMA, apply_range, percentile_range
+
+HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
+"""How strongly the dye of nuclei absorbs red, green and blue."""
+EOSIN = np.array([0.07, 0.99, 0.11])
+"""The same of the dye of all else."""
+
+
+def change_colours(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """A colour image (height, width, 3) as other dyes, another lamp or another camera might have shown it."""
+    if rng.random() < 0.3:
+        image = image[..., rng.permutation(3)]
+    if rng.random() < 0.6:  # other dyes: another mixture of the channels' absorbances
+        mixture = np.eye(3) + rng.normal(0, rng.uniform(0.05, 0.3), (3, 3))
+        mixture /= np.maximum(mixture.sum(axis=1, keepdims=True), 0.3)
+        absorbance = -np.log(np.clip(image, 0.02, 1.0)) * rng.uniform(0.6, 1.5, 3)
+        image = np.exp(-np.maximum(absorbance @ mixture.T, 0.0))
+    if rng.random() < 0.3:  # another lamp
+        image = image * rng.uniform(0.75, 1.2, 3)
+    if rng.random() < 0.35:  # paler, or more vivid
+        grey = (image @ LUMA)[..., None]
+        image = grey + (image - grey) * rng.uniform(0.1, 1.4)
+    return np.clip(image, 0.0, None).astype(np.float32)
+
+
+def stained(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A grey image (size, size, 1) with bright nuclei as stained tissue: (size, size, 3), nuclei dark."""
+    size = image.shape[0]
+    nuclei = np.clip(image, 0.0, 1.0) * rng.uniform(0.6, 1.8)
+    return _lit(nuclei * _dye(HAEMATOXYLIN, rng) + _tissue(size, rng), rng)
+
+
+def empty_tissue(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Stained tissue without a nucleus, (size, size, 3)."""
+    return _lit(_tissue(size, rng), rng)
+
+
+def smooth_field(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A slowly varying field of mean 0 and deviation 1, (size, size, 1): light that is not even."""
+    coarse = rng.standard_normal((4, 4))
+    field = ndimage.zoom(coarse, size / 4, order=3, mode="nearest", grid_mode=True)
+    return ((field - field.mean()) / field.std())[..., None].astype(np.float32)
+
+
+def _tissue(size: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Absorbance of what lies around nuclei, (size, size, 3): ground at several grains, at times with red cells."""
+    ground = smooth_field(size, rng)[..., 0] * rng.uniform(0.0, 1.0)
+    for sigma in (1.0, 3.0, 9.0):
+        grain = ndimage.gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), sigma)
+        ground = ground + grain / grain.std() * rng.uniform(0.0, 0.6)
+    absorbance = np.maximum(ground * 0.15 + rng.uniform(0.05, 0.5), 0.0)[..., None] * _dye(EOSIN, rng)
+    if rng.random() < 0.3:
+        cells = ndimage.gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), rng.uniform(3.0, 7.0))
+        edge = np.quantile(cells, rng.uniform(0.8, 0.97))
+        density = ndimage.gaussian_filter((cells > edge).astype(np.float32), 0.8) * rng.uniform(0.2, 0.8)
+        absorbance = absorbance + density[..., None] * _dye(EOSIN, rng)
+    return absorbance
+
+
+def _dye(vector: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """A dye much like the given one."""
+    other = np.abs(vector + rng.normal(0, 0.15, 3))
+    return other / np.linalg.norm(other)
+
+
+def _lit(absorbance: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
+    """What passes of a lamp's light, normalised as images are."""
+    light = np.exp(-absorbance) * rng.uniform(0.8, 1.0, 3)
+    return apply_range(light.astype(np.float32), *percentile_range(light.astype(np.float32)))
