@@ -95,6 +95,17 @@ def foreground_mask(foreground: Any, heights: Any, widths: Any, *, threshold: fl
     return ops.cast((ops.sigmoid(foreground) > threshold) & inside, "int32")
 
 
+def certainty(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:
+    """Mean probability of the pixels above the threshold, (batch,) float32; 0 where there is none.
+
+    foreground, heights and widths as for `separate`; probabilities count in parts of VOTE, so that sums are exact.
+    """
+    inside = foreground_mask(foreground, heights, widths, threshold=threshold)
+    parts = inside * ops.cast(ops.round(ops.sigmoid(foreground) * VOTE), "int32")
+    total, count = ops.sum(parts, axis=(1, 2)), ops.sum(inside, axis=(1, 2))
+    return ops.cast(total, "float32") / (VOTE * ops.cast(ops.maximum(count, 1), "float32"))
+
+
 def _coordinates(height: Any, width: Any) -> tuple[Any, Any]:
     y = ops.reshape(ops.arange(height, dtype="int32"), (1, height, 1))
     return y, ops.reshape(ops.arange(width, dtype="int32"), (1, 1, width))

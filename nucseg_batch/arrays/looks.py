@@ -1,7 +1,8 @@
 """At which scale does an image fit the network? Decided from what is found in it at several.
 
 Where nuclei are too large for the network they fall to pieces, where they are too small they run together. The scale at
-which what is found is as wide as what the network was trained on is the one that fits.
+which what is found is as wide as what the network was trained on is the one that fits, if the network is as certain
+there as elsewhere: from afar whole cells look like nuclei, but not quite.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from nucseg_batch.arrays.scale import MAX_SCALE, nuclei_areas, step_scale, typic
 
 LOOKS = (1.0, 0.5, 0.25)
 """Scales at which an image is looked at when nothing is known of it, times that at which the look begins."""
-COVER = 0.5
+COVER = 0.02
 """A look counts only if the nuclei found in it cover this share of the most that any look finds."""
+CERTAIN = 8.0
+"""How much a look's certainty counts: a tenth less outweighs nuclei that are wrong by a factor of two."""
 TOLERANCE = 1.4
 """Nuclei so many times wider or narrower than nominal are worth another look."""
 
@@ -32,6 +35,8 @@ class Segmented:
     """(height, width): 0 is background, 1..n are nuclei."""
     scale: float
     """By how much the image was enlarged for the network."""
+    certainty: float = 1.0
+    """Mean probability of the pixels that were taken for nuclei, where it was asked for."""
 
     @cached_property
     def width(self) -> float | None:
@@ -69,7 +74,7 @@ def fitting_scale(looks: Sequence[Segmented], diameter: float) -> float:
     counted = [look for look, area in zip(looks, cover, strict=True) if area and area >= COVER * max(cover)]
     if not counted:
         return looks[0].scale
-    best = min(counted, key=lambda look: look.misfit(diameter))
+    best = max(counted, key=lambda look: CERTAIN * look.certainty - look.misfit(diameter))
     width = best.width
     assert width is not None
     return step_scale(diameter / width)

@@ -17,13 +17,6 @@ from nucseg_batch.network.program import Program
 from nucseg_batch.plan import TILE
 
 
-def predict(
-    program: Program, pixels: NDArray[Any], limits: tuple[float, float], frame: Frame, halo: int
-) -> NDArray[np.int32]:
-    """Labels one image, (height, width) or (height, width, 3), to (height, width)."""
-    return labels(program, heads(program, pixels, limits, frame, halo), frame)
-
-
 def heads(
     program: Program, pixels: NDArray[Any], limits: tuple[float, float], frame: Frame, halo: int
 ) -> NDArray[np.float32]:
@@ -73,6 +66,12 @@ def labels(program: Program, answer: NDArray[np.float32], frame: Frame) -> NDArr
             )
             native[np.ix_(*places)] = part[0]
     return numbered(native)
+
+
+def certainty(program: Program, answer: NDArray[np.float32], frame: Frame) -> float:
+    """How certain the foreground of the network's answer over the padded scaled image is."""
+    real = tuple(np.array([length], np.int32) for length in frame.scaled)
+    return float(program.run(program.certainty, answer[None], *real)[0])
 
 
 def _tile_heads(

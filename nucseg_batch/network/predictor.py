@@ -111,7 +111,7 @@ class Predictor:
             raise ValueError(f"a batch of images of {images[0].shape} holds {size}, but {len(images)} were given.")
         if adapt == "each":
             return self._at_their_own_scales(images, scale)
-        found = [Segmented(labels, scale) for labels in self._labels(images, scale, size)]
+        found = self._segmented(images, scale, size)
         for _ in range(OUTLIER_LOOKS if adapt == "outliers" else 0):
             wanted = [another_scale(one, self.diameter) for one in found]
             if not any(wanted):
@@ -167,33 +167,42 @@ class Predictor:
             for start in range(0, len(members), most):
                 part = members[start : start + most]
                 size = min(most, 2 ** (len(part) - 1).bit_length())
-                labels = self._labels([images[i] for i in part], scale, size, look=look)
-                found.update({i: Segmented(one, scale) for i, one in zip(part, labels, strict=True)})
+                found.update(zip(part, self._segmented([images[i] for i in part], scale, size, look=look), strict=True))
         return found
 
-    def _labels(
+    def _segmented(
         self, images: Sequence[NDArray[Any]], scale: float, size: int, *, look: bool = False
-    ) -> list[NDArray[np.int32]]:
-        """Labels of a batch at one scale, computed as a full batch of `size`; `look` if only their width matters."""
+    ) -> list[Segmented]:
+        """A batch at one scale, computed as a full batch of `size`; `look` if only scales are to be compared."""
         ranges = [percentile_range(image) for image in images]
         shapes = [(image.shape[0], image.shape[1]) for image in images]
         frame = Frame.of(shapes[0], scale)
         program = self._program_for(frame, look=look)
         if max(*frame.bucket, *frame.native_bucket) > TILE:
-            halo = self.model.info.network.halo
-            pairs = zip(images, ranges, strict=True)
-            return [large.predict(program, *pair, Frame.of(pair[0].shape[:2], scale), halo) for pair in pairs]
+            return [self._large(program, *one, scale, look=look) for one in zip(images, ranges, strict=True)]
         fill = size - len(images)
         pixels = padded_batch(images, frame.native_bucket, size)
         low, high = np.array(ranges + [(0.0, 0.0)] * fill, np.float32).T
         if frame.is_native:
             heights, widths = np.array(shapes + [(1, 1)] * fill, np.int32).T
-            labels = program.run(program.label, pixels, low, high, heights, widths)
-            return [labels[i, :h, :w] for i, (h, w) in enumerate(shapes)]
-        height, width = frame.native
-        real = tuple(np.full(size, length, np.int32) for length in frame.scaled)
-        labels = program.run(program.label_rescaled, pixels, low, high, real, frame.there(), frame.back())
-        return [numbered(labels[i, :height, :width]) for i in range(len(images))]
+            answer = program.run(program.look if look else program.label, pixels, low, high, heights, widths)
+        else:
+            rescaled = program.look_rescaled if look else program.label_rescaled
+            real = tuple(np.full(size, length, np.int32) for length in frame.scaled)
+            answer = program.run(rescaled, pixels, low, high, real, frame.there(), frame.back())
+        labels, certain = answer if look else (answer, np.ones(size, np.float32))
+        found = [one[:height, :width] for one, (height, width) in zip(labels, shapes, strict=False)]
+        found = found if frame.is_native else [numbered(one) for one in found]
+        return [Segmented(one, scale, float(c)) for one, c in zip(found, certain, strict=False)]
+
+    def _large(
+        self, program: Program, pixels: NDArray[Any], limits: tuple[float, float], scale: float, *, look: bool
+    ) -> Segmented:
+        """An image that goes through the network in tiles."""
+        frame = Frame.of(pixels.shape[:2], scale)
+        heads = large.heads(program, pixels, limits, frame, self.model.info.network.halo)
+        labels = large.labels(program, heads, frame)
+        return Segmented(labels, scale, large.certainty(program, heads, frame) if look else 1.0)
 
     def _program_for(self, frame: Frame, *, look: bool = False) -> Program:
         """The device program for a scale; the settings' smallest area is in the image's pixels, the model's is not."""

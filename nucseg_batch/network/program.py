@@ -12,7 +12,7 @@ import keras
 from keras import ops
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.instances import foreground_mask, separate, sliding_maximum
+from nucseg_batch.arrays.instances import certainty, foreground_mask, separate, sliding_maximum
 from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
@@ -46,7 +46,7 @@ class Program:
         self._device = device
         self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
-    def run(self, program: Callable[..., Any], first: NDArray[Any], *others: Any) -> NDArray[Any]:
+    def run(self, program: Callable[..., Any], first: NDArray[Any], *others: Any) -> Any:
         """Runs one of the methods below, compiled once for each dtype and number of channels of its first argument.
 
         Raises MemoryError where the device's memory does not suffice.
@@ -56,7 +56,7 @@ class Program:
             self._compiled[key] = backend.compiled(program, self._device)
         try:
             with backend.on_device(self._device):
-                return ops.convert_to_numpy(self._compiled[key](first, *others))
+                return keras.tree.map_structure(ops.convert_to_numpy, self._compiled[key](first, *others))
         except Exception as error:  # each backend has its own class for this
             if backend.is_out_of_memory(error):
                 raise MemoryError(f"the device has no room for a batch of {first.shape[0]}") from error
@@ -76,6 +76,18 @@ class Program:
         """
         heads = self.heads_rescaled(pixels, low, high, *there)
         return self.native(self.separate(heads, *shape), heads[..., 0], *back)
+
+    def look(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
+        """As `label`, and how certain the foreground is, (batch,) float32."""
+        heads = self.heads(pixels, low, high)
+        return self.separate(heads, heights, widths), self.certainty(heads, heights, widths)
+
+    def look_rescaled(
+        self, pixels: Any, low: Any, high: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
+    ) -> Any:
+        """As `label_rescaled`, and how certain the foreground is, (batch,) float32."""
+        heads = self.heads_rescaled(pixels, low, high, *there)
+        return self.native(self.separate(heads, *shape), heads[..., 0], *back), self.certainty(heads, *shape)
 
     def heads(self, pixels: Any, low: Any, high: Any) -> Any:
         """(batch, height, width, 1 or 3) raw pixels to the network's answers, (batch, height, width, spec.outputs).
@@ -101,6 +113,10 @@ class Program:
         foreground, offsets = heads[..., 0], heads[..., 1:]
         options: dict[str, Any] = {"threshold": self._threshold, "min_area": self._min_area, **self._reach}
         return separate(foreground, offsets, heights, widths, **options)
+
+    def certainty(self, heads: Any, heights: Any, widths: Any) -> Any:
+        """Mean probability of the foreground's pixels, (batch,) float32."""
+        return certainty(ops.convert_to_tensor(heads)[..., 0], heights, widths, threshold=self._threshold)
 
     def native(self, labels: Any, foreground: Any, rows: Any, columns: Any, near_rows: Any, near_columns: Any) -> Any:
         """Labels (batch, scaled height, scaled width) brought to the image's own grid: (batch, height, width) int32.

@@ -5,7 +5,15 @@ import pytest
 from keras import ops
 from scipy import ndimage
 
-from nucseg_batch.arrays.instances import BLUR, MIN_ROOT_VOTES, WINDOW_RADIUS, blur_votes, separate, strongest_nearby
+from nucseg_batch.arrays.instances import (
+    BLUR,
+    MIN_ROOT_VOTES,
+    WINDOW_RADIUS,
+    blur_votes,
+    certainty,
+    separate,
+    strongest_nearby,
+)
 
 
 def perfect_heads(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,3 +149,15 @@ def test_every_place_is_linked_to_the_strongest_within_the_window(shape: tuple[i
     for place in np.ndindex(shape):
         window = tuple(slice(max(0, p - WINDOW_RADIUS), p + WINDOW_RADIUS + 1) for p in place)
         assert strength.ravel()[found[place]] == strength[window].max()
+
+
+def test_certainty_is_the_mean_probability_of_the_foreground_that_is_real() -> None:
+    """What is below the threshold, and what lies beyond an image's own pixels, says nothing of its nuclei."""
+    logit = np.full((3, 7, 11), -5.0, np.float32)
+    logit[0, 2:4, 3:5] = 2.0
+    logit[0, 6, :] = 9.0  # padding
+    logit[1, 0, 0], logit[1, 0, 1] = 1.0, 3.0
+    one = np.array([6, 7, 7], np.int32), np.array([11, 11, 11], np.int32)
+    found = np.asarray(certainty(logit, *one, threshold=0.5))
+    expected = [1 / (1 + np.exp(-2.0)), np.mean(1 / (1 + np.exp([-1.0, -3.0]))), 0.0]
+    np.testing.assert_allclose(found, expected, atol=0.003)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pictures import disks
@@ -42,6 +44,14 @@ def test_a_look_that_found_next_to_nothing_does_not_decide() -> None:
     """One speck of the right width is no evidence against a field of nuclei."""
     speck = Segmented(disks((121, 127), [(60, 60)], 3), 4.0)
     assert fitting_scale([look(1.0, 18), speck], 26.0) == pytest.approx(0.5**0.5)
+
+
+def test_cells_that_look_like_nuclei_from_afar_do_not_decide() -> None:
+    """Their size is right and they cover much more; the network is only less certain of them."""
+    nuclei = Segmented(disks((121, 127), [(30, 30), (90, 90)], 9), 1.0, certainty=0.94)
+    cells = Segmented(disks((121, 127), [(30, 30), (90, 90)], 50), 0.25, certainty=0.87)
+    assert fitting_scale([nuclei, cells], 26.0) == pytest.approx(2**0.5)
+    assert fitting_scale([nuclei, replace(cells, certainty=0.94)], 26.0) == 0.25
 
 
 def test_small_nuclei_ask_for_a_look_from_nearer() -> None:
