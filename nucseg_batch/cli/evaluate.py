@@ -42,6 +42,7 @@ def evaluate(
 
     Example: nucseg-batch evaluate out.zarr truth/ --csv images.csv --json scores.json --worst 5
     """
+    from nucseg_batch.cli.console import say
     from nucseg_batch.cli.evaluation_report import print_evaluation, write_csv, write_json
     from nucseg_batch.cli.progress import StepProgress
     from nucseg_batch.pipeline.evaluate import evaluate as compare
@@ -62,3 +63,6 @@ def evaluate(
     if json_file is not None:
         write_json(json_file, result)
     print_evaluation(result, index, group, worst=worst)
+    written = [str(path) for path in (csv_file, json_file) if path is not None]
+    if written:
+        say("wrote " + "  ".join(written))

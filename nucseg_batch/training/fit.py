@@ -7,6 +7,7 @@ measures what users care about, nuclei found by the program that `segment` will 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
 import math
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 """Foreground thresholds that are tried on the validation images."""
 MIN_AREAS = (12, 30, 60)
 """Smallest areas of a nucleus, in pixels at the network's scale, that are tried there with the best threshold."""
+FEW = 5
+"""Fewer validation images say little."""
 WARM_UP = 0.04
 """Share of the steps over which the learning rate rises."""
 EMA_MOMENTUM = 0.998
@@ -87,6 +90,8 @@ def train(
     progress.note(f"reading {len(training)} training and {len(held_out)} validation images")
     everything = read_all([*training, *held_out], progress.note)
     samples, validated = everything[: len(training)], everything[len(training) :]
+    for doubt in doubts(samples, validated):
+        progress.note(doubt)
     data = {
         "sha256": fingerprint([*training, *held_out]),
         "training_images": _counts(samples),
@@ -174,6 +179,24 @@ def _fit(
         plain = build(spec, normalise=True)
         plain.load_weights(best)
     return plain, history
+
+
+def doubts(samples: Sequence[Sample], validated: Sequence[Sample]) -> list[str]:
+    """What makes validation say less than it seems to, a line each."""
+    found = []
+    known = {hashlib.sha256(sample.pixels.tobytes()).digest() for sample in samples}
+    twice = [sample.key for sample in validated if hashlib.sha256(sample.pixels.tobytes()).digest() in known]
+    if twice:
+        found.append(
+            f"{len(twice)} validation images show the same pixels as training images "
+            f"({twice[0]}{', ...' * (len(twice) > 1)}): their scores say how well those were learnt by heart"
+        )
+    if len(validated) < FEW:
+        found.append(
+            f"{len(validated)} validation images are few: scores are rough, and so are the threshold and the smallest "
+            "area tuned on them"
+        )
+    return found
 
 
 def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> tuple[ModelInfo, list[NDArray[np.int32]]]:

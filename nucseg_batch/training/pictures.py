@@ -26,15 +26,19 @@ def save_curves(rows: list[dict[str, float]], path: Path) -> None:
     figure = Figure(figsize=(9, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
-    panels = {losses: ("loss", "val_loss"), scores: ("val_ap", "val_ap50", "val_foreground_iou")}
+    panels = {
+        losses: {"loss": "training", "val_loss": "validation"},
+        scores: {"val_ap": "AP .50:.95", "val_ap50": "AP@.50", "val_foreground_iou": "foreground IoU"},
+    }
     for panel, names in panels.items():
-        for name in names:
-            panel.plot(epochs, [row[name] for row in rows], label=name, marker="." if len(rows) < 30 else None)
+        for name, label in names.items():
+            panel.plot(epochs, [row[name] for row in rows], label=label, marker="." if len(rows) < 30 else None)
         panel.set_xlabel("epoch")
         panel.grid(alpha=0.3)
         panel.legend()
     losses.set_ylabel("loss")
     losses.set_yscale("log")
+    scores.set_ylabel("score on validation images")
     scores.set_ylim(0, 1)
     _save(figure, path)
 

@@ -14,7 +14,7 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
 from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.crops import MODALITY_EXPONENT, Crops, drawing_chances
 from nucseg_batch.training.data import Sample
-from nucseg_batch.training.fit import train
+from nucseg_batch.training.fit import doubts, train
 from nucseg_batch.training.layouts import find_pairs
 from nucseg_batch.training.pictures import save_curves, save_examples
 from nucseg_batch.training.targets import centres_and_areas
@@ -106,3 +106,18 @@ def test_a_batch_depends_only_on_seed_pass_and_number() -> None:
     before = first[1][0]
     first.on_epoch_end()
     assert not np.array_equal(first[1][0], before)
+
+
+def test_validation_that_says_little_is_told() -> None:
+    """Images that are trained on as well, under another name, and sets too small to tune on."""
+    one, other = (np.full((5, 7), value, np.uint8) for value in (1, 2))
+    labels = np.zeros((5, 7), np.int32)
+
+    def sample(key: str, pixels: np.ndarray) -> Sample:
+        return Sample(key, "x", pixels, pixels.astype(np.float32), labels, *centres_and_areas(labels))
+
+    assert doubts([sample("a", one)], [sample(f"v{i}", other) for i in range(5)]) == []
+    (same,) = doubts([sample("a", one)], [sample("b", one), *(sample(f"v{i}", other) for i in range(4))])
+    assert "1 validation images show the same pixels" in same
+    (few,) = doubts([sample("a", one)], [sample("b", other)])
+    assert "few" in few
