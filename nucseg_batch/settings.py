@@ -15,18 +15,19 @@ from nucseg_batch.errors import UsageError
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Device = Literal["auto", "cpu", "gpu"]
-Channel = Literal["auto", "grey", "red", "green", "blue"]
 Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3"]
 Task = Literal["instances", "semantic"]
 
 
+REGION = 3072
+"""Side in pixels of the regions in which planes that are too large for one piece of work are done."""
 CROP_STEP = 32
 """Sides of training crops are multiples of this, which every network can halve often enough."""
 
 
 def _check(condition: bool, name: str, expected: str, received: object) -> None:
     if not condition:
-        raise UsageError(f"{name} must be {expected}, but is {received!r}.")
+        raise UsageError(f"--{name.replace('_', '-')} must be {expected}, but is {received!r}.")
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:
@@ -46,8 +47,19 @@ class SegmentSettings:
     """Width of the nuclei in pixels; None measures it on a sample of the images, and on each image that differs."""
     pixel_size: float | None = None
     """Width of a pixel in micrometres: where measuring the nuclei's width begins; None takes the files' own."""
-    channel: Channel = "auto"
-    """What a colour image shows the network: `auto` gives it all three channels, a colour or `grey` only that."""
+    channel: str = "auto"
+    """Which channel shows the nuclei: its name, emission wavelength or number from 0; of colour images `red`, `green`,
+    `blue`, `grey`, or `auto` for all three. `auto` takes the only channel, or the one named as a stain of DNA is."""
+    t: str | None = None
+    """Time points that are segmented, as `3` or `0:10` or `0:10:2`; None takes all."""
+    z: str | None = None
+    """Depths likewise, or `max` for the projection of all depths."""
+    axes: str | None = None
+    """Axes of plain zarr arrays, such as `tczyx`, which do not say it themselves."""
+    region: int = REGION
+    """Side in pixels of the regions in which larger planes are done."""
+    skip_empty: bool = False
+    """Whether regions of large planes in which nothing is bright are passed over."""
     precision: Precision = "auto"
     """Arithmetic of the network; `auto` is bfloat16 where the processor computes in it, else float32."""
     device: Device = "auto"
@@ -63,7 +75,12 @@ class SegmentSettings:
     """Threads that read and decode images; None takes one for each two cores, at most eight."""
 
     def __post_init__(self) -> None:
-        _check_choice("channel", self.channel, Channel)
+        _check(self.channel != "", "channel", "a name, a wavelength or a number", self.channel)
+        _check(64 <= self.region <= 16384 and self.region % 4 == 0, "region", "64 to 16384 in steps of 4", self.region)
+        if self.axes is not None:
+            given = self.axes.lower()
+            known = set(given) <= set("tczyx") and len(set(given)) == len(given) and given.endswith("yx")
+            _check(known, "axes", "some of t, c, z, each once, and then yx", self.axes)
         _check_choice("precision", self.precision, Precision)
         _check_choice("device", self.device, Device)
         if self.threshold is not None:

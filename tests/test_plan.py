@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
-from nucseg_batch.plan import ImageInfo, bucket_shape, make_plan
+import numpy as np
+import pytest
+
+from nucseg_batch.plan import ImageInfo, Plane, bucket_shape, file_stem, make_plan
 
 
-def image(key: str, height: int = 1021, width: int = 1031) -> ImageInfo:
-    return ImageInfo(key, size=10, mtime_ns=7, height=height, width=width, channels=1, dtype="uint8")
+def image(key: str, height: int = 1021, width: int = 1031, **more: Any) -> ImageInfo:
+    return ImageInfo(key, size=10, mtime_ns=7, height=height, width=width, channels=1, dtype="uint8", **more)
 
 
 def test_a_plan_does_not_depend_on_the_order_in_which_images_are_found() -> None:
@@ -21,18 +25,86 @@ def test_units_cover_every_image_once_and_own_whole_shards() -> None:
     """A shard with two writers loses data, an image in no unit loses its mask."""
     plan = make_plan([image(f"{i:03d}.png") for i in range(37)])
     (stack,) = plan.stacks
-    assert stack.shard_length == 64 * 2**20 // (4 * 1021 * 1031) == 15
+    assert stack.shard == (64 * 2**20 // (4 * 1021 * 1031), 1021, 1031) == (15, 1021, 1031)
     units = list(plan.units())
-    assert [len(unit.images) for unit in units] == [15, 15, 7]
-    assert [unit.start for unit in units] == [0, 15, 30]
-    assert [i.key for unit in units for i in unit.images] == [i.key for i in stack.images]
+    assert [len(unit.planes) for unit in units] == [15, 15, 7]
+    assert [unit.bounds[0].start for unit in units] == [0, 15, 30]
+    assert [plane.image.key for unit in units for plane in unit.planes] == [i.key for i in stack.images]
     assert len({unit.name for unit in units}) == 3
 
 
-def test_an_image_larger_than_a_shard_is_a_unit_of_its_own() -> None:
-    """The aim of 64 MiB is given up before an image is."""
-    plan = make_plan([image("a.tif", 5003, 5009), image("b.tif", 5003, 5009)])
-    assert [len(unit.images) for unit in plan.units()] == [1, 1]
+def test_planes_of_time_and_depth_are_units_together_as_far_as_a_shard_holds() -> None:
+    """One file for each depth of each time point would be what quotas die of."""
+    moving = [image(f"{i}.tif", 211, 223, t=(0, 5, 1), z=(2, 9, 3)) for i in range(7)]
+    (stack,) = make_plan(moving).stacks
+    assert (stack.name, stack.axes, stack.shape) == ("5t3z-211x223", "tizyx", (5, 7, 3, 211, 223))
+    assert stack.shard == (5, 7, 3, 211, 223)
+    (unit,) = make_plan(moving).units()
+    assert unit.planes[4] == Plane(stack.images[1], t=0, z=5), "z runs fastest, then images, then time"
+    large = [image(f"{i}.tif", 2011, 2017, t=(0, 5, 1), z=(0, 7, 1)) for i in range(2)]
+    (stack,) = make_plan(large).stacks
+    assert stack.shard == (1, 1, 4, 2011, 2017)
+    assert len(list(make_plan(large).units())) == 5 * 2 * 2
+
+
+def test_units_cover_every_pixel_of_every_plane_once() -> None:
+    """Whatever the axes, and whether planes are done whole or by regions."""
+    kinds = [
+        image("a", 61, 67, t=(0, 3, 1)),
+        image("b", 61, 67, z=(0, 4, 2)),
+        image("c", 61, 67),
+        image("d", 301, 211),
+        image("s/0", 211, 301, group="s/0", t=(0, 2, 1)),
+    ]
+    plan = make_plan(kinds, region=96)
+    for stack in plan.stacks:
+        seen = np.zeros(stack.shape, int)
+        for unit in (unit for unit in plan.units() if unit.stack == stack):
+            seen[unit.bounds] += 1
+            assert unit.shape == seen[unit.bounds].shape
+        assert (seen == 1).all()
+    assert plan.plane_count == 3 + 2 + 1 + 1 + 2
+
+
+def test_a_plane_larger_than_a_region_is_done_by_regions_on_a_grid_of_its_own() -> None:
+    """The grid depends on the plane only; shards are whole numbers of chunks."""
+    plan = make_plan([image("a.tif", 5003, 7001)], region=1000)
+    (stack,) = plan.stacks
+    assert stack.regional
+    assert (stack.chunk, stack.shard, stack.grid) == (500, (1, 1000, 1000), (1, 6, 8))
+    units = list(plan.units())
+    assert units[8].bounds == (slice(0, 1), slice(1000, 2000), slice(0, 1000))
+    assert units[-1].shape == (1, 3, 1)
+    (small,) = make_plan([image("a.tif", 97, 7001)], region=512).stacks
+    assert small.shard == (1, 512, 512)
+
+
+def test_an_image_of_a_store_keeps_its_place() -> None:
+    """Plates and collections are mirrored; no image is moved into a stack with others."""
+    plan = make_plan([image("p/A/1/0", group="p/A/1/0"), image("p/A/2/0", group="p/A/2/0"), image("x.tif")])
+    assert sorted((stack.name, stack.axes) for stack in plan.stacks) == [
+        ("1021x1031", "iyx"),
+        ("p/A/1/0", "yx"),
+        ("p/A/2/0", "yx"),
+    ]
+    assert len({unit.name for unit in plan.units()}) == 3
+
+
+@pytest.mark.parametrize("name", ["", "A/1/0", "A_1_0", "a b/ü", "..", "x" * 300 + "a", "x" * 300 + "b", "%2F", "/"])
+def test_names_of_units_are_files_and_differ_where_groups_do(name: str) -> None:
+    """A group's path can hold anything; the run folder's files are named after it."""
+    stem = file_stem(name)
+    assert stem.isascii()
+    assert "/" not in stem
+    assert 0 < len(stem) <= 120
+    others = {"", "A/1/0", "A_1_0", "x" * 300 + "a", "x" * 300 + "b", "%2F", "/"} - {name}
+    assert stem not in {file_stem(other) for other in others}
+
+
+def test_channels_of_a_run_are_named_once_in_their_order() -> None:
+    """They become columns."""
+    plan = make_plan([image("a", names=("DAPI", "GFP")), image("b", names=("DAPI", "Cy5"))])
+    assert plan.channel_names == ("DAPI", "GFP", "Cy5")
 
 
 def test_counts_are_those_of_the_images() -> None:

@@ -17,11 +17,16 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
         ("device", "tpu"),
         ("diameter", 0.0),
         ("pixel_size", -1.0),
+        ("region", 999),
+        ("region", 0),
+        ("axes", "tczxy"),
+        ("axes", "yyx"),
+        ("channel", ""),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
     """The user must see which option to change, and what was understood."""
-    with pytest.raises(UsageError, match=name) as caught:
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} ") as caught:
         SegmentSettings(**{name: value})
     assert repr(value) in str(caught.value)
 
