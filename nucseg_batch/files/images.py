@@ -1,10 +1,15 @@
-"""Reads one image file: PNG, JPEG or TIFF in, one plane of pixels out, or one clear reason why not.
+"""Opens image files: PNG, JPEG and TIFF of any kind, each as a `Source` with axes, or says in one line why not.
 
 Headers are read first and alone, so that a file that claims a million pixels a side is refused before memory is taken
 for it. Rules for what is not plainly grey or RGB: an alpha channel is dropped; palettes are looked up, except tables
 that only tint intensities; one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs where white is 0 are
-inverted; a TIFF of more than one plane is refused rather than read in part; pixels that are not finite take the lowest
-finite value; EXIF rotation is not applied, so that a mask lies over the pixels as they are stored.
+inverted; pixels that are not finite take the lowest finite value of their plane; EXIF rotation is not applied, so that
+a mask lies over the pixels as they are stored.
+
+A TIFF's pages are put in order by what it says of itself: OME-XML, ImageJ's, tifffile's or a microscope's description.
+Pages of one kind of which nothing is said are depths. Thumbnails, masks, labels and smaller copies are passed over; of
+a file that holds several images none is read. `max_pixels` bounds what must be decoded at once: a plane, or a tile or
+strip where these can be decoded alone; planes of more than MAX_PLANE pixels are refused in any case.
 """
 
 from __future__ import annotations
@@ -12,20 +17,25 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
+import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.tiff import read_plane, read_plane_header
+from nucseg_batch.files.picture import Picture
+from nucseg_batch.files.source import Header
+from nucseg_batch.files.tiff import TiffImage
+from nucseg_batch.files.tiff_ome import first_file
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".tf2", ".tf8", ".btf", ".lsm", ".stk", ".qptiff"}
+)
 """Files with these suffixes are taken for images; which kind they are is told by their first bytes."""
 _SIGNATURES = {
     b"\x89PNG": "PNG",
@@ -34,20 +44,28 @@ _SIGNATURES = {
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
+    b"<?xm": "XML",
+    b"<OME": "XML",
 }
-_PNG_DEPTH_AT = 24
-"""Where a PNG's header says how many bits a sample has."""
 MAX_EXPANSION = 1000
 """Decoded bytes for each byte of the file above which a file of more than SMALL decoded bytes is a bomb."""
 SMALL = 64 * 2**20
 """Decoded bytes below which no expansion is suspicious."""
-
-Image.MAX_IMAGE_PIXELS = None  # our own limit, which the user can raise, is checked before anything is decoded
+MAX_SPARSE_EXPANSION = 20_000
+"""The same for planes of which windows are decoded alone: empty glass compresses better than anything else."""
+LARGE = 2**32
+"""Decoded bytes of such a plane below which no expansion is suspicious."""
+MAX_PLANE = 2**40
+"""Pixels of the largest plane of which windows can be read."""
+KEPT_BYTES = 512 * 2**20
+"""Decoded planes that are kept, of files that can only be decoded whole, while windows of them are read."""
+_BAND_PIXELS = 2**24
+"""Pixels of a plane that are looked at together where the lowest of all is needed."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says of its pixels before they are decoded."""
+    """What a file of one plane says of its pixels before they are decoded."""
 
     height: int
     """Rows."""
@@ -66,91 +84,249 @@ class ImageHeader:
         return self.height * self.width * self.channels * np.dtype(self.dtype).itemsize
 
 
-def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
-    """Reads shape and size of an image; raises ImageError for what cannot or should not be decoded."""
+class _Decoder(Protocol):
+    """A file's pixels before the rules that all files share."""
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Of those of the axes T, Z, C, Y, X and S that it has, in this order."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels as `window` gives them."""
+        ...
+
+    @property
+    def piece(self) -> tuple[int, int]:
+        """Height and width of what must be decoded for one pixel."""
+        ...
+
+    def window(self, t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """Pixels of a part of a plane, as `Source.read` lays them out."""
+        ...
+
+
+class FileSource:
+    """An image in a file, or in the files of one set; see `Source`. Files are open only while they are read."""
+
+    parts: tuple[Path, ...]
+    """All files of the set that holds the image, sorted; empty where one file is the whole image. Any of them opens the
+    whole set, so that a folder's files that share this are one image."""
+
+    def __init__(self, path: Path, kind: str, status: os.stat_result, *, max_pixels: int) -> None:
+        """Reads the header of a PNG, JPEG or TIFF; raises ImageError for what cannot or should not be decoded."""
+        self._path = path
+        with _reasons(path):
+            self._decoder: _Decoder = TiffImage(path) if kind == "TIFF" else Picture(path, kind)
+            self._header = _header(self._decoder, status)
+            _guard(self._header, self._decoder.piece, max_pixels)
+        self.parts = getattr(self._decoder, "parts", ())
+        self._lock = threading.Lock()
+        self._lowest: dict[tuple[int, int], NDArray[Any]] = {}
+        self._plane: tuple[tuple[int, int], NDArray[Any]] | None = None
+
+    @property
+    def header(self) -> Header:
+        """What the file says of itself."""
+        return self._header
+
+    def read(self, t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """A window of one plane; see `Source.read`."""
+        with _reasons(self._path):
+            height, width = self._header.length("Y"), self._header.length("X")
+            if not (0 <= t < self._header.length("T") and 0 <= z < self._header.length("Z")):
+                raise ImageError(f"it has no plane t={t}, z={z}.")
+            rows, columns = (slice(*part.indices(side)) for part, side in ((rows, height), (columns, width)))
+            if rows.step != 1 or columns.step != 1 or rows.stop <= rows.start or columns.stop <= columns.start:
+                raise ImageError(f"rows {rows} and columns {columns} are no window of {height} x {width} pixels.")
+            whole = (rows, columns) == (slice(0, height, 1), slice(0, width, 1))
+            if whole or self._header.chunk is not None:
+                return self._plain(t, z, rows, columns)
+            with self._lock:
+                kept = self._plane
+                if kept is None or kept[0] != (t, z):
+                    kept = self._plane = ((t, z), self._plain(t, z, slice(0, height), slice(0, width)))
+                    _KEPT.note(self, kept[1].nbytes)
+            end = 4 if "S" in self._header.axes else 3
+            return np.ascontiguousarray(kept[1][(..., rows, columns, slice(None))[:end]])
+
+    def close(self) -> None:
+        """Lets go of decoded pixels."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the plane that is kept while windows of it are read."""
+        self._plane = None
+
+    def _plain(self, t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """A window by the rules that all files share."""
+        pixels = self._decoder.window(t, z, rows, columns)
+        lengths = [rows.stop - rows.start, columns.stop - columns.start]
+        colour = [3] if "S" in self._header.axes else []
+        expected = (*([self._header.length("C")] if "C" in self._header.axes else []), *lengths, *colour)
+        if pixels.shape != expected or _result_type(pixels.dtype) != self._header.dtype:
+            raise ImageError(
+                f"its header promised {expected} of {self._header.dtype}, but it is {pixels.shape} of {pixels.dtype}."
+            )
+        if pixels.dtype == bool:
+            return np.ascontiguousarray(pixels.astype(np.uint8) * np.uint8(255))
+        if pixels.dtype.kind == "f":
+            return self._finite(pixels, t, z, rows, columns)
+        return np.ascontiguousarray(pixels.astype(self._header.dtype, copy=False))
+
+    def _finite(self, pixels: NDArray[Any], t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """Floats as float32, where what is not finite takes the lowest finite value of its plane and channel."""
+        good = np.isfinite(pixels)
+        if not good.all():
+            height, width = self._header.length("Y"), self._header.length("X")
+            whole = (rows.stop - rows.start, columns.stop - columns.start) == (height, width)
+            lowest = _lowest(pixels, "C" in self._header.axes) if whole else self._lowest_of_plane(t, z)
+            if not np.isfinite(lowest).all():
+                raise ImageError("none of its pixels is a finite number.")
+            pixels = np.where(good, pixels, lowest.reshape(-1, *[1] * (pixels.ndim - 1)) if lowest.ndim else lowest)
+        low, high = float(pixels.min()), float(pixels.max())
+        if max(abs(low), abs(high)) > float(np.finfo(np.float32).max):
+            raise ImageError(f"its pixels reach from {low:g} to {high:g}, beyond what single precision can hold.")
+        return np.ascontiguousarray(pixels.astype(np.float32, copy=False))
+
+    def _lowest_of_plane(self, t: int, z: int) -> NDArray[Any]:
+        """The lowest finite value of a plane, of each channel where it has these; read once, band by band."""
+        with self._lock:
+            if (t, z) not in self._lowest:
+                height, width = self._header.length("Y"), self._header.length("X")
+                step = max(1, _BAND_PIXELS // width)
+                bands = (slice(row, min(row + step, height)) for row in range(0, height, step))
+                found = [
+                    _lowest(self._decoder.window(t, z, band, slice(0, width)), "C" in self._header.axes)
+                    for band in bands
+                ]
+                self._lowest[t, z] = np.min(found, axis=0)
+            return self._lowest[t, z]
+
+
+def open_file(path: Path, *, max_pixels: int) -> FileSource:
+    """Opens a PNG, a JPEG, a TIFF of any kind, or the companion file of an OME-TIFF set, by its first bytes.
+
+    Raises ImageError, whose text says what is wrong with the file, for what cannot or should not be decoded.
+    """
     with _reasons(path):
-        size = _regular_size(path)
-        kind = _kind(path)
-        if kind == "TIFF":
-            plane = read_plane_header(path)
-            dtype = _result_type(plane.dtype).name
-            header = ImageHeader(plane.height, plane.width, plane.channels, dtype, plane.pixel_size)
-        else:
-            header = _pil_header(path, kind)
-        _guard(header, size, max_pixels)
-        return header
+        status, kind = _regular(path), _kind(path)
+        if kind == "XML":
+            path = first_file(path)
+            if not path.is_file():
+                raise ImageError(f"it describes {path.name}, which is not beside it.")
+            status, kind = _regular(path), _kind(path)
+    return FileSource(path, kind, status, max_pixels=max_pixels)
+
+
+def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
+    """Reads shape and size of an image of one plane; raises ImageError for what cannot or should not be decoded."""
+    return _single(open_file(path, max_pixels=max_pixels), max_pixels)
 
 
 def read_image(path: Path, *, max_pixels: int) -> NDArray[Any]:
-    """Reads an image: (height, width), or (height, width, 3) for colour; any real dtype, all values finite.
+    """Reads an image of one plane: (height, width), or (height, width, 3); any real dtype, all values finite.
 
     Raises ImageError, whose text says what is wrong with the file.
     """
-    read_header(path, max_pixels=max_pixels)
-    with _reasons(path):
-        kind = _kind(path)
-        if kind == "TIFF":
-            pixels = read_plane(path)
-        elif kind == "PNG":
-            pixels = imagecodecs.png_decode(path.read_bytes())
-        else:
-            with Image.open(path, formats=("JPEG",)) as image:  # unlike bare libjpeg, it refuses a truncated file
-                pixels = np.asarray(image)
-        return _finite(_grey_or_rgb(pixels))
+    source = open_file(path, max_pixels=max_pixels)
+    header = _single(source, max_pixels)
+    return source.read(0, 0, slice(0, header.height), slice(0, header.width))
 
 
-def _regular_size(path: Path) -> int:
+def _single(source: FileSource, max_pixels: int) -> ImageHeader:
+    header = source.header
+    stacked = [f"{axis}={header.length(axis)}" for axis in "TZC" if axis in header.axes]
+    if stacked == [f"C={header.length('C')}"]:
+        raise ImageError(
+            f"it has {header.length('C')} channels that are not RGB; save the one that shows the nuclei by itself."
+        )
+    if stacked:
+        raise ImageError(f"it is a stack ({', '.join(stacked)}), not one plane; save its planes as single images.")
+    whole = (header.length("Y"), header.length("X"))
+    _guard(replace(header, chunk=None), whole, max_pixels)
+    return ImageHeader(*whole, header.length("S"), header.dtype, header.pixel_size)
+
+
+class _Kept:
+    """Which sources keep a decoded plane: those that did so last, up to KEPT_BYTES, or one with a larger plane."""
+
+    def __init__(self) -> None:
+        self._sources: list[tuple[weakref.ref[FileSource], int]] = []
+        self._lock = threading.Lock()
+
+    def note(self, source: FileSource, size: int) -> None:
+        """Notes that a source has begun to keep a plane; the sources that began first forget theirs."""
+        with self._lock:
+            others = [(other, kept) for other, kept in self._sources if other() not in (None, source)]
+            self._sources = [*others, (weakref.ref(source), size)]
+            while len(self._sources) > 1 and sum(kept for _, kept in self._sources) > KEPT_BYTES:
+                oldest = self._sources.pop(0)[0]()
+                if oldest is not None:
+                    oldest.forget()
+
+
+_KEPT = _Kept()
+
+
+def _regular(path: Path) -> os.stat_result:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("it is not a regular file.")
     if status.st_size == 0:
         raise ImageError("the file is empty (0 bytes).")
-    return status.st_size
-
-
-def _guard(header: ImageHeader, file_size: int, max_pixels: int) -> None:
-    pixels = header.height * header.width
-    if pixels == 0:
-        raise ImageError(f"it has no pixels ({header.height} x {header.width}).")
-    if pixels > max_pixels:
-        raise ImageError(
-            f"it has {header.height} x {header.width} = {pixels} pixels, more than the {max_pixels} allowed; "
-            "raise --max-pixels if that is meant."
-        )
-    if header.bytes > SMALL and header.bytes > MAX_EXPANSION * file_size:
-        raise ImageError(f"{file_size} bytes would decode to {header.bytes}: refused as a decompression bomb.")
+    return status
 
 
 def _kind(path: Path) -> str:
     with open(path, "rb") as file:
-        start = file.read(4)
+        start = file.read(16).removeprefix(b"\xef\xbb\xbf")
     for signature, kind in _SIGNATURES.items():
         if start.startswith(signature):
             return kind
     raise ImageError("it is no PNG, JPEG or TIFF, whatever its name says.")
 
 
-def _pil_header(path: Path, kind: str) -> ImageHeader:
-    with Image.open(path, formats=(kind,)) as image:
-        if image.mode in ("CMYK", "YCCK"):
-            raise ImageError("CMYK colours have no defined grey value; convert it to RGB.")
-        channels = 3 if image.mode in ("RGB", "RGBA", "P", "PA") else 1
-        dtype = "uint16" if kind == "PNG" and _png_depth(path) == 16 else "uint8"
-        return ImageHeader(image.height, image.width, channels, dtype)
+def _header(decoder: _Decoder, status: os.stat_result) -> Header:
+    lengths = decoder.lengths
+    piece, plane = decoder.piece, (lengths["Y"], lengths["X"])
+    chunk = (min(piece[0], plane[0]), min(piece[1], plane[1]))
+    return Header(
+        axes="".join(lengths),
+        shape=tuple(lengths.values()),
+        dtype=_result_type(decoder.dtype).name,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        channels=getattr(decoder, "channels", ()),
+        pixel_size=getattr(decoder, "pixel_size", None),
+        levels=getattr(decoder, "levels", 1),
+        chunk=None if chunk == plane else chunk,
+        stored_bytes=getattr(decoder, "stored_bytes", status.st_size),
+    )
 
 
-def _png_depth(path: Path) -> int:
-    with open(path, "rb") as file:
-        return file.read(_PNG_DEPTH_AT + 1)[_PNG_DEPTH_AT]
-
-
-def _grey_or_rgb(pixels: NDArray[Any]) -> NDArray[Any]:
-    """(height, width) or (height, width, 3), without alpha; one bit becomes 0 and 255."""
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * np.uint8(255)
-    if pixels.ndim == 3:
-        pixels = pixels[:, :, 0] if pixels.shape[2] in (1, 2) else pixels[:, :, :3]
-    return np.ascontiguousarray(pixels)
+def _guard(header: Header, piece: tuple[int, int], max_pixels: int) -> None:
+    """Raises ImageError where too much would have to be decoded at once, or more than the file can hold."""
+    height, width = header.length("Y"), header.length("X")
+    if 0 in header.shape:
+        raise ImageError(f"it has no pixels ({height} x {width}).")
+    pixels = piece[0] * piece[1]
+    if pixels > max_pixels:
+        what = "it has" if header.chunk is None else "a tile or strip of it has"
+        raise ImageError(
+            f"{what} {piece[0]} x {piece[1]} = {pixels} pixels, more than the {max_pixels} allowed; "
+            "raise --max-pixels if that is meant."
+        )
+    if height * width > MAX_PLANE:
+        raise ImageError(f"it has {height} x {width} pixels, more than the {MAX_PLANE} that a plane can have.")
+    pixel = header.length("S") * np.dtype(header.dtype).itemsize
+    for decoded, small, most in (
+        (pixels * pixel, SMALL, MAX_EXPANSION),
+        (height * width * pixel, LARGE, MAX_SPARSE_EXPANSION),
+    ):
+        if decoded > small and decoded > most * header.size:
+            raise ImageError(f"{header.size} bytes would decode to {decoded}: refused as a decompression bomb.")
 
 
 def _result_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -160,17 +336,10 @@ def _result_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
 
 
-def _finite(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Floats as float32, where what is not finite takes the lowest finite value; integers as they are."""
-    if pixels.dtype.kind != "f":
-        return pixels.astype(_result_type(pixels.dtype), copy=False)
-    good = np.isfinite(pixels)
-    if not good.any():
-        raise ImageError("none of its pixels is a finite number.")
-    lowest, highest = pixels[good].min(), pixels[good].max()
-    if max(abs(float(lowest)), abs(float(highest))) > float(np.finfo(np.float32).max):
-        raise ImageError(f"its pixels reach from {lowest:g} to {highest:g}, beyond what single precision can hold.")
-    return np.where(good, pixels, lowest).astype(np.float32)
+def _lowest(pixels: NDArray[Any], channels: bool) -> NDArray[Any]:
+    """The lowest finite value, of each channel where there are some; infinity where none is finite."""
+    finite = np.where(np.isfinite(pixels), pixels, np.inf)
+    return np.asarray(finite.min(axis=(1, 2)) if channels else finite.min())
 
 
 @contextlib.contextmanager

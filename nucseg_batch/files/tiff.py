@@ -1,131 +1,155 @@
-"""Single planes from TIFF files: what a header promises, and the pixels, by the rules that images.py lists.
+"""A TIFF of any kind as an image with axes: what its header promises, and windows of its planes.
 
-A TIFF can hold nearly anything. What is one plane of grey or RGB is read; what is more than that, or means something
-else than light, is refused in words, because a part of it read in silence would look like success.
+A TIFF can hold nearly anything. `tiff_chain` walks its pages, `tiff_layout` and `tiff_ome` find the image among them,
+`tiff_colours` says what its samples mean and `tiff_pixels` decodes them; here they meet. What means something else than
+light, or is not all there, is refused in words, because a part of it read in silence would look like success.
 """
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+import os
+import stat
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.ome_xml import looks_like_ome
 from nucseg_batch.files.pixel_size import tiff_pixel_size
-
-ALPHA = frozenset({EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA})
-DECODED_TO_RGB = frozenset(
-    {tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.APERIO_JP2000_YCBC}
-)
-"""Compressions whose decoder turns YCbCr into RGB."""
-
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-
-
-@dataclass(frozen=True)
-class TiffPlane:
-    """What the header of a TIFF of one plane says."""
-
-    height: int
-    """Rows."""
-    width: int
-    """Columns."""
-    channels: int
-    """1 for grey, 3 for colour, once palettes are looked up and alpha is dropped."""
-    dtype: np.dtype[Any]
-    """Of the stored samples, or of the palette."""
-    pixel_size: float | None
-    """Width of a pixel in micrometres, where the file says so."""
+from nucseg_batch.files.source import ChannelInfo
+from nucseg_batch.files.tiff_colours import Samples, samples_of
+from nucseg_batch.files.tiff_file import OpenTiff
+from nucseg_batch.files.tiff_layout import Layout, lay_out
+from nucseg_batch.files.tiff_names import channel_names
+from nucseg_batch.files.tiff_ome import lay_out_ome
+from nucseg_batch.files.tiff_pixels import decoded_at_once, read_window
 
 
-def read_plane_header(path: Path) -> TiffPlane:
-    """Reads the header; raises ImageError for what is not one plane of grey or RGB, or reaches beyond the file."""
-    with tifffile.TiffFile(path) as tiff:
-        return _header(tiff)
+class TiffImage:
+    """The image of a TIFF. Threads may read at once; its files are open only while they are read."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the header; raises ImageError, or what tifffile raises, for what cannot or should not be read."""
+        with OpenTiff(path) as tiff:
+            ome = looks_like_ome(tiff.description)
+            layout = lay_out_ome(tiff) if ome else lay_out(tiff)
+            samples = _samples(layout)
+            if samples.kind == "channels":
+                layout.lengths["C"] = samples.count
+            count = layout.lengths.get("C", 1)
+            self.channels: tuple[ChannelInfo, ...] = (
+                _told(layout.channels, count) if ome else channel_names(tiff.file, layout, count)
+            )
+            self.pixel_size = layout.pixel_size if ome else tiff_pixel_size(tiff.file, layout.kind)
+            self._known = {path: (tiff.size, tiff.status.st_mtime_ns)}
+        self._layout, self._samples = layout, samples
+        self._lock = threading.Lock()
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Of those of the axes T, Z, C, Y, X and S that it has, in this order."""
+        key, places = self._layout.key, self._layout.lengths
+        stacked = {axis: places[axis] for axis in "TZC" if axis in places}
+        colour = {"S": 3} if self._samples.kind == "colour" else {}
+        return {**stacked, "Y": int(key.imagelength), "X": int(key.imagewidth), **colour}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels as `window` gives them."""
+        return self._samples.dtype
+
+    @property
+    def levels(self) -> int:
+        """Levels of its pyramid."""
+        return self._layout.levels
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """All files of the set that it is part of, sorted; empty where it is the whole image."""
+        return self._layout.parts
+
+    @property
+    def piece(self) -> tuple[int, int]:
+        """Height and width of what must be decoded for one pixel; a corrupt file's may reach far beyond the plane."""
+        return decoded_at_once(self._layout.key)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all its pixels in the file; of a set, bytes of all its files."""
+        if self.parts:
+            return sum(path.stat().st_size for path in self.parts)
+        return sum(self._layout.frame(number).stored for number in range(self._layout.frames))
+
+    def window(self, t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """Pixels of a part of a plane, as `Source.read` lays them out, in the file's own type."""
+        layout, samples = self._layout, self._samples
+        at = {"T": t, "Z": z}
+        depth = next((at[axis] for axis in "TZ" if axis in layout.lengths and axis not in layout.strides), 0)
+        base = sum(place * layout.strides.get(axis, 0) for axis, place in at.items())
+        stride = layout.strides.get("C")
+        places = [base] if stride is None else [base + stride * c for c in range(layout.lengths["C"])]
+        with _Files(self) as files:
+            planes = [
+                samples.apply(
+                    read_window(
+                        files.descriptor(frame.path),
+                        frame,
+                        depth=depth,
+                        samples=samples.count,
+                        rows=rows,
+                        columns=columns,
+                    )
+                )
+                for frame in map(layout.frame, places)
+            ]
+        return planes[0] if stride is None else np.stack(planes)
+
+    def check_unchanged(self, path: Path, status: os.stat_result) -> None:
+        """Raises ImageError where one of its files is not what it was when it was first opened."""
+        found = (status.st_size, status.st_mtime_ns)
+        with self._lock:
+            if self._known.setdefault(path, found) != found or not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{path.name} was changed while it was read; run the same command again.")
 
 
-def read_plane(path: Path) -> NDArray[Any]:
-    """Reads the pixels: (height, width) or (height, width, 3), as stored but for palettes and inverted grey."""
-    with tifffile.TiffFile(path) as tiff:
-        plane = _header(tiff)
-        series = tiff.series[0]
-        pixels = series.asarray()
-        kept = [letter for letter in series.axes if letter in "YXS"]
-        pixels = pixels.reshape([series.shape[series.axes.index(letter)] for letter in kept])
-        pixels = pixels.transpose([kept.index(letter) for letter in "YXS" if letter in kept])
-        page = series.keyframe
-        palette = _palette(page)
-    if pixels.ndim == 3:
-        pixels = pixels[:, :, 0] if plane.channels == 1 or palette is not None else pixels[:, :, :3]
-    if palette is not None:
-        return np.moveaxis(palette[:, pixels.astype(np.intp)], 0, -1)
-    if page.photometric == PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
-        pixels = pixels.dtype.type(2 ** int(page.bitspersample) - 1) - pixels
-    return pixels
+class _Files:
+    """Files that are open during one read."""
+
+    def __init__(self, image: TiffImage) -> None:
+        self._image = image
+        self._open: dict[Path, int] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def descriptor(self, path: Path) -> int:
+        """The open file of a path."""
+        if path not in self._open:
+            fd = os.open(path, os.O_RDONLY)
+            self._stack.callback(os.close, fd)
+            self._image.check_unchanged(path, os.fstat(fd))
+            self._open[path] = fd
+        return self._open[path]
 
 
-def _header(tiff: tifffile.TiffFile) -> TiffPlane:
-    if not tiff.series:
-        raise ImageError("the TIFF holds no image.")
-    if len(tiff.series) > 1:
-        raise ImageError(f"the TIFF holds {len(tiff.series)} separate images; save the one that is meant by itself.")
-    series = tiff.series[0]
-    sizes = dict(zip(series.axes, series.shape, strict=True))
-    stacked = [f"{axis}={length}" for axis, length in sizes.items() if axis not in "YXS" and length > 1]
-    if stacked:
-        raise ImageError(
-            f"the TIFF is a stack ({', '.join(stacked)}), not one plane; save its planes as single images."
-        )
-    if "Y" not in sizes or "X" not in sizes:
-        raise ImageError(f"the TIFF's axes are {series.axes}, without Y and X.")
-    if series.dtype is None or series.dtype.kind not in "buif":
-        raise ImageError(f"pixels of type {series.dtype} cannot be segmented.")
-    _check_data_is_there(tiff, series)
-    page = series.keyframe
-    palette = _palette(page)
-    channels = 3 if palette is not None else _channels(page, sizes.get("S", 1))
-    dtype = series.dtype if palette is None else palette.dtype
-    return TiffPlane(sizes["Y"], sizes["X"], channels, np.dtype(dtype), tiff_pixel_size(tiff))
+def _samples(layout: Layout) -> Samples:
+    channelled = "C" in layout.strides
+    planes = layout.frames
+    return samples_of(
+        layout.key, apart=layout.apart, channelled=channelled, planes=planes, measured=layout.kind == "imagej"
+    )
 
 
-def _channels(page: Any, samples: int) -> int:
-    """1 or 3: how many samples are light; the others must be alpha, or the image is refused."""
-    photometric = PHOTOMETRIC(page.photometric)
-    if photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE):
-        light = 1
-    elif photometric == PHOTOMETRIC.RGB or (photometric == PHOTOMETRIC.YCBCR and page.compression in DECODED_TO_RGB):
-        light = 3
-    else:
-        raise ImageError(f"colours of kind {photometric.name} have no defined grey value; convert it to RGB.")
-    others = samples - light
-    if others and not (others == 1 and set(page.extrasamples) <= ALPHA and page.extrasamples):
-        raise ImageError(f"it has {samples} channels that are not RGB; save the one that shows the nuclei by itself.")
-    return light
-
-
-def _check_data_is_there(tiff: tifffile.TiffFile, series: Any) -> None:
-    end = tiff.filehandle.size
-    for page in series.pages:
-        pieces = [] if page is None else list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        if page is None or any(offset + count > end for offset, count in pieces):
-            raise ImageError("the TIFF is truncated: pixel data lies beyond the end of the file.")
-        if any(offset == 0 for offset, _ in pieces):
-            raise ImageError("the TIFF has missing tiles or strips (offset 0).")
-
-
-def _palette(page: Any) -> NDArray[Any] | None:
-    """The colours that a TIFF's pixels stand for, (3, entries); None where they are intensities.
-
-    Microscope software stores an intensity image with the look-up table it was displayed in; such a table rises in each
-    colour, and the pixels themselves are what was measured.
-    """
-    if page.photometric != PHOTOMETRIC.PALETTE or page.colormap is None:
-        return None
-    rising = (np.diff(page.colormap.astype(np.int64), axis=1) >= 0).all()
-    return None if rising else page.colormap
+def _told(channels: tuple[ChannelInfo, ...], count: int) -> tuple[ChannelInfo, ...]:
+    """The channels of OME-XML; none where there is one of which nothing is said."""
+    if count == 1 and (not channels or channels[0] == ChannelInfo("0")):
+        return ()
+    return channels if len(channels) == count else tuple(ChannelInfo(str(number)) for number in range(count))

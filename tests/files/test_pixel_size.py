@@ -9,6 +9,10 @@ import tifffile
 
 from nucseg_batch.files.images import read_header
 
+METASERIES = (
+    '<MetaData><PlaneInfo><prop id="spatial-calibration-x" type="float" value="1.3672"/>'
+    '<prop id="spatial-calibration-units" type="string" value="um"/></PlaneInfo></MetaData>'
+)
 PIXELS = np.zeros((31, 37), np.uint16)
 
 
@@ -22,9 +26,25 @@ PIXELS = np.zeros((31, 37), np.uint16)
         ({"imagej": True, "resolution": (4.0, 4.0), "metadata": {"unit": "micron"}}, 0.25),
         ({"imagej": True, "resolution": (4.0, 4.0)}, None),
         ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
+        ({"software": "MetaSeries", "description": METASERIES, "metadata": None}, 1.3672),
+        (
+            {"description": "Aperio Image|AppMag = 20|MPP = 0.4990|Left = 25.6", "metadata": None, "tile": (16, 16)},
+            0.499,
+        ),
         ({"ome": True, "metadata": {"axes": "YX", "PhysicalSizeX": 352.8, "PhysicalSizeXUnit": "µm"}}, None),
     ],
-    ids=["OME", "OME in nm", "OME without", "ImageJ", "ImageJ micron", "ImageJ without", "dpi", "a screen's"],
+    ids=[
+        "OME",
+        "OME in nm",
+        "OME without",
+        "ImageJ",
+        "ImageJ micron",
+        "ImageJ without",
+        "dpi",
+        "MetaXpress",
+        "Aperio",
+        "a screen's",
+    ],
 )
 def test_the_size_of_a_pixel_is_what_a_microscope_wrote(
     tmp_path: Path, options: dict[str, Any], expected: float | None
