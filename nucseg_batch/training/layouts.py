@@ -17,6 +17,7 @@ from pathlib import Path
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.files.images import IMAGE_SUFFIXES
+from nucseg_batch.files.name_rules import ANNOTATION_ENDINGS, IMAGE_ENDING
 from nucseg_batch.files.zarr_planes import is_zarr
 from nucseg_batch.training.index import Indexes
 from nucseg_batch.training.pairs import DataSet, Pair, joined
@@ -24,10 +25,6 @@ from nucseg_batch.training.zarr_layouts import zarr_pairs
 
 LABEL_FOLDERS = ("labels", "masks")
 """Folders beside `images` that hold annotation; the first that is there counts."""
-LABEL_ENDINGS = ("_masks", "_mask", "_labels", "_label", "_cp_masks", "_seg")
-"""Endings of a label image's name after that of its image; the first that is there counts."""
-IMAGE_ENDING = "_img"
-"""Ending that the image's own name may have instead, as in `000_img.png` and `000_masks.png`."""
 SHOWN = 3
 """Problems that are told where nothing pairs at all."""
 
@@ -125,14 +122,14 @@ def _matched(images: list[Path], labels: list[Path], images_at: Path, labels_at:
 def _label_names(image: str) -> Iterator[str]:
     """Names that the label image of an image may have, best first."""
     yield image
-    yield from (image + ending for ending in LABEL_ENDINGS)
+    yield from (image + ending for ending in ANNOTATION_ENDINGS)
     if image.endswith(IMAGE_ENDING):
-        yield from (image.removesuffix(IMAGE_ENDING) + ending for ending in ("", *LABEL_ENDINGS))
+        yield from (image.removesuffix(IMAGE_ENDING) + ending for ending in ("", *ANNOTATION_ENDINGS))
 
 
 def _image_names(label: str) -> Iterator[str]:
     """Names that the image of a label image may have, where the ending of its name shows that it is one."""
-    for ending in LABEL_ENDINGS:
+    for ending in ANNOTATION_ENDINGS:
         if label.endswith(ending) and label != ending:
             yield from (label.removesuffix(ending), label.removesuffix(ending) + IMAGE_ENDING)
 

@@ -1,0 +1,274 @@
+"""Images whose channels a microscope wrote as separate files: put together by name, and read as one.
+
+One file shows the nuclei and is segmented; its key is the image's. The others of its place are measured. Which shows
+the nuclei is said by `--channel`, by a `--pattern` that only one channel's files match, or by a name that tells of a
+stain of DNA. Where none of these decides the whole input is refused, since to segment every channel would be wrong.
+
+Each depth that is a file of its own is an image by itself; so is each time point.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.errors import ImageError, UsageError
+from nucseg_batch.files.channel_metadata import KnownChannel, known_channels
+from nucseg_batch.files.channel_naming import (
+    ChannelName,
+    acquisition,
+    channel_names,
+    depth_of,
+    named_by_token,
+    projections,
+)
+from nucseg_batch.files.entries import Discovery, FileEntry
+from nucseg_batch.files.select import COLOURS, EACH, choose_channel
+from nucseg_batch.files.source import AXES, ChannelInfo, Header, Source
+from nucseg_batch.files.zarr_store import is_url
+from nucseg_batch.plan import Failure
+
+
+def with_channels(found: Discovery, wanted: str) -> Discovery:
+    """What was found, with files that are channels of one image put together.
+
+    wanted: `settings.channel`; `each` leaves every file an image by itself. Images of which a channel's file is missing
+    become failures of stage `plan`. Raises UsageError where it is not clear which channel shows the nuclei.
+    """
+    if wanted.lower() == EACH or is_url(found.root):
+        return found
+    files = {entry.key: entry for entry in (*found.entries, *found.unmatched) if entry.kind == "file"}
+    matched = {entry.key for entry in found.entries}
+    names = channel_names(files)
+    if not names and re.fullmatch(r"[A-Za-z0-9]+", wanted) and wanted.lower() not in ("auto", *COLOURS):
+        names = named_by_token(files, wanted)
+    plates: dict[str, list[ChannelName]] = defaultdict(list)
+    for name in names:
+        plates[acquisition(name.folder)].append(name)
+    joined = _Joined()
+    joined.notes += [
+        f"{folder or 'IN'}: {count} files beside folders ZStep_, most likely projections; these and the depths are all "
+        "images by themselves"
+        for folder, count in projections(matched).items()
+    ]
+    for folder, members in sorted(plates.items()):
+        asked = {name.token.lower() for name in members if name.key in matched}
+        if not asked or len({name.token.lower() for name in members}) < 2:
+            continue  # one channel: its files are images like any others
+        if len(asked) > 1:
+            members = [name for name in members if name.key in matched]
+        plate = _plate(found.root, folder, members, asked, wanted)
+        joined.add(plate, files, matched)
+    return joined.applied_to(found)
+
+
+@dataclass(frozen=True)
+class _Plate:
+    """The channels of one plate, or of a folder."""
+
+    folder: str
+    """Its path below the root."""
+    names: tuple[ChannelName, ...]
+    """Its files."""
+    tokens: tuple[str, ...]
+    """Its channels in order, in lower case."""
+    shown: tuple[str, ...]
+    """The same as files have them."""
+    channels: tuple[ChannelInfo, ...]
+    """What is known of them."""
+    nuclei: str
+    """Token of the one that shows the nuclei."""
+
+
+def _plate(root: str, folder: str, names: Sequence[ChannelName], asked: set[str], wanted: str) -> _Plate:
+    first = {name.token.lower(): name for name in reversed(names)}
+    tokens = tuple(sorted(first, key=_natural))
+    base = Path(root)
+    known = known_channels(base / folder, {token: base / name.key for token, name in first.items()})
+    known = {token: replace(one, name=one.name or first[token].alias) for token, one in known.items()}
+    given = [known[token].name for token in tokens]
+    named = all(given) and len(set(given)) == len(given)
+    channels = tuple(
+        ChannelInfo(known[token].name if named else first[token].token, known[token].wavelength) for token in tokens
+    )
+    nuclei = _nuclei(folder, wanted, {token: first[token].token for token in tokens if token in asked}, known)
+    return _Plate(folder, tuple(names), tokens, tuple(first[token].token for token in tokens), channels, nuclei)
+
+
+def _nuclei(folder: str, wanted: str, shown: dict[str, str], known: dict[str, KnownChannel]) -> str:
+    """Which of the tokens, given with how files have them, shows the nuclei; UsageError where that is not clear."""
+    asked = list(shown)
+    if len(asked) == 1 and wanted.lower() == "auto":
+        return asked[0]
+    channels = [ChannelInfo(known[token].name or shown[token], known[token].wavelength) for token in asked]
+    where = f"In {folder or 'IN'} each channel is a file of its own ({_described(list(shown.values()), channels)})"
+    if wanted.isdecimal():
+        counted = [asked[int(wanted)]] if int(wanted) < len(asked) else []
+        meant = {*counted, *(token for token in asked if _digits(token) == int(wanted))}
+        if len(meant) > 1:
+            both = " or ".join(shown[token] for token in sorted(meant))
+            raise UsageError(f"{where}: --channel {wanted} may mean {both}; write one of these.")
+        if meant:
+            return meant.pop()
+    try:
+        return asked[choose_channel(wanted, channels, [(token, *known[token].aliases) for token in asked])]
+    except ImageError as error:
+        if wanted.lower() == "auto":
+            raise UsageError(
+                f"{where}; say which shows the nuclei, as in --channel {shown[asked[0]]}: the others are measured. If "
+                f"each file is an image by itself, say --channel {EACH}."
+            ) from error
+        raise UsageError(f"{where}: {error}") from error
+
+
+class _Joined:
+    """Files put together, and what could not be."""
+
+    def __init__(self) -> None:
+        self._images: list[FileEntry] = []
+        self._used: set[str] = set()
+        self._failures: list[Failure] = []
+        self.notes: list[str] = []
+        self._without = 0
+        """Places at whose depth there is no channel of the nuclei."""
+
+    def add(self, plate: _Plate, files: dict[str, FileEntry], matched: set[str]) -> None:
+        """Puts the files of a plate together."""
+        sites: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        expected: dict[str, set[str]] = defaultdict(set)
+        for name in plate.names:
+            sites[name.site][name.token.lower()].append(name.key)
+            expected[depth_of(name.site)].add(name.token.lower())
+        before = len(self._images)
+        for site, channels in sites.items():
+            keys = {key for members in channels.values() for key in members}
+            if not keys & matched:
+                continue
+            self._used |= keys
+            due = expected[depth_of(site)]
+            if plate.nuclei not in due:
+                self._without += 1
+                continue
+            self._join(plate, channels, due, files)
+        place = plate.tokens.index(plate.nuclei)
+        others = [channel.name for i, channel in enumerate(plate.channels) if i != place]
+        self.notes.append(
+            f"{plate.folder or 'IN'}: {len(self._images) - before} images of {len(plate.tokens)} channels in files of "
+            f"their own; nuclei in {_described([plate.shown[place]], [plate.channels[place]])}, measured too: "
+            f"{', '.join(others)}"
+        )
+
+    def _join(self, plate: _Plate, channels: dict[str, list[str]], due: set[str], files: dict[str, FileEntry]) -> None:
+        tokens = [token for token in plate.tokens if token in due]
+        missing = [token for token in tokens if token not in channels]
+        double = [token for token in tokens if len(channels.get(token, ())) > 1]
+        key = min(channels.get(plate.nuclei) or [keys[0] for keys in channels.values()])
+        if missing or double:
+            trouble = (
+                f"the file of its channel {', '.join(missing)} is missing, which other images have"
+                if missing
+                else f"there are several files of its channel {', '.join(double)}"
+            )
+            advice = "choose channels that all images have with --pattern, such as '*w[12]*'"
+            self._failures.append(Failure(key, "plan", "ImageError", f"{trouble}; {advice}."))
+            return
+        members = [files[channels[token][0]] for token in tokens]
+        infos = tuple(plate.channels[plate.tokens.index(token)] for token in tokens)
+        size, mtime_ns = sum(member.size for member in members), max(member.mtime_ns for member in members)
+        keys = tuple(member.key for member in members)
+        nuclei = tokens.index(plate.nuclei)
+        self._images.append(FileEntry(key, size, mtime_ns, files=keys, channels=infos, nuclei=nuclei))
+
+    def applied_to(self, found: Discovery) -> Discovery:
+        """The discovery with these images in place of their files."""
+        loose = [entry for entry in found.entries if entry.key not in self._used]
+        others = tuple(entry for entry in found.unmatched if entry.key not in self._used)
+        skipped = {reason: count for reason, count in found.skipped.items() if not reason.endswith("--pattern")}
+        if others:
+            skipped["image that does not match --pattern"] = len(others)
+        if self._without:
+            skipped["image at a depth without the channel of the nuclei"] = self._without
+        return replace(
+            found,
+            entries=tuple(sorted((*loose, *self._images), key=lambda entry: entry.key)),
+            skipped=skipped,
+            failures=tuple(sorted((*found.failures, *self._failures), key=lambda failure: failure.image)),
+            unmatched=others,
+            notes=(*found.notes, *self.notes),
+        )
+
+
+class ChannelFiles:
+    """An image whose channels are files of their own, as one `Source` with axis C."""
+
+    def __init__(self, sources: Sequence[Source], channels: Sequence[ChannelInfo] = ()) -> None:
+        """Takes opened files, one a channel, and what is known of these; ImageError where they do not go together."""
+        self._sources = tuple(sources)
+        channels = channels or [ChannelInfo(str(number)) for number in range(len(self._sources))]
+        self._header = _joint_header([source.header for source in sources], channels)
+
+    @property
+    def header(self) -> Header:
+        """That of the first file, with axis C, all files' sizes added, and the latest of their times."""
+        return self._header
+
+    def read(self, t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
+        """A window of one plane of all channels, (c, h, w), in a type that holds the values of each."""
+        planes = [source.read(t, z, rows, columns) for source in self._sources]
+        planes = [plane[0] if plane.ndim == 3 else plane for plane in planes]
+        return np.stack([plane.astype(self._header.dtype, copy=False) for plane in planes])
+
+    def close(self) -> None:
+        """Closes all files."""
+        for source in self._sources:
+            source.close()
+
+
+def _joint_header(headers: Sequence[Header], channels: Sequence[ChannelInfo]) -> Header:
+    first = headers[0]
+    for header, channel in zip(headers, channels, strict=True):
+        if "S" in header.axes or header.length("C") > 1:
+            raise ImageError(f"the file of its channel {channel.name} holds colours or channels of its own.")
+        for axis in "TZYX":
+            if header.length(axis) != first.length(axis):
+                raise ImageError(
+                    f"the files of its channels differ: {axis} is {first.length(axis)} in {channels[0].name}, but "
+                    f"{header.length(axis)} in {channel.name}."
+                )
+    axes = "".join(axis for axis in AXES if axis in first.axes or axis == "C")
+    lengths = {axis: first.length(axis) for axis in axes} | {"C": len(headers)}
+    return Header(
+        axes=axes,
+        shape=tuple(lengths[axis] for axis in axes),
+        dtype=np.result_type(*(header.dtype for header in headers)).name,
+        size=sum(header.size for header in headers),
+        mtime_ns=max(header.mtime_ns for header in headers),
+        channels=tuple(channels),
+        pixel_size=next((header.pixel_size for header in headers if header.pixel_size is not None), None),
+        chunk=first.chunk if all(header.chunk == first.chunk for header in headers) else None,
+    )
+
+
+def _natural(token: str) -> tuple[str, int, str]:
+    number = _digits(token)
+    return re.sub(r"\d+.*", "", token), -1 if number is None else number, token
+
+
+def _digits(token: str) -> int | None:
+    found = re.search(r"\d+", token)
+    return int(found[0]) if found else None
+
+
+def _described(tokens: Sequence[str], channels: Sequence[ChannelInfo]) -> str:
+    """Channels for the user, such as `w1 DAPI, w2`."""
+    return ", ".join(
+        token + (f" {channel.name}" if channel.name.lower() != token.lower() else "")
+        for token, channel in zip(tokens, channels, strict=True)
+    )

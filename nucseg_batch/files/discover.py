@@ -1,0 +1,204 @@
+"""Finds the images that IN means: a folder, one file, a list, a glob, a zarr store, or a URL of one.
+
+What is found has a key, the image's name everywhere: its path below a root, with `/` and suffix. A folder is its own
+root, and a store too; that of a file is the folder it lies in, that of a list the deepest folder that all its lines
+share, and that of a glob the part of it before the first wildcard, which does not depend on what matches.
+
+Folders are walked by the rules of walk.py. What the user names himself, as one file or as a line of a list, is taken
+whatever it is called; but a device or a pipe is never opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
+from nucseg_batch.files.entries import Discovery, FileEntry
+from nucseg_batch.files.stores import OURS, is_store
+from nucseg_batch.files.walk import Finder, listed, take_files, walk
+from nucseg_batch.files.zarr_store import is_url
+from nucseg_batch.plan import Failure
+
+WILDCARDS = frozenset("*?[")
+LIST_MARK = "@"
+"""First character of IN where it names a list."""
+MAX_LIST_BYTES = 2**30
+"""Longer lists are refused."""
+
+
+def discover(place: str, *, pattern: str | None = None, axes: str | None = None) -> Discovery:
+    """Lists the images that `place` means.
+
+    pattern: of these, only files whose name, or whose key where the pattern has a `/`, matches it as a shell's would
+    (case counts, `*` matches `/` too). The others are in `Discovery.unmatched`. axes: those of zarr arrays that do not
+    say them. Raises InputMissingError where there is no such place and NothingToDoError where it holds no image that
+    matches.
+    """
+    found = Finder(axes)
+    root = _find(place.removeprefix("file://"), found)
+    unique = {entry.key: entry for entry in found.entries}  # a glob may match a folder and what is in it
+    entries = [unique[key] for key in sorted(unique)]
+    matching = [entry for entry in entries if pattern is None or _matches(entry, pattern)]
+    if not matching and not found.failures:
+        raise NothingToDoError(f"IN {place}: {_nothing(len(entries), found.skipped, pattern)}")
+    kept = {entry.key for entry in matching}
+    unmatched = tuple(entry for entry in entries if entry.key not in kept)
+    if unmatched:
+        found.skipped["image that does not match --pattern"] += len(unmatched)
+    failures = tuple(sorted(found.failures, key=lambda failure: failure.image))
+    skipped = {reason: count for reason, count in sorted(found.skipped.items()) if count}
+    return Discovery(root, tuple(matching), skipped, failures, unmatched, metadata=found.metadata)
+
+
+def _find(place: str, found: Finder) -> str:
+    """Searches a place; its root."""
+    if is_url(place) or (os.path.isdir(place) and is_store(place)):
+        _find_store(place, found)
+        return place
+    if place.startswith(LIST_MARK):
+        return _find_list(Path(place[len(LIST_MARK) :]), found)
+    if os.path.isdir(place):
+        walk(place, place, found)
+        return place
+    if os.path.lexists(place):
+        return _find_file(place, found)
+    if WILDCARDS & set(place):
+        return _find_glob(place, found)
+    raise InputMissingError(f"IN {place}: there is no such file or folder.")
+
+
+def _find_store(place: str, found: Finder) -> None:
+    try:
+        found.add_store(place, "")
+    except ImageError as error:
+        raise NothingToDoError(f"IN {place}: {error}") from error
+    if found.skipped[OURS] and not found.entries:
+        raise NothingToDoError(f"IN {place}: this is an {OURS}; give the images that it was made from.")
+
+
+def _find_file(place: str, found: Finder) -> str:
+    entry = _named(place, os.path.basename(place))
+    if isinstance(entry, str):
+        raise InputMissingError(f"IN {place}: {entry}")
+    found.entries.append(entry)
+    return os.path.dirname(place) or "."
+
+
+def _find_list(path: Path, found: Finder) -> str:
+    """Takes the lines of a list; what is not there becomes a failure of stage `plan`."""
+    places = dict.fromkeys(os.path.normpath(os.path.join(path.parent, line)) for line in _lines(path, found.skipped))
+    if not places:
+        raise NothingToDoError(f"IN @{path}: the list names no file.")
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(place)) for place in places])
+    for place in places:
+        key = os.path.relpath(os.path.abspath(place), root)
+        if os.path.isdir(place) and is_store(place):
+            found.try_store(root, key)
+            continue
+        entry = _named(place, key)
+        if isinstance(entry, str):
+            found.failures.append(Failure(key, "plan", "FileNotFoundError", f"listed in {path.name}, but {entry}"))
+        else:
+            found.entries.append(entry)
+    return root
+
+
+def _lines(path: Path, skipped: Counter[str]) -> Iterator[str]:
+    """The paths of a list, in any encoding that file names have; each once."""
+    try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise InputMissingError(f"IN @{path}: this is too long for a list of files.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputMissingError(f"IN @{path}: the list cannot be read ({error.strerror}).") from error
+    seen: set[str] = set()
+    for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        name = os.fsdecode(line.rstrip(b"\r"))
+        if not name.strip() or name.lstrip().startswith("#"):
+            continue
+        if "\0" in name:
+            raise InputMissingError(f"IN @{path}: this is no list of files, one path a line.")
+        if not os.path.lexists(os.path.join(path.parent, name)):
+            name = name.strip()
+        place = os.path.normpath(os.path.join(path.parent, name))
+        if place in seen:
+            skipped["path that is listed twice"] += 1
+            continue
+        seen.add(place)
+        yield name
+
+
+def _named(place: str, key: str) -> FileEntry | str:
+    """A file that the user named, or why it cannot be used."""
+    try:
+        status = os.stat(place)
+    except OSError as error:
+        return f"it is not there ({error.strerror})."
+    if stat.S_ISDIR(status.st_mode):
+        return "it is a folder that is no zarr store."
+    if not stat.S_ISREG(status.st_mode):
+        return "it is a device, pipe or socket, not a file."
+    return FileEntry(key, status.st_size, status.st_mtime_ns)
+
+
+def _find_glob(place: str, found: Finder) -> str:
+    parts = place.split("/")
+    first = next(i for i, part in enumerate(parts) if WILDCARDS & set(part))
+    root = "/".join(parts[:first]) or ("/" if place.startswith("/") else ".")
+    if not os.path.isdir(root):
+        raise InputMissingError(f"IN {place}: there is no folder {root}.")
+    files: dict[str, list[str]] = defaultdict(list)
+    for path in dict.fromkeys(_expanded(root, tuple(part for part in parts[first:] if part))):
+        if not os.path.isdir(path):
+            files[os.path.dirname(path)].append(os.path.basename(path))
+        elif is_store(path):
+            found.try_store(root, os.path.relpath(path, root))
+        else:
+            walk(path, root, found)
+    for folder, names in files.items():
+        take_files(folder, names, root, found)
+    return root
+
+
+def _expanded(folder: str, parts: tuple[str, ...]) -> Iterator[str]:
+    """Paths below a folder that match the parts of a glob; wildcards match no hidden name and no link to a folder."""
+    if not parts:
+        yield folder
+        return
+    first, rest = parts[0], parts[1:]
+    if not WILDCARDS & set(first):
+        place = os.path.join(folder, first)
+        if os.path.lexists(place):
+            yield from _expanded(place, rest)
+        return
+    if first == "**":
+        yield from _expanded(folder, rest)
+        if not rest:
+            return
+    for item in listed(folder):
+        hidden, deeper = item.name.startswith("."), item.is_dir(follow_symlinks=False)
+        if hidden and not first.startswith("."):
+            continue
+        if first == "**":
+            if deeper and not is_store(item.path):
+                yield from _expanded(item.path, parts)
+        elif fnmatchcase(item.name, first) and (not rest or deeper):
+            yield from _expanded(item.path, rest)
+
+
+def _matches(entry: FileEntry, pattern: str) -> bool:
+    name = entry.key if "/" in pattern else entry.name
+    return fnmatchcase(name, pattern)
+
+
+def _nothing(images: int, skipped: Counter[str], pattern: str | None) -> str:
+    """Why nothing is left to do."""
+    if images:
+        return f"none of its {images} images matches --pattern {pattern!r}."
+    what = ", ".join(f"{count} x {reason}" for reason, count in sorted(skipped.items()))
+    return f"no image was found{f'; passed over: {what}' if what else ''}."

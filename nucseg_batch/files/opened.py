@@ -1,0 +1,134 @@
+"""Planned images, opened to read their planes: by the reader that fits, kept open while more planes are to come."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.errors import ImageError
+from nucseg_batch.files.bioio_source import BIOIO_SUFFIXES, open_bioio
+from nucseg_batch.files.channel_files import ChannelFiles
+from nucseg_batch.files.images import open_file
+from nucseg_batch.files.source import ChannelInfo, Header, Source
+from nucseg_batch.files.zarr_source import open_zarr
+from nucseg_batch.plan import ImageInfo, Plane
+from nucseg_batch.settings import SegmentSettings
+
+KEPT_OPEN = 16
+"""Images that stay open at once because more of their planes or regions may be asked for."""
+
+
+@dataclass
+class _Open:
+    """An image that is open, and how many readers are in it."""
+
+    source: Source
+    readers: int = 0
+
+
+class Images:
+    """The images of a run below IN; threads may read at once. A context manager, which closes them."""
+
+    def __init__(self, root: str | Path, settings: SegmentSettings) -> None:
+        self._root = root
+        self._settings = settings
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Images:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            for one in self._open.values():
+                one.source.close()
+            self._open.clear()
+
+    def read(self, plane: Plane, rows: slice | None = None, columns: slice | None = None) -> NDArray[Any]:
+        """Pixels of a plane or of a window of it: (h, w) grey, (h, w, 3) colour, or (c, h, w) with separate channels.
+
+        Raises ImageError where they cannot be read, or the image is no longer the one that was planned.
+        """
+        info = plane.image
+        rows, columns = rows or slice(0, info.height), columns or slice(0, info.width)
+        with self.opened(info) as source:
+            _check_planned(info, source.header)
+            t = plane.t or 0
+            if not info.projected:
+                return source.read(t, plane.z or 0, rows, columns)
+            pixels = source.read(t, 0, rows, columns)
+            for z in range(1, source.header.length("Z")):
+                pixels = np.maximum(pixels, source.read(t, z, rows, columns))
+            return pixels
+
+    @contextlib.contextmanager
+    def opened(self, info: ImageInfo) -> Iterator[Source]:
+        """The image, open; raises ImageError where it cannot be opened."""
+        if info.plane_count == 1 and info.height * info.width <= self._settings.region**2:
+            source = self._opened(info)
+            try:
+                yield source
+            finally:
+                source.close()
+            return
+        one = self._entered(info)
+        try:
+            yield one.source
+        finally:
+            with self._lock:
+                one.readers -= 1
+
+    def _entered(self, info: ImageInfo) -> _Open:
+        with self._lock:
+            one = self._open.get(info.key)
+            if one is None:
+                one = self._open[info.key] = _Open(self._opened(info))
+                for key in [key for key, other in self._open.items() if other.readers == 0 and other is not one]:
+                    if len(self._open) <= KEPT_OPEN:
+                        break
+                    self._open.pop(key).source.close()
+            self._open.move_to_end(info.key)
+            one.readers += 1
+            return one
+
+    def _opened(self, info: ImageInfo) -> Source:
+        return open_source(self._root, info.key, self._settings, info.files, info.group)
+
+
+def open_source(
+    root: str | Path,
+    key: str,
+    settings: SegmentSettings,
+    files: Sequence[str] = (),
+    group: str | None = None,
+    channels: Sequence[ChannelInfo] = (),
+) -> Source:
+    """Opens an image below a root: a group of a zarr store, files that are its channels, or a file.
+
+    Raises ImageError where that is not possible.
+    """
+    if group is not None:
+        return open_zarr(root, group, axes=settings.axes)
+    if files:
+        return ChannelFiles([open_file(Path(root, name), max_pixels=settings.max_pixels) for name in files], channels)
+    path = Path(root, key)
+    if path.suffix.lower() in BIOIO_SUFFIXES:
+        return open_bioio(path)
+    return open_file(path, max_pixels=settings.max_pixels)
+
+
+def _check_planned(info: ImageInfo, header: Header) -> None:
+    """Raises ImageError where an image is no longer what was planned."""
+    if (header.size, header.mtime_ns) != (info.size, info.mtime_ns):
+        raise ImageError("the file was changed after it was planned; run the same command again.")
+    found = (header.length("Y"), header.length("X"), header.dtype)
+    if found != (info.height, info.width, info.dtype):
+        raise ImageError(f"planned as {info.height} x {info.width} {info.dtype}, but it is {found}.")

@@ -1,0 +1,109 @@
+"""Reads the headers of all images that were found, and says of each what is planned, or why it is refused.
+
+An OME-TIFF of several files is one image: the first of its files stands for all, and the others are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from nucseg_batch.errors import ImageError
+from nucseg_batch.files.entries import Discovery, FileEntry
+from nucseg_batch.files.opened import open_source
+from nucseg_batch.files.select import image_info
+from nucseg_batch.files.source import Header
+from nucseg_batch.plan import Failure, ImageInfo
+from nucseg_batch.settings import SegmentSettings
+
+HEADER_THREADS = 8
+"""Headers read at once; they wait for the disk more than they compute."""
+PART = "further file of an OME-TIFF of several files"
+"""Why a file of a set is passed over."""
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """One image that was found, with what is known of it."""
+
+    entry: FileEntry
+    """Where it is."""
+    header: Header | None
+    """What it says of itself; None where that cannot be read."""
+    outcome: ImageInfo | Failure
+    """What is planned, or why it cannot be used."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All images of a place, before any pixel is read."""
+
+    found: Discovery
+    """What was found; files that are parts of others' images are counted as passed over."""
+    surveyed: tuple[Surveyed, ...]
+    """Each image, sorted by key."""
+
+    @property
+    def images(self) -> list[ImageInfo]:
+        """Images that can be segmented."""
+        return [one.outcome for one in self.surveyed if isinstance(one.outcome, ImageInfo)]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Images that cannot, and what was asked for by name and is not there."""
+        return [*self.found.failures, *(one.outcome for one in self.surveyed if isinstance(one.outcome, Failure))]
+
+
+def survey(found: Discovery, settings: SegmentSettings, progress: Callable[[int], None]) -> Survey:
+    """Reads every header; images that cannot be used become failures of stage `plan`.
+
+    found: a discovery whose channels were put together. `progress` is called with the number of headers read so far.
+    Raises UsageError for settings that are no selection.
+    """
+    reader = _Reader(found, settings)
+    surveyed: list[Surveyed] = []
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        for done, one in enumerate(pool.map(reader.read, found.entries), start=1):
+            if one is not None:
+                surveyed.append(one)
+            progress(done)
+    whole = [one for one in surveyed if reader.first_of.get(one.entry.key, one.entry.key) == one.entry.key]
+    parts = len(found.entries) - len(whole)
+    skipped = found.skipped | ({PART: parts} if parts else {})
+    return Survey(replace(found, skipped=skipped), tuple(whole))
+
+
+class _Reader:
+    """Reads headers in many threads, and keeps which files belong to one image."""
+
+    def __init__(self, found: Discovery, settings: SegmentSettings) -> None:
+        self._found = found
+        self._settings = settings
+        self._keys = {os.path.normpath(os.path.join(found.root, entry.key)): entry.key for entry in found.entries}
+        self.first_of: dict[str, str] = {}
+        """Key of the first file of a set, by that of each of its files."""
+
+    def read(self, entry: FileEntry) -> Surveyed | None:
+        """What is known of one image; None for a file of a set whose first file was read."""
+        if self.first_of.get(entry.key, entry.key) != entry.key:
+            return None
+        header = entry.header
+        try:
+            header = header or self._header(entry)
+            nuclei = entry.nuclei if entry.files else None
+            info = image_info(entry.key, header, self._settings, files=entry.files, nuclei=nuclei, group=entry.group)
+        except ImageError as error:
+            cause = type(error.__cause__ or error).__name__
+            return Surveyed(entry, header, Failure(entry.key, "plan", cause, str(error)))
+        return Surveyed(entry, header, info)
+
+    def _header(self, entry: FileEntry) -> Header:
+        root = self._found.root
+        with closing(open_source(root, entry.key, self._settings, entry.files, entry.group, entry.channels)) as source:
+            parts = [self._keys.get(os.path.normpath(part)) for part in getattr(source, "parts", ())]
+            keys = [key for key in parts if key is not None]
+            self.first_of.update(dict.fromkeys(keys, min(keys, default="")))
+            return source.header
