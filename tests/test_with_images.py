@@ -19,11 +19,14 @@ from scipy import ndimage
 
 from nucseg_batch.errors import MismatchError, NothingToDoError
 from nucseg_batch.executors.existing import missing_units
+from nucseg_batch.files.discover import discover
 from nucseg_batch.files.finish import collect, write_tables
 from nucseg_batch.files.images import read_image
-from nucseg_batch.files.inputs import discover, read_headers
 from nucseg_batch.files.journal import Journal
-from nucseg_batch.files.mask_store import create_store, images_csv
+from nucseg_batch.files.mask_store import MaskWriter, create_store, images_csv
+from nucseg_batch.files.opened import Images
+from nucseg_batch.files.survey import survey
+from nucseg_batch.files.tables import NucleiTable
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.plan import Plan, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings
@@ -59,24 +62,27 @@ class ThresholdSegmenter:
 def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_images: bool = True) -> Plan:
     """A whole run, or what is missing of one, without Keras."""
     settings, journal = SegmentSettings(with_images=with_images), Journal(store)
-    images, failures = read_headers(folder, discover(folder).entries, max_pixels=10**6, progress=lambda _: None)
-    plan = make_plan(images, failures)
+    found = survey(discover(str(folder)), settings, lambda _: None)
+    plan = make_plan(found.images, found.failures)
     if not journal.exists():
         journal.create(plan, {}, {})
     create_store(store, plan, with_images=with_images)
-    process_units(
-        missing_units(store, plan, journal),
-        folder=folder,
-        store=store,
-        journal=journal,
-        predictor=ThresholdSegmenter(size),
-        settings=settings,
-        scales=Scales(),
-        workers=workers,
-        advance=lambda *_: None,
-        tell=lambda _: None,
-    )
-    write_tables(store, collect(plan, journal), journal)
+    table = NucleiTable(plan.channel_names)
+    with Images(folder, settings) as images:
+        process_units(
+            missing_units(store, plan, journal),
+            images=images,
+            writer=MaskWriter(store),
+            journal=journal,
+            predictor=ThresholdSegmenter(size),
+            settings=settings,
+            scales=Scales(),
+            table=table,
+            workers=workers,
+            advance=lambda *_: None,
+            tell=lambda _: None,
+        )
+    write_tables(store, collect(plan, journal), table)
     return plan
 
 

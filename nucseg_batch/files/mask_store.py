@@ -1,9 +1,15 @@
 """The masks: a valid OME-Zarr 0.5 store of label images, written shard by shard.
 
-A stack of images of one shape is the label image `<height>x<width>/labels/nuclei`: one uint32 array (i, y, x) with one
-chunk for each image and one shard for each unit, so that 100 000 images are some hundred files. Axis i is of a custom
-type, which NGFF allows. An image without nuclei has no chunk: that a unit was done is said by its marker, never by the
-store. Where the pixels are asked for, too, they lie beside the masks (see `pixel_store`).
+Images that are files become stacks: those of one shape are the label image `<height>x<width>/labels/nuclei`, one uint32
+array (i, y, x) with one chunk for each image and one shard for each unit, so that 100 000 images are some hundred
+files. Axis i is of a custom type, which NGFF allows; time t and depth z are axes besides. An image of a store keeps its
+place, without axis i: `<group>/labels/nuclei`, below the plates, wells and collections of the input. Its own group is
+an image whose arrays are those of the labels, so that viewers open the store as the plate that it is, without a copy of
+the pixels.
+
+A plane without nuclei has no chunk: that a unit was done is said by its marker, never by the store. Where the pixels
+are asked for, too, they lie beside the masks (see `pixel_store`); smaller levels are made last (see `pyramid`). Labels
+in a store of the user are written by the same code (see `in_place`).
 """
 
 from __future__ import annotations
@@ -18,113 +24,200 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from ome_zarr_models.common.coordinate_transformations import VectorScale
-from ome_zarr_models.common.image_label_types import Color
-from ome_zarr_models.v05.axes import Axis
-from ome_zarr_models.v05.image_label import ImageLabelAttrs
-from ome_zarr_models.v05.image_label_types import Label
-from ome_zarr_models.v05.labels import LabelsAttrs
-from ome_zarr_models.v05.multiscales import Dataset, Multiscale
-from zarr.codecs import ZstdCodec
 
-from nucseg_batch.errors import InputMissingError
+from nucseg_batch.errors import InputMissingError, OutputError
 from nucseg_batch.files.names import file_name
-from nucseg_batch.files.pixel_store import create_pixels, pixel_shard
+from nucseg_batch.files.ngff import (
+    LABEL_NAME,
+    Frame,
+    axes_of,
+    frame_of,
+    image_attributes,
+    label_attributes,
+    label_path,
+    labels_attributes,
+)
+from nucseg_batch.files.ngff_nodes import (
+    ArrayLayout,
+    part_files,
+    put_array,
+    put_group,
+    read_attributes,
+    replace_part,
+)
+from nucseg_batch.files.ngff_plates import Structure, collection_xml, translated
+from nucseg_batch.files.pixel_store import (
+    check_with_images,
+    pixel_attributes,
+    pixel_bounds,
+    pixel_layout,
+    pixel_shard,
+)
+from nucseg_batch.files.pyramid import choose_levels, unlist_levels
+from nucseg_batch.files.whole import write_whole
+from nucseg_batch.files.zarr_nodes import OWNER
 from nucseg_batch.plan import Plan, Stack, Unit
 
-LABEL_NAME = "nuclei"
-OWNER = "nucseg-batch"
-"""Attribute of the root group that marks a store as ours."""
-ZSTD_LEVEL = 1
-"""Masks are runs of equal numbers: higher levels cost time and save little."""
+__all__ = [
+    "LABEL_NAME",
+    "OWNER",
+    "MaskWriter",
+    "Masks",
+    "Metadata",
+    "create_store",
+    "images_csv",
+    "is_ours",
+    "label_layout",
+    "label_path",
+    "mask_places",
+    "masks_changed_ns",
+    "open_masks",
+    "remove_store",
+    "shard_bytes",
+]
+
+Metadata = Mapping[str, Mapping[str, Any]]
+"""OME attributes of an input store, of version 0.4 or 0.5, by path of group as `ImageInfo.group` counts them."""
 
 
-def label_path(stack: Stack) -> str:
-    """Path of a stack's label group in the store."""
-    return f"{stack.name}/labels/{LABEL_NAME}"
-
-
-def create_store(path: Path, plan: Plan, *, with_images: bool = False) -> None:
+def create_store(path: Path, plan: Plan, *, with_images: bool = False, mirror: Metadata | None = None) -> list[str]:
     """Makes the store with all groups, metadata and (still empty) arrays of a plan, but for those already there.
 
-    `with_images` makes arrays for the pixels, too.
+    `with_images` makes arrays for the pixels, too. `mirror` describes the input where it is a store, or folders that
+    hold stores: plates, wells, collections and images. Returns lines for the user about what of it could not be kept.
+    Raises OutputError where two images would have one place, and UsageError as `check_with_images` does.
     """
-    root = zarr.open_group(path, mode="a", zarr_format=3, attributes={OWNER: {"layout": 1}})
+    _check_places(plan)
+    if with_images:
+        check_with_images(plan)
+    given = mirror or {}
+    structure = translated(given, [stack.group for stack in plan.stacks if stack.group is not None])
+    groups: dict[str, dict[str, Any]] = {"": {OWNER: {"layout": 1}}}
+    for name, attributes in structure.groups.items():
+        _merge(groups, name, attributes)
+    arrays: dict[str, ArrayLayout] = {}
     for stack in plan.stacks:
-        if f"{label_path(stack)}/0" not in root:
-            _create_stack(root, stack)
-        if with_images:
-            create_pixels(root, stack)
+        _add_stack(groups, arrays, stack, frame_of(stack, _inner(given.get(stack.name))), with_images)
+    for name in sorted({*groups, *_above(groups)}):
+        put_group(path / name, groups.get(name, {}))
+    for name, layout in arrays.items():
+        put_array(path / name, layout)
+    _describe_collections(path, plan, structure)
+    return structure.notes
 
 
-def _create_stack(root: zarr.Group, stack: Stack) -> None:
-    labels = LabelsAttrs(version="0.5", labels=[LABEL_NAME])
-    labels_group = root.require_group(f"{stack.name}/labels")
-    labels_group.update_attributes({"ome": labels.model_dump(exclude_none=True)})
-    scale = VectorScale(type="scale", scale=[1.0, 1.0, 1.0])
-    multiscale = Multiscale(
-        name=LABEL_NAME,
-        axes=[Axis(name="i", type="image"), Axis(name="y", type="space"), Axis(name="x", type="space")],
-        datasets=(Dataset(path="0", coordinateTransformations=(scale,)),),
-    )
-    background = Color.model_validate({"label-value": 0, "rgba": (0, 0, 0, 0)})
-    image_label = ImageLabelAttrs.model_validate(
-        {"version": "0.5", "multiscales": [multiscale], "image-label": Label(colors=(background,))}
-    )
-    attributes = {"ome": image_label.model_dump(exclude_none=True, by_alias=True, mode="json")}
-    group = root.require_group(label_path(stack))
-    group.update_attributes(attributes)
-    count, height, width = len(stack.images), stack.height, stack.width
-    group.create_array(
-        "0",
-        shape=(count, height, width),
-        chunks=(1, height, width),
-        shards=(stack.shard_length, height, width),
-        dtype="uint32",
-        fill_value=0,
-        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
-        dimension_names=["i", "y", "x"],
-    )
+def label_layout(stack: Stack) -> ArrayLayout:
+    """The array of a stack's masks: chunks are planes, or squares of planes that are done by regions."""
+    sides = (stack.chunk, stack.chunk) if stack.regional else (stack.height, stack.width)
+    return ArrayLayout(stack.axes, stack.shape, (*(1 for _ in stack.axes[:-2]), *sides), stack.shard, "uint32")
+
+
+def _add_stack(
+    groups: dict[str, dict[str, Any]], arrays: dict[str, ArrayLayout], stack: Stack, frame: Frame, with_images: bool
+) -> None:
+    """Adds a stack's groups and arrays to those that are to be made."""
+    if with_images:
+        _merge(groups, stack.name, pixel_attributes(stack, frame))
+        arrays[f"{stack.name}/0"] = pixel_layout(stack, label_layout(stack))
+    elif stack.group is not None:
+        name = frame.name or stack.name.rpartition("/")[2] or stack.images[0].key.rpartition("/")[2]
+        _merge(groups, stack.name, image_attributes(name, stack.axes, frame, "labels"))
+    label = label_path(stack)
+    _merge(groups, label.rpartition("/")[0], labels_attributes([LABEL_NAME]))
+    levels = choose_levels(stack, frame)
+    _merge(groups, label, label_attributes(stack.axes, frame, levels, source=stack.group is not None))
+    arrays[f"{label}/0"] = label_layout(stack)
+
+
+def _merge(groups: dict[str, dict[str, Any]], name: str, attributes: Mapping[str, Any]) -> None:
+    """Adds to what a group has: the root of a store may be a plate, or an image, as well."""
+    own = groups.setdefault(name, {})
+    for key, value in attributes.items():
+        own[key] = {**own.get(key, {}), **value}
+
+
+def _above(groups: Mapping[str, Any]) -> set[str]:
+    """Paths of all groups that some groups are in."""
+    parts = [name.split("/") for name in groups]
+    return {"/".join(part[:depth]) for part in parts for depth in range(1, len(part))}
+
+
+def _check_places(plan: Plan) -> None:
+    seen: dict[str, Stack] = {}
+    for stack in plan.stacks:
+        other = seen.setdefault(stack.name, stack)
+        if other is not stack:
+            raise OutputError(
+                f"{other.images[0].key} and {stack.images[0].key} would both have their masks in {stack.name}; "
+                "rename one, or segment them into two outputs."
+            )
+
+
+def _describe_collections(path: Path, plan: Plan, structure: Structure) -> None:
+    stacks = {stack.name: stack for stack in plan.stacks}
+    for group, series in structure.collections.items():
+        file = path / group / "OME" / "METADATA.ome.xml"
+        if not file.exists():
+            images = [(name, stacks["/".join(part for part in (group, name) if part)]) for name in series]
+            write_whole(file, collection_xml(images))
+
+
+def _inner(attributes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if attributes is None else attributes.get("ome", attributes)
 
 
 class MaskWriter:
-    """Writes the shards of one store; the only code that writes masks and pixels."""
+    """Writes the shards of one store; the only code that writes masks and pixels. Threads may write at once.
+
+    The store is OUT, or IN itself where labels are written in place.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._root = zarr.open_group(path, mode="r+", zarr_format=3)
 
     def write(self, unit: Unit, masks: NDArray[np.uint32], pixels: NDArray[Any] | None = None) -> int:
-        """Writes a unit's masks, (images, height, width), as one whole shard that is on disk when this returns.
+        """Writes a unit's masks, of the shape of the unit, as one whole shard that is on disk when this returns.
 
         `pixels`, as `pixel_store.empty_pixels` shapes them, become a shard of their own. Returns the size of the shards
-        in bytes; masks without a nucleus need no file, and an earlier one is deleted.
+        in bytes; masks without a nucleus need no file, and an earlier one is deleted. In a store of zarr format 2,
+        which has no shards, chunks are written instead.
         """
+        if masks.shape != unit.shape:
+            raise ValueError(f"masks of {unit.name} have shape {masks.shape}; the unit's is {unit.shape}")
+        unlist_levels(self._path, unit.stack)
         if pixels is not None:
-            self._put(f"{unit.stack.name}/0", pixel_shard(self._path, unit), unit, pixels)
-        self._put(f"{label_path(unit.stack)}/0", _shard(self._path, unit), unit, masks)
+            self._put(f"{unit.stack.name}/0", pixel_bounds(unit), pixels)
+        self._put(f"{label_path(unit.stack)}/0", unit.bounds, masks)
         return shard_bytes(self._path, unit)
 
-    def _put(self, name: str, shard: Path, unit: Unit, values: NDArray[Any]) -> None:
-        array = self._root[name]
-        assert isinstance(array, zarr.Array)
-        array[unit.start : unit.start + len(unit.images)] = values
-        if shard.exists():
-            for place in (shard, *shard.parents[: array.ndim]):
-                sync(place)
+    def read(self, unit: Unit) -> NDArray[np.uint32]:
+        """The masks of a unit as they are now, of the shape of the unit."""
+        return np.asarray(zarr.open_array(self._path / label_path(unit.stack) / "0", mode="r")[unit.bounds])
+
+    def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> None:
+        folder = self._path / name
+        replace_part(folder, zarr.open_array(folder, mode="r+"), bounds, values)
 
 
 def shard_bytes(store: Path, unit: Unit) -> int:
     """Size of a unit's shards, of its masks and its pixels together; 0 where there is none."""
-    return _size(_shard(store, unit)) + _size(pixel_shard(store, unit))
+    files = _files(store, unit)
+    if unit.stack.group is None:  # else a file of that name is the user's, where labels are written in place
+        files.append(pixel_shard(store, unit))
+    return sum(map(_size, files))
 
 
 def masks_changed_ns(store: Path, unit: Unit) -> int:
-    """When the file of a unit's masks was last written, in nanoseconds; 0 where there is none."""
-    try:
-        return _shard(store, unit).stat().st_mtime_ns
-    except OSError:
-        return 0
+    """When a file of a unit's masks was last written, in nanoseconds; 0 where there is none."""
+    return max(map(_changed_ns, _files(store, unit)))
+
+
+def _files(store: Path, unit: Unit) -> list[Path]:
+    """The files of a unit's masks: its shard, or chunks where the format has no shards."""
+    array = store / label_path(unit.stack) / "0"
+    if (array / ".zarray").exists():
+        return part_files(array, label_layout(unit.stack).chunks, unit.bounds, version=2)
+    return part_files(array, unit.stack.shard, unit.bounds)
 
 
 def _size(path: Path) -> int:
@@ -134,25 +227,17 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _shard(store: Path, unit: Unit) -> Path:
-    return store / label_path(unit.stack) / "0" / "c" / str(unit.number) / "0" / "0"
-
-
-def sync(path: Path) -> None:
-    """Waits until a file or folder is on disk and not only in the system's memory."""
-    handle = os.open(path, os.O_RDONLY)
+def _changed_ns(path: Path) -> int:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def is_ours(path: Path) -> bool:
     """Whether there is a store at `path` that nucseg-batch made."""
-    try:
-        return OWNER in zarr.open_group(path, mode="r", zarr_format=3).attrs
-    except (OSError, ValueError, KeyError):
-        return False
+    own = read_attributes(path).get(OWNER)
+    return isinstance(own, dict) and "layout" in own
 
 
 def remove_store(path: Path) -> None:
@@ -163,18 +248,31 @@ def remove_store(path: Path) -> None:
 class Masks(Mapping[str, NDArray[np.uint32]]):
     """The masks of a finished run by image: `open_masks("out.zarr")["plate1/A01.tif"]` is a (height, width) array.
 
-    Iterates over the images that have a mask, in order of their names. Images are read when they are asked for.
+    An image with time points and depths has an array (t, z, height, width), with those of the two axes that it has; a
+    plane that failed is empty there, and the table of images says so. Iterates over the images that have a mask, in
+    order of their names. Images are read when they are asked for.
     """
 
     def __init__(self, store: Path) -> None:
+        self._store = store
         self._places = mask_places(store)
-        self._root = zarr.open_group(store, mode="r", zarr_format=3)
 
     def __getitem__(self, image: str) -> NDArray[np.uint32]:
+        array, place = self.array(image)
+        return np.asarray(array[place])
+
+    def array(self, image: str) -> tuple[zarr.Array[Any], tuple[int | slice, ...]]:
+        """The array that holds an image's masks, not read yet, and where in it the image is, along the axes before y.
+
+        A window of a large plane: `array, place = masks.array(key); array[*place, 5000:6000, 7000:8000]`.
+        """
         mask, index = self._places[image]
-        array = self._root[f"{mask}/0"]
-        assert isinstance(array, zarr.Array)
-        return np.asarray(array[index])
+        group = self._store / mask
+        array = zarr.open_array(group / "0", mode="r")
+        if index is None:
+            return array, (slice(None),) * (array.ndim - 2)
+        axes = axes_of(read_attributes(group))
+        return array, tuple(index if axis == "i" else slice(None) for axis in axes[:-2])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -188,17 +286,22 @@ def open_masks(store: str | os.PathLike[str]) -> Masks:
     return Masks(Path(store))
 
 
-def mask_places(store: Path) -> dict[str, tuple[str, int]]:
-    """Label group and place on axis i of each image that has a mask, by image, as the table of images has them.
+def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
+    """Label group, and place on axis i or None where there is none, of each image that has a mask, by image.
 
-    Raises InputMissingError where the store or the table is missing.
+    So the table of images has them; of an image with several planes the first that did not fail counts. Raises
+    InputMissingError where the store or the table is missing.
     """
     table = images_csv(store)
     if not store.is_dir() or not table.is_file():
         raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
+    places: dict[str, tuple[str, int | None]] = {}
     with open(table, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
-    return {file_name(row["image"]): (row["mask"], int(row["index"])) for row in rows}
+        for row in csv.DictReader(file):
+            if row["status"] == "ok":
+                place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
+                places.setdefault(file_name(row["image"]), place)
+    return places
 
 
 def images_csv(store: Path) -> Path:

@@ -1,9 +1,9 @@
 """The pixels of images beside their masks: each stack's group becomes a valid OME-Zarr 0.5 image above its labels.
 
-A grey stack is the array `<height>x<width>/0` with axes (i, y, x), a stack with any colour image (i, c, y, x), where
-grey images are there three times. Its type is the smallest of uint8, uint16 and float32 that takes the pixels of all
-its images as they are; whole numbers beyond 2**24 are rounded. Chunks and shards are those of the masks: one chunk an
-image and one shard a unit.
+The array `<stack>/0` has the axes of the masks, and axis c where images are in colour or have separate channels: after
+t and i, before z. In a stack with any colour image grey ones are there three times. Its type is the smallest of uint8,
+uint16 and float32 that takes the pixels of all its images as they are; whole numbers beyond 2**24 are rounded. Chunks
+and shards are those of the masks, a shard with all channels, so that one unit writes one file of each.
 """
 
 from __future__ import annotations
@@ -12,25 +12,54 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from ome_zarr_models.common.coordinate_transformations import VectorScale
 from ome_zarr_models.common.omero import Channel, Omero, Window
-from ome_zarr_models.v05.axes import Axis
-from ome_zarr_models.v05.image import ImageAttrs
-from ome_zarr_models.v05.multiscales import Dataset, Multiscale
-from zarr.codecs import ZstdCodec
 
-from nucseg_batch.plan import Stack, Unit
+from nucseg_batch.errors import UsageError
+from nucseg_batch.files.ngff import Frame, image_attributes
+from nucseg_batch.files.ngff_nodes import ArrayLayout
+from nucseg_batch.plan import ImageInfo, Plan, Stack, Unit
 
 COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
-ZSTD_LEVEL = 1
-"""As for masks; higher levels save a few percent of microscope images."""
+"""Channels of colour images, as viewers show them."""
+SHADES = ("0000FF", "00FF00", "FF0000", "00FFFF", "FF00FF", "FFFF00", "FFFFFF")
+"""Colours of separate channels in their order, over and over."""
+MAX_AXES = 5
+"""NGFF allows no more."""
+
+
+def check_with_images(plan: Plan) -> None:
+    """Raises UsageError where the pixels of a plan cannot be written beside the masks."""
+    for stack in plan.stacks:
+        key = stack.images[0].key
+        if stack.group is not None:
+            raise UsageError(
+                f"--with-images: {key} is in a zarr store already; use --in-place to have its labels beside its pixels."
+            )
+        names = {image.names for image in stack.images}
+        if len(names) > 1:
+            other = next(image.key for image in stack.images if image.names != stack.images[0].names)
+            raise UsageError(
+                f"--with-images: {key} and {other} have one shape but different channels, which one array cannot hold; "
+                "segment them apart, or leave out --with-images."
+            )
+        if len(pixel_axes(stack)) > MAX_AXES:
+            raise UsageError(
+                f"--with-images: {key} has time points, depths and channels, with the axis of images more axes than "
+                "OME-Zarr allows; choose some with --t or --z, or leave out --with-images."
+            )
 
 
 def channels(stack: Stack) -> int:
-    """1 for a stack of grey images, 3 where any is in colour."""
-    return max(image.channels for image in stack.images)
+    """Separate channels of its images, or 3 where any is in colour, else 1."""
+    return max(_channels(image) for image in stack.images)
+
+
+def pixel_axes(stack: Stack) -> str:
+    """Axes of the array of pixels: those of the masks, with c where there is more than one channel."""
+    if channels(stack) == 1:
+        return stack.axes
+    return stack.axes.replace("i", "ic")
 
 
 def pixel_type(stack: Stack) -> np.dtype[Any]:
@@ -41,59 +70,84 @@ def pixel_type(stack: Stack) -> np.dtype[Any]:
     return np.dtype(np.float32)
 
 
-def create_pixels(root: zarr.Group, stack: Stack) -> None:
-    """Makes a stack's image group and its array, still empty, where they are not there."""
-    if f"{stack.name}/0" in root:
-        return
-    colour = channels(stack) == 3
-    group = root.require_group(stack.name)
-    group.update_attributes({"ome": _metadata(stack.name, pixel_type(stack), colour)})
-    group.create_array(
-        "0",
-        shape=(len(stack.images), *_plane(stack)),
-        chunks=(1, *_plane(stack)),
-        shards=(stack.shard_length, *_plane(stack)),
-        dtype=pixel_type(stack).name,
-        fill_value=0,
-        compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
-        dimension_names=["i", "c", "y", "x"] if colour else ["i", "y", "x"],
+def pixel_layout(stack: Stack, masks: ArrayLayout) -> ArrayLayout:
+    """The array of a stack's pixels, beside the one of its masks; colours share a chunk, channels do not."""
+    axes, count = pixel_axes(stack), channels(stack)
+    together = 1 if stack.images[0].names else count
+    place = axes.find("c")
+
+    def with_channels(lengths: tuple[int, ...], channel: int) -> tuple[int, ...]:
+        return lengths if place < 0 else (*lengths[:place], channel, *lengths[place:])
+
+    return ArrayLayout(
+        axes,
+        with_channels(masks.shape, count),
+        with_channels(masks.chunks, together),
+        with_channels(masks.shards, count),
+        pixel_type(stack).name,
     )
 
 
+def pixel_attributes(stack: Stack, frame: Frame) -> dict[str, Any]:
+    """Attributes of a stack's image group."""
+    attributes = image_attributes(stack.name, pixel_axes(stack), frame, "pixels")
+    highest = float(np.iinfo(pixel_type(stack)).max) if pixel_type(stack).kind == "u" else None
+    names = stack.images[0].names
+    shown = dict(COLOURS)
+    if names:
+        shown = {name: SHADES[number % len(SHADES)] for number, name in enumerate(names)}
+    if channels(stack) == 1 or highest is None or (names and pixel_type(stack) != np.uint8):
+        return attributes  # of floats, and of the 12 bits that are in most uint16, nobody can say what is bright
+    window = Window(min=0.0, max=highest, start=0.0, end=highest)
+    listed = [
+        Channel.model_validate({"label": name, "color": shade, "window": window}) for name, shade in shown.items()
+    ]
+    omero = Omero(channels=listed).model_dump(mode="json")
+    return {**attributes, "ome": {**attributes["ome"], "omero": omero}}
+
+
 def empty_pixels(unit: Unit) -> NDArray[Any]:
-    """Zeros for the pixels of a unit: (images, height, width), or (images, 3, height, width)."""
-    return np.zeros((len(unit.images), *_plane(unit.stack)), pixel_type(unit.stack))
+    """Zeros for the pixels of a unit: shaped as its masks, with the channels in the place of axis c."""
+    return np.zeros([part.stop - part.start for part in pixel_bounds(unit)], pixel_type(unit.stack))
+
+
+def pixel_bounds(unit: Unit) -> tuple[slice, ...]:
+    """The part of the array of pixels that a unit owns."""
+    place = pixel_axes(unit.stack).find("c")
+    if place < 0:
+        return unit.bounds
+    return (*unit.bounds[:place], slice(0, channels(unit.stack)), *unit.bounds[place:])
+
+
+def plane_of(pixels: NDArray[Any], unit: Unit, number: int) -> NDArray[Any]:
+    """The place for one of a unit's planes in what `empty_pixels` made: a view, (h, w) or (c, h, w)."""
+    place = [index - part.start for index, part in zip(unit.places[number], unit.bounds[:-2], strict=True)]
+    where: list[int | slice] = [*place]
+    if "c" in (axes := pixel_axes(unit.stack)):
+        where.insert(axes.index("c"), slice(None))
+    return pixels[tuple(where)]
 
 
 def as_stored(pixels: NDArray[Any], stack: Stack) -> NDArray[Any]:
-    """Pixels of one image, (height, width) or (height, width, 3), with their axes in the order of its stack."""
-    if channels(stack) == 1:
+    """Pixels of a plane or a window of it with their axes in the order of its stack: (h, w) or (c, h, w).
+
+    They come as (h, w) grey, (h, w, 3) colour, or (c, h, w) with separate channels.
+    """
+    count = channels(stack)
+    if stack.images[0].names:
+        return pixels.reshape(pixels.shape[-2:]) if count == 1 else pixels
+    if count == 1:
         return pixels
-    return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else np.broadcast_to(pixels, _plane(stack))
+    return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else np.broadcast_to(pixels, (count, *pixels.shape))
 
 
 def pixel_shard(store: Path, unit: Unit) -> Path:
     """File of a unit's pixels."""
-    inner = ("0",) * len(_plane(unit.stack))
-    return store.joinpath(unit.stack.name, "0", "c", str(unit.number), *inner)
+    place = list(unit.block)
+    if "c" in (axes := pixel_axes(unit.stack)):
+        place.insert(axes.index("c"), 0)
+    return store.joinpath(unit.stack.name, "0", "c", *map(str, place))
 
 
-def _plane(stack: Stack) -> tuple[int, ...]:
-    plane = (stack.height, stack.width)
-    return plane if channels(stack) == 1 else (3, *plane)
-
-
-def _metadata(name: str, dtype: np.dtype[Any], colour: bool) -> dict[str, Any]:
-    axes = [Axis(name="i", type="image"), Axis(name="y", type="space"), Axis(name="x", type="space")]
-    if colour:
-        axes.insert(1, Axis(name="c", type="channel"))
-    scale = VectorScale(type="scale", scale=[1.0] * len(axes))
-    dataset = Dataset(path="0", coordinateTransformations=(scale,))
-    image = ImageAttrs(version="0.5", multiscales=[Multiscale(name=name, axes=axes, datasets=(dataset,))])
-    metadata = image.model_dump(exclude_none=True, mode="json")
-    if colour and dtype.kind == "u":  # of floats nobody can say what is bright
-        highest = float(np.iinfo(dtype).max)
-        window = Window(min=0.0, max=highest, start=0.0, end=highest)
-        shown = [Channel.model_validate({"label": name, "color": c, "window": window}) for name, c in COLOURS.items()]
-        metadata["omero"] = Omero(channels=shown).model_dump(mode="json")
-    return metadata
+def _channels(image: ImageInfo) -> int:
+    return len(image.names) or image.channels

@@ -6,8 +6,13 @@ from pathlib import Path
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.mask_store import LABEL_NAME, images_csv, is_ours, mask_places
+from nucseg_batch.files.ngff import image_kind
+from nucseg_batch.files.ngff_nodes import read_attributes
 from nucseg_batch.files.zarr_planes import ZarrPlane, attributes, label_names, labelled_groups, stack_length
 from nucseg_batch.training.pairs import DataSet, Pair, joined
+
+Names = dict[tuple[str, int | None], str]
+"""Names of images by label group and place on axis i."""
 
 
 def zarr_pairs(store: Path, top: Path) -> DataSet:
@@ -20,16 +25,16 @@ def zarr_pairs(store: Path, top: Path) -> DataSet:
     groups = labelled_groups(store)
     if not groups:
         return DataSet(problems=(f"{prefix or store.name}: it has no label images",))
-    names: dict[tuple[str, int], str] | None = None
+    names: Names | None = None
     if is_ours(store) and images_csv(store).is_file():
         names = {place: image for image, place in mask_places(store).items()}
     return joined(_group_pairs(group, store, prefix, names) for group in groups)
 
 
-def _group_pairs(group: Path, store: Path, prefix: str, names: dict[tuple[str, int], str] | None) -> DataSet:
+def _group_pairs(group: Path, store: Path, prefix: str, names: Names | None) -> DataSet:
     inside = "" if group == store else group.relative_to(store).as_posix()
     shown = "/".join(part for part in (prefix or (not inside and store.name), inside) if part)
-    if "multiscales" not in attributes(group):
+    if "multiscales" not in attributes(group) or image_kind(read_attributes(group)) == "labels":
         remedy = "; make it again with segment --with-images" if is_ours(store) else ""
         return DataSet(problems=(f"{shown}: it has label images, but no pixels{remedy}",))
     labels = label_names(group)
@@ -52,7 +57,7 @@ def _group_pairs(group: Path, store: Path, prefix: str, names: dict[tuple[str, i
     return DataSet(tuple(pairs), tuple(notes))
 
 
-def _key(shown: str, prefix: str, mask: str, index: int | None, names: dict[tuple[str, int], str] | None) -> str | None:
+def _key(shown: str, prefix: str, mask: str, index: int | None, names: Names | None) -> str | None:
     """Name of an image; None for one that the table of images does not name, because it failed."""
     if index is None:
         return shown

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,16 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05.image import Image
 
+from nucseg_batch.errors import UsageError
 from nucseg_batch.files.mask_store import MaskWriter, create_store, shard_bytes
-from nucseg_batch.files.pixel_store import as_stored, empty_pixels, pixel_type
+from nucseg_batch.files.pixel_store import (
+    as_stored,
+    check_with_images,
+    empty_pixels,
+    pixel_bounds,
+    pixel_type,
+    plane_of,
+)
 from nucseg_batch.plan import ImageInfo, Plan, Stack, make_plan
 
 
@@ -81,6 +90,85 @@ def test_grey_images_are_there_three_times_in_a_stack_with_colour() -> None:
     assert as_stored(grey, grey_stack).shape == (5, 7)
 
 
+@pytest.mark.parametrize(
+    ("more", "axes", "shape"),
+    [
+        ({"t": (0, 3, 1)}, "tiyx", (3, 2, 31, 37)),
+        ({"z": (0, 3, 1), "names": ("DAPI", "GFP")}, "iczyx", (2, 2, 3, 31, 37)),
+        ({"t": (1, 4, 2), "names": ("DAPI", "GFP")}, "ticyx", (2, 2, 2, 31, 37)),
+        ({"names": ("DAPI",)}, "iyx", (2, 31, 37)),
+        ({"t": (0, 3, 1), "z": (0, 2, 1)}, "tizyx", (3, 2, 2, 31, 37)),
+    ],
+)
+def test_time_points_depths_and_channels_are_kept(
+    tmp_path: Path, more: dict[str, Any], axes: str, shape: tuple[int, ...]
+) -> None:
+    """Plane by plane, each with all its channels, in an image that the reference models accept."""
+    plan = make_plan(ImageInfo(f"{i}.tif", 1, 1, 31, 37, 1, "uint8", **more) for i in range(2))
+    check_with_images(plan)
+    store = tmp_path / "out.zarr"
+    create_store(store, plan, with_images=True)
+    (unit,) = plan.units()
+    pixels = empty_pixels(unit)
+    assert pixels.shape == shape
+    count = len(more.get("names", ())) or 1
+    for number in range(len(unit.planes)):
+        read = np.stack([np.full((31, 37), 10 * number + channel + 1, np.uint8) for channel in range(count)])
+        plane_of(pixels, unit, number)[...] = as_stored(read if "names" in more else read[0], unit.stack)
+    MaskWriter(store).write(unit, np.ones(unit.shape, np.uint32), pixels)
+    model = open_ome_zarr(store / unit.stack.name, version="0.5")
+    assert isinstance(model, Image)
+    assert "".join(str(axis.name) for axis in model.attributes.ome.multiscales[0].axes) == axes
+    stored = np.asarray(zarr.open_array(store / unit.stack.name / "0", mode="r")[:])
+    last = np.moveaxis(stored, axes.index("c"), 0) if "c" in axes else stored[None]
+    planes = last.reshape(count, -1, 31, 37)
+    assert (planes[:, :, 5, 7] == [[10 * n + c + 1 for n in range(len(unit.planes))] for c in range(count)]).all()
+
+
+def test_separate_channels_have_their_names(tmp_path: Path) -> None:
+    """Where a viewer can be told how bright they are without guessing: in 8 bits."""
+    names = {"names": ("DAPI", "GFP")}
+    for shape, dtype in ((31, "uint8"), (41, "uint16")):
+        plan = make_plan([ImageInfo("a.tif", 1, 1, shape, 37, 1, dtype, **names)])
+        create_store(tmp_path / "out.zarr", plan, with_images=True)
+    omero = zarr.open_group(tmp_path / "out.zarr" / "31x37", mode="r").attrs.asdict()["ome"]["omero"]
+    assert [(c["label"], c["window"]["max"]) for c in omero["channels"]] == [("DAPI", 255.0), ("GFP", 255.0)]
+    assert "omero" not in zarr.open_group(tmp_path / "out.zarr" / "41x37", mode="r").attrs.asdict()["ome"]
+
+
+def test_regions_of_a_large_colour_image_are_written_one_by_one(tmp_path: Path) -> None:
+    """A whole slide does not fit into memory."""
+    plan = make_plan([ImageInfo("slide.svs", 1, 1, 167, 211, 3, "uint8")], region=64)
+    store = tmp_path / "out.zarr"
+    create_store(store, plan, with_images=True)
+    whole = np.random.default_rng(7).integers(0, 256, (167, 211, 3)).astype(np.uint8)
+    for unit in plan.units():
+        rows, columns = unit.bounds[-2:]
+        pixels = empty_pixels(unit)
+        plane_of(pixels, unit, 0)[...] = as_stored(whole[rows, columns], unit.stack)
+        written = MaskWriter(store).write(unit, np.ones(unit.shape, np.uint32), pixels)
+        assert written == shard_bytes(store, unit) > pixels.size // 2
+        assert pixel_bounds(unit) == (slice(0, 1), slice(0, 3), rows, columns)
+    stored = zarr.open_array(store / "167x211" / "0", mode="r")
+    np.testing.assert_array_equal(np.moveaxis(np.asarray(stored[0]), 0, -1), whole)
+    assert len([path for path in (store / "167x211/0/c").rglob("*") if path.is_file()]) == 12
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([{"group": "A/1/0"}], "--in-place"),
+        ([{"names": ("DAPI", "GFP")}, {"names": ("DAPI",)}], "different channels"),
+        ([{"names": ("DAPI", "GFP"), "t": (0, 2, 1), "z": (0, 2, 1)}], "more axes"),
+    ],
+)
+def test_what_one_array_cannot_hold_is_refused_at_once(images: list[dict[str, Any]], said: str) -> None:
+    """Before anything is read, with a way out."""
+    plan = make_plan(ImageInfo(f"{i}.tif", 1, 1, 31, 37, 1, "uint8", **more) for i, more in enumerate(images))
+    with pytest.raises(UsageError, match=said):
+        check_with_images(plan)
+
+
 def test_pixels_lie_in_the_shards_of_their_masks(tmp_path: Path) -> None:
     """One writer a file: 47 images of this size are two units, two shards of masks and two of pixels."""
     store = tmp_path / "out.zarr"
@@ -91,7 +179,7 @@ def test_pixels_lie_in_the_shards_of_their_masks(tmp_path: Path) -> None:
     for unit in plan.units():
         pixels = empty_pixels(unit)
         pixels[:, 3, 5] = unit.number + 1
-        sizes.append(writer.write(unit, np.ones((len(unit.images), 701, 709), np.uint32), pixels))
+        sizes.append(writer.write(unit, np.ones(unit.shape, np.uint32), pixels))
     files = [p for p in store.rglob("c/*/*/*") if p.is_file()]
     assert len(files) == 4
     assert sum(sizes) == sum(p.stat().st_size for p in files)

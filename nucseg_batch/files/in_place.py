@@ -1,0 +1,218 @@
+"""Labels in the input store itself: a label image beside each image's pixels, in the version of the store.
+
+Nothing else of the store changes. A label image is listed in its image's `labels` group, and in consolidated metadata
+where the store has them, only when the run is complete; a run that stops before leaves a valid store without it.
+Shards are written by `mask_store.MaskWriter`, levels by `pyramid.build_levels`, as in a store of our own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from nucseg_batch.errors import OutputError, UsageError
+from nucseg_batch.files.mask_store import label_layout
+from nucseg_batch.files.ngff import (
+    LABEL_NAME,
+    Version,
+    frame_of,
+    label_attributes,
+    label_path,
+    labels_attributes,
+)
+from nucseg_batch.files.ngff_nodes import (
+    ATTRIBUTES_FILES,
+    GROUP_FILES,
+    put_array,
+    put_group,
+    read_attributes,
+    write_attributes,
+    zarr_format,
+)
+from nucseg_batch.files.pyramid import choose_levels
+from nucseg_batch.files.whole import write_whole
+from nucseg_batch.files.zarr_nodes import OWNER
+from nucseg_batch.plan import Plan
+
+VERSIONS: dict[int, Version] = {2: "0.4", 3: "0.5"}
+"""OME-Zarr version of what is written, by zarr format of the image."""
+CONSOLIDATED = ".zmetadata"
+"""Where zarr format 2 keeps copies of a store's metadata."""
+
+
+def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: bool = False) -> None:
+    """Raises what stands against labels in the store, or in the folder of stores, that the images of a plan are in.
+
+    That is UsageError for an image that is a file, and OutputError where an image group is not there or cannot be
+    written to, or has label images called `nuclei`: unless they are of the run that is `resumed`, or `overwrite` says
+    that `remove_labels` may delete them.
+    """
+    for stack in plan.stacks:
+        key = stack.images[0].key
+        if stack.group is None:
+            raise UsageError(f"--in-place: {key} is no OME-Zarr image, so it cannot hold labels; give OUT instead.")
+        group = folder / stack.group
+        if zarr_format(group) is None or "multiscales" not in _ome(group):
+            raise OutputError(f"--in-place: {key} is no OME-Zarr group, so it cannot hold labels; give OUT instead.")
+        if not os.access(group, os.W_OK):
+            raise OutputError(f"--in-place: {group} cannot be written to; change its permissions, or give OUT instead.")
+        label = folder / label_path(stack)
+        listed = LABEL_NAME in _names(group / "labels")
+        begun = zarr_format(label) is None and not listed  # a run that was stopped while it made its groups
+        mine = resumed and (begun or OWNER in read_attributes(label))
+        if not (mine or overwrite) and (label.exists() or listed):
+            raise OutputError(
+                f"--in-place: {key} has label images called {LABEL_NAME} already; to replace them add --overwrite."
+            )
+
+
+def create_labels(folder: Path, plan: Plan) -> None:
+    """Makes the label groups and their (still empty) arrays, but for those already there; none is listed yet."""
+    for stack in plan.stacks:
+        group, label = folder / stack.name, folder / label_path(stack)
+        version = zarr_format(group) or 3
+        frame = frame_of(stack, _ome(group))
+        levels = choose_levels(stack, frame, _level_shapes(group), as_image=True)
+        attributes = label_attributes(stack.axes, frame, levels, source=True, version=VERSIONS[version])
+        put_group(label.parent, labels_attributes((), version=VERSIONS[version]), version=version)
+        put_array(label / "0", label_layout(stack), version=version)
+        put_group(label, attributes, version=version)
+
+
+def register(folder: Path, plan: Plan) -> None:
+    """Lists the label images of a complete run; doing it again changes nothing."""
+    for stack in plan.stacks:
+        labels = folder / stack.name / "labels"
+        names = _names(labels)
+        if LABEL_NAME not in names:
+            _list(labels, [*names, LABEL_NAME])
+    _consolidate(folder, plan)
+
+
+def remove_labels(folder: Path, plan: Plan) -> None:
+    """Takes label images called `nuclei` out of the lists, and then deletes them, whoever made them."""
+    for stack in plan.stacks:
+        labels = folder / stack.name / "labels"
+        names = _names(labels)
+        if LABEL_NAME in names:
+            _list(labels, [name for name in names if name != LABEL_NAME])
+    _consolidate(folder, plan)
+    for stack in plan.stacks:
+        label = folder / label_path(stack)
+        if label.exists():
+            shutil.rmtree(label)
+
+
+def _ome(group: Path) -> Mapping[str, Any]:
+    attributes = read_attributes(group)
+    inner = attributes.get("ome", attributes)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _names(labels: Path) -> list[str]:
+    names = _ome(labels).get("labels", [])
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _list(labels: Path, names: list[str]) -> None:
+    """Gives a `labels` group another list of label images, and keeps what else it says."""
+    attributes = read_attributes(labels)
+    new = labels_attributes(names, version=VERSIONS[zarr_format(labels) or 3])
+    if "ome" in new and isinstance(attributes.get("ome"), dict):
+        new = {"ome": {**attributes["ome"], **new["ome"]}}
+    write_attributes(labels, {**attributes, **new})
+
+
+def _level_shapes(group: Path) -> list[dict[str, int]]:
+    """Lengths of the axes of an image's levels; what cannot be read ends the list."""
+    shapes: list[dict[str, int]] = []
+    try:
+        multiscale = _ome(group)["multiscales"][0]
+        axes = [axis if isinstance(axis, str) else str(axis["name"]) for axis in multiscale["axes"]]
+        for dataset in multiscale["datasets"]:
+            array = zarr.open_array(group / dataset["path"], mode="r")
+            shapes.append(dict(zip(axes, array.shape, strict=True)))
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return shapes
+    return shapes
+
+
+def _consolidate(folder: Path, plan: Plan) -> None:
+    """Brings copies of metadata, which some stores keep in their root, up to date with the label groups."""
+    changed: dict[Path, list[Path]] = defaultdict(list)
+    for stack in plan.stacks:
+        labels = folder / stack.name / "labels"
+        for top in _above(folder, labels):
+            changed[top].append(labels)
+    for top, groups in changed.items():
+        version = zarr_format(top)
+        if version == 2 and (top / CONSOLIDATED).is_file():
+            _consolidate_2(top, groups)
+        elif version == 3:
+            _consolidate_3(top, groups)
+
+
+def _above(folder: Path, labels: Path) -> list[Path]:
+    """The groups that hold a `labels` group, up to the root of the store, which may be above `folder`."""
+    found = []
+    for place in labels.resolve().parents:
+        if zarr_format(place) is None:
+            break
+        found.append(place)
+    return found
+
+
+def _described(top: Path, labels: Path) -> list[Path]:
+    """The groups and arrays to copy: a `labels` group and, where it is listed, our label group with its arrays."""
+    label = labels / LABEL_NAME
+    if LABEL_NAME not in _names(labels):
+        return [labels]
+    return [labels, label, *sorted(path for path in label.iterdir() if path.is_dir())]
+
+
+def _consolidate_2(top: Path, groups: list[Path]) -> None:
+    content = json.loads((top / CONSOLIDATED).read_bytes())
+    before = content["metadata"]
+    copies = dict(before)
+    for labels in groups:
+        inside = labels.resolve().relative_to(top).as_posix()
+        for key in [key for key in copies if key.startswith(f"{inside}/{LABEL_NAME}/")]:
+            del copies[key]
+        for node in _described(top, labels):
+            for name in (GROUP_FILES[2], ".zarray", ATTRIBUTES_FILES[2]):
+                if (node / name).is_file():
+                    key = f"{node.resolve().relative_to(top).as_posix()}/{name}"
+                    copies[key] = json.loads((node / name).read_bytes())
+    if copies != before:
+        content = {**content, "metadata": _sorted(copies)}
+        write_whole(top / CONSOLIDATED, json.dumps(content, indent=4).encode())
+
+
+def _consolidate_3(top: Path, groups: list[Path]) -> None:
+    content = json.loads((top / GROUP_FILES[3]).read_bytes())
+    consolidated = content.get("consolidated_metadata")
+    if not isinstance(consolidated, dict):
+        return
+    before = consolidated["metadata"]
+    copies = dict(before)
+    for labels in groups:
+        inside = labels.resolve().relative_to(top).as_posix()
+        for key in [key for key in copies if f"{key}/".startswith(f"{inside}/{LABEL_NAME}/")]:
+            del copies[key]
+        for node in _described(top, labels):
+            copies[node.resolve().relative_to(top).as_posix()] = json.loads((node / GROUP_FILES[3]).read_bytes())
+    if copies != before:
+        content["consolidated_metadata"] = {**consolidated, "metadata": _sorted(copies)}
+        write_whole(top / GROUP_FILES[3], json.dumps(content, indent=2).encode())
+
+
+def _sorted(copies: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies by depth and path: zarr-python (3.1) loses members of a group that do not follow each other."""
+    return {path: copies[path] for path in sorted(copies, key=lambda path: (path.count("/"), path))}

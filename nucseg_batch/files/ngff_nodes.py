@@ -1,0 +1,192 @@
+"""Groups and arrays of a zarr store as the small files that they are: made once, kept where they are, never half there.
+
+Stores of many thousand groups are made by writing each group's own file; zarr-python writes an array's metadata, once
+for each kind of array.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
+
+from nucseg_batch.files.whole import sync, write_whole
+
+ZSTD_LEVEL = 1
+"""Masks are runs of equal numbers: higher levels cost time and save little; of images they save a few percent."""
+GROUP_FILES = {3: "zarr.json", 2: ".zgroup"}
+"""The file that makes a folder a group, by zarr format."""
+ATTRIBUTES_FILES = {3: "zarr.json", 2: ".zattrs"}
+"""The file that holds a group's attributes."""
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """All that describes an array before it has values."""
+
+    axes: str
+    """Letters of its axes."""
+    shape: tuple[int, ...]
+    """Lengths of the axes."""
+    chunks: tuple[int, ...]
+    """Lengths of a chunk."""
+    shards: tuple[int, ...]
+    """Lengths of a shard, multiples of those of a chunk; in zarr format 2, which has none, of what is written at once.
+    """
+    dtype: str
+    """Type of its values."""
+
+
+def zarr_format(folder: Path) -> int | None:
+    """2 or 3 for a folder that is a zarr group, None for any other."""
+    if (folder / GROUP_FILES[2]).is_file():
+        return 2
+    try:
+        return 3 if json.loads((folder / GROUP_FILES[3]).read_bytes())["node_type"] == "group" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def put_group(folder: Path, attributes: Mapping[str, Any], *, version: int = 3) -> None:
+    """Makes a group with its attributes, but keeps one that is there as it is. `version` is the zarr format."""
+    if _is_there(folder / GROUP_FILES[version]):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if version == 3:
+        _put_file(folder / GROUP_FILES[3], _group_json(attributes))
+        return
+    if attributes:
+        _put_file(folder / ATTRIBUTES_FILES[2], _json(attributes))
+    _put_file(folder / GROUP_FILES[2], _json({"zarr_format": 2}))  # last: from here on it is a group
+
+
+def put_array(folder: Path, layout: ArrayLayout, *, version: int = 3) -> None:
+    """Makes an array of zeros, but keeps one that is there as it is. `version` is the zarr format."""
+    files = _array_files(layout, version)
+    if all(_is_there(folder / name) for name in files):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        _put_file(folder / name, data)
+
+
+def read_attributes(folder: Path) -> dict[str, Any]:
+    """Attributes of a group; empty for what is no group."""
+    version = zarr_format(folder)
+    if version is None:
+        return {}
+    try:
+        content = json.loads((folder / ATTRIBUTES_FILES[version]).read_bytes())
+    except FileNotFoundError:  # a group of format 2 without attributes
+        return {}
+    attributes = content.get("attributes", {}) if version == 3 else content
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def write_attributes(folder: Path, attributes: Mapping[str, Any]) -> None:
+    """Gives a group that is there other attributes; they are on disk when this returns."""
+    if zarr_format(folder) == 2:
+        write_whole(folder / ATTRIBUTES_FILES[2], _json(attributes))
+        return
+    path = folder / GROUP_FILES[3]
+    content = json.loads(path.read_bytes())
+    write_whole(path, _json({**content, "attributes": dict(attributes)}))
+
+
+def part_files(folder: Path, steps: Sequence[int], bounds: Sequence[slice], *, version: int = 3) -> list[Path]:
+    """The files of a part of an array: `steps` are the lengths of what one file holds."""
+    sides = zip(bounds, steps, strict=True)
+    places = itertools.product(*(range(part.start // step, -(-part.stop // step)) for part, step in sides))
+    top = folder / "c" if version == 3 else folder
+    return [top.joinpath(*map(str, place)) for place in places]
+
+
+def replace_part(folder: Path, array: zarr.Array[Any], bounds: tuple[slice, ...], values: NDArray[Any]) -> None:
+    """Writes a part of an array anew, so that it is on disk when this returns; the part is of whole files.
+
+    What was there before is deleted first and not read, so it may be damaged. Zeros alone need no file.
+    """
+    files = part_files(folder, array.shards or array.chunks, bounds, version=array.metadata.zarr_format)
+    _clear(files)
+    array[bounds] = values
+    present = [file for file in files if file.exists()]
+    for file in present:
+        sync(file)
+    between = {above for file in present for above in file.parents if above.is_relative_to(folder)}
+    for place in sorted(between, reverse=True):
+        sync(place)
+
+
+def _clear(files: Sequence[Path]) -> None:
+    """Deletes files, and what earlier tries to write them have left under temporary names."""
+    names = {(file.parent, file.name) for file in files}
+    for parent in {parent for parent, _ in names}:
+        with contextlib.suppress(FileNotFoundError):
+            for entry in list(os.scandir(parent)):
+                name = entry.name.partition(".")[0] if entry.name.endswith(".partial") else entry.name
+                if (parent, name) in names:
+                    os.unlink(entry.path)
+
+
+def _put_file(path: Path, data: bytes) -> None:
+    """Writes a file that appears complete; it need not be on disk at once, because a lost one is made again."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is there with content: a crash of the machine can leave an empty one."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _group_json(attributes: Mapping[str, Any]) -> bytes:
+    return _json({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"})
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2).encode()
+
+
+@functools.lru_cache(maxsize=256)
+def _array_files(layout: ArrayLayout, version: int) -> dict[str, bytes]:
+    """Content by name of the files that describe an array, as zarr-python writes them."""
+    files: dict[str, Any] = {}
+    zstd: dict[str, Any] = {"id": "zstd", "level": ZSTD_LEVEL, "checksum": True}
+    if version == 3:
+        zarr.create_array(
+            MemoryStore(files),
+            shape=layout.shape,
+            chunks=layout.chunks,
+            shards=layout.shards,
+            dtype=layout.dtype,
+            fill_value=0,
+            compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
+            dimension_names=list(layout.axes),
+        )
+    else:
+        zarr.create_array(
+            MemoryStore(files),
+            shape=layout.shape,
+            chunks=layout.chunks,
+            dtype=layout.dtype,
+            fill_value=0,
+            compressors=zstd,
+            zarr_format=2,
+            chunk_key_encoding={"name": "v2", "separator": "/"},
+        )
+    return {name: buffer.to_bytes() for name, buffer in files.items()}

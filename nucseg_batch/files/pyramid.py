@@ -1,0 +1,161 @@
+"""Pyramids of label images: each level takes the top-left pixel of every block of pixels of the level before.
+
+A level's pixel j is the pixel j * factor of the level before, so no number is made up, and the place of the first
+pixel is that of the first level at every level. Levels are made when the first one is complete, shard by shard. They
+are listed in the metadata when all are on disk: until then, and from when a shard of the first level is written again,
+the store is a valid one with a single level.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from nucseg_batch.files.ngff import (
+    Frame,
+    Level,
+    axes_of,
+    image_kind,
+    label_path,
+    levels_listed,
+    planned_levels,
+    with_levels,
+)
+from nucseg_batch.files.ngff_nodes import ArrayLayout, put_array, read_attributes, replace_part, write_attributes
+from nucseg_batch.plan import Stack
+
+SMALL = 1024
+"""Large planes are halved until neither side is longer."""
+
+
+def choose_levels(
+    stack: Stack, frame: Frame, shapes: Sequence[Mapping[str, int]] = (), *, as_image: bool = False
+) -> list[Level]:
+    """The levels that a stack's label image is to have after the first.
+
+    As many as its image has, with that image's factors; where it has one, and for files, large planes are halved until
+    neither side is longer than SMALL. `as_image` keeps to the image's, also where that is one. A side is as long as
+    that of the image's level, where `shapes` has the lengths of all its levels, else rounded up.
+    """
+    wanted = stack.images[0].levels - 1 if stack.group is not None else 0
+    if not wanted and stack.regional and not as_image:
+        wanted = math.ceil(math.log2(max(stack.height, stack.width) / SMALL)) if max(stack.shape[-2:]) > SMALL else 0
+    levels: list[Level] = []
+    before = dict(zip(stack.axes, stack.shape, strict=True))
+    for number in range(wanted):
+        factors = frame.factors[number] if number < len(frame.factors) else {"y": 2, "x": 2}
+        own = shapes[number + 1] if number + 1 < len(shapes) else {}
+        after = {}
+        for axis, length in before.items():
+            factor = factors.get(axis, 1)
+            after[axis] = -(-length // factor)
+            if axis in own and (own[axis] - 1) * factor < length and own[axis] <= after[axis]:
+                after[axis] = own[axis]
+        levels.append(Level(tuple(after.values()), tuple(factors.get(axis, 1) for axis in before)))
+        before = after
+    return levels
+
+
+def build_levels(store: Path, stack: Stack) -> None:
+    """Makes all levels of a stack's labels, and of its pixels where the store has them, and lists them.
+
+    Does nothing where they are listed already. Needs memory for a few shards.
+    """
+    levels = planned_levels(read_attributes(store / label_path(stack)))
+    if not levels or not levels_missing(store, stack):
+        return
+    _build(store / label_path(stack), stack, levels)
+    if image_kind(read_attributes(store / stack.name)) == "pixels":
+        _build(store / stack.name, stack, levels)
+    for folder in _listing(store, stack):
+        attributes = read_attributes(folder)
+        if levels_listed(attributes) != len(levels) + 1:
+            write_attributes(folder, with_levels(attributes, levels, stack.axes))
+
+
+def levels_missing(store: Path, stack: Stack) -> bool:
+    """Whether a stack is to have levels after the first that are not made, or not listed yet."""
+    levels = planned_levels(read_attributes(store / label_path(stack)))
+    counts = (levels_listed(read_attributes(folder)) for folder in _listing(store, stack))
+    return bool(levels) and any(count != len(levels) + 1 for count in counts)
+
+
+def unlist_levels(store: Path, stack: Stack) -> None:
+    """Takes levels that no longer fit the first one out of the metadata; `build_levels` makes them again."""
+    for folder in _listing(store, stack):
+        attributes = read_attributes(folder)
+        if levels_listed(attributes) > 1:
+            write_attributes(folder, with_levels(attributes, (), stack.axes))
+
+
+def _listing(store: Path, stack: Stack) -> list[Path]:
+    """The groups whose metadata list the levels: the label group, and the image group above it where that is ours.
+
+    An image of the input, in whose group labels are, has levels of its own.
+    """
+    image = store / stack.name
+    own = image_kind(read_attributes(image)) is not None
+    return [store / label_path(stack), image] if own else [store / label_path(stack)]
+
+
+def _build(group: Path, stack: Stack, levels: Sequence[Level]) -> None:
+    """Makes the arrays of a group after its first."""
+    source = zarr.open_array(group / "0", mode="r")
+    axes = axes_of(read_attributes(group))
+    for number, level in enumerate(levels, start=1):
+        factors = dict(zip(stack.axes, level.factors, strict=True))
+        folder = group / str(number)
+        layout = _layout(source, axes, stack, level)
+        put_array(folder, layout, version=source.metadata.zarr_format)
+        target = zarr.open_array(folder, mode="r+")
+        for block in itertools.product(*map(range, _grid(layout))):
+            _fill(source, target, folder, layout, block, tuple(factors.get(axis, 1) for axis in axes))
+        source = target
+
+
+def _layout(source: zarr.Array[Any], axes: str, stack: Stack, level: Level) -> ArrayLayout:
+    """The array of a level: planes or squares are its chunks, as those of the first are, and shards no longer."""
+    lengths = dict(zip(stack.axes, level.shape, strict=True))
+    written = dict(zip(stack.axes, stack.shard, strict=True))
+    shape, chunks, shards = [], [], []
+    for axis, before, chunk in zip(axes, source.shape, source.chunks, strict=True):
+        length = lengths.get(axis, before)
+        shape.append(length)
+        if axis not in "yx":
+            chunks.append(chunk)
+            shards.append(min(length, written.get(axis, before)))
+        elif stack.regional:
+            chunks.append(stack.chunk)
+            shards.append(min(stack.region, -(-length // stack.chunk) * stack.chunk))
+        else:
+            chunks.append(length)
+            shards.append(length)
+    return ArrayLayout(axes, tuple(shape), tuple(chunks), tuple(shards), source.dtype.name)
+
+
+def _grid(layout: ArrayLayout) -> list[int]:
+    return [-(-length // step) for length, step in zip(layout.shape, layout.shards, strict=True)]
+
+
+def _fill(
+    source: zarr.Array[Any],
+    target: zarr.Array[Any],
+    folder: Path,
+    layout: ArrayLayout,
+    block: tuple[int, ...],
+    factors: tuple[int, ...],
+) -> None:
+    """Writes one shard of a level anew."""
+    sides = zip(block, layout.shards, layout.shape, strict=True)
+    bounds = tuple(slice(place * step, min((place + 1) * step, length)) for place, step, length in sides)
+    seen = tuple(
+        slice(part.start * factor, (part.stop - 1) * factor + 1, factor)
+        for part, factor in zip(bounds, factors, strict=True)
+    )
+    replace_part(folder, target, bounds, np.asarray(source[seen]))
