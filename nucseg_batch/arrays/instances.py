@@ -47,6 +47,28 @@ def separate(
 ) -> Any:
     """Labels the nuclei of a batch: int32 (batch, height, width), 0 is background, 1..n in each image.
 
+    Arguments as for `separate_rooted`, which also tells where their roots are.
+    """
+    options: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "blur": blur, "window": window}
+    return separate_rooted(foreground, offsets, heights, widths, **options)[0]
+
+
+def separate_rooted(
+    foreground: Any,
+    offsets: Any,
+    heights: Any,
+    widths: Any,
+    *,
+    threshold: float,
+    min_area: int,
+    blur: int = BLUR,
+    window: int = WINDOW_RADIUS,
+) -> tuple[Any, Any]:
+    """Labels the nuclei of a batch: int32 (batch, height, width), 0 is background, 1..n in each image.
+
+    The second result, int32 (batch, height, width), is 1 at the roots: the k-th of these in raster order is that of
+    label k. It may lie outside the nucleus' own pixels.
+
     foreground: (batch, height, width) float32 logits. offsets: (batch, height, width, 2) float32, pixels along y and x
     from each pixel to the centre of its nucleus. heights, widths: (batch,) int32, the part of each image that is real;
     beyond it nothing is labelled. Labels number nuclei by the raster order of their roots. Nuclei of fewer than
@@ -82,7 +104,7 @@ def separate(
     kept = ops.cast(ops.reshape(strong & (area >= max(min_area, 1)), (batch, size)), "int32")
     number = ops.reshape(ops.cumsum(kept, axis=1) * kept, (-1,))
     labels = ops.where(inside, ops.take(number, root), 0)
-    return ops.reshape(labels, (batch, height, width))
+    return ops.reshape(labels, (batch, height, width)), ops.reshape(kept, (batch, height, width))
 
 
 def foreground_mask(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:

@@ -9,6 +9,7 @@ around each nucleus' own centre: a nucleus far from the origin of a large plane 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +80,18 @@ def _perimeter_weights() -> NDArray[np.float64]:
 _WEIGHTS = _perimeter_weights()
 
 
-def measure(labels: NDArray[np.integer], intensity: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def measure(
+    labels: NDArray[np.integer], intensity: NDArray[Any], channels: Mapping[str, NDArray[Any]] | None = None
+) -> dict[str, NDArray[Any]]:
     """Measures every nucleus: one array for each of COLUMNS, with a value for each label in ascending order.
 
     labels: (height, width), 0 and below are background; labels that do not occur have no row. intensity: (height,
     width), any real dtype; all sums of it are float64, where regionprops_table adds float32 in float32. Lengths are in
-    pixels, angles in radians from the first axis. Integers come as int64, other values as float64. Raises ValueError
-    where the two differ in shape or are not planes.
+    pixels, angles in radians from the first axis. Integers come as int64, other values as float64. `channels` are more
+    planes by name, whose intensities are added as `intensity_mean-<name>` and so on. Raises ValueError where planes
+    differ in shape or are none.
     """
+    channels = channels or {}
     if labels.ndim != 2 or labels.shape != intensity.shape:
         raise ValueError(
             f"labels and intensity must be planes of one shape, but are {labels.shape}, {intensity.shape}."
@@ -96,16 +101,23 @@ def measure(labels: NDArray[np.integer], intensity: NDArray[Any]) -> dict[str, N
     framed[1:-1, 1:-1] = labels
     plane = framed.ravel()
     runs = _runs(plane, width + 2)
+    more = [f"{name}-{channel}" for channel in channels for name in COLUMNS if name.startswith("intensity_")]
     if runs.ids.size == 0:
-        return {name: np.zeros(0, np.int64 if name in _INTEGERS else np.float64) for name in COLUMNS}
+        return {name: np.zeros(0, np.int64 if name in _INTEGERS else np.float64) for name in (*COLUMNS, *more)}
     area = runs.reduce(np.add, runs.length)
     table: dict[str, NDArray[Any]] = {"label": runs.ids, "area": area}
     table |= _box_and_moments(runs, area)
     table["equivalent_diameter_area"] = np.sqrt(4 * area / np.pi)
     table["extent"] = area / ((table["bbox-2"] - table["bbox-0"]) * (table["bbox-3"] - table["bbox-1"]))
     table["perimeter"] = _perimeters(plane, width + 2, runs.ids)
-    table |= _intensities(intensity[labels > 0], runs, area)
-    return {name: table[name] for name in COLUMNS}
+    inside = labels > 0
+    table |= _intensities(intensity[inside], runs, area)
+    for channel, plane in channels.items():
+        if plane.shape != labels.shape:
+            raise ValueError(f"channel {channel} is {plane.shape}, but labels are {labels.shape}.")
+        values = _intensities(plane[inside], runs, area)
+        table |= {f"{name}-{channel}": value for name, value in values.items()}
+    return {name: table[name] for name in (*COLUMNS, *more)}
 
 
 def _runs(plane: NDArray[np.integer], width: int) -> _Runs:

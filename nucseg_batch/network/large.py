@@ -1,20 +1,28 @@
-"""An image too large for one call: the network sees it in tiles, nuclei are separated over all of it.
+"""What is too large for one call: the network sees it in tiles, nuclei are separated over all of it, or over a window.
 
-Tiles lie on a grid fixed by the image and overlap by the network's reach, so that the joined answer is that of the
-whole image.
+Tiles overlap by the network's reach, and what lies beyond a tile is read from the plane, so that the joined answer is
+that of the whole plane, whichever part of it is asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.scale import mirrored, nearest, numbered, resampling
+from nucseg_batch.arrays.scale import mirrored, nearest, numbered
+from nucseg_batch.network.bands import BAND, bands, needed
 from nucseg_batch.network.geometry import Frame
 from nucseg_batch.network.program import Program
 from nucseg_batch.plan import TILE
+
+Read = Callable[[slice, slice], NDArray[Any]]
+"""Gives a window of a plane, rows and columns of its own pixels: (h, w) or (h, w, 3)."""
+Window = tuple[slice, slice]
+"""Rows and columns."""
 
 
 def heads(
@@ -24,6 +32,10 @@ def heads(
 
     limits: the values shown as 0 and 1. halo: the network's reach in pixels.
     """
+
+    def read(rows: slice, columns: slice) -> NDArray[Any]:
+        return pixels[rows, columns]
+
     height, width = frame.bucket
     core = TILE - 2 * halo if max(height, width) > TILE else TILE
     joined: NDArray[np.float32] | None = None
@@ -31,7 +43,7 @@ def heads(
         for left in range(0, width, core):
             rows = slice(max(0, top - halo), min(height, top + core + halo))
             columns = slice(max(0, left - halo), min(width, left + core + halo))
-            tile = _tile_heads(program, pixels, limits, frame, rows, columns)
+            tile = ops.convert_to_numpy(tile_heads(program, read, limits, frame, (rows, columns)))[0]
             if joined is None:
                 joined = np.empty((height, width, tile.shape[-1]), np.float32)
             bottom, right = min(top + core, height), min(left + core, width)
@@ -43,29 +55,10 @@ def heads(
 
 def labels(program: Program, answer: NDArray[np.float32], frame: Frame) -> NDArray[np.int32]:
     """Labels on the image's own grid from the network's answer over the padded scaled image."""
-    real = tuple(np.array([length], np.int32) for length in frame.scaled)
-    found = program.run(program.separate, answer[None], *real)
-    height, width = frame.native
-    if frame.is_native:
-        return found[0, :height, :width]
-    native = np.empty(frame.native, np.int32)
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            places = (np.arange(top, min(top + TILE, height)), np.arange(left, min(left + TILE, width)))
-            sides = list(zip(frame.scaled, frame.native, places, strict=True))
-            (some_rows, rows), (some_columns, columns) = (_framed(*resampling(*side), side[0]) for side in sides)
-            near_rows, near_columns = (nearest(*side) for side in sides)
-            part = program.run(
-                program.native,
-                found[:, some_rows, some_columns],
-                answer[None, some_rows, some_columns, 0],
-                rows,
-                columns,
-                near_rows - np.int32(some_rows.start),
-                near_columns - np.int32(some_columns.start),
-            )
-            native[np.ix_(*places)] = part[0]
-    return numbered(native)
+    window = (slice(0, frame.bucket[0]), slice(0, frame.bucket[1]))
+    grid = (slice(0, frame.native[0]), slice(0, frame.native[1]))
+    found, _ = window_labels(program, answer[None], frame, window, grid)
+    return found if frame.is_native else numbered(found)
 
 
 def certainty(program: Program, answer: NDArray[np.float32], frame: Frame) -> float:
@@ -74,24 +67,60 @@ def certainty(program: Program, answer: NDArray[np.float32], frame: Frame) -> fl
     return float(program.run(program.certainty, answer[None], *real)[0])
 
 
-def _tile_heads(
-    program: Program, pixels: NDArray[Any], limits: tuple[float, float], frame: Frame, rows: slice, columns: slice
-) -> NDArray[np.float32]:
+def tile_heads(program: Program, read: Read, limits: tuple[float, float], frame: Frame, window: Window) -> Any:
+    """What the network answers when it sees just this window of the padded scaled plane, on the device.
+
+    window: begins and ends at multiples of the network's stride and, where the plane is rescaled, of BAND. Returns
+    (1, height, width, outputs).
+    """
     low, high = (np.array([value], np.float32) for value in limits)
-    places = [mirrored(p, n)[s] for p, n, s in zip(frame.bucket, frame.scaled, (rows, columns), strict=True)]
+    places = [mirrored(p, n)[s] for p, n, s in zip(frame.bucket, frame.scaled, window, strict=True)]
     if frame.is_native:
-        return program.run(program.heads, _batch_of_one(pixels[np.ix_(*places)]), low, high)[0]
-    sides = zip(frame.native, frame.scaled, places, strict=True)
-    (some_rows, row_weights), (some_columns, column_weights) = (resampling(*side) for side in sides)
-    tile = _batch_of_one(pixels[some_rows, some_columns])
-    return program.run(program.heads_rescaled, tile, low, high, row_weights, column_weights)[0]
+        tile = read(*(slice(int(p.min()), int(p.max()) + 1) for p in places))
+        for axis, place in enumerate(places):
+            if place[-1] - place[0] != len(place) - 1:
+                tile = np.take(tile, place - place.min(), axis=axis)
+        return program.call(program.heads, _batch_of_one(tile), low, high)
+    sides = list(zip(frame.native, frame.scaled, places, strict=True))
+    sources = [needed(*side) for side in sides]
+    rows, columns = (bands(*side, source) for side, source in zip(sides, sources, strict=True))
+    along = ((rows.index, rows.weights), (columns.index, columns.weights))
+    return program.call(program.heads_in_bands, _batch_of_one(read(*sources)), low, high, *along)
+
+
+def window_labels(
+    program: Program, answer: Any, frame: Frame, window: Window, grid: Window
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Labels of a part of the plane, and where their roots are.
+
+    answer: the network's over a window of the padded scaled plane, (1, height, width, outputs). grid: the part of the
+    plane, in its own pixels, that is labelled; the window must cover it. Where the plane is rescaled, the window begins
+    at multiples of 16 and the grid at multiples of BAND. Nuclei are numbered 1..n in the raster order of their roots,
+    (n, 2), which are given in pixels of the scaled plane; of a rescaled plane some labels may not occur.
+    """
+    real = [np.array([min(n - s.start, s.stop - s.start)], np.int32) for n, s in zip(frame.scaled, window, strict=True)]
+    inner = tuple(slice(0, part.stop - part.start) for part in grid)
+    if frame.is_native:
+        found, roots = program.run(program.separate_rooted, answer, *real)
+        inner = tuple(slice(g.start - w.start, g.stop - w.start) for g, w in zip(grid, window, strict=True))
+    else:
+        sides = list(zip(frame.scaled, frame.native, window, grid, strict=True))
+        ways, near = zip(*(_back(*side) for side in sides), strict=True)
+        found, roots = program.run(program.native_in_bands, answer, *real, *ways, *near)
+    places = np.argwhere(roots[0]) + [part.start for part in window]
+    return found[0][inner], places
+
+
+def _back(
+    scaled: int, native: int, window: slice, grid: slice
+) -> tuple[tuple[NDArray[np.int32], NDArray[np.float32]], NDArray[np.int32]]:
+    """How one axis of a window returns to the plane's own grid: in bands, and the nearest places."""
+    count = -(-(grid.stop - grid.start) // BAND) * BAND
+    places = np.minimum(np.arange(grid.start, grid.start + count), native - 1)
+    way = bands(scaled, native, places, window)
+    near = np.clip(nearest(scaled, native, places) - window.start, 0, window.stop - window.start - 1)
+    return (way.index, way.weights), near.astype(np.int32)
 
 
 def _batch_of_one(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels.reshape(1, *pixels.shape[:2], -1)
-
-
-def _framed(source: slice, weights: NDArray[np.float32], length: int) -> tuple[slice, NDArray[np.float32]]:
-    """The same resampling with one more pixel to either side, so that a pixel's neighbours are seen as well."""
-    wider = slice(max(0, source.start - 1), min(length, source.stop + 1))
-    return wider, np.pad(weights, [(0, 0), (source.start - wider.start, wider.stop - source.stop)])

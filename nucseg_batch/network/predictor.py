@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.looks import LOOKS, Segmented, another_scale, fitting_scale, larger_scale
 from nucseg_batch.arrays.normalize import percentile_range
 from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
-from nucseg_batch.network import backend, large
+from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, fold_weights
 from nucseg_batch.network.geometry import Frame
 from nucseg_batch.network.model_file import Model
@@ -35,6 +35,8 @@ MAX_BATCH = 16
 CPU_FLOAT32_BATCH = 4
 """Most images in a float32 batch on a CPU: from 8 on, oneDNN adds in another order and last bits differ (measured; with
 up to 4, and in bfloat16 always, an image's result is the same in every batch)."""
+SMALLEST_CALL = 2**20
+"""Calls for parts of a region are not made of fewer pixels than half of this, however little memory there is."""
 LOOK_MIN_AREA = 12
 """Smallest piece in pixels that counts in a look: from afar small nuclei are small, and must not be overlooked."""
 OUTLIER_LOOKS = 2
@@ -57,6 +59,8 @@ class Predictor:
             self._network = build(model.info.network, normalise=False, dtype=self.precision)
             self.refresh()
         self._programs: dict[tuple[float, int, bool], Program] = {}
+        self._reach = regions.Reach(model.info.network.halo, model.info.network.stride)
+        self._call_pixels = regions.CALL_PIXELS
 
     @property
     def diameter(self) -> float:
@@ -120,6 +124,26 @@ class Predictor:
                 if new.misfit(self.diameter) < found[i].misfit(self.diameter):
                     found[i] = new
         return found
+
+    def tiles(self, shape: tuple[int, int], scale: float, bounds: large.Window, region: int) -> list[regions.Tile]:
+        """The tiles in which a region, `bounds`, of a plane of this shape is done; region: longest side of regions."""
+        return list(regions.tiles(regions.plane_frame(shape, scale), bounds, region, self._reach))
+
+    def label_tile(
+        self, tile: regions.Tile, pixels: NDArray[Any], limits: tuple[float, float]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Labels and roots of a tile, see `regions.label_tile`; where memory runs out, in smaller calls from then on.
+
+        Raises MemoryError where even those do not fit.
+        """
+        program = self._program_for(tile.frame)
+        while True:
+            try:
+                return regions.label_tile(program, tile, pixels, limits, self._reach, self._call_pixels)
+            except MemoryError:
+                if self._call_pixels < SMALLEST_CALL:
+                    raise
+                self._call_pixels //= 2
 
     def heads(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.float32]:
         """The network's answer for one image: (scaled height, scaled width, outputs), offsets in scaled pixels."""

@@ -5,14 +5,14 @@ Shapes are static; nothing here knows files, batches or tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 from keras import ops
-from numpy.typing import NDArray
 
-from nucseg_batch.arrays.instances import certainty, foreground_mask, separate, sliding_maximum
+from nucseg_batch.arrays.instances import certainty, foreground_mask, separate_rooted, sliding_maximum
 from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
@@ -46,20 +46,38 @@ class Program:
         self._device = device
         self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
-    def run(self, program: Callable[..., Any], first: NDArray[Any], *others: Any) -> Any:
+    def run(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
         """Runs one of the methods below, compiled once for each dtype and number of channels of its first argument.
 
         Raises MemoryError where the device's memory does not suffice.
         """
-        key = (program.__name__, first.shape[-1], first.dtype.str)
+        with self._on_device(first.shape[0]):
+            return keras.tree.map_structure(ops.convert_to_numpy, self._called(program, first, *others))
+
+    def call(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
+        """The same, with results that stay on the device."""
+        with self._on_device(first.shape[0]):
+            return self._called(program, first, *others)
+
+    def joined(self, parts: Sequence[Any]) -> Any:
+        """Tensors on the device joined along their rows."""
+        with self._on_device(parts[0].shape[0]):
+            return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+
+    def _called(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
+        key = (program.__name__, first.shape[-1], str(first.dtype))
         if key not in self._compiled:
             self._compiled[key] = backend.compiled(program, self._device)
+        return self._compiled[key](first, *others)
+
+    @contextlib.contextmanager
+    def _on_device(self, batch: int) -> Iterator[None]:
         try:
             with backend.on_device(self._device):
-                return keras.tree.map_structure(ops.convert_to_numpy, self._compiled[key](first, *others))
+                yield
         except Exception as error:  # each backend has its own class for this
             if backend.is_out_of_memory(error):
-                raise MemoryError(f"the device has no room for a batch of {first.shape[0]}") from error
+                raise MemoryError(f"the device has no room for a batch of {batch}") from error
             raise
 
     def label(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
@@ -102,17 +120,26 @@ class Program:
         image = ops.matmul(ops.matmul(rows, image), ops.transpose(columns))
         return self._heads(ops.transpose(image, (0, 2, 3, 1)))
 
+    def heads_in_bands(self, pixels: Any, low: Any, high: Any, rows: Banded, columns: Banded) -> Any:
+        """The same for one image, rescaled in the narrow bands of `network.bands`."""
+        return self._heads(_resampled(_normalised(pixels, low, high), rows, columns))
+
     def separate(self, heads: Any, heights: Any, widths: Any) -> Any:
         """Answers to labels, (batch, height, width) int32; see `arrays.instances.separate`.
 
         A semantic network's foreground is label 1.
         """
+        return self.separate_rooted(heads, heights, widths)[0]
+
+    def separate_rooted(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
+        """The same, and where the roots are; see `arrays.instances.separate_rooted`. A semantic network has none."""
         heads = ops.convert_to_tensor(heads)
         if self._spec.task == "semantic":
-            return foreground_mask(heads[..., 0], heights, widths, threshold=self._threshold)
+            mask = foreground_mask(heads[..., 0], heights, widths, threshold=self._threshold)
+            return mask, ops.zeros_like(mask)
         foreground, offsets = heads[..., 0], heads[..., 1:]
         options: dict[str, Any] = {"threshold": self._threshold, "min_area": self._min_area, **self._reach}
-        return separate(foreground, offsets, heights, widths, **options)
+        return separate_rooted(foreground, offsets, heights, widths, **options)
 
     def certainty(self, heads: Any, heights: Any, widths: Any) -> Any:
         """Mean probability of the foreground's pixels, (batch,) float32."""
@@ -124,12 +151,27 @@ class Program:
         What is nucleus is decided on that grid, by the interpolated probability of `foreground` logits; which nucleus,
         by the nearest pixel of `labels`, or of the nucleus beside it where that pixel is just outside.
         """
-        probability = ops.sigmoid(foreground)
-        outside = probability <= self._threshold
-        labels = ops.where((labels == 0) & outside, _largest_neighbour(labels), labels)
+        probability, labels = self._outlined(labels, foreground)
         probability = ops.matmul(ops.matmul(rows, probability), ops.transpose(columns))
         near = ops.take(ops.take(labels, near_rows, axis=1), near_columns, axis=2)
         return ops.where(probability > self._threshold, near, 0)
+
+    def native_in_bands(
+        self, heads: Any, heights: Any, widths: Any, rows: Banded, columns: Banded, near_rows: Any, near_columns: Any
+    ) -> tuple[Any, Any]:
+        """What `separate_rooted` gives for one image, with the labels brought to its own grid in narrow bands."""
+        heads = ops.convert_to_tensor(heads)
+        labels, roots = self.separate_rooted(heads, heights, widths)
+        probability, labels = self._outlined(labels, heads[..., 0])
+        probability = _resampled(probability[..., None], rows, columns)[..., 0]
+        near = ops.take(ops.take(labels, near_rows, axis=1), near_columns, axis=2)
+        return ops.where(probability > self._threshold, near, 0), roots
+
+    def _outlined(self, labels: Any, foreground: Any) -> tuple[Any, Any]:
+        """The foreground's probability, and the labels with one pixel more around each nucleus."""
+        probability = ops.sigmoid(foreground)
+        outside = probability <= self._threshold
+        return probability, ops.where((labels == 0) & outside, _largest_neighbour(labels), labels)
 
     def _heads(self, image: Any) -> Any:
         if image.shape[-1] == 1:
@@ -142,6 +184,8 @@ class Program:
 
 Grid = tuple[Any, Any, Any, Any]
 """How labels return to an image's own grid: matrices for rows and columns, nearest rows and columns."""
+Banded = tuple[Any, Any]
+"""How an axis is resampled in bands: `index` and `weights` of `network.bands.Bands`."""
 
 
 def _normalised(pixels: Any, low: Any, high: Any) -> Any:
@@ -149,6 +193,17 @@ def _normalised(pixels: Any, low: Any, high: Any) -> Any:
     high = ops.reshape(high, (-1, 1, 1, 1))
     scale = ops.where(high > low, 1.0 / ops.where(high > low, high - low, 1.0), 0.0)
     return ops.clip((ops.cast(pixels, "float32") - low) * scale, 0.0, LIMIT)
+
+
+def _resampled(image: Any, rows: Banded, columns: Banded) -> Any:
+    """One image (1, height, width, channels), float32, resampled along both axes in bands."""
+    for index, weights in (rows, columns):
+        _, _, across, channels = ops.shape(image)
+        bands, places, reach = ops.shape(weights)
+        image = ops.reshape(ops.take(image, ops.reshape(index, (-1,)), axis=1), (bands, reach, across * channels))
+        image = ops.reshape(ops.matmul(weights, image), (1, bands * places, across, channels))
+        image = ops.transpose(image, (0, 2, 1, 3))
+    return image
 
 
 def _largest_neighbour(labels: Any) -> Any:

@@ -1,0 +1,221 @@
+"""Regions of a large plane: where their tiles lie, and which nuclei a tile finds.
+
+A region is done in tiles, one unless the plane is enlarged for the network. A tile labels its core and a margin around
+it that is wide enough to hold whole every nucleus whose root, the place where most of its pixels vote, lies in the
+core; around that the network sees as far as it reaches. All windows lie on grids fixed by the plane, so what a tile
+finds at a place is what any other tile finds there. Windows are of few shapes, because each is compiled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.scale import mirrored
+from nucseg_batch.network import large
+from nucseg_batch.network.bands import BAND, needed
+from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.large import Window
+from nucseg_batch.network.program import Program
+from nucseg_batch.plan import bucket_shape
+
+SEPARATION = 64
+"""Margin around a core in which nuclei are labelled, in pixels at the network's scale: they reach less far from their
+root, and nuclei that reach into the core from further away would be too large for the network to know."""
+TILE_SIDE = 3072
+"""Longest side of a tile's core in pixels at the network's scale: bounds memory."""
+CALL_PIXELS = 6_400_000
+"""Pixels that the network sees in one call at most, unless its halo leaves no room: bounds memory."""
+CODE = 16
+"""Windows in which nuclei are separated begin at multiples of this, so that ties are broken alike in all of them."""
+SHORT_STEP = 128
+"""Windows shorter than the others, at the ends of a plane, are as long as a multiple of this."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What of a network decides about windows."""
+
+    halo: int
+    """Pixels around a place that can change its answer, a multiple of the stride."""
+    stride: int
+    """Sides of windows are multiples of this."""
+
+    @property
+    def step(self) -> int:
+        """Where windows may begin."""
+        return math.lcm(self.stride, CODE, BAND)
+
+    @property
+    def margin(self) -> int:
+        """The halo in whole steps."""
+        return _up(self.halo, self.step)
+
+
+@dataclass(frozen=True)
+class Side:
+    """A tile along one axis of its plane."""
+
+    core: slice
+    """What it is responsible for, in the plane's own pixels."""
+    roots: slice
+    """Nuclei whose root is here, in pixels of the scaled plane, are its own; open where the plane ends."""
+    grid: slice
+    """What it labels, in the plane's own pixels."""
+    window: slice
+    """Where nuclei are separated, in pixels of the padded scaled plane."""
+    seen: slice
+    """What the network sees, in pixels of the padded scaled plane."""
+    source: slice
+    """What must be read for that, in the plane's own pixels; it covers `grid`."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a plane that is labelled at once."""
+
+    frame: Frame
+    """The plane."""
+    rows: Side
+    """Along y."""
+    columns: Side
+    """Along x."""
+
+    def part(self, name: str) -> Window:
+        """Rows and columns of one of the fields of `Side`."""
+        return getattr(self.rows, name), getattr(self.columns, name)
+
+
+def plane_frame(shape: tuple[int, int], scale: float) -> Frame:
+    """The frame of a plane that is done by regions, which is enlarged however many pixels it has."""
+    height, width = shape
+    return Frame((height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+def tiles(frame: Frame, bounds: Window, region: int, reach: Reach) -> Iterator[Tile]:
+    """The tiles of one region of a plane, in raster order; region: longest side of all regions of the plane."""
+    for rows in _sides(frame, 0, bounds[0], region, reach):
+        for columns in _sides(frame, 1, bounds[1], region, reach):
+            yield Tile(frame, rows, columns)
+
+
+def label_tile(
+    program: Program,
+    tile: Tile,
+    pixels: NDArray[Any],
+    limits: tuple[float, float],
+    reach: Reach,
+    call_pixels: int = CALL_PIXELS,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Labels of a tile's `grid`, and the root of each in pixels of the scaled plane, (n, 2).
+
+    pixels: (h, w) or (h, w, 3), the tile's `source`. limits: the values of the plane that are shown as 0 and 1. Labels
+    are 1..n in the raster order of their roots; some may not occur. Raises MemoryError where the device has no room.
+    """
+    top, left = (part.start for part in tile.part("source"))
+
+    def read(rows: slice, columns: slice) -> NDArray[Any]:
+        return pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+    window, columns = tile.rows.window, tile.columns
+    skipped = columns.window.start - columns.seen.start
+    inner = slice(skipped, skipped + columns.window.stop - columns.window.start)
+    strips = []
+    for strip in _strips(window, columns.seen, reach, call_pixels):
+        rows = _around(strip, reach.margin, tile.rows.seen)
+        heads = large.tile_heads(program, read, limits, tile.frame, (rows, columns.seen))
+        strips.append(heads[:, strip.start - rows.start : strip.stop - rows.start, inner])
+    return large.window_labels(program, program.joined(strips), tile.frame, tile.part("window"), tile.part("grid"))
+
+
+def _sides(frame: Frame, axis: int, bounds: slice, region: int, reach: Reach) -> Iterator[Side]:
+    """The cores of a region along one axis, as even as can be."""
+    native, scaled = frame.native[axis], frame.scaled[axis]
+    longest = min(region, native)
+    count = max(1, math.ceil(longest * scaled / native / TILE_SIDE))
+    step = _up(-(-longest // count), BAND) if count > 1 else longest
+    grid = math.gcd(region, step)
+    for start in range(bounds.start, bounds.stop, step):
+        yield _side(frame, axis, slice(start, min(start + step, bounds.stop)), step, grid, reach)
+
+
+def _side(frame: Frame, axis: int, core: slice, longest: int, grid: int, reach: Reach) -> Side:
+    """All windows of a core along one axis.
+
+    longest: length of the cores that are not cut short. grid: cores begin at multiples of it.
+    """
+    native, scaled = frame.native[axis], frame.scaled[axis]
+    bucket = bucket_shape(scaled, scaled)[0]
+    length = min(longest, _up(core.stop - core.start, SHORT_STEP))
+    rest = core.stop == native and core.stop - core.start < longest
+    if frame.is_native:
+        size = length + 2 * SEPARATION + reach.step - math.gcd(grid, reach.step)
+        wanted = slice(core.start - SEPARATION, core.start - SEPARATION + size)
+        window = _window(wanted, bucket, reach.step, rest)
+        labelled = slice(window.start, min(native, window.stop))
+    else:
+        margin = _up(math.ceil(SEPARATION * native / scaled), BAND)
+        size = length + 2 * margin + BAND - math.gcd(grid, BAND)
+        wanted = slice(core.start - margin, core.start - margin + size)
+        labelled = _window(wanted, _up(native, BAND), BAND, rest)
+        ratio = scaled / native
+        support = max(ratio, 1.0) + 2  # two more, because a pixel's neighbours are seen as well
+        first = math.floor((labelled.start + 0.5) * ratio - 0.5 - support)
+        size = math.ceil((labelled.stop - labelled.start) * ratio + 2 * support) + reach.step
+        window = _window(slice(first, first + size), bucket, reach.step, rest)
+        labelled = slice(labelled.start, min(native, labelled.stop))
+    seen = (
+        slice(max(0, window.start - reach.margin), bucket) if rest else _around(window, reach.margin, slice(0, bucket))
+    )
+    places = mirrored(bucket, scaled)[seen]
+    source = slice(int(places.min()), int(places.max()) + 1) if frame.is_native else needed(native, scaled, places)
+    # One pixel more on both sides: what parts of the window need is rounded up for each of them.
+    source = slice(max(0, min(source.start - 1, labelled.start)), min(native, max(source.stop + 1, labelled.stop)))
+    last = bucket if core.stop == native else _scaled(core.stop, native, scaled)
+    return Side(core, slice(_scaled(core.start, native, scaled), last), labelled, window, seen, source)
+
+
+def _window(wanted: slice, end: int, step: int, rest: bool) -> slice:
+    """A window that holds at least `wanted`, as far as the axis goes, between multiples of `step`.
+
+    Its length depends on that of `wanted` alone, unless it is the `rest` of the axis. `end`, a multiple of the step, is
+    where the axis ends.
+    """
+    if rest:
+        return slice(max(0, end - _up(end - max(0, wanted.start), max(step, SHORT_STEP))), end)
+    size = min(end, _up(wanted.stop - wanted.start, step))
+    start = max(0, min(_down(wanted.start, step), end - size))
+    return slice(start, start + size)
+
+
+def _strips(window: slice, across: slice, reach: Reach, call_pixels: int) -> list[slice]:
+    """The rows of a window in strips of equal height but for the last, for which the network sees few enough pixels."""
+    height, width = window.stop - window.start, across.stop - across.start
+    room = max(2 * reach.margin, call_pixels // width - 2 * reach.margin)
+    step = _up(-(-height // -(-height // room)), reach.step)
+    return [slice(start, min(start + step, window.stop)) for start in range(window.start, window.stop, step)]
+
+
+def _around(window: slice, halo: int, within: slice) -> slice:
+    """A window with the halo on both sides; moved inwards at the ends of `within`, so that it stays as long."""
+    size = min(within.stop - within.start, window.stop - window.start + 2 * halo)
+    start = max(within.start, min(window.start - halo, within.stop - size))
+    return slice(start, start + size)
+
+
+def _scaled(place: int, native: int, scaled: int) -> int:
+    """The border between two pixels of an axis brought to the scaled axis, in whole numbers."""
+    return (2 * place * scaled + native) // (2 * native)
+
+
+def _up(length: int, step: int) -> int:
+    return -(-length // step) * step
+
+
+def _down(place: int, step: int) -> int:
+    return place // step * step

@@ -1,0 +1,308 @@
+"""A large plane done region by region: what a region finds, and what its regions find together.
+
+A region is labelled with a margin, so that each nucleus is seen whole by the region that owns it and measured there.
+What is kept of a region, a `RegionResult`, has ids of its own; once all regions of a plane are done, `arrays.seams`
+gives each nucleus one id, and `mask` and `Joined.of` turn results into the plane's shards and rows.
+
+Nothing here reads or writes files: pixels come from a function, results are arrays.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.measure import measure
+from nucseg_batch.arrays.sampling import is_constant, nothing_bright
+from nucseg_batch.arrays.seams import Joined, Part, Rect, grown, join, spans
+from nucseg_batch.pipeline.channels import Shown
+from nucseg_batch.plan import Unit
+
+Read = Callable[[slice, slice], Shown]
+"""Gives a window of the plane, rows and columns of its own pixels."""
+
+
+class Tile(Protocol):
+    """What is done of a region at once."""
+
+    def part(self, name: str) -> Rect:
+        """Rows and columns of `core`, `grid` and `source` in the plane's pixels, of `roots` at the network's scale."""
+        ...
+
+
+class Labeller(Protocol):
+    """What regions need of a predictor."""
+
+    def tiles(self, shape: tuple[int, int], scale: float, bounds: Rect, region: int) -> Sequence[Tile]:
+        """The tiles of a region of a plane of this shape."""
+        ...
+
+    def label_tile(
+        self, tile: Any, pixels: NDArray[Any], limits: tuple[float, float]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Labels 1..n of the tile's `grid` from the pixels of its `source`, and the roots of each, (n, 2)."""
+        ...
+
+
+@dataclass(frozen=True)
+class RegionResult:
+    """What one region found; ids are its own, 1..n."""
+
+    part: Part
+    """The nuclei that it owns or that reach into it, for joining."""
+    labels: NDArray[np.uint32]
+    """Their labels over the core and its rim, `seams.grown(part.core, shape)`."""
+    measures: dict[str, NDArray[Any]]
+    """What `arrays.measure.measure` says of them, in the order of their ids, in the plane's coordinates."""
+    total: float
+    """Sum of the measured intensity over the core."""
+    skipped: int = 0
+    """Pixels of the core that were passed over as empty."""
+    lost: tuple[int, int] = (0, 0)
+    """Labels and pixels that became background where tiles of the region did not agree, see `seams.Joined`."""
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """What the device found in one tile."""
+
+    tile: Tile
+    """Where it lies."""
+    shown: Shown
+    """Its pixels."""
+    labels: NDArray[np.int32] | None
+    """Labels of its grid; None where it was passed over as empty."""
+    roots: NDArray[np.int64]
+    """The root of each label, in pixels of the scaled plane."""
+
+
+def process_region(
+    unit: Unit,
+    read: Read,
+    predictor: Labeller,
+    limits: tuple[float, float],
+    scale: float,
+    *,
+    skip_empty: bool = False,
+) -> RegionResult:
+    """Segments and measures one region; limits: the values of the whole plane that are shown as 0 and 1.
+
+    `skip_empty` also passes over tiles in which nothing is bright; those of one value always are. Reads, segments and
+    measures one after the other; `region_tiles`, `find` and `finished` are its steps.
+    """
+    found = [
+        find(tile, read(*tile.part("source")), predictor, limits, skip_empty=skip_empty)
+        for tile in region_tiles(unit, predictor, scale)
+    ]
+    return finished(unit, found)
+
+
+def region_tiles(unit: Unit, predictor: Labeller, scale: float) -> Sequence[Tile]:
+    """The tiles of a region; `part("source")` of each is what must be read for it."""
+    stack = unit.stack
+    return predictor.tiles((stack.height, stack.width), scale, _bounds(unit), stack.region)
+
+
+def find(
+    tile: Tile, shown: Shown, predictor: Labeller, limits: tuple[float, float], *, skip_empty: bool = False
+) -> TileResult:
+    """Labels one tile on the device, unless it is empty; shown: its `source`."""
+    if is_constant(shown.pixels) or (skip_empty and nothing_bright(shown.pixels, limits)):
+        return TileResult(tile, shown, None, np.zeros((0, 2), np.int64))
+    return TileResult(tile, shown, *predictor.label_tile(tile, shown.pixels, limits))
+
+
+def finished(unit: Unit, found: Sequence[TileResult]) -> RegionResult:
+    """Measures what was found in the tiles of a region, and joins them to one."""
+    shape = (unit.stack.height, unit.stack.width)
+    results = [_tile_result(one, shape) for one in found]
+    return results[0] if len(results) == 1 else _joined_tiles(results, _bounds(unit), shape, found)
+
+
+def mask(result: RegionResult, ids: NDArray[np.uint32], shape: tuple[int, int]) -> NDArray[np.uint32]:
+    """The core's final labels; ids: the entry of `Joined.ids` for this region."""
+    core = result.part.core
+    if not result.part.keys.size:
+        return np.zeros([side.stop - side.start for side in core], np.uint32)
+    return ids[result.labels[_within(core, grown(core, shape))]]
+
+
+def plane_summary(
+    shape: tuple[int, int],
+    areas: NDArray[np.int64],
+    means: NDArray[np.float64],
+    total: float,
+    scale: float,
+    pixel_size: float | None,
+) -> dict[str, int | float | None]:
+    """The values of `files.tables.SUMMARY_COLUMNS` for a plane done by regions, from those of its nuclei.
+
+    areas, means: `area` and `intensity_mean` of all nuclei of the plane. total: sum of intensities over all regions.
+    """
+    size, covered = math.prod(shape), int(areas.sum())
+    return {
+        "height": shape[0],
+        "width": shape[1],
+        "nuclei": int(areas.size),
+        "area_fraction": covered / size,
+        "area_mean": float(areas.mean()) if areas.size else None,
+        "area_median": float(np.median(areas)) if areas.size else None,
+        "area_std": float(areas.std()) if areas.size else None,
+        "intensity_mean": float(means.mean()) if areas.size else None,
+        "intensity_std": float(means.std()) if areas.size else None,
+        "intensity_background": (total - float((means * areas).sum())) / (size - covered) if covered < size else None,
+        "scale": scale,
+        "pixel_size": pixel_size,
+    }
+
+
+def packed(result: RegionResult) -> bytes:
+    """A region's result as bytes, compressed, to be kept until the whole plane is done."""
+    part = result.part
+    arrays: dict[str, NDArray[Any]] = {
+        "core": np.array([[side.start, side.stop] for side in part.core]),
+        "numbers": np.array([result.skipped, *result.lost]),
+        "total": np.array(result.total),
+        "shape": np.array(result.labels.shape),
+        "labels": result.labels if part.keys.size else result.labels[:0],
+        **{f"part.{name}": getattr(part, name) for name in _PART},
+        **{f"measures.{name}": values for name, values in result.measures.items()},
+    }
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return bytes(imagecodecs.zstd_encode(file.getvalue(), level=1))
+
+
+def unpacked(data: bytes, *, labels: bool = True) -> RegionResult:
+    """The result of `packed`; without its `labels` where these are not needed."""
+    with np.load(io.BytesIO(imagecodecs.zstd_decode(data)), allow_pickle=False) as arrays:
+        rows, columns = (slice(int(a), int(b)) for a, b in arrays["core"])
+        skipped, *lost = (int(number) for number in arrays["numbers"])
+        measures = {name.removeprefix("measures."): arrays[name] for name in arrays if name.startswith("measures.")}
+        part = Part((rows, columns), **{name: arrays[f"part.{name}"] for name in _PART})
+        none = np.zeros(arrays["shape"] if labels else (0, 0), np.uint32)
+        return RegionResult(
+            part,
+            arrays["labels"] if labels and part.keys.size else none,
+            measures,
+            float(arrays["total"]),
+            skipped,
+            (lost[0], lost[1]),
+        )
+
+
+_PART = ("keys", "owned", "pixels", "areas", "spans")
+
+
+def _bounds(unit: Unit) -> Rect:
+    rows, columns = unit.bounds[-2:]
+    return rows, columns
+
+
+def _within(part: Rect, window: Rect) -> Rect:
+    """A part of a window, counted from where the window begins."""
+    rows, columns = (slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, window, strict=True))
+    return rows, columns
+
+
+def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
+    """Measures the nuclei of one tile that it owns or that reach into its core."""
+    tile = found.tile
+    core, grid, source = (tile.part(name) for name in ("core", "grid", "source"))
+    rim = grown(core, shape)
+    total = float(found.shown.intensity[_within(core, source)].sum(dtype=np.float64))
+    if found.labels is None:
+        return _nothing(found, core, rim, total)
+    labels, roots = found.labels, found.roots
+    if not len(roots):
+        labels, roots = _foreground(found)
+    inside, anywhere = (_pixels(labels[_within(where, grid)], len(roots)) for where in (core, grid))
+    y, x = roots.T
+    rows, columns = tile.part("roots")
+    owned = (y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop) & (anywhere > 0)
+    kept = owned | (inside > 0)
+    kept_labels = np.concatenate([[0], np.cumsum(kept) * kept]).astype(np.uint32)[labels]
+    near = _within(grid, source)
+    channels = {name: plane[near] for name, plane in found.shown.channels.items()}
+    measures = measure(kept_labels, found.shown.intensity[near], channels)
+    for axis, side in enumerate(grid):
+        for column in (f"bbox-{axis}", f"bbox-{axis + 2}", f"centroid-{axis}"):
+            measures[column] = measures[column] + side.start
+    keys = y * ROW + x
+    kept_labels = np.ascontiguousarray(kept_labels[_within(rim, grid)])
+    reach = spans(kept_labels, core, shape, int(np.count_nonzero(kept)))
+    part = Part(core, keys[kept], owned[kept], inside[kept], measures["area"], reach)
+    return RegionResult(part, kept_labels, measures, total)
+
+
+def _nothing(found: TileResult, core: Rect, rim: Rect, total: float) -> RegionResult:
+    """The result of a tile that was passed over."""
+    none = np.zeros(0, np.int64)
+    part = Part(core, none, none.astype(bool), none, none, none)
+    channels = {name: np.zeros((1, 1)) for name in found.shown.channels}
+    measures = measure(np.zeros((1, 1), np.int32), np.zeros((1, 1)), channels)
+    labels = np.zeros([side.stop - side.start for side in rim], np.uint32)
+    return RegionResult(part, labels, measures, total, math.prod(side.stop - side.start for side in core))
+
+
+def _foreground(found: TileResult) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Labels without roots, the plain mask of a semantic model: what lies in the core is one nucleus of the tile."""
+    assert found.labels is not None
+    core, grid, roots = (found.tile.part(name) for name in ("core", "grid", "roots"))
+    labels = np.zeros_like(found.labels)
+    labels[_within(core, grid)] = found.labels[_within(core, grid)]
+    return labels, np.array([[part.start for part in roots]] if labels.any() else np.zeros((0, 2)), np.int64)
+
+
+ROW = 2**31
+"""A root at (y, x) of the scaled plane has the key y * ROW + x."""
+
+
+def _pixels(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """Pixels of each label 1..count."""
+    return np.bincount(labels.ravel(), minlength=count + 1)[1:]
+
+
+def _joined_tiles(
+    results: Sequence[RegionResult], core: Rect, shape: tuple[int, int], found: Iterable[TileResult]
+) -> RegionResult:
+    """The tiles of a region as one result."""
+    roots = [one.tile.part("roots") for one in found]
+    rows, columns = (
+        slice(min(part[axis].start for part in roots), max(part[axis].stop for part in roots)) for axis in (0, 1)
+    )
+
+    def beyond(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        y, x = np.divmod(keys, ROW)
+        return (y < rows.start) | (y >= rows.stop) | (x < columns.start) | (x >= columns.stop)
+
+    joined = join([one.part for one in results], lambda i: results[i].labels, shape, beyond=beyond)
+    labels = _composed(results, joined, core, shape)
+    count = joined.keys.size
+    first = np.cumsum([0, *(one.part.keys.size for one in results)])[joined.part] + joined.label - 1
+    measures = {name: np.concatenate([one.measures[name] for one in results])[first] for name in results[0].measures}
+    measures["label"] = np.arange(1, count + 1)
+    part = Part(core, joined.keys, joined.owned, joined.pixels, measures["area"], spans(labels, core, shape, count))
+    total, skipped = math.fsum(one.total for one in results), sum(one.skipped for one in results)
+    return RegionResult(part, labels, measures, total, skipped, (joined.lost, joined.lost_pixels))
+
+
+def _composed(
+    results: Sequence[RegionResult], joined: Joined, core: Rect, shape: tuple[int, int]
+) -> NDArray[np.uint32]:
+    """The labels of a region and its rim from those of its tiles: each core from its own tile, the rim from any."""
+    whole = grown(core, shape)
+    labels = np.zeros([side.stop - side.start for side in whole], np.uint32)
+    for name in ("rim", "core"):
+        for one, ids in zip(results, joined.ids, strict=True):
+            mine = grown(one.part.core, shape)
+            wanted = mine if name == "rim" else one.part.core
+            labels[_within(wanted, whole)] = ids[one.labels[_within(wanted, mine)]]
+    return labels

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from pictures import disks, fluorescence
+
+from nucseg_batch.arrays.scale import mirrored, nearest, resampling
+from nucseg_batch.arrays.seams import RIM
+from nucseg_batch.executors.existing import default_model
+from nucseg_batch.network import regions
+from nucseg_batch.network.bands import BAND, bands, needed
+from nucseg_batch.network.model_file import load_model
+from nucseg_batch.network.predictor import Predictor
+from nucseg_batch.network.regions import CODE, SEPARATION, Reach, Tile, plane_frame, tiles
+from nucseg_batch.settings import SegmentSettings
+
+REACHES = [Reach(96, 16), Reach(64, 32), Reach(124, 4)]
+SCALES = [1.0, 2**-0.5, 2**0.5, 4.0, 0.25, 1 / 16, 1.37]
+CASES = [
+    *itertools.product([(701, 97)], SCALES, [64, 500], REACHES),
+    *itertools.product([(1537, 823)], [1.0, 2**-0.5, 2**0.5], [500, 512], REACHES[:1]),
+]
+
+
+def all_tiles(shape: tuple[int, int], scale: float, region: int, reach: Reach) -> list[list[Tile]]:
+    """Tiles of each region, the regions in raster order."""
+    frame = plane_frame(shape, scale)
+    grid = [[slice(a, min(a + region, n)) for a in range(0, n, region)] for n in shape]
+    return [list(tiles(frame, (rows, columns), region, reach)) for rows in grid[0] for columns in grid[1]]
+
+
+def used(length: int, target: int, places: np.ndarray) -> np.ndarray:
+    """The first and the last pixel that resampling to each of `places` looks at."""
+    parts = [resampling(length, target, place[None])[0] for place in places]
+    return np.array([[part.start, part.stop - 1] for part in parts])
+
+
+@pytest.mark.parametrize("side", [regions.TILE_SIDE, 130])
+@pytest.mark.parametrize(("shape", "scale", "region", "reach"), CASES)
+def test_cores_and_roots_divide_the_plane(
+    shape: tuple[int, int], scale: float, region: int, reach: Reach, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every pixel has one tile that labels it and every root one tile that owns it, none two."""
+    monkeypatch.setattr(regions, "TILE_SIDE", side)
+    found = [tile for region_tiles in all_tiles(shape, scale, region, reach) for tile in region_tiles]
+    bucket = found[0].frame.bucket
+    for name, size in (("core", shape), ("roots", bucket)):
+        areas = [math.prod(part.stop - part.start for part in tile.part(name)) for tile in found]
+        assert sum(areas) == math.prod(size)
+        assert min(areas) >= 0
+        seen = np.zeros(size, np.uint8)
+        for tile in found:
+            seen[tile.part(name)] += 1
+        assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("side", [regions.TILE_SIDE, 130])
+@pytest.mark.parametrize(("shape", "scale", "region", "reach"), CASES)
+def test_every_window_holds_what_the_next_one_needs(
+    shape: tuple[int, int], scale: float, region: int, reach: Reach, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Core with margin in the grid, its scaled image in the window, the network's reach in what it sees."""
+    monkeypatch.setattr(regions, "TILE_SIDE", side)
+    for tile in (tile for region_tiles in all_tiles(shape, scale, region, reach) for tile in region_tiles):
+        for axis, one in enumerate((tile.rows, tile.columns)):
+            native, scaled, bucket = (s[axis] for s in (tile.frame.native, tile.frame.scaled, tile.frame.bucket))
+            margin = math.ceil(SEPARATION * native / scaled)
+            assert one.grid.start <= max(0, one.core.start - margin)
+            assert one.grid.stop >= min(native, one.core.stop + margin)
+            assert one.grid.start <= max(0, one.core.start - RIM)
+            assert one.grid.stop >= min(native, one.core.stop + RIM)
+            assert 0 <= one.window.start < one.window.stop <= bucket
+            assert one.window.start % CODE == one.window.start % reach.stride == 0
+            assert one.window.stop % reach.stride == 0
+            assert one.seen.start % reach.stride == one.seen.stop % reach.stride == 0
+            assert one.seen.start <= max(0, one.window.start - reach.halo)
+            assert one.seen.stop >= min(bucket, one.window.stop + reach.halo)
+            assert one.source.start <= one.grid.start < one.grid.stop <= one.source.stop
+            assert 0 <= one.source.start < one.source.stop <= native
+            if tile.frame.is_native:
+                assert one.grid == slice(one.window.start, min(native, one.window.stop))
+                shown = mirrored(bucket, scaled)[one.seen]
+            else:
+                assert one.grid.start % BAND == one.window.start % BAND == one.seen.start % BAND == 0
+                ends = np.array([one.grid.start, one.grid.stop - 1])
+                shown = used(scaled, native, ends)
+                assert one.window.start <= max(0, shown.min() - 1)
+                assert one.window.stop >= min(scaled, shown.max() + 2)
+                near = nearest(scaled, native, ends)
+                assert one.window.start <= near.min() <= near.max() < one.window.stop
+                places = mirrored(bucket, scaled)[one.seen]
+                shown = used(native, scaled, np.array([places.min(), places.max()]))
+            assert one.source.start <= shown.min() <= shown.max() < one.source.stop
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.7071, 2.0])
+def test_windows_are_of_few_shapes(scale: float) -> None:
+    """Each is compiled: a plane of a hundred regions must not need a hundred programs."""
+    found = [tile for some in all_tiles((30011, 30047), scale, 3072, REACHES[0]) for tile in some]
+    shapes = set()
+    for tile in found:
+        lengths = [part.stop - part.start for name in ("window", "seen") for part in tile.part(name)]
+        if not tile.frame.is_native:
+            lengths += [part.stop - part.start for part in tile.part("source")]
+            lengths += [-(-(part.stop - part.start) // BAND) for part in tile.part("grid")]
+        shapes.add(tuple(lengths))
+    assert len(found) >= 100
+    assert len(shapes) <= 9
+
+
+def test_halos_cost_less_than_a_quarter_of_the_time() -> None:
+    """At the default size of regions: the network, two thirds of the work, sees 29 % more, separation 9 %."""
+    (tile,) = all_tiles((30011, 30047), 1.0, 3072, REACHES[0])[11]
+    assert math.prod(part.stop - part.start for part in tile.part("window")) < 1.09 * 3072**2
+    strips = regions._strips(tile.rows.window, tile.columns.seen, REACHES[0], regions.CALL_PIXELS)
+    rows = sum(strip.stop - strip.start + 2 * REACHES[0].halo for strip in strips)
+    assert rows * (tile.columns.seen.stop - tile.columns.seen.start) < 1.29 * 3072**2
+
+
+@pytest.mark.parametrize(("length", "target"), [(701, 496), (701, 991), (701, 2804), (701, 44), (97, 97), (13, 52)])
+def test_resampling_in_bands_is_resampling(length: int, target: int) -> None:
+    """Against the matrix of the whole axis, from windows of the source that hold just what is needed."""
+    values = np.random.default_rng(5).random(length).astype(np.float32)
+    places = mirrored(-(-target // 64) * 64, target)
+    source, weights = resampling(length, target, places)
+    expected = weights @ values[source]
+    for start in range(0, places.size, 32):
+        some = places[start : start + 32]
+        window = needed(length, target, some)
+        way = bands(length, target, some, window)
+        assert way.weights.shape == (some.size // BAND, BAND, way.index.shape[1])
+        found = np.einsum("bpr,br->bp", way.weights, values[window][way.index]).ravel()
+        np.testing.assert_allclose(found, expected[start : start + 32], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(load_model(default_model()), SegmentSettings(device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    places = [(40 + 55 * i, 30 + 50 * j) for i in range(7) for j in range(5)]
+    return fluorescence(disks((419, 269), places, 12))
+
+
+@pytest.mark.parametrize("scale", [1.0, 2**0.5])
+def test_where_memory_runs_out_a_tile_is_the_same_in_smaller_calls(
+    predictor: Predictor, image: np.ndarray, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit: how much memory a machine has must not show in masks."""
+    (tile,) = predictor.tiles(image.shape, scale, (slice(0, 300), slice(0, 269)), 300)
+    pixels = image[tile.part("source")]
+    labels, roots = predictor.label_tile(tile, pixels, (15.0, 220.0))
+    assert labels.max() == len(roots) >= 25
+    calls = []
+    whole = regions.label_tile
+
+    def with_little_memory(*args: object) -> object:
+        calls.append(args[-1])
+        if args[-1] > 2**19:
+            raise MemoryError
+        return whole(*args[:-1], 2**16)  # many strips, as of a much larger tile
+
+    monkeypatch.setattr(regions, "label_tile", with_little_memory)
+    monkeypatch.setattr(predictor, "_call_pixels", 2**21)
+    again, same_roots = predictor.label_tile(tile, pixels, (15.0, 220.0))
+    assert calls == [2**21, 2**20, 2**19]
+    np.testing.assert_array_equal(again, labels)
+    np.testing.assert_array_equal(same_roots, roots)
+
+
+def test_where_even_small_calls_do_not_fit_the_memory_is_out(
+    predictor: Predictor, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is told, instead of ever smaller calls."""
+
+    def without_memory(*args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(regions, "label_tile", without_memory)
+    monkeypatch.setattr(predictor, "_call_pixels", 2**21)
+    (tile,) = predictor.tiles(image.shape, 1.0, (slice(0, 300), slice(0, 269)), 300)
+    with pytest.raises(MemoryError):
+        predictor.label_tile(tile, image[tile.part("source")], (15.0, 220.0))
+
+
+def test_a_grey_picture_is_the_same_as_colour(predictor: Predictor, image: np.ndarray) -> None:
+    """Rescaling treats the three channels alike."""
+    (tile,) = predictor.tiles(image.shape, 2**0.5, (slice(0, 300), slice(0, 269)), 300)
+    grey = image[tile.part("source")]
+    expected, _ = predictor.label_tile(tile, grey, (15.0, 220.0))
+    labels, _ = predictor.label_tile(tile, np.stack([grey] * 3, axis=-1), (15.0, 220.0))
+    np.testing.assert_array_equal(labels, expected)
