@@ -94,8 +94,8 @@ def test_help_and_planning_do_not_import_keras(tmp_path: Path) -> None:
         "import sys\n"
         "from nucseg_batch.cli import main, report, progress\n"
         "from nucseg_batch.executors import local\n"
-        "from nucseg_batch.files import finish, inputs\n"
-        "from nucseg_batch.executors import existing\n"
+        "from nucseg_batch.files import channel_files, discover, finish, survey\n"
+        "from nucseg_batch.executors import existing, inspection\n"
         "loaded = {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )

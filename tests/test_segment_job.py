@@ -124,6 +124,8 @@ def test_nothing_but_the_documented_files_is_written(finished: Path) -> None:
         "lock",
         "units",
         "parts",
+        "regions",
+        "planes",
     }
 
 

@@ -16,6 +16,7 @@ import typer
 
 from nucseg_batch import __version__
 from nucseg_batch.cli.evaluate import evaluate
+from nucseg_batch.cli.inspect import inspect
 from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.text import readable
@@ -58,7 +59,7 @@ def _options(
     """Options before the command; `--debug` is read by `main`, which also works when nothing parses."""
 
 
-for command in (segment, train, evaluate, sample):
+for command in (segment, inspect, train, evaluate, sample):
     app.command()(command)
 
 

@@ -29,16 +29,22 @@ class DeviceChoice(StrEnum):
     gpu = "gpu"
 
 
-class ChannelChoice(StrEnum):
-    """Values of --channel."""
-
-    auto = "auto"
-    grey = "grey"
-    red = "red"
-    green = "green"
-    blue = "blue"
-
-
+Channel = Annotated[
+    str,
+    typer.Option(
+        help="Which channel shows the nuclei: name, number from 0 or wavelength; red, green, blue or grey of colour "
+        "images; auto takes the only one, or the DNA stain; each takes every file for itself."
+    ),
+]
+Pattern = Annotated[
+    str | None, typer.Option(help="Only files whose name matches, such as '*w1*.TIF'; others may be measured.")
+]
+TimePoints = Annotated[str | None, typer.Option("--t", help="Time points: 3, or 0:10, or 0:10:2; default: all.")]
+Depths = Annotated[
+    str | None, typer.Option("--z", help="Depths: 3, or 0:10, or max for the projection of all; default: all.")
+]
+Axes = Annotated[str | None, typer.Option(help="Axes of plain zarr arrays that do not say them, such as tczyx.")]
+MaxPixels = Annotated[int, typer.Option(help="Refuse planes with more pixels than this if they must be decoded whole.")]
 Precision = Annotated[
     PrecisionChoice,
     typer.Option(help="Arithmetic of the network; auto is bfloat16 where the processor computes in it, else float32."),

@@ -77,8 +77,8 @@ class RunProgress:
             self._task = self._bar.add_task("", total=images, speed="")
             self._bar.start()
 
-    def image(self, pixels: int, nuclei: int, failed: bool) -> None:
-        """One more image is finished."""
+    def plane(self, pixels: int, nuclei: int, failed: bool) -> None:
+        """One more plane, or region of one, is finished."""
         self._images += 1
         self._pixels += pixels
         self._nuclei += nuclei

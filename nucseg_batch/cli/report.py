@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich import box
@@ -14,21 +15,28 @@ from nucseg_batch.executors.local import Job, RunSummary
 
 SHOWN_FAILURES = 5
 """Failures that are named in the summary; the table has all."""
+SHOWN_STACKS = 20
+"""Arrays of masks that are named in a dry run."""
 
 
 def print_job(job: Job) -> None:
     """Prints what a run would do."""
     plan = job.plan
-    table = Table("shape", "images", "units", "images a unit", box=box.SIMPLE)
-    for stack in plan.stacks:
-        units = -(-len(stack.images) // stack.shard_length)
-        table.add_row(stack.name, str(len(stack.images)), str(units), str(stack.shard_length))
+    table = Table("masks", "axes", "images", "units", "shape of a unit", box=box.SIMPLE)
+    for stack in plan.stacks[:SHOWN_STACKS]:
+        units = math.prod(stack.grid)
+        table.add_row(
+            readable(stack.name or "."), stack.axes, str(len(stack.images)), str(units), "x".join(map(str, stack.shard))
+        )
+    if len(plan.stacks) > SHOWN_STACKS:
+        table.add_row(f"{len(plan.stacks) - SHOWN_STACKS} more", "", "", "", "")
     out = console()
     out.print(table)
-    units = sum(1 for _ in plan.units())
+    units, bad = sum(1 for _ in plan.units()), len(plan.failures)
     out.print(
-        f"{plan.image_count} images, {plan.pixel_count / 1e6:.1f} Mpx, in {units} units, {units - len(job.missing)} of "
-        f"them done; masks of {plan.mask_bytes / 1e6:.0f} MB before compression; {len(plan.failures)} cannot be used"
+        f"{plan.image_count} images, {plan.plane_count} planes, {plan.pixel_count / 1e6:.1f} Mpx, in {units} units, "
+        f"{units - len(job.missing)} of them done; masks of {plan.mask_bytes / 1e6:.0f} MB before compression; {bad} "
+        "cannot be used"
     )
     for failure in plan.failures:
         out.print(readable(f"  {failure.image}: {failure.message}"), markup=False)
@@ -39,13 +47,14 @@ def print_run(summary: RunSummary) -> None:
     """Prints what a run came to."""
     out = console()
     speed = ""
-    if summary.new_images:
+    planes = f" of {summary.planes} planes" if summary.planes != summary.images else ""
+    if summary.new_planes:
         speed = f", {summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6:.1f} Mpx/s"
     elif not summary.failures:
         out.print("everything was done already")
     out.print(
-        f"{summary.images} images, {summary.nuclei} nuclei, {len(summary.failures)} failed; "
-        f"{summary.new_images} segmented now in {duration(summary.seconds)}{speed}"
+        f"{summary.images} images{planes}, {summary.nuclei} nuclei, {len(summary.failures)} failed; "
+        f"{summary.new_planes} segmented now in {duration(summary.seconds)}{speed}"
     )
     for failure in summary.failures[:SHOWN_FAILURES]:
         out.print(readable(f"  failed: {failure.image}: {failure.message}"), markup=False)

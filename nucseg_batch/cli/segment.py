@@ -7,14 +7,33 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import ChannelChoice, Device, DeviceChoice, Precision, PrecisionChoice
+from nucseg_batch.cli.options import (
+    Axes,
+    Channel,
+    Depths,
+    Device,
+    DeviceChoice,
+    MaxPixels,
+    Pattern,
+    Precision,
+    PrecisionChoice,
+    TimePoints,
+)
 from nucseg_batch.errors import EXIT_SOME_FAILED, UsageError
 from nucseg_batch.settings import SegmentSettings
 
 
 def segment(
-    folder: Annotated[Path, typer.Argument(metavar="IN", help="Folder of PNG, JPEG and TIFF images, at any depth.")],
-    store: Annotated[Path, typer.Argument(metavar="OUT.zarr", help="Store for the masks; the tables go beside it.")],
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN", help="Folder, file, @list.txt, 'glob*', or OME-Zarr store or plate (path or URL) of images."
+        ),
+    ],
+    store: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT.zarr", help="Store for the masks; the tables go beside it. Not with --in-place."),
+    ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Model file made by `train`; without it, the one that ships with the package.")
     ] = None,
@@ -30,9 +49,11 @@ def segment(
             help="Width of a pixel in micrometres, where measuring the nuclei begins; default: the files' own."
         ),
     ] = None,
-    channel: Annotated[
-        ChannelChoice, typer.Option(help="Which channel of colour images shows the nuclei; auto uses all three.")
-    ] = ChannelChoice.auto,
+    channel: Channel = SegmentSettings.channel,
+    pattern: Pattern = None,
+    t: TimePoints = None,
+    z: Depths = None,
+    axes: Axes = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="Foreground probability of a nucleus' pixels, 0 to 1; default: the model's own."),
@@ -49,9 +70,16 @@ def segment(
         int | None,
         typer.Option(help="Threads that read images; default: half the processor's cores. Changes speed only."),
     ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(help="Refuse images with more pixels than this.")
-    ] = SegmentSettings.max_pixels,
+    max_pixels: MaxPixels = SegmentSettings.max_pixels,
+    region: Annotated[
+        int, typer.Option(help="Side in pixels of the regions in which larger planes are done.")
+    ] = SegmentSettings.region,
+    skip_empty: Annotated[
+        bool, typer.Option("--skip-empty", help="Pass over regions of large planes in which nothing is bright.")
+    ] = False,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Write the masks as labels into the OME-Zarr store that IN is.")
+    ] = False,
     with_images: Annotated[
         bool,
         typer.Option("--with-images", help="Store the pixels beside the masks, to view and correct them together."),
@@ -61,7 +89,7 @@ def segment(
         bool, typer.Option("--overwrite", help="Delete an earlier output of nucseg-batch at OUT.zarr and start over.")
     ] = False,
 ) -> None:
-    """Segment every image of a folder; the same command again does what is missing.
+    """Segment every image of a folder, plate or store; the same command again does what is missing.
 
     Example: nucseg-batch segment images/ out.zarr
     """
@@ -74,7 +102,12 @@ def segment(
         min_area=min_area,
         diameter=diameter,
         pixel_size=pixel_size,
-        channel=channel.value,
+        channel=channel,
+        t=t,
+        z=z,
+        axes=axes,
+        region=region,
+        skip_empty=skip_empty,
         precision=precision.value,
         device=device.value,
         max_pixels=max_pixels,
@@ -82,10 +115,17 @@ def segment(
         batch_size=batch_size,
         workers=workers,
     )
-    if store.suffix != ".zarr":
-        raise UsageError(f"OUT must be a name that ends in .zarr, such as out.zarr, but is {store}.")
     with RunProgress() as progress:
-        job = local.prepare(folder, store, model, settings, progress, overwrite=overwrite)
+        job = local.prepare(
+            place,
+            _output(place, store, in_place),
+            model,
+            settings,
+            progress,
+            overwrite=overwrite,
+            pattern=pattern,
+            in_place=in_place,
+        )
         if dry_run:
             print_job(job)
             return
@@ -93,3 +133,16 @@ def segment(
     print_run(summary)
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _output(place: str, store: Path | None, in_place: bool) -> Path:
+    """Where masks are written: OUT, or IN itself."""
+    if in_place:
+        if store is not None:
+            raise UsageError("--in-place writes into IN; leave OUT away.")
+        return Path(place)
+    if store is None:
+        raise UsageError("OUT is missing: give a name that ends in .zarr, such as out.zarr.")
+    if store.suffix != ".zarr":
+        raise UsageError(f"OUT must be a name that ends in .zarr, such as out.zarr, but is {store}.")
+    return store

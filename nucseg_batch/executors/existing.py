@@ -9,11 +9,11 @@ from typing import Any
 
 from nucseg_batch import __version__
 from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
+from nucseg_batch.files.entries import Discovery
 from nucseg_batch.files.finish import table_paths
-from nucseg_batch.files.inputs import Discovery
 from nucseg_batch.files.journal import Journal
 from nucseg_batch.files.mask_store import is_ours, masks_changed_ns, shard_bytes
-from nucseg_batch.plan import Plan, Unit
+from nucseg_batch.plan import LargePlane, Plan, Unit
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -48,6 +48,13 @@ def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
                 "give another OUT, or start over with --overwrite."
             )
         return
+    check_beside(store, journal)
+
+
+def check_beside(store: Path, journal: Journal) -> None:
+    """Raises OutputError where tables or a run folder that are no run of ours are in the way of a new one."""
+    if journal.exists():
+        return
     beside = [path for path in table_paths(store).values() if path.exists()]
     if journal.is_foreign():
         beside.append(journal.folder)
@@ -66,7 +73,7 @@ def resumed_plan(journal: Journal, found: Discovery, now: dict[str, Any]) -> Pla
             f"{journal.folder} was made with other settings ({'; '.join(different)}). Use those again, give another "
             "OUT, or start over with --overwrite."
         )
-    present = {entry.key: (entry.size, entry.mtime_ns) for entry in found.entries}
+    present = found_files(found)
     changes = {
         "new": sorted(present.keys() - files.keys()),
         "gone": sorted(files.keys() - present.keys()),
@@ -81,6 +88,14 @@ def resumed_plan(journal: Journal, found: Discovery, now: dict[str, Any]) -> Pla
     return plan
 
 
+def found_files(found: Discovery) -> dict[str, tuple[int, int]]:
+    """Size and time of last change of everything that was found, by key; zeros for what was listed and is missing."""
+    return {
+        **{failure.image: (0, 0) for failure in found.failures},
+        **{entry.key: (entry.size, entry.mtime_ns) for entry in found.entries},
+    }
+
+
 def missing_units(store: Path, plan: Plan, journal: Journal) -> list[Unit]:
     """Units that are not done, whose masks are not all there any more, or in which an image failed.
 
@@ -90,13 +105,33 @@ def missing_units(store: Path, plan: Plan, journal: Journal) -> list[Unit]:
     missing = []
     for unit in plan.units():
         marker = journal.marker(unit)
-        if marker is None or marker.failures:
+        if marker is None or marker.failures or (unit.stack.regional and not journal.has_region(unit)):
             missing.append(unit)
-        elif marker.shard_bytes != shard_bytes(store, unit):
-            if masks_changed_ns(store, unit) > journal.committed_ns(unit):
-                raise MismatchError(
-                    f"OUT {store}: the masks of {unit.stack.name} were changed after they were written. To keep the "
-                    f"changes delete {journal.folder.name}; to segment again use --overwrite, or another OUT."
-                )
+        elif not unit.stack.regional and marker.shard_bytes != shard_bytes(store, unit):
+            _check_unchanged(store, unit, journal, journal.committed_ns(unit))
             missing.append(unit)
     return missing
+
+
+def planes_apart(store: Path, plan: Plan, journal: Journal) -> list[LargePlane]:
+    """Large planes whose regions are not joined, or whose masks are not all there any more; raises as above."""
+    apart = []
+    for large in plan.large_planes():
+        joined = journal.plane(large)
+        if joined is None:
+            apart.append(large)
+            continue
+        changed = [unit for unit, size in zip(large.units, joined[1], strict=True) if size != shard_bytes(store, unit)]
+        for unit in changed:
+            _check_unchanged(store, unit, journal, journal.plane_committed_ns(large))
+        if changed:
+            apart.append(large)
+    return apart
+
+
+def _check_unchanged(store: Path, unit: Unit, journal: Journal, committed_ns: int) -> None:
+    if masks_changed_ns(store, unit) > committed_ns:
+        raise MismatchError(
+            f"OUT {store}: the masks of {unit.stack.name or 'its image'} were changed after they were written. To keep "
+            f"the changes delete {journal.folder.name}; to segment again use --overwrite, or another OUT."
+        )

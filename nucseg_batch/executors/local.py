@@ -11,17 +11,35 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from nucseg_batch.errors import LockedError, NothingToDoError, OutputError, StorageError
-from nucseg_batch.executors.existing import check_output, default_model, fingerprint, missing_units, resumed_plan
-from nucseg_batch.files import inputs
+from nucseg_batch.errors import LockedError, NothingToDoError, OutputError, StorageError, UsageError
+from nucseg_batch.executors.existing import (
+    check_beside,
+    check_output,
+    default_model,
+    fingerprint,
+    found_files,
+    missing_units,
+    planes_apart,
+    resumed_plan,
+)
+from nucseg_batch.files.channel_files import with_channels
+from nucseg_batch.files.discover import discover
+from nucseg_batch.files.entries import Discovery
 from nucseg_batch.files.finish import collect, table_paths, write_tables
-from nucseg_batch.files.journal import ImageResult, Journal
-from nucseg_batch.files.mask_store import create_store, remove_store
+from nucseg_batch.files.in_place import check_labels, create_labels, register, remove_labels
+from nucseg_batch.files.journal import Journal, PlaneResult
+from nucseg_batch.files.mask_store import MaskWriter, Metadata, create_store, remove_store
+from nucseg_batch.files.opened import Images
+from nucseg_batch.files.pixel_store import check_with_images
+from nucseg_batch.files.pyramid import build_levels, levels_missing
+from nucseg_batch.files.survey import survey
+from nucseg_batch.files.tables import NucleiTable
 from nucseg_batch.pipeline.first_look import choose_scales
+from nucseg_batch.pipeline.large_planes import join_plane, process_regions
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.plan import Failure, ImageInfo, Plan, Scales, Unit, make_plan
+from nucseg_batch.plan import Failure, LargePlane, Plan, Plane, Scales, Unit, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
@@ -38,12 +56,12 @@ class Progress(Protocol):
         """So many headers of all were read."""
         ...
 
-    def start(self, images: int, pixels: int) -> None:
+    def start(self, planes: int, pixels: int) -> None:
         """Segmenting begins with so much to do."""
         ...
 
-    def image(self, pixels: int, nuclei: int, failed: bool) -> None:
-        """One more image is finished."""
+    def plane(self, pixels: int, nuclei: int, failed: bool) -> None:
+        """One more plane, or region of one, is finished."""
         ...
 
     def note(self, line: str) -> None:
@@ -55,8 +73,8 @@ class Progress(Protocol):
 class Job:
     """A run as it stands before anything is written."""
 
-    folder: Path
-    """IN."""
+    root: str
+    """Folder, store or URL that the images' keys are relative to."""
     store: Path
     """OUT."""
     model: Path
@@ -66,13 +84,19 @@ class Job:
     plan: Plan
     """What is to be done in all."""
     missing: tuple[Unit, ...]
-    """What is still to be done."""
+    """Units that are still to be done."""
+    apart: tuple[LargePlane, ...]
+    """Large planes whose regions are still to be joined, after those that are missing are done."""
     files: dict[str, tuple[int, int]]
     """Size and time of last change of every image file, by key."""
     resumed: bool
     """Whether the plan is that of an earlier call."""
     overwrite: bool
     """Whether what is at OUT may be deleted."""
+    in_place: bool
+    """Whether OUT is IN, an OME-Zarr store that gets labels."""
+    metadata: Metadata
+    """OME-Zarr attributes of what IN holds, whose structure OUT keeps."""
 
     @property
     def journal(self) -> Journal:
@@ -80,9 +104,16 @@ class Job:
         return Journal(self.store)
 
     @property
+    def table(self) -> NucleiTable:
+        """The columns of nuclei.csv."""
+        images = [image for stack in self.plan.stacks for image in stack.images]
+        known = self.settings.pixel_size is not None or any(image.pixel_size is not None for image in images)
+        return NucleiTable(self.plan.channel_names, known)
+
+    @property
     def complete(self) -> bool:
         """Whether everything is done and written."""
-        return not self.missing and all(path.exists() for path in table_paths(self.store).values())
+        return not self.missing and not self.apart and all(path.exists() for path in table_paths(self.store).values())
 
 
 @dataclass(frozen=True)
@@ -90,13 +121,15 @@ class RunSummary:
     """What a run came to."""
 
     images: int
-    """Images with a mask, those of earlier calls included."""
+    """Images with a mask, or several, those of earlier calls included."""
+    planes: int
+    """Their planes."""
     nuclei: int
     """Nuclei in all masks."""
     failures: tuple[Failure, ...]
     """Images without a mask."""
-    new_images: int
-    """Images that this call segmented."""
+    new_planes: int
+    """Planes that this call segmented."""
     new_pixels: int
     """Pixels that this call segmented."""
     seconds: float
@@ -108,28 +141,55 @@ class RunSummary:
 
 
 def prepare(
-    folder: Path, store: Path, model: Path | None, settings: SegmentSettings, progress: Progress, *, overwrite: bool
+    place: str | Path,
+    store: Path,
+    model: Path | None,
+    settings: SegmentSettings,
+    progress: Progress,
+    *,
+    overwrite: bool,
+    pattern: str | None = None,
+    in_place: bool = False,
 ) -> Job:
     """Finds out all that can be known without Keras and without writing anything.
+
+    place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself.
 
     Raises InputMissingError without images or model, NothingToDoError where no image can be used, OutputError where
     OUT is not ours, and MismatchError where it was made from other images or with other settings.
     """
-    model = model or default_model()
-    found = inputs.discover(folder)
+    model, place = model or default_model(), str(place)
+    found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
+    if in_place and found.root != place:
+        raise UsageError(f"--in-place: IN {place} is no zarr store, so it cannot hold labels; give OUT instead.")
+    journal = Journal(store)
+    resumed = journal.exists() and not overwrite
+    if not in_place:
+        check_output(store, journal, overwrite)
+    now = fingerprint(model, settings)
+    options: dict[str, Any] = {"overwrite": overwrite and not resumed, "in_place": in_place, "metadata": found.metadata}
+    if resumed:
+        _tell(found, progress)
+        plan = resumed_plan(journal, found, now)
+        todo = tuple(missing_units(store, plan, journal)), tuple(planes_apart(store, plan, journal))
+    else:
+        plan = _plan(place, found, settings, progress)
+        todo = tuple(plan.units()), tuple(plan.large_planes())
+    if in_place:
+        check_labels(store, plan, resumed=resumed, overwrite=overwrite)
+        check_beside(store, journal)
+    if settings.with_images:
+        check_with_images(plan)
+    return Job(found.root, store, model, settings, plan, *todo, found_files(found), resumed=resumed, **options)
+
+
+def _tell(found: Discovery, progress: Progress) -> None:
+    """Says what was passed over, and what else the user should know of what was found."""
     if found.skipped:
         what = ", ".join(f"{count} x {reason}" for reason, count in sorted(found.skipped.items()))
         progress.note(f"passed over: {what}")
-    now = fingerprint(model, settings)
-    journal = Journal(store)
-    check_output(store, journal, overwrite)
-    files = {entry.key: (entry.size, entry.mtime_ns) for entry in found.entries}
-    if journal.exists() and not overwrite:
-        plan = resumed_plan(journal, found, now)
-        missing = missing_units(store, plan, journal)
-        return Job(folder, store, model, settings, plan, tuple(missing), files, resumed=True, overwrite=False)
-    plan = _plan(folder, found, settings, progress)
-    return Job(folder, store, model, settings, plan, tuple(plan.units()), files, resumed=False, overwrite=overwrite)
+    for note in found.notes:
+        progress.note(note)
 
 
 def run(job: Job, progress: Progress) -> RunSummary:
@@ -146,23 +206,28 @@ def run(job: Job, progress: Progress) -> RunSummary:
         try:
             job.journal.make_place()
             with job.journal.locked():
-                _begin(job, predictor)
+                _begin(job, predictor, progress)
                 stream_started = time.monotonic()
-                if predictor is not None:
-                    _run_missing(job, predictor, done)
+                with Images(job.root, job.settings) as images:
+                    if predictor is not None:
+                        _run_missing(job, images, predictor, done)
+                    _join(job, images, done)
                 stream_seconds = time.monotonic() - stream_started
                 entries = collect(job.plan, job.journal)
-                write_tables(job.store, entries, job.journal)
+                if job.in_place:
+                    register(job.store, job.plan)
+                write_tables(job.store, entries, job.table)
         except OSError as error:
             raise _storage_error(job.store, error) from error
     else:
         entries = collect(job.plan, job.journal)
     failures = tuple(entry.outcome for entry in entries if isinstance(entry.outcome, Failure))
     return RunSummary(
-        images=len(entries) - len(failures),
-        nuclei=sum(entry.outcome.nuclei for entry in entries if isinstance(entry.outcome, ImageResult)),
+        images=len({entry.image for entry in entries if isinstance(entry.outcome, PlaneResult)}),
+        planes=len(entries) - len(failures),
+        nuclei=sum(entry.outcome.nuclei for entry in entries if isinstance(entry.outcome, PlaneResult)),
         failures=failures,
-        new_images=done.images,
+        new_planes=done.planes,
         new_pixels=done.pixels,
         seconds=time.monotonic() - started,
         stream_seconds=stream_seconds,
@@ -177,48 +242,73 @@ def _predictor(job: Job) -> Predictor:
     return Predictor(load_model(job.model), job.settings)
 
 
-def _begin(job: Job, predictor: Predictor | None) -> None:
+def _begin(job: Job, predictor: Predictor | None, progress: Progress) -> None:
     """Makes what the run writes to, under its lock: a new run's plan first, then the store, which may be half made."""
     journal = job.journal
     if not job.resumed:
         if journal.exists() and not job.overwrite:
             raise LockedError(f"{journal.folder} was begun by another process just now; run the same command again.")
         if job.overwrite:
-            _remove_output(job.store, journal)
-        journal.create(job.plan, fingerprint(job.model, job.settings), job.files)
-    create_store(job.store, job.plan, with_images=job.settings.with_images)
+            _remove_output(job)
+        journal.create(job.plan, fingerprint(job.model, job.settings), job.files, region=job.settings.region)
+    if job.in_place:
+        create_labels(job.store, job.plan)
+    else:
+        for note in create_store(job.store, job.plan, with_images=job.settings.with_images, mirror=job.metadata):
+            progress.note(note)
     if predictor is not None:
         journal.bind(predictor.machine())
 
 
-def _run_missing(job: Job, predictor: Predictor, done: _Counter) -> None:
-    images = [image for unit in job.missing for image in unit.images]
+def _run_missing(job: Job, images: Images, predictor: Predictor, done: _Counter) -> None:
+    planes = sum(len(unit.places) for unit in job.missing)
     done.tell(f"computing in {predictor.precision} on {predictor.device}, model {job.model.name}")
-    job.journal.log(f"{len(job.missing)} units, {len(images)} images to do; {job.settings}")
-    scales = _scales(job, predictor, done)
-    done.progress.start(len(images), sum(image.height * image.width for image in images))
+    job.journal.log(f"{len(job.missing)} units, {planes} planes to do; {job.settings}")
+    scales = _scales(job, images, predictor, done)
+    done.progress.start(planes, sum(unit.pixels for unit in job.missing))
+    shared: dict[str, Any] = {
+        "images": images,
+        "journal": job.journal,
+        "predictor": predictor,
+        "settings": job.settings,
+        "scales": scales,
+        "tell": done.tell,
+    }
     process_units(
-        job.missing,
-        folder=job.folder,
-        store=job.store,
-        journal=job.journal,
-        predictor=predictor,
-        settings=job.settings,
-        scales=scales,
+        [unit for unit in job.missing if not unit.stack.regional],
+        **shared,
+        writer=MaskWriter(job.store),
+        table=job.table,
         workers=job.settings.workers or min(8, max(1, (os.cpu_count() or 2) // 2)),
         advance=done.advance,
-        tell=done.tell,
     )
-    job.journal.log(f"{done.images} images segmented")
+    process_regions([unit for unit in job.missing if unit.stack.regional], **shared, advance=done.advance_region)
+    job.journal.log(f"{done.planes} planes segmented")
 
 
-def _scales(job: Job, predictor: Predictor, done: _Counter) -> Scales:
+def _join(job: Job, images: Images, done: _Counter) -> None:
+    """Joins the regions of large planes that are all done, and makes the smaller levels of arrays."""
+    writer = MaskWriter(job.store)
+    for large in job.apart:
+        markers = [job.journal.marker(unit) for unit in large.units]
+        if any(marker is None or marker.failures for marker in markers):
+            continue
+        done.tell(f"{large.plane.name}: joining {len(markers)} regions")
+        lost = join_plane(
+            large, images=images, journal=job.journal, writer=writer, table=job.table, settings=job.settings
+        )
+        if lost:
+            done.tell(f"{large.plane.name}: {lost} pixels are background because neighbouring regions did not agree")
+    for stack in job.plan.stacks:
+        if levels_missing(job.store, stack) or any(large.stack == stack for large in job.apart):
+            build_levels(job.store, stack)
+
+
+def _scales(job: Job, images: Images, predictor: Predictor, done: _Counter) -> Scales:
     """The scales that the run has settled on, or settles on now."""
     scales = job.journal.scales()
     if scales is None:
-        scales = choose_scales(
-            job.plan, job.folder, predictor.look, predictor.diameter, job.settings, done.progress.note
-        )
+        scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, done.progress.note)
         job.journal.keep_scales(scales)
     done.tell(scales.reason)
     return scales
@@ -230,7 +320,7 @@ class _Counter:
     def __init__(self, progress: Progress, journal: Journal) -> None:
         self.progress = progress
         self._journal = journal
-        self.images = 0
+        self.planes = 0
         self.pixels = 0
 
     def tell(self, line: str) -> None:
@@ -238,36 +328,47 @@ class _Counter:
         self._journal.log(line)
         self.progress.note(line)
 
-    def advance(self, info: ImageInfo, result: ImageResult | Failure) -> None:
-        pixels = info.height * info.width
+    def advance(self, plane: Plane, result: PlaneResult | Failure) -> None:
+        pixels = plane.image.height * plane.image.width
         if isinstance(result, Failure):
             self._journal.log(f"failed: {result.image} ({result.stage}): {result.message}")
-            self.progress.image(pixels, 0, failed=True)
+            self.progress.plane(pixels, 0, failed=True)
         else:
-            self.images += 1
+            self.planes += 1
             self.pixels += pixels
-            self.progress.image(pixels, result.nuclei, failed=False)
+            self.progress.plane(pixels, result.nuclei, failed=False)
+
+    def advance_region(self, unit: Unit, nuclei: int, failure: Failure | None) -> None:
+        """A region of a large plane is finished."""
+        if failure is not None:
+            self._journal.log(f"failed: {unit.planes[0].name} ({failure.stage}): {failure.message}")
+        else:
+            self.planes += 1
+            self.pixels += unit.pixels
+        self.progress.plane(unit.pixels, nuclei, failed=failure is not None)
 
 
-def _plan(folder: Path, found: inputs.Discovery, settings: SegmentSettings, progress: Progress) -> Plan:
+def _plan(place: str, found: Discovery, settings: SegmentSettings, progress: Progress) -> Plan:
     total = len(found.entries)
-    images, failures = inputs.read_headers(
-        folder, found.entries, max_pixels=settings.max_pixels, progress=lambda n: progress.headers(n, total)
-    )
-    if not images:
-        first = failures[0]
+    surveyed = survey(found, settings, lambda done: progress.headers(done, total))
+    _tell(surveyed.found, progress)
+    if not surveyed.images:
+        first = surveyed.failures[0]
         raise NothingToDoError(
-            f"IN {folder}: none of its {total} images can be used; the first, {first.image}: {first.message}"
+            f"IN {place}: none of its {len(surveyed.failures)} images can be used; the first, {first.image}: "
+            f"{first.message}"
         )
-    return make_plan(images, failures)
+    return make_plan(surveyed.images, surveyed.failures, region=settings.region)
 
 
-def _remove_output(store: Path, journal: Journal) -> None:
-    for path in table_paths(store).values():
+def _remove_output(job: Job) -> None:
+    for path in table_paths(job.store).values():
         path.unlink(missing_ok=True)
-    journal.clear()
-    if store.exists():
-        remove_store(store)
+    job.journal.clear()
+    if job.in_place:
+        remove_labels(job.store, job.plan)
+    elif job.store.exists():
+        remove_store(job.store)
 
 
 def _storage_error(store: Path, error: OSError) -> Exception:

@@ -6,27 +6,28 @@ are copied as bytes from place to place.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from nucseg_batch.files.journal import ImageResult, Journal
-from nucseg_batch.files.mask_store import images_csv, label_path, sync
+from nucseg_batch.files.journal import Journal, PlaneResult
+from nucseg_batch.files.mask_store import images_csv, label_path
 from nucseg_batch.files.tables import (
     FAILURES_COLUMNS,
     IMAGES_COLUMNS,
-    NUCLEI_COLUMNS,
     SUMMARY_COLUMNS,
+    NucleiTable,
     csv_text,
 )
-from nucseg_batch.plan import Failure, Plan, Unit
+from nucseg_batch.files.whole import whole_file
+from nucseg_batch.plan import Failure, LargePlane, Plan, Stack, Unit
 
 OPEN_PARTS = 64
 """Parts that are held open at once; below any system's limit of open files."""
+COPIED = 2**24
+"""Bytes that are copied at once."""
 
 
 def table_paths(store: Path) -> dict[str, Path]:
@@ -37,61 +38,97 @@ def table_paths(store: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of one image."""
+    """What became of one plane."""
 
     image: str
     """Key of the image."""
-    outcome: ImageResult | Failure
+    outcome: PlaneResult | Failure
     """Its result, or why it has none."""
-    unit: Unit | None
-    """The unit it belongs to; None for an image that was refused while planning."""
-    index: int
-    """Its place on axis i."""
-    offset: int
-    """Where its rows begin in the unit's part of nuclei.csv, in bytes."""
+    t: int | None = None
+    """Its time point; None without such an axis, and for an image that was refused while planning."""
+    z: int | None = None
+    """Its depth likewise."""
+    stack: Stack | None = None
+    """Where its mask is; None for an image that was refused while planning."""
+    index: int | None = None
+    """Its place on axis i; None where the masks have no such axis."""
+    part: Path | None = None
+    """The file that holds its rows of nuclei.csv."""
+    offset: int = 0
+    """Where its rows begin in that file, in bytes."""
+
+    @property
+    def order(self) -> tuple[str, int, int]:
+        """What entries are sorted by."""
+        return self.image, -1 if self.t is None else self.t, -1 if self.z is None else self.z
 
 
 def collect(plan: Plan, journal: Journal) -> list[Entry]:
-    """What became of every image of the units that are done, and of those refused while planning, sorted by image."""
-    entries = [Entry(failure.image, failure, None, 0, 0) for failure in plan.failures]
+    """What became of every plane that is done, and of images refused while planning, in order."""
+    entries = [Entry(failure.image, failure) for failure in plan.failures]
     for unit in plan.units():
-        marker = journal.marker(unit)
-        offset = 0
-        for index, outcome in enumerate(marker.images if marker else (), start=unit.start):
-            entries.append(Entry(outcome.image, outcome, unit, index, offset))
-            offset += outcome.part_bytes if isinstance(outcome, ImageResult) else 0
-    return sorted(entries, key=lambda entry: entry.image)
+        if not unit.stack.regional:
+            entries += _planes_of(unit, journal)
+    entries += [entry for large in plan.large_planes() if (entry := _large_plane(large, journal)) is not None]
+    return sorted(entries, key=lambda entry: entry.order)
 
 
-def write_tables(store: Path, entries: list[Entry], journal: Journal) -> None:
+def _planes_of(unit: Unit, journal: Journal) -> Iterator[Entry]:
+    marker = journal.marker(unit)
+    offset = 0
+    for place, plane, outcome in zip(unit.places, unit.planes, marker.planes if marker else (), strict=bool(marker)):
+        index = _index(unit.stack, place)
+        yield Entry(plane.image.key, outcome, plane.t, plane.z, unit.stack, index, journal.part(unit), offset)
+        offset += outcome.part_bytes if isinstance(outcome, PlaneResult) else 0
+
+
+def _large_plane(large: LargePlane, journal: Journal) -> Entry | None:
+    """A plane that was joined, or one of whose regions failed; None for one that is not done."""
+    plane, index = large.plane, _index(large.stack, large.place)
+    joined = journal.plane(large)
+    if joined is not None:
+        outcome: PlaneResult | Failure = joined[0]
+    else:
+        markers = [journal.marker(unit) for unit in large.units]
+        failures = [failure for marker in markers if marker is not None for failure in marker.failures]
+        if not failures:
+            return None
+        outcome = failures[0]
+    return Entry(plane.image.key, outcome, plane.t, plane.z, large.stack, index, journal.plane_part(large))
+
+
+def _index(stack: Stack, place: tuple[int, ...]) -> int | None:
+    return place[stack.axes.index("i")] if "i" in stack.axes else None
+
+
+def write_tables(store: Path, entries: list[Entry], table: NucleiTable) -> None:
     """Writes the three tables from what `collect` found; doing it again gives the same bytes."""
     paths = table_paths(store)
-    with _whole(paths["images"]) as images, _whole(paths["nuclei"]) as nuclei, _Parts(journal) as parts:
+    with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, _Parts() as parts:
         images.write(csv_text([IMAGES_COLUMNS]).encode())
-        nuclei.write(csv_text([NUCLEI_COLUMNS]).encode())
+        nuclei.write(csv_text([table.columns]).encode())
         for entry in entries:
             images.write(csv_text([_images_row(entry)]).encode())
-            if isinstance(entry.outcome, ImageResult) and entry.unit is not None:
-                nuclei.write(parts.read(entry.unit, entry.offset, entry.outcome.part_bytes))
+            if isinstance(entry.outcome, PlaneResult) and entry.part is not None:
+                parts.copy(entry.part, entry.offset, entry.outcome.part_bytes, nuclei)
     failures = [entry.outcome for entry in entries if isinstance(entry.outcome, Failure)]
-    with _whole(paths["failures"]) as file:
+    with whole_file(paths["failures"]) as file:
         rows = [(f.image, f.stage, f.error, f.message) for f in failures]
         file.write(csv_text([FAILURES_COLUMNS, *rows]).encode())
 
 
 def _images_row(entry: Entry) -> list[Any]:
-    if isinstance(entry.outcome, Failure) or entry.unit is None:
-        return [entry.image, "failed", *[None] * (len(IMAGES_COLUMNS) - 2)]
+    if isinstance(entry.outcome, Failure) or entry.stack is None:
+        return [entry.image, "failed", None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
     values = [entry.outcome.summary[name] for name in SUMMARY_COLUMNS]
-    return [entry.image, "ok", label_path(entry.unit.stack), entry.index, None, None, *values]
+    return [entry.image, "ok", label_path(entry.stack), entry.index, entry.t, entry.z, *values]
 
 
 class _Parts:
-    """The units' parts of nuclei.csv, of which the most recently read stay open."""
+    """The parts of nuclei.csv, of which the most recently read stay open."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._open: OrderedDict[str, IO[bytes]] = OrderedDict()
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, IO[bytes]] = OrderedDict()
 
     def __enter__(self) -> _Parts:
         return self
@@ -100,29 +137,20 @@ class _Parts:
         for file in self._open.values():
             file.close()
 
-    def read(self, unit: Unit, offset: int, length: int) -> bytes:
+    def copy(self, part: Path, offset: int, length: int, to: IO[bytes]) -> None:
+        """Copies so many bytes of a part to another file."""
         if length == 0:
-            return b""
-        if unit.name not in self._open:
+            return
+        if part not in self._open:
             if len(self._open) >= OPEN_PARTS:
                 self._open.popitem(last=False)[1].close()
-            self._open[unit.name] = open(self._journal.part(unit), "rb")  # noqa: SIM115 - closed by popitem or __exit__
-        self._open.move_to_end(unit.name)
-        file = self._open[unit.name]
+            self._open[part] = open(part, "rb")  # noqa: SIM115 - closed by popitem or __exit__
+        self._open.move_to_end(part)
+        file = self._open[part]
         file.seek(offset)
-        return file.read(length)
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that appears under its name, on disk, only when the block ends well."""
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+        while length > 0:
+            piece = file.read(min(length, COPIED))
+            if not piece:
+                raise OSError(f"{part} ends before its rows do")
+            to.write(piece)
+            length -= len(piece)

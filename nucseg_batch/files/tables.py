@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,20 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.measure import COLUMNS
 from nucseg_batch.files.names import printable
+from nucseg_batch.plan import Plane
 
 PLANE_COLUMNS = ("image", "t", "z")
 """What names a plane; t and z are empty where the image has no such axis."""
-NUCLEI_COLUMNS = (*PLANE_COLUMNS, *COLUMNS)
-"""Columns of nuclei.csv."""
+INTENSITIES = tuple(name for name in COLUMNS if name.startswith("intensity_"))
+"""Columns that are there once more for each separate channel, as `intensity_mean-DAPI`."""
+MICROMETRES = {
+    "area_um2": ("area", 2),
+    "equivalent_diameter_area_um": ("equivalent_diameter_area", 1),
+    "axis_major_length_um": ("axis_major_length", 1),
+    "axis_minor_length_um": ("axis_minor_length", 1),
+    "perimeter_um": ("perimeter", 1),
+}
+"""Columns in micrometres: the column in pixels, and the power of the pixel's width that it is multiplied by."""
 SUMMARY_COLUMNS = (
     "height",
     "width",
@@ -33,10 +43,11 @@ SUMMARY_COLUMNS = (
     "intensity_std",
     "intensity_background",
     "scale",
+    "pixel_size",
 )
 """Columns of images.csv that describe a segmented plane. intensity_mean and intensity_std are over the nuclei's own
-means, intensity_background is the mean of all pixels outside nuclei; scale is by how much the image was enlarged for
-the network."""
+means, intensity_background is the mean of all pixels outside nuclei, all of the channel that shows the nuclei; scale is
+by how much the image was enlarged for the network; pixel_size is the width of a pixel in micrometres, where known."""
 IMAGES_COLUMNS = ("image", "status", "mask", "index", "t", "z", *SUMMARY_COLUMNS)
 """Columns of images.csv."""
 FAILURES_COLUMNS = ("image", "stage", "error", "message")
@@ -51,15 +62,56 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def nuclei_text(image: str, measures: Mapping[str, NDArray[Any]]) -> str:
-    """Rows of nuclei.csv for one plane, from what `arrays.measure.measure` returns."""
-    columns = [_column(measures[name]) for name in COLUMNS]
-    plane = csv_text([(image, "", "")]).rstrip("\n")
-    return "".join(f"{plane},{','.join(cells)}\n" for cells in zip(*columns, strict=True))
+@dataclass(frozen=True)
+class NucleiTable:
+    """Which columns nuclei.csv has in a run, beyond those that it always has."""
+
+    channels: tuple[str, ...] = ()
+    """Separate channels of the images, whose intensities have columns of their own."""
+    micrometres: bool = False
+    """Whether the width of a pixel is known for any image."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns."""
+        more = [f"{name}-{channel}" for channel in self.channels for name in INTENSITIES]
+        return (*PLANE_COLUMNS, *COLUMNS, *(MICROMETRES if self.micrometres else ()), *more)
+
+    def rows(self, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> list[str]:
+        """One text a nucleus: its row after the label, without end of line.
+
+        measures: what `arrays.measure.measure` returns, and `intensity_mean-<channel>` and so on for the separate
+        channels that the image has; pixel_size in micrometres. Cells of what is not known are empty.
+        """
+        count = int(measures["label"].size)
+        columns = [_column(measures[name]) for name in COLUMNS if name != "label"]
+        if self.micrometres:
+            for source, power in MICROMETRES.values():
+                unknown = [""] * count
+                columns.append(unknown if pixel_size is None else _column(measures[source] * pixel_size**power))
+        for channel in self.channels:
+            for name in INTENSITIES:
+                values = measures.get(f"{name}-{channel}")
+                columns.append([""] * count if values is None else _column(values))
+        return [",".join(cells) for cells in zip(*columns, strict=True)]
+
+    def text(self, plane: Plane, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> str:
+        """Rows of nuclei.csv for one plane."""
+        return labelled_rows(plane, measures["label"].tolist(), self.rows(measures, pixel_size))
+
+
+def labelled_rows(plane: Plane, labels: Iterable[int], rows: Iterable[str]) -> str:
+    """Rows of nuclei.csv from the labels of nuclei and what `NucleiTable.rows` gives for them."""
+    start = csv_text([(plane.image.key, plane.t, plane.z)]).rstrip("\n")
+    return "".join(f"{start},{label},{row}\n" for label, row in zip(labels, rows, strict=True))
 
 
 def summary(
-    labels: NDArray[np.integer], intensity: NDArray[Any], measures: Mapping[str, NDArray[Any]], scale: float
+    labels: NDArray[np.integer],
+    intensity: NDArray[Any],
+    measures: Mapping[str, NDArray[Any]],
+    scale: float,
+    pixel_size: float | None,
 ) -> dict[str, int | float | None]:
     """The values of SUMMARY_COLUMNS for one plane; None where there is nothing to average."""
     area, means = measures["area"], measures["intensity_mean"]
@@ -79,6 +131,7 @@ def summary(
         "intensity_std": float(means.std()) if area.size else None,
         "intensity_background": (total - inside) / background if background else None,
         "scale": scale,
+        "pixel_size": pixel_size,
     }
 
 

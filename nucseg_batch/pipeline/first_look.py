@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.inputs import load, open_image
-from nucseg_batch.pipeline.stream import choose_channel
-from nucseg_batch.plan import Adapt, ImageInfo, Plan, Scales
+from nucseg_batch.files.opened import Images
+from nucseg_batch.pipeline.channels import show
+from nucseg_batch.plan import Adapt, ImageInfo, Plan, Plane, Scales
 from nucseg_batch.settings import SegmentSettings
 
 SAMPLE = 12
@@ -34,7 +33,7 @@ Look = Callable[[NDArray[Any], float], Segmented]
 
 
 def choose_scales(
-    plan: Plan, folder: Path, look: Look, diameter: float, settings: SegmentSettings, tell: Callable[[str], None]
+    plan: Plan, images: Images, look: Look, diameter: float, settings: SegmentSettings, tell: Callable[[str], None]
 ) -> Scales:
     """The scales of a run: from the settings' diameter, else from a first look at images of each kind.
 
@@ -48,11 +47,11 @@ def choose_scales(
     mixed = False
     reasons = []
     for name, channels in (("grey", 1), ("colour", 3)):
-        images = [image for stack in plan.stacks for image in stack.images if image.channels == channels]
-        if not images:
+        kind = [image for stack in plan.stacks for image in stack.images if image.channels == channels]
+        if not kind:
             continue
-        tell(f"looking at {min(SAMPLE, len(images))} of {len(images)} {name} images to see how wide nuclei are")
-        widths = sample_widths(images, folder, look, diameter, settings)
+        tell(f"looking at {min(SAMPLE, len(kind))} of {len(kind)} {name} images to see how wide nuclei are")
+        widths = sample_widths(kind, images, look, diameter, settings)
         kinds[name] = step_scale(diameter / float(np.median(widths))) if widths else 1.0
         mixed |= is_mixed(widths)
         found = f"nuclei {widths[0]:.0f} to {widths[-1]:.0f} pixels wide" if widths else "no nuclei"
@@ -63,21 +62,29 @@ def choose_scales(
 
 
 def sample_widths(
-    images: Sequence[ImageInfo], folder: Path, look: Look, diameter: float, settings: SegmentSettings
+    kind: Sequence[ImageInfo], images: Images, look: Look, diameter: float, settings: SegmentSettings
 ) -> list[float]:
-    """Typical widths of nuclei, in pixels and ascending, in a sample spread evenly over `images`; those with nuclei."""
-    ordered = sorted(images, key=lambda image: image.key)
+    """Typical widths of nuclei, in pixels and ascending, in a sample spread evenly over a kind of images.
+
+    Of an image with several planes the middle one is looked at. Images without nuclei are left out.
+    """
+    ordered = sorted(kind, key=lambda image: image.key)
     chosen = [ordered[i] for i in np.unique(np.linspace(0, len(ordered) - 1, SAMPLE).round().astype(int))]
     widths = []
     for info in chosen:
-        try:
-            pixels = load(open_image(folder, info, max_pixels=settings.max_pixels))
-        except ImageError:
-            continue  # it will be one of the failures
         pixel_size = settings.pixel_size or info.pixel_size
         begin = 1.0 if pixel_size is None else step_scale(diameter * pixel_size / NUCLEUS_MICROMETRES)
-        shown = _middle(choose_channel(pixels, settings.channel)[0], round(SAMPLE_SIDE / begin))
-        width = look(shown, begin).width
+        side = round(SAMPLE_SIDE / begin)
+        middle = Plane(
+            info,
+            info.times[len(info.times) // 2] if info.t is not None else None,
+            info.depths[len(info.depths) // 2] if info.z is not None else None,
+        )
+        try:
+            pixels = images.read(middle, *(_middle(length, side) for length in (info.height, info.width)))
+        except ImageError:
+            continue  # it will be one of the failures
+        width = look(np.ascontiguousarray(show(pixels, info, settings.channel).pixels), begin).width
         if width is not None:
             widths.append(width)
     return sorted(widths)
@@ -89,6 +96,6 @@ def is_mixed(widths: Sequence[float]) -> bool:
     return bool(inner) and inner[-1] > MIXED * inner[0]
 
 
-def _middle(pixels: NDArray[Any], side: int) -> NDArray[Any]:
-    top, left = (max(0, (length - side) // 2) for length in pixels.shape[:2])
-    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
+def _middle(length: int, side: int) -> slice:
+    start = max(0, (length - side) // 2)
+    return slice(start, min(length, start + side))

@@ -15,30 +15,29 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.measure import measure
-from nucseg_batch.arrays.normalize import luminance
 from nucseg_batch.errors import NucsegError
-from nucseg_batch.files.inputs import failure_of, load, open_image
-from nucseg_batch.files.journal import ImageResult, Journal, Marker
+from nucseg_batch.files.journal import Journal, Marker, PlaneResult
 from nucseg_batch.files.mask_store import MaskWriter
-from nucseg_batch.files.pixel_store import as_stored, empty_pixels
-from nucseg_batch.files.tables import nuclei_text, summary
-from nucseg_batch.plan import Adapt, Failure, ImageInfo, Scales, Unit, bucket_shape
+from nucseg_batch.files.opened import Images
+from nucseg_batch.files.pixel_store import as_stored, empty_pixels, plane_of
+from nucseg_batch.files.tables import NucleiTable, summary
+from nucseg_batch.pipeline.channels import Shown, show
+from nucseg_batch.pipeline.failures import failure_of
+from nucseg_batch.plan import Adapt, Failure, Plane, Scales, Unit, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
 READ_AHEAD_PIXELS = 6_000_000
 """Images are read ahead until this many pixels wait; one image always may."""
 FINISH_AHEAD = 2
 """Batches that may wait to be measured and written."""
-CHANNELS = {"red": 0, "green": 1, "blue": 2}
 
 
 class Result(Protocol):
@@ -76,8 +75,8 @@ class Segmenter(Protocol):
         ...
 
 
-Advance = Callable[[ImageInfo, ImageResult | Failure], None]
-"""Called once for every image that was finished, well or not; from one thread at a time."""
+Advance = Callable[[Plane, PlaneResult | Failure], None]
+"""Called once for every plane that was finished, well or not; from one thread at a time."""
 
 
 @dataclass
@@ -87,19 +86,18 @@ class _Work:
     unit: Unit
     masks: NDArray[np.uint32] | None = None
     pixels: NDArray[Any] | None = None
-    results: dict[int, ImageResult | Failure] = field(default_factory=dict)
+    results: dict[int, PlaneResult | Failure] = field(default_factory=dict)
     rows: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Item:
-    """One image on its way through the stream: after reading it has pixels, or the failure that stopped it."""
+    """One plane on its way through the stream: after reading it has pixels, or the failure that stopped it."""
 
     work: _Work
     index: int
-    info: ImageInfo
-    shown: NDArray[Any] | None = None
-    intensity: NDArray[Any] | None = None
+    plane: Plane
+    shown: Shown | None = None
     failure: Failure | None = None
     scale: float = 1.0
     pixels: NDArray[Any] | None = None
@@ -107,14 +105,18 @@ class _Item:
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width."""
-        return self.info.height, self.info.width
+        return self.plane.image.height, self.plane.image.width
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
-        """Images with one key may share a batch."""
-        assert self.shown is not None
+        """Planes with one key may share a batch."""
+        pixels = _pixels(self)
         shape = bucket_shape(*self.shape) if self.scale == 1 else self.shape
-        return shape, self.scale, self.shown.shape[2:], self.shown.dtype.str
+        return shape, self.scale, pixels.shape[2:], pixels.dtype.str
+
+    def failed(self, stage: str, error: Exception) -> Failure:
+        """Why this plane has no mask."""
+        return failure_of(self.plane, stage, error)
 
 
 _Finished = tuple[_Item, Result | Failure]
@@ -123,26 +125,27 @@ _Finished = tuple[_Item, Result | Failure]
 def process_units(
     units: Iterable[Unit],
     *,
-    folder: Path,
-    store: Path,
+    images: Images,
+    writer: MaskWriter,
     journal: Journal,
     predictor: Segmenter,
     settings: SegmentSettings,
     scales: Scales,
+    table: NucleiTable,
     workers: int,
     advance: Advance,
     tell: Callable[[str], None],
 ) -> None:
-    """Segments units and commits each as soon as its last image is done.
+    """Segments units of whole planes and commits each as soon as its last plane is done.
 
-    An image that cannot be read, segmented or measured becomes a failure in its unit's marker. Where a batch does not
+    A plane that cannot be read, segmented or measured becomes a failure in its unit's marker. Where a batch does not
     fit into memory, smaller ones are used from then on, and `tell` says so. An error while results are written, such as
     a full disk, stops the stream and is raised here.
     """
-    finisher = _Finisher(store, journal, settings.with_images, advance)
+    finisher = _Finisher(writer, journal, settings, table, advance)
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="read") as readers:
-            items = _read_ahead(units, readers, partial(_read, folder=folder, settings=settings, scales=scales))
+            items = _read_ahead(units, readers, partial(_read, images=images, settings=settings, scales=scales))
             for batch in _batches(items, predictor.batch_size):
                 finisher.put(_segment(batch, predictor, scales.adapt, tell))
         finisher.close()
@@ -156,13 +159,13 @@ def _read_ahead(units: Iterable[Unit], readers: ThreadPoolExecutor, read: Callab
     pixels = 0
     try:
         for work in map(_Work, units):
-            for index, info in enumerate(work.unit.images):
-                size = info.height * info.width
+            for index, plane in enumerate(work.unit.planes):
+                size = plane.image.height * plane.image.width * max(1, len(plane.image.names))
                 while waiting and pixels + size > READ_AHEAD_PIXELS:
                     first, future = waiting.popleft()
                     pixels -= first
                     yield future.result()
-                waiting.append((size, readers.submit(read, _Item(work, index, info))))
+                waiting.append((size, readers.submit(read, _Item(work, index, plane))))
                 pixels += size
         while waiting:
             yield waiting.popleft()[1].result()
@@ -171,30 +174,14 @@ def _read_ahead(units: Iterable[Unit], readers: ThreadPoolExecutor, read: Callab
             future.cancel()
 
 
-def _read(item: _Item, *, folder: Path, settings: SegmentSettings, scales: Scales) -> _Item:
+def _read(item: _Item, *, images: Images, settings: SegmentSettings, scales: Scales) -> _Item:
     try:
-        pixels = load(open_image(folder, item.info, max_pixels=settings.max_pixels))
-        shown, intensity = choose_channel(pixels, settings.channel)
+        pixels = images.read(item.plane)
+        shown = show(pixels, item.plane.image, settings.channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
-        return _Item(item.work, item.index, item.info, failure=failure_of(item.info.key, "read", error))
-    scale = scales.of(1 if shown.ndim == 2 else 3)
-    kept = pixels if settings.with_images else None
-    return _Item(item.work, item.index, item.info, shown, intensity, scale=scale, pixels=kept)
-
-
-def choose_channel(pixels: NDArray[Any], channel: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What the network sees and what intensities are measured on.
-
-    pixels: (height, width) or (height, width, 3), any real dtype. The first result is (height, width) or
-    (height, width, 3) of uint8, uint16 or float32, the second (height, width). Grey images have no other channel.
-    """
-    if pixels.ndim == 3 and channel in CHANNELS:
-        pixels = np.ascontiguousarray(pixels[..., CHANNELS[channel]])
-    intensity = luminance(pixels) if pixels.ndim == 3 else pixels
-    shown = intensity if channel == "grey" else pixels
-    if shown.dtype not in (np.uint8, np.uint16):
-        shown = shown.astype(np.float32)
-    return shown, intensity
+        return replace(item, failure=item.failed("read", error))
+    scale = scales.of(1 if shown.pixels.ndim == 2 else 3)
+    return replace(item, shown=shown, scale=scale, pixels=pixels if settings.with_images else None)
 
 
 def _batches(items: Iterable[_Item], batch_size: Callable[[tuple[int, int], float], int]) -> Iterator[list[_Item]]:
@@ -224,35 +211,38 @@ def _segment(batch: list[_Item], predictor: Segmenter, adapt: Adapt, tell: Calla
     size = predictor.batch_size(shape, scale)
     if len(batch) <= size:
         try:
-            results = predictor.predict_batch([_shown(item) for item in batch], scale, adapt=adapt)
+            results = predictor.predict_batch([_pixels(item) for item in batch], scale, adapt=adapt)
             return list(zip(batch, results, strict=True))
         except NucsegError:
             raise
         except MemoryError as error:
             if not predictor.shrink(shape, scale):
-                return [(item, failure_of(item.info.key, "segment", error)) for item in batch]
+                return [(item, item.failed("segment", error)) for item in batch]
             size = predictor.batch_size(shape, scale)
             tell(f"out of memory: images of {shape[0]}x{shape[1]} go in batches of {size} from here on")
         except Exception as error:  # the backend raises its own classes
             if len(batch) == 1:
-                return [(batch[0], failure_of(batch[0].info.key, "segment", error))]
+                return [(batch[0], batch[0].failed("segment", error))]
             size = 1
     parts = [batch[start : start + size] for start in range(0, len(batch), size)]
     return [finished for part in parts for finished in _segment(part, predictor, adapt, tell)]
 
 
-def _shown(item: _Item) -> NDArray[Any]:
+def _pixels(item: _Item) -> NDArray[Any]:
     assert item.shown is not None
-    return item.shown
+    return item.shown.pixels
 
 
 class _Finisher:
     """A thread that measures images and commits units; an error there is raised in the thread that feeds it."""
 
-    def __init__(self, store: Path, journal: Journal, with_images: bool, advance: Advance) -> None:
-        self._writer = MaskWriter(store)
+    def __init__(
+        self, writer: MaskWriter, journal: Journal, settings: SegmentSettings, table: NucleiTable, advance: Advance
+    ) -> None:
+        self._writer = writer
         self._journal = journal
-        self._with_images = with_images
+        self._settings = settings
+        self._table = table
         self._advance = advance
         self._queue: queue.Queue[list[_Finished] | None] = queue.Queue(FINISH_AHEAD)
         self._error: BaseException | None = None
@@ -298,40 +288,39 @@ class _Finisher:
 
     def _finish(self, item: _Item, outcome: Result | Failure) -> None:
         work = item.work
-        result = outcome if isinstance(outcome, Failure) else _measured(item, outcome)
+        result = outcome if isinstance(outcome, Failure) else self._measured(item, outcome)
         work.results[item.index] = result
-        if isinstance(result, ImageResult):
+        if isinstance(result, PlaneResult):
             assert not isinstance(outcome, Failure)
             if work.masks is None:
-                work.masks = np.zeros((len(work.unit.images), *outcome.labels.shape), np.uint32)
-            work.masks[item.index] = outcome.labels
+                work.masks = np.zeros(work.unit.shape, np.uint32)
+            work.masks.reshape(-1, *outcome.labels.shape)[item.index] = outcome.labels
             if item.pixels is not None:
                 work.pixels = empty_pixels(work.unit) if work.pixels is None else work.pixels
-                work.pixels[item.index] = as_stored(item.pixels, work.unit.stack)
-        if len(work.results) == len(work.unit.images):
+                plane_of(work.pixels, work.unit, item.index)[...] = as_stored(item.pixels, work.unit.stack)
+        if len(work.results) == len(work.unit.planes):
             self._commit(work)
-        self._advance(item.info, result)
+        self._advance(item.plane, result)
 
     def _commit(self, work: _Work) -> None:
-        order = range(len(work.unit.images))
+        order = sorted(work.results)
         if work.masks is None:
-            work.masks = np.zeros((len(work.unit.images), work.unit.stack.height, work.unit.stack.width), np.uint32)
-        if work.pixels is None and self._with_images:
+            work.masks = np.zeros(work.unit.shape, np.uint32)
+        if work.pixels is None and self._settings.with_images:
             work.pixels = empty_pixels(work.unit)
         shard_bytes = self._writer.write(work.unit, work.masks, work.pixels)
         work.masks = work.pixels = None
         marker = Marker(tuple(work.results[index] for index in order), shard_bytes)
         self._journal.commit(work.unit, marker, "".join(work.rows.pop(index, "") for index in order))
 
-
-def _measured(item: _Item, found: Result) -> ImageResult | Failure:
-    assert item.intensity is not None
-    try:
-        labels = found.labels
-        measures = measure(labels, item.intensity)
-        rows = nuclei_text(item.info.key, measures)
-        values = summary(labels, item.intensity, measures, found.scale)
-    except Exception as error:  # as above: this image fails, not its unit
-        return failure_of(item.info.key, "measure", error)
-    item.work.rows[item.index] = rows
-    return ImageResult(item.info.key, int(measures["label"].size), values, len(rows.encode()))
+    def _measured(self, item: _Item, found: Result) -> PlaneResult | Failure:
+        assert item.shown is not None
+        pixel_size = self._settings.pixel_size or item.plane.image.pixel_size
+        try:
+            measures = measure(found.labels, item.shown.intensity, item.shown.channels)
+            rows = self._table.text(item.plane, measures, pixel_size)
+            values = summary(found.labels, item.shown.intensity, measures, found.scale, pixel_size)
+        except Exception as error:  # as above: this plane fails, not its unit
+            return item.failed("measure", error)
+        item.work.rows[item.index] = rows
+        return PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))

@@ -69,7 +69,7 @@ def test_without_a_terminal_progress_is_a_plain_line_every_few_seconds() -> None
     with RunProgress(Console(file=text, width=200), clock=lambda: next(seconds)) as progress:
         progress.start(10, 10_000_000)
         for i in range(5):
-            progress.image(1_000_000, 3, failed=i == 1)
+            progress.plane(1_000_000, 3, failed=i == 1)
     assert text.getvalue().splitlines() == [
         "3 of 10 images, 9 nuclei, 0.5 images/s, 0.5 Mpx/s, 1 failed, about 14 s left",
         "5 of 10 images, 15 nuclei, 0.4 images/s, 0.4 Mpx/s, 1 failed, about 12 s left",
@@ -83,8 +83,8 @@ def test_on_a_terminal_progress_is_a_bar() -> None:
     console = Console(file=text, force_terminal=True, width=120)
     with RunProgress(console) as progress:
         progress.start(2, 200)
-        progress.image(100, 1, failed=False)
-        progress.image(100, 1, failed=False)
+        progress.plane(100, 1, failed=False)
+        progress.plane(100, 1, failed=False)
     assert "2/2" in text.getvalue()
     assert "images/s" in text.getvalue()
 

@@ -2,26 +2,27 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.synchronize
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nucseg_batch.errors import LockedError, MismatchError
-from nucseg_batch.files.journal import ImageResult, Journal, Marker
+from nucseg_batch.files.journal import Journal, Marker, PlaneResult
 from nucseg_batch.files.tables import SUMMARY_COLUMNS
 from nucseg_batch.plan import Failure, ImageInfo, Plan, make_plan
 
 
 def small_plan() -> Plan:
-    images = [ImageInfo(key, 11, 13, 4003, 4007, 1, "uint8") for key in ("a.png", "b/ü.tif", "b/\udcff.tif")]
+    images = [ImageInfo(key, 11, 13, 3001, 3011, 1, "uint8") for key in ("a.png", "b/ü.tif", "b/\udcff.tif")]
     return make_plan(images, [Failure("bad.png", "plan", "OSError", "cut")])
 
 
 FILES = dict.fromkeys(("a.png", "b/ü.tif", "b/\udcff.tif"), (11, 13)) | {"bad.png": (3, 5)}
 
 
-def result(key: str, part_bytes: int) -> ImageResult:
-    return ImageResult(key, 2, dict.fromkeys(SUMMARY_COLUMNS, 1), part_bytes)
+def result(key: str, part_bytes: int) -> PlaneResult:
+    return PlaneResult(key, 2, dict.fromkeys(SUMMARY_COLUMNS, 1), part_bytes)
 
 
 def test_a_plan_comes_back_as_it_was_stored_with_any_file_name(tmp_path: Path) -> None:
@@ -31,6 +32,29 @@ def test_a_plan_comes_back_as_it_was_stored_with_any_file_name(tmp_path: Path) -
     journal.create(small_plan(), {"--threshold": 0.5}, FILES)
     assert journal.load() == (small_plan(), {"--threshold": 0.5}, FILES)
     assert journal.folder == tmp_path / "out.run"
+
+
+def test_all_that_is_known_of_an_image_is_kept(tmp_path: Path) -> None:
+    """Also what most images do not have, which costs no room for them."""
+    plain = ImageInfo("a.png", 11, 13, 31, 37, 1, "uint8")
+    rich = replace(
+        plain,
+        key="b",
+        pixel_size=0.65,
+        names=("DAPI", "é"),
+        nuclei=1,
+        t=(0, 9, 2),
+        files=("b", "c"),
+        group="",
+        levels=3,
+    )
+    journal = Journal(tmp_path / "out.zarr")
+    plan = make_plan(
+        [plain, rich, replace(plain, key="c", z=(1, 2, 1)), replace(plain, key="d", projected=True)], region=96
+    )
+    journal.create(plan, {}, {}, region=96)
+    assert journal.load()[0] == plan
+    assert '"a.png",\n11,\n13,\n31,\n37,\n1,\n"uint8"\n]' in (journal.folder / "plan.json").read_text()
 
 
 def test_a_unit_is_done_only_when_marker_and_part_are_whole(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from nucseg_batch.errors import InputMissingError, OutputError, StorageError, UsageError
 from nucseg_batch.files import sample
+from nucseg_batch.files.discover import discover
 from nucseg_batch.files.images import read_image
-from nucseg_batch.files.inputs import discover
 from nucseg_batch.files.sample import FIELDS, HISTOLOGY, Field, simulate_field, truth_folder, write_sample
 
 FIELD_IDS = [Path(field.name).stem for field in FIELDS]
@@ -50,9 +50,9 @@ def test_the_files_named_are_those_that_segment_will_find(written: Path, tmp_pat
     """Nothing else may lie among the images: no truth, no file half written."""
     paths = write_sample(tmp_path / "images")
     assert paths == sorted(tmp_path / "images" / name for name in [*(field.name for field in FIELDS), HISTOLOGY])
-    assert [entry.key for entry in discover(written).entries] == sorted(contents(written))
+    assert [entry.key for entry in discover(str(written)).entries] == sorted(contents(written))
     assert sorted(contents(written)) == [path.relative_to(tmp_path / "images").as_posix() for path in paths]
-    assert discover(written).skipped == {}
+    assert discover(str(written)).skipped == {}
 
 
 def test_truth_lies_beside_the_images_under_their_names(written: Path) -> None:
@@ -288,9 +288,9 @@ def test_a_full_disk_is_told_as_such_and_leaves_no_half_image(tmp_path: Path, mo
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match=r"field_03\.png cannot be written \(No space left on device\); make room"):
         write_sample(tmp_path / "images")
-    for entry in discover(tmp_path / "images").entries:
+    for entry in discover(str(tmp_path / "images")).entries:
         read_image(tmp_path / "images" / entry.key, max_pixels=10**6)
-    assert "fluorescence/field_03.png" not in [entry.key for entry in discover(tmp_path / "images").entries]
+    assert "fluorescence/field_03.png" not in [entry.key for entry in discover(str(tmp_path / "images")).entries]
 
 
 def test_a_negative_seed_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -9,24 +9,66 @@ import pytest
 
 from nucseg_batch.arrays.measure import COLUMNS, measure
 from nucseg_batch.files.finish import collect, table_paths, write_tables
-from nucseg_batch.files.journal import ImageResult, Journal, Marker
+from nucseg_batch.files.journal import Journal, Marker, PlaneResult
 from nucseg_batch.files.names import file_name
-from nucseg_batch.files.tables import NUCLEI_COLUMNS, SUMMARY_COLUMNS, csv_text, nuclei_text, summary
-from nucseg_batch.plan import Failure, ImageInfo, make_plan
+from nucseg_batch.files.tables import SUMMARY_COLUMNS, NucleiTable, csv_text, labelled_rows, summary
+from nucseg_batch.plan import Failure, ImageInfo, Plane, make_plan
 
 LABELS = np.kron(np.array([[1, 0, 2], [0, 0, 2]]), np.ones((3, 5), int))
 PIXELS = (np.arange(90).reshape(6, 15) * 7 % 101).astype(np.uint16)
 
 
+def plane(key: str, t: int | None = None, z: int | None = None) -> Plane:
+    return Plane(ImageInfo(key, 1, 1, 6, 15, 1, "uint16"), t, z)
+
+
+def read(text: str, table: NucleiTable) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(csv_text([table.columns]) + text)))
+
+
 def test_a_row_of_nuclei_reads_back_to_what_was_measured() -> None:
     """Seven significant digits, integers in full, a dot on every machine."""
     measures = measure(LABELS, PIXELS)
-    rows = list(csv.reader(io.StringIO(nuclei_text('odd, "name"\n.png', measures))))
-    assert [row[0] for row in rows] == ['odd, "name"\n.png'] * 2
+    rows = read(NucleiTable().text(plane('odd, "name"\n.png'), measures, None), NucleiTable())
+    assert [(row["image"], row["t"], row["z"]) for row in rows] == [('odd, "name"\n.png', "", "")] * 2
     for name in COLUMNS:
-        cells = [row[NUCLEI_COLUMNS.index(name)] for row in rows]
-        np.testing.assert_allclose([float(cell) for cell in cells], measures[name], rtol=1e-6)
-    assert rows[1][NUCLEI_COLUMNS.index("area")] == "30"
+        np.testing.assert_allclose([float(row[name]) for row in rows], measures[name], rtol=1e-6)
+    assert rows[1]["area"] == "30"
+
+
+def test_rows_name_their_time_point_and_depth() -> None:
+    """A stack has many nuclei of number 1."""
+    rows = read(NucleiTable().text(plane("a.tif", 3, 0), measure(LABELS, PIXELS), None), NucleiTable())
+    assert [(row["t"], row["z"], row["label"]) for row in rows] == [("3", "0", "1"), ("3", "0", "2")]
+
+
+def test_every_channel_of_any_image_has_its_columns() -> None:
+    """An image without the channel has empty cells there, never those of another."""
+    table = NucleiTable(("DAPI", "Cy5"))
+    other = PIXELS * 2
+    rows = read(table.text(plane("a"), measure(LABELS, PIXELS, {"DAPI": PIXELS, "Cy5": other}), None), table)
+    expected = [other[i == LABELS].mean() for i in (1, 2)]
+    np.testing.assert_allclose([float(row["intensity_mean-Cy5"]) for row in rows], expected)
+    assert [row["intensity_mean-DAPI"] for row in rows] == [row["intensity_mean"] for row in rows]
+    (first, _) = read(table.text(plane("b"), measure(LABELS, PIXELS, {"DAPI": PIXELS}), None), table)
+    assert (first["intensity_max-Cy5"], first["intensity_max-DAPI"]) == ("", first["intensity_max"])
+
+
+def test_micrometres_stand_beside_pixels_where_a_pixel_has_a_size() -> None:
+    """And are empty for an image of which it is not known."""
+    table = NucleiTable(micrometres=True)
+    measures = measure(LABELS, PIXELS)
+    (first, _) = read(table.text(plane("a"), measures, 0.5), table)
+    assert float(first["area_um2"]) == float(first["area"]) * 0.25
+    assert float(first["perimeter_um"]) == pytest.approx(float(first["perimeter"]) * 0.5, rel=1e-6)
+    (first, _) = read(table.text(plane("a"), measures, None), table)
+    assert first["area_um2"] == ""
+
+
+def test_rows_can_be_given_other_labels() -> None:
+    """Nuclei of a large plane get their numbers when all its regions are done."""
+    rows = NucleiTable().rows(measure(LABELS, PIXELS), None)
+    assert [row["label"] for row in read(labelled_rows(plane("a"), [7, 9], rows), NucleiTable())] == ["7", "9"]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +89,7 @@ def test_names_that_are_not_utf8_are_written_so_that_any_program_reads_them_back
 
 def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
     """Against plain sums over masks."""
-    values = summary(LABELS, PIXELS, measure(LABELS, PIXELS), 0.5)
+    values = summary(LABELS, PIXELS, measure(LABELS, PIXELS), 0.5, 0.65)
     means = [PIXELS[i == LABELS].mean() for i in (1, 2)]
     assert values["nuclei"] == 2
     assert values["area_fraction"] == pytest.approx((LABELS > 0).mean())
@@ -55,13 +97,13 @@ def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
     assert values["intensity_mean"] == pytest.approx(np.mean(means))
     assert values["intensity_std"] == pytest.approx(np.std(means))
     assert values["intensity_background"] == pytest.approx(PIXELS[LABELS == 0].mean())
-    assert values["scale"] == 0.5
+    assert (values["scale"], values["pixel_size"]) == (0.5, 0.65)
     assert tuple(values) == SUMMARY_COLUMNS
 
 
 def test_an_empty_plane_has_no_averages() -> None:
     """The mean area of no nuclei is not zero."""
-    values = summary(LABELS * 0, PIXELS, measure(LABELS * 0, PIXELS), 1.0)
+    values = summary(LABELS * 0, PIXELS, measure(LABELS * 0, PIXELS), 1.0, None)
     assert (values["nuclei"], values["area_mean"], values["intensity_mean"]) == (0, None, None)
     assert values["intensity_background"] == pytest.approx(PIXELS.mean())
 
@@ -76,12 +118,14 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
     journal.create(plan, {}, {"bb.png": (1, 1)})
     values = dict.fromkeys(SUMMARY_COLUMNS, 1)
     for unit in plan.units():
-        rows = [f"{image.key},row\n" * (1 + (image.key == "c.png")) for image in unit.images]
-        results = [ImageResult(i.key, len(r) // 10, values, len(r)) for i, r in zip(unit.images, rows, strict=True)]
+        rows = [f"{p.image.key},row\n" * (1 + (p.image.key == "c.png")) for p in unit.planes]
+        results = [
+            PlaneResult(p.image.key, len(r) // 10, values, len(r)) for p, r in zip(unit.planes, rows, strict=True)
+        ]
         failed = Failure("d.png", "read", "ValueError", "bad")
         marker = Marker(tuple(failed if r.image == "d.png" else r for r in results), 9)
-        journal.commit(unit, marker, "".join(r for i, r in zip(unit.images, rows, strict=True) if i.key != "d.png"))
-    write_tables(store, collect(plan, journal), journal)
+        journal.commit(unit, marker, "".join(r for r in rows if not r.startswith("d")))
+    write_tables(store, collect(plan, journal), NucleiTable())
     assert [entry.image for entry in collect(plan, journal)] == ["a.png", "b.png", "bb.png", "c.png", "d.png"]
     paths = table_paths(store)
     table = {name: path.read_bytes() for name, path in paths.items()}
@@ -95,5 +139,5 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
         ("c.png", "ok", "31x37/labels/nuclei", "1"),
         ("d.png", "failed", "", ""),
     ]
-    write_tables(store, collect(plan, journal), journal)
+    write_tables(store, collect(plan, journal), NucleiTable())
     assert {name: path.read_bytes() for name, path in paths.items()} == table

@@ -11,7 +11,9 @@ from pictures import disks, fluorescence
 from scipy import ndimage
 
 from nucseg_batch.arrays.looks import Segmented
-from nucseg_batch.files.inputs import discover, read_headers
+from nucseg_batch.files.discover import discover
+from nucseg_batch.files.opened import Images
+from nucseg_batch.files.survey import survey
 from nucseg_batch.pipeline.first_look import NUCLEUS_MICROMETRES, SAMPLE, choose_scales, is_mixed
 from nucseg_batch.plan import Plan, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings
@@ -35,15 +37,15 @@ def nuclei(radius: int, seed: int = 0) -> np.ndarray:
     return fluorescence(disks((131, 137), [(40, 40), (90, 90)], radius), seed=seed)
 
 
-def planned(folder: Path) -> Plan:
-    images, failures = read_headers(folder, discover(folder).entries, max_pixels=10**7, progress=lambda _: None)
-    return make_plan(images, failures)
+def planned(folder: Path, settings: SegmentSettings | None = None) -> Plan:
+    surveyed = survey(discover(str(folder)), settings or SegmentSettings(), lambda _: None)
+    return make_plan(surveyed.images, surveyed.failures)
 
 
-def chosen(folder: Path, **settings: Any) -> tuple[Scales, Looker]:
-    looker = Looker()
-    plan = planned(folder)
-    return choose_scales(plan, folder, looker.look, 26.0, SegmentSettings(**settings), lambda _: None), looker
+def chosen(folder: Path, **options: Any) -> tuple[Scales, Looker]:
+    looker, settings = Looker(), SegmentSettings(**options)
+    with Images(folder, settings) as images:
+        return choose_scales(planned(folder), images, looker.look, 26.0, settings, lambda _: None), looker
 
 
 def test_images_that_agree_get_one_scale_and_a_sample_is_enough(tmp_path: Path) -> None:

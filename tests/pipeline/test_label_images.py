@@ -11,9 +11,10 @@ import zarr
 from pictures import disks
 
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
-from nucseg_batch.files.mask_store import OWNER, images_csv
+from nucseg_batch.files.mask_store import MaskWriter, create_store, images_csv
 from nucseg_batch.files.tables import csv_text
 from nucseg_batch.pipeline.label_images import LabelImage, find_label_images
+from nucseg_batch.plan import ImageInfo, make_plan
 
 TRUTH = disks((61, 83), [(15, 15), (40, 30), (30, 65)], 9)
 
@@ -157,11 +158,12 @@ def test_a_store_that_does_not_tell_its_labels_is_refused(tmp_path: Path) -> Non
 
 def run_store(path: Path) -> None:
     """The store and the table of a run over two images of one shape: TRUTH, and one without nuclei; a third failed."""
-    root = zarr.open_group(path, mode="w", zarr_format=3, attributes={OWNER: {"layout": 1}})
-    masks = np.stack([TRUTH, TRUTH * 0]).astype(np.uint32)
-    root.create_array("61x83/labels/nuclei/0", data=masks, chunks=(1, 61, 83))
+    images = [ImageInfo(key, 1, 1, *TRUTH.shape, 1, "uint8") for key in ("plate/a.tif", "plate/b.tif")]
+    plan = make_plan(images)
+    create_store(path, plan)
+    MaskWriter(path).write(next(plan.units()), np.stack([TRUTH * 0, TRUTH]).astype(np.uint32))
     place = "61x83/labels/nuclei"
-    rows = [("plate/b.tif", "ok", place, 0), ("plate/a.tif", "ok", place, 1), ("plate/c.tif", "failed", None, None)]
+    rows = [("plate/b.tif", "ok", place, 1), ("plate/a.tif", "ok", place, 0), ("plate/c.tif", "failed", None, None)]
     images_csv(path).write_text(csv_text([("image", "status", "mask", "index"), *rows]))
 
 

@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nucseg_batch.arrays.looks import Segmented
-from nucseg_batch.files.inputs import discover, read_headers
-from nucseg_batch.files.journal import ImageResult, Journal
+from nucseg_batch.files.discover import discover
+from nucseg_batch.files.journal import Journal, PlaneResult
 from nucseg_batch.files.mask_store import MaskWriter, create_store
+from nucseg_batch.files.opened import Images
+from nucseg_batch.files.survey import survey
+from nucseg_batch.files.tables import NucleiTable
 from nucseg_batch.pipeline import stream
-from nucseg_batch.pipeline.stream import choose_channel, process_units
-from nucseg_batch.plan import Adapt, Failure, Plan, Scales, make_plan
+from nucseg_batch.pipeline.channels import show
+from nucseg_batch.pipeline.stream import process_units
+from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -72,24 +76,25 @@ class Job:
         self.told: list[str] = []
 
     def run(self, segmenter: ThresholdSegmenter, workers: int = 2, scales: Scales | None = None) -> Plan:
-        images, failures = read_headers(
-            self.folder, discover(self.folder).entries, max_pixels=10**6, progress=lambda _: None
-        )
-        plan = make_plan(images, failures)
+        settings = SegmentSettings()
+        surveyed = survey(discover(str(self.folder)), settings, lambda _: None)
+        plan = make_plan(surveyed.images, surveyed.failures)
         create_store(self.store, plan)
         self.journal.create(plan, {}, {})
-        process_units(
-            plan.units(),
-            folder=self.folder,
-            store=self.store,
-            journal=self.journal,
-            predictor=segmenter,
-            settings=SegmentSettings(),
-            scales=scales or Scales(),
-            workers=workers,
-            advance=lambda info, _: self.finished.append(info.key),
-            tell=self.told.append,
-        )
+        with Images(self.folder, settings) as images:
+            process_units(
+                plan.units(),
+                images=images,
+                writer=MaskWriter(self.store),
+                journal=self.journal,
+                predictor=segmenter,
+                settings=settings,
+                scales=scales or Scales(),
+                table=NucleiTable(),
+                workers=workers,
+                advance=lambda plane, _: self.finished.append(plane.image.key),
+                tell=self.told.append,
+            )
         return plan
 
 
@@ -100,12 +105,12 @@ def job(tmp_path: Path) -> Job:
     return Job(folder)
 
 
-def results(job: Job, plan: Plan) -> dict[str, ImageResult | Failure]:
+def results(job: Job, plan: Plan) -> dict[str, PlaneResult | Failure]:
     found = {}
     for unit in plan.units():
         marker = job.journal.marker(unit)
         assert marker is not None
-        found.update({image.image: image for image in marker.images})
+        found.update({plane.image: plane for plane in marker.planes})
     return found
 
 
@@ -118,7 +123,7 @@ def test_batches_are_filled_across_stacks_of_one_padded_shape(job: Job) -> None:
     assert segmenter.batches == [4, 4, 1]
     assert len(plan.stacks) == 2
     assert sorted(job.finished) == sorted(results(job, plan))
-    assert all(isinstance(image, ImageResult) and image.nuclei == 2 for image in results(job, plan).values())
+    assert all(isinstance(image, PlaneResult) and image.nuclei == 2 for image in results(job, plan).values())
 
 
 def test_images_that_are_rescaled_share_batches_only_with_their_own_shape(job: Job) -> None:
@@ -128,7 +133,7 @@ def test_images_that_are_rescaled_share_batches_only_with_their_own_shape(job: J
     segmenter = ThresholdSegmenter(size=4)
     plan = job.run(segmenter, scales=Scales(grey=2.0))
     assert segmenter.batches == [4, 4, 1] or sorted(segmenter.batches) == [1, 4, 4]
-    assert all(isinstance(r, ImageResult) and r.summary["scale"] == 2.0 for r in results(job, plan).values())
+    assert all(isinstance(r, PlaneResult) and r.summary["scale"] == 2.0 for r in results(job, plan).values())
 
 
 def test_an_image_that_cannot_be_read_costs_only_itself(job: Job) -> None:
@@ -157,7 +162,7 @@ def test_batches_too_large_for_memory_become_smaller_for_good(job: Job) -> None:
     write_images(job.folder, 8)
     segmenter = ThresholdSegmenter(size=4, memory=1)
     found = results(job, job.run(segmenter))
-    assert all(isinstance(image, ImageResult) for image in found.values())
+    assert all(isinstance(image, PlaneResult) for image in found.values())
     assert segmenter.batches == [4, 2, 1, 1, 1, 1, *[1] * 4]
     assert ["batches of 2" in job.told[0], "batches of 1" in job.told[1], len(job.told)] == [True, True, 2]
 
@@ -189,13 +194,13 @@ def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> 
     write_images(job.folder, 40)
     monkeypatch.setattr(stream, "READ_AHEAD_PIXELS", 5 * 600)
     begun: list[str] = []
-    opened = stream.open_image
+    read = Images.read
 
-    def counted(folder: Path, info: Any, **options: Any) -> Any:
-        begun.append(info.key)
-        return opened(folder, info, **options)
+    def counted(self: Images, plane: Plane, *window: slice) -> Any:
+        begun.append(plane.name)
+        return read(self, plane, *window)
 
-    monkeypatch.setattr(stream, "open_image", counted)
+    monkeypatch.setattr(Images, "read", counted)
 
     class Watching(ThresholdSegmenter):
         def predict_batch(
@@ -209,27 +214,37 @@ def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(begun) == 40
 
 
+def info(**more: Any) -> ImageInfo:
+    return ImageInfo("a.tif", 1, 1, 5, 7, 1, "uint8", **more)
+
+
 @pytest.mark.parametrize(("channel", "seen"), [("red", 200), ("green", 90), ("blue", 30)])
-def test_a_chosen_channel_is_what_the_network_sees_and_what_is_measured(channel: str, seen: int) -> None:
+def test_a_chosen_colour_is_what_the_network_sees_and_what_is_measured(channel: str, seen: int) -> None:
     """DAPI exported as blue must not be diluted by an empty red."""
-    colour = np.zeros((5, 7, 3), np.uint8) + np.array([200, 90, 30], np.uint8)
-    shown, intensity = choose_channel(colour, channel)
-    assert (shown == seen).all()
-    assert (intensity == seen).all()
-    assert shown.shape == (5, 7)
+    shown = show(np.zeros((5, 7, 3), np.uint8) + np.array([200, 90, 30], np.uint8), info(), channel)
+    assert (shown.pixels == seen).all()
+    assert (shown.intensity == seen).all()
+    assert shown.pixels.shape == (5, 7)
 
 
 def test_without_a_choice_colour_is_shown_and_luminance_measured() -> None:
     """Histology needs its colours; a table needs one number."""
-    colour = np.zeros((5, 7, 3), np.uint16) + np.array([1000, 2000, 3000], np.uint16)
-    shown, intensity = choose_channel(colour, "auto")
-    assert shown.shape == (5, 7, 3)
-    np.testing.assert_allclose(intensity, 0.2125 * 1000 + 0.7154 * 2000 + 0.0721 * 3000, rtol=1e-6)
+    shown = show(np.zeros((5, 7, 3), np.uint16) + np.array([1000, 2000, 3000], np.uint16), info(), "auto")
+    assert shown.pixels.shape == (5, 7, 3)
+    np.testing.assert_allclose(shown.intensity, 0.2125 * 1000 + 0.7154 * 2000 + 0.0721 * 3000, rtol=1e-6)
 
 
 def test_a_grey_image_has_no_other_channel() -> None:
     """A folder may mix grey and colour images."""
     grey = np.arange(35, dtype=np.int32).reshape(5, 7) - 9
-    shown, intensity = choose_channel(grey, "red")
-    assert shown.dtype == np.float32
-    np.testing.assert_array_equal(intensity, grey)
+    shown = show(grey, info(), "red")
+    assert shown.pixels.dtype == np.float32
+    np.testing.assert_array_equal(shown.intensity, grey)
+
+
+def test_of_separate_channels_the_nuclei_are_seen_and_all_are_measured() -> None:
+    """That is what people stain them for."""
+    planes = np.stack([np.full((5, 7), value, np.uint16) for value in (3, 500, 70)])
+    shown = show(planes, info(names=("GFP", "DAPI", "Cy5"), nuclei=1), "DAPI")
+    assert (shown.pixels == 500).all()
+    assert {name: int(plane[0, 0]) for name, plane in shown.channels.items()} == {"GFP": 3, "DAPI": 500, "Cy5": 70}

@@ -1,0 +1,159 @@
+"""The command `inspect`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from nucseg_batch.cli.console import console
+from nucseg_batch.cli.options import Axes, Channel, Depths, MaxPixels, Pattern, TimePoints
+from nucseg_batch.cli.text import readable
+from nucseg_batch.errors import EXIT_SOME_FAILED
+from nucseg_batch.settings import SegmentSettings
+
+if TYPE_CHECKING:
+    from nucseg_batch.executors.inspection import Inspection, Kind
+
+SHOWN_KINDS = 30
+"""Kinds of images in the table; --json has all."""
+SHOWN_REASONS = 20
+"""Reasons that are printed; --json has all."""
+LOG_WIDTH = 200
+"""Width of the table where no terminal says how wide it is."""
+SHOWN_KEY = 40
+"""Characters of an example's key, its last ones."""
+SHOWN_CHANNELS = 6
+"""Channels that are named in a row."""
+
+
+def inspect(
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN", help="Folder, file, @list.txt, 'glob*', or OME-Zarr store or plate (path or URL) of images."
+        ),
+    ],
+    channel: Channel = SegmentSettings.channel,
+    pattern: Pattern = None,
+    t: TimePoints = None,
+    z: Depths = None,
+    axes: Axes = None,
+    max_pixels: MaxPixels = SegmentSettings.max_pixels,
+    region: Annotated[
+        int, typer.Option(help="Side in pixels of the regions in which larger planes would be done.")
+    ] = SegmentSettings.region,
+    with_images: Annotated[
+        bool, typer.Option("--with-images", help="Count the files of a run that also stores the pixels.")
+    ] = False,
+    mpx_per_s: Annotated[
+        float | None,
+        typer.Option(
+            help="Megapixels a second, as a short run of `segment` prints them: then the time is told.", min=0
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
+) -> None:
+    """Show what a folder, plate or store holds and what segmenting it would take; no pixel is read, nothing written.
+
+    Exit codes are those that `segment` would end with: 3 where single images would be refused.
+
+    Example: nucseg-batch inspect images/ --channel DAPI
+    """
+    from nucseg_batch.cli.progress import RunProgress
+    from nucseg_batch.executors import inspection
+
+    settings = SegmentSettings(
+        channel=channel, t=t, z=z, axes=axes, max_pixels=max_pixels, region=region, with_images=with_images
+    )
+    with RunProgress() as progress:
+        found = inspection.inspect(place, settings, pattern=pattern, progress=progress.headers)
+    if as_json:
+        print(json.dumps(inspection.as_json(found, mpx_per_s or None), indent=1))
+    else:
+        _print(found, mpx_per_s or None)
+    if (error := found.error()) is not None:
+        raise error
+    if found.plan.failures:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _print(found: Inspection, mpx_per_s: float | None) -> None:
+    plan, out = found.plan, console()
+    if not out.is_terminal:
+        out.width = LOG_WIDTH
+    kinds = found.kinds
+    table = Table(box=box.SIMPLE)
+    for title in ("images", "axes", "shape", "type", "channels", "um/px", "stored by", "planes", "e.g."):
+        table.add_column(title, no_wrap=title != "channels")
+    for kind in kinds[:SHOWN_KINDS]:
+        table.add_row(*(readable(cell) for cell in _row(kind)))
+    if kinds:
+        out.print(table, markup=False)
+    if len(kinds) > SHOWN_KINDS:
+        out.print(f"... and {len(kinds) - SHOWN_KINDS} more kinds of images; --json lists all")
+    lines = _plan_lines(found, mpx_per_s) if plan.stacks else ["nothing would be segmented"]
+    lines += [f"note: {note}" for note in found.survey.found.notes]
+    lines += [f"passed over: {count} x {reason}" for reason, count in found.survey.found.skipped.items()]
+    refused = found.refused
+    for reason, keys in list(refused.items())[:SHOWN_REASONS]:
+        others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        lines.append(f"refused: {keys[0]}{others}: {reason}")
+    if len(refused) > SHOWN_REASONS:
+        lines.append(f"... and {len(refused) - SHOWN_REASONS} more reasons; --json lists all")
+    for line in lines:
+        out.print(readable(line), markup=False)
+
+
+def _plan_lines(found: Inspection, mpx_per_s: float | None) -> list[str]:
+    """What a run would come to."""
+    plan, files = found.plan, found.output_files
+    counts = {"image": plan.image_count, "plane": plan.plane_count, "unit": found.units, "array": len(plan.stacks)}
+    images, planes, units, arrays = (f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items())
+    return [
+        f"{images}, {planes}, {plan.pixel_count / 1e6:.1f} Mpx, in {units}",
+        f"in: {_bytes(found.input_bytes)} on disk, {_bytes(found.decoded_bytes)} decoded",
+        f"out: masks of {_bytes(plan.mask_bytes)} before compression in {arrays}; at most {files['store']} files in "
+        f"the store, {files['tables']} tables, about {files['run folder']} in the run folder",
+        f"memory: about {_bytes(found.memory)} (estimate: {_rule()})",
+        _time(found, mpx_per_s),
+    ]
+
+
+def _row(kind: Kind) -> list[str]:
+    header = kind.header
+    names = [name + "*" * (name == kind.nuclei) for name in (channel.name for channel in header.channels)]
+    if len(names) > SHOWN_CHANNELS:
+        names = [*names[:SHOWN_CHANNELS], f"... {len(names)} in all"]
+    size = f"{header.pixel_size:.4g}" if header.pixel_size is not None else ""
+    chunk = "plane" if header.chunk is None else f"{header.chunk[0]}x{header.chunk[1]}"
+    shape = "x".join(map(str, header.shape))
+    planes = str(kind.planes) if kind.planes else "refused"
+    example = kind.example if len(kind.example) <= SHOWN_KEY else "..." + kind.example[3 - SHOWN_KEY :]
+    return [str(kind.count), header.axes, shape, header.dtype, ", ".join(names), size, chunk, planes, example]
+
+
+def _rule() -> str:
+    from nucseg_batch.executors.inspection import MEMORY_RULE
+
+    return MEMORY_RULE
+
+
+def _time(found: Inspection, mpx_per_s: float | None) -> str:
+    from nucseg_batch.cli.progress import duration
+
+    if mpx_per_s is None:
+        return "time: not known; segment a few images, and give the speed that is printed as --mpx-per-s"
+    return f"time: {duration(found.seconds(mpx_per_s))} at {mpx_per_s:g} Mpx/s"
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return "an unknown size"
+    size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}"

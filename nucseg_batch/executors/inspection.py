@@ -1,0 +1,259 @@
+"""What a run over a place would meet: what is there, what it comes to, and what would be refused.
+
+Nothing is written, no pixel is read and Keras is not needed. Memory is an estimate by a rule that was fitted to
+measured runs (see `memory_bytes`); time is never guessed: it is computed only from a speed that the user measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nucseg_batch.errors import NothingToDoError, NucsegError, UsageError
+from nucseg_batch.files.channel_files import with_channels
+from nucseg_batch.files.discover import discover
+from nucseg_batch.files.ngff import frame_of, label_path
+from nucseg_batch.files.pyramid import choose_levels
+from nucseg_batch.files.select import EACH
+from nucseg_batch.files.source import Header
+from nucseg_batch.files.survey import Survey, Surveyed, survey
+from nucseg_batch.plan import LABEL_BYTES, Failure, ImageInfo, Plan, Stack, make_plan
+from nucseg_batch.settings import SegmentSettings
+
+BASE_BYTES = 900 * 2**20
+"""Memory of the program with TensorFlow and the default model, on a CPU: measured 770 to 840 MiB."""
+BYTES_A_PIXEL = 140
+"""Memory for each pixel of the largest plane or region: measured 100 (bfloat16) to 140 (float32) at scale 1."""
+COPIES = 3
+"""Planes of all channels that are in memory at once: read ahead, shown to the network, and measured."""
+UNITS_AT_ONCE = 2
+"""Units whose masks are in memory at once: one is written while the next is filled."""
+TABLES = 3
+RUN_FILES = 6
+"""Files of the run folder besides two for each unit."""
+MEMORY_RULE = (
+    f"{BASE_BYTES / 2**20:.0f} MiB for the program, {BYTES_A_PIXEL} bytes for each pixel of the largest plane or "
+    f"region, {COPIES} copies of its channels, and the masks of {UNITS_AT_ONCE} units; at scale 1, on a CPU"
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Images that are alike."""
+
+    count: int
+    """How many."""
+    example: str
+    """Key of the first."""
+    header: Header
+    """What all say of themselves, but for size and time of the file."""
+    outcome: ImageInfo | Failure
+    """What is planned for the first of them, or why all are refused."""
+
+    @property
+    def planes(self) -> int:
+        """Planes of all of them that would be segmented."""
+        return self.count * self.outcome.plane_count if isinstance(self.outcome, ImageInfo) else 0
+
+    @property
+    def nuclei(self) -> str | None:
+        """Name of the channel that would be segmented; None where there is no choice, or none was made."""
+        if isinstance(self.outcome, Failure) or not self.outcome.names:
+            return None
+        return self.outcome.names[self.outcome.nuclei]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that is known of a place before a run."""
+
+    place: str
+    """IN."""
+    survey: Survey
+    """Every image."""
+    plan: Plan
+    """What would be done."""
+    settings: SegmentSettings
+    """How."""
+    refusal: UsageError | None = None
+    """Why the run as a whole would be refused."""
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """Images whose header could be read, those that are alike together; the most frequent first."""
+        alike: dict[Any, list[Surveyed]] = defaultdict(list)
+        for one in self.survey.surveyed:
+            if one.header is not None:
+                plain = replace(one.header, size=0, mtime_ns=0, stored_bytes=None)
+                told = one.outcome.message if isinstance(one.outcome, Failure) else one.outcome.nuclei
+                alike[plain, one.entry.kind, told].append(one)
+        kinds = [Kind(len(members), members[0].entry.key, key[0], members[0].outcome) for key, members in alike.items()]
+        return sorted(kinds, key=lambda kind: (-kind.count, kind.example))
+
+    @property
+    def refused(self) -> dict[str, list[str]]:
+        """Keys of images that would have no mask, by the reason."""
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for failure in self.plan.failures:
+            reasons[failure.message].append(failure.image)
+        return dict(sorted(reasons.items(), key=lambda item: (-len(item[1]), item[1][0])))
+
+    @property
+    def units(self) -> int:
+        """Pieces of work."""
+        return sum(math.prod(stack.grid) for stack in self.plan.stacks)
+
+    @property
+    def input_bytes(self) -> int | None:
+        """Bytes on disk of all images that would be segmented; None where that is not known of all."""
+        sizes = [_stored(one) for one in self.survey.surveyed if isinstance(one.outcome, ImageInfo)]
+        return sum(size for size in sizes if size is not None) if None not in sizes else None
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of all decoded pixels of the images that would be segmented, of all their channels."""
+        headers = (one.header for one in self.survey.surveyed if isinstance(one.outcome, ImageInfo))
+        return sum(header.bytes for header in headers if header is not None)
+
+    @property
+    def output_files(self) -> dict[str, int]:
+        """Files that would be made: at most so many in the store, and of tables and in the run folder."""
+        store = output_files(self.plan, with_images=self.settings.with_images)
+        return {"store": store, "tables": TABLES, "run folder": 2 * self.units + RUN_FILES}
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that a run would take, about; see `memory_bytes`."""
+        return memory_bytes(self.plan)
+
+    def seconds(self, mpx_per_s: float) -> float:
+        """How long segmenting takes at a speed that was measured."""
+        return self.plan.pixel_count / 1e6 / mpx_per_s
+
+    def error(self) -> NucsegError | None:
+        """What a run would end with before it begins; None where there is something to segment."""
+        if self.refusal is not None or self.plan.stacks:
+            return self.refusal
+        first = self.plan.failures[0]
+        return NothingToDoError(
+            f"IN {self.place}: none of its {len(self.plan.failures)} images can be used; the first, {first.image}: "
+            f"{first.message}"
+        )
+
+
+def inspect(
+    place: str, settings: SegmentSettings, *, pattern: str | None = None, progress: Callable[[int, int], None]
+) -> Inspection:
+    """Looks at all that `place` means; see `discover` for it and for `pattern`, and for what is raised.
+
+    `progress` hears how many headers were read, and of how many. Where a run as a whole would be refused because it is
+    not clear which channel shows the nuclei, every file is looked at by itself.
+    """
+    found = discover(place, pattern=pattern, axes=settings.axes)
+    refusal = None
+    try:
+        joined = with_channels(found, settings.channel)
+    except UsageError as error:
+        refusal, joined = error, found
+        settings = replace(settings, channel=EACH)
+    total = len(joined.entries)
+    surveyed = survey(joined, settings, lambda done: progress(done, total))
+    plan = make_plan(surveyed.images, surveyed.failures, region=settings.region)
+    return Inspection(place, surveyed, plan, settings, refusal)
+
+
+def memory_bytes(plan: Plan) -> int:
+    """Memory that a run of this plan takes, about, in bytes, by MEMORY_RULE; however many images there are.
+
+    Where images are enlarged for the network the second part grows by the square of the scale.
+    """
+    most = BASE_BYTES
+    for stack in plan.stacks:
+        pixels = min(stack.height * stack.width, stack.region**2)
+        channels = max(image.channels * max(1, len(image.names)) * _itemsize(image) for image in stack.images)
+        masks = UNITS_AT_ONCE * math.prod(stack.shard) * LABEL_BYTES
+        most = max(most, BASE_BYTES + pixels * (BYTES_A_PIXEL + COPIES * channels) + masks)
+    return most
+
+
+def output_files(plan: Plan, *, with_images: bool) -> int:
+    """Files that a store of masks would consist of, at most: shards of planes without nuclei are not written."""
+    count, groups = 0, {""}
+    for stack in plan.stacks:
+        arrays = 1 + with_images
+        shards = math.prod(stack.grid)
+        levels = choose_levels(stack, frame_of(stack, None))
+        for level in levels:
+            steps = zip(level.shape, stack.shard, strict=True)
+            shards += math.prod(-(-length // min(step, length)) for length, step in steps)
+        count += arrays * (shards + 1 + len(levels))
+        groups |= _with_parents(stack)
+    return count + len(groups)
+
+
+def _with_parents(stack: Stack) -> set[str]:
+    parts = label_path(stack).split("/")
+    return {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+
+
+def _itemsize(image: ImageInfo) -> int:
+    return np.dtype(image.dtype).itemsize
+
+
+def _stored(one: Surveyed) -> int | None:
+    if one.entry.kind == "file":
+        return max(one.entry.size, (one.header.stored_bytes or 0) if one.header else 0)
+    return one.header.stored_bytes if one.header else None
+
+
+def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
+    """An inspection as plain values."""
+    plan = found.plan
+    return {
+        "in": found.place,
+        "root": found.survey.found.root,
+        "images": plan.image_count,
+        "planes": plan.plane_count,
+        "pixels": plan.pixel_count,
+        "kinds": [_kind_json(kind) for kind in found.kinds],
+        "channels": list(plan.channel_names),
+        "input_bytes": found.input_bytes,
+        "decoded_bytes": found.decoded_bytes,
+        "mask_bytes": plan.mask_bytes,
+        "arrays": [
+            {"name": stack.name, "axes": stack.axes, "shape": stack.shape, "shard": stack.shard}
+            for stack in plan.stacks
+        ],
+        "units": found.units,
+        "output_files": found.output_files,
+        "memory_bytes": found.memory,
+        "memory_rule": MEMORY_RULE,
+        "seconds": None if mpx_per_s is None else round(found.seconds(mpx_per_s), 1),
+        "refused": [{"image": one.image, "error": one.error, "message": one.message} for one in plan.failures],
+        "passed_over": found.survey.found.skipped,
+        "notes": list(found.survey.found.notes),
+        "refusal": None if found.refusal is None else str(found.refusal),
+    }
+
+
+def _kind_json(kind: Kind) -> dict[str, Any]:
+    header = kind.header
+    return {
+        "images": kind.count,
+        "example": kind.example,
+        "axes": header.axes,
+        "shape": header.shape,
+        "dtype": header.dtype,
+        "channels": [{"name": channel.name, "wavelength_nm": channel.wavelength} for channel in header.channels],
+        "nuclei": kind.nuclei,
+        "pixel_size_um": header.pixel_size,
+        "chunk": header.chunk,
+        "levels": header.levels,
+        "planes": kind.planes,
+        "refused": kind.outcome.message if isinstance(kind.outcome, Failure) else None,
+    }

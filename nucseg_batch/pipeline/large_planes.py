@@ -1,0 +1,244 @@
+"""Large planes, region by region: read and find ahead of measuring and keeping; then one id for each nucleus.
+
+Regions are read by one thread, found on the device by the calling one, measured and kept by another, of which each is
+at most one region ahead of the next: memory is bounded by a few regions, whatever the plane's size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from nucseg_batch.arrays.looks import Segmented
+from nucseg_batch.arrays.sampling import Survey, survey
+from nucseg_batch.arrays.scale import step_scale
+from nucseg_batch.arrays.seams import join
+from nucseg_batch.files.journal import Journal, Marker, PlaneResult
+from nucseg_batch.files.mask_store import MaskWriter
+from nucseg_batch.files.opened import Images
+from nucseg_batch.files.pixel_store import as_stored, pixel_bounds
+from nucseg_batch.files.tables import NucleiTable, labelled_rows
+from nucseg_batch.files.whole import whole_file
+from nucseg_batch.pipeline.channels import Shown, show
+from nucseg_batch.pipeline.failures import failure_of
+from nucseg_batch.pipeline.regions import (
+    Labeller,
+    Tile,
+    TileResult,
+    find,
+    finished,
+    mask,
+    packed,
+    plane_summary,
+    region_tiles,
+    unpacked,
+)
+from nucseg_batch.plan import Failure, LargePlane, Plane, Scales, Unit
+from nucseg_batch.settings import SegmentSettings
+
+LOOKS = 3
+"""Windows of a large plane that are looked at to see how wide its nuclei are."""
+LOOK_SIDE = 1024
+"""Their sides in pixels at the scale at which the look begins."""
+KEPT_LABELS = 4
+"""Regions whose labels are held at once while ids are joined."""
+
+
+class Segmenter(Labeller, Protocol):
+    """What is needed of a predictor."""
+
+    @property
+    def diameter(self) -> float:
+        """Width in pixels that nuclei have where the network knows them best."""
+        ...
+
+    def look(self, pixels: Any, begin: float) -> Segmented:
+        """Segments a window at the scale that fits it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the regions of one plane share."""
+
+    survey: Survey
+    """What was found out about the plane."""
+    scale: float
+    """By how much it is enlarged for the network."""
+
+
+Advance = Callable[[Unit, int, Failure | None], None]
+"""Called once for every region that was finished, with its nuclei, and why it failed if it did; by one thread."""
+
+
+def process_regions(
+    units: Sequence[Unit],
+    *,
+    images: Images,
+    journal: Journal,
+    predictor: Segmenter,
+    settings: SegmentSettings,
+    scales: Scales,
+    advance: Advance,
+    tell: Callable[[str], None],
+) -> None:
+    """Segments regions and keeps what was found in the journal; one that cannot be done becomes a failure there.
+
+    What depends on the whole plane, its range of values and its scale, is found out again by every call, from the same
+    pixels in the same way.
+    """
+    share = lru_cache(maxsize=2)(lambda plane: _surroundings(plane, images, predictor, settings, scales, tell))
+
+    def tiles() -> Iterator[tuple[Unit, Tile | None, Surroundings | None, Exception | None]]:
+        for unit in units:
+            try:
+                around = share(unit.planes[0])
+            except Exception as error:  # decoders and devices raise their own classes
+                yield unit, None, None, error
+                continue
+            for tile in region_tiles(unit, predictor, around.scale):
+                yield unit, tile, around, None
+
+    def read(unit: Unit, tile: Tile) -> Shown:
+        rows, columns = tile.part("source")
+        plane = unit.planes[0]
+        return show(images.read(plane, rows, columns), plane.image, settings.channel)
+
+    def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float) -> None:
+        plane = unit.planes[0]
+        outcome: PlaneResult | Failure
+        try:
+            if error is not None:
+                raise error
+            result = finished(unit, found)
+            journal.keep_region(unit, packed(result))
+            outcome = PlaneResult(plane.image.key, int(result.part.owned.sum()), {"scale": scale}, 0)
+        except OSError:
+            raise  # the output's disk
+        except Exception as reason:  # as above
+            outcome = failure_of(plane, "segment" if found else "read", reason)
+        journal.commit(unit, Marker((outcome,), 0), "")
+        failure = outcome if isinstance(outcome, Failure) else None
+        advance(unit, 0 if isinstance(outcome, Failure) else outcome.nuclei, failure)
+
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "finish") as finisher:
+        kept: Future[None] | None = None
+        found: list[TileResult] = []
+        trouble: Exception | None = None
+        for (unit, tile, around, error), pixels, is_last in _ahead(tiles(), reader, read):
+            trouble = trouble or error
+            if tile is not None and around is not None and pixels is not None and trouble is None:
+                try:
+                    found.append(
+                        find(tile, pixels.result(), predictor, around.survey.limits, skip_empty=settings.skip_empty)
+                    )
+                except Exception as reason:  # as above
+                    trouble = reason
+            if is_last:
+                if kept is not None:
+                    kept.result()
+                kept = finisher.submit(keep, unit, found, trouble, around.scale if around else 1.0)
+                found, trouble = [], None
+        if kept is not None:
+            kept.result()
+
+
+def join_plane(
+    large: LargePlane,
+    *,
+    images: Images,
+    journal: Journal,
+    writer: MaskWriter,
+    table: NucleiTable,
+    settings: SegmentSettings,
+) -> int:
+    """Gives the nuclei of a plane whose regions are all done their ids, and writes its masks and rows.
+
+    Returns pixels that became background because neighbouring regions did not agree on them. Doing it again gives the
+    same bytes.
+    """
+    units, plane = large.units, large.plane
+    shape = (large.stack.height, large.stack.width)
+    results = [unpacked(journal.region(unit), labels=False) for unit in units]
+
+    @lru_cache(maxsize=KEPT_LABELS)
+    def labels_of(number: int) -> Any:
+        return unpacked(journal.region(units[number])).labels
+
+    joined = join([result.part for result in results], labels_of, shape)
+    sizes = []
+    for unit, ids in zip(units, joined.ids, strict=True):
+        masks = mask(unpacked(journal.region(unit)), ids, shape)
+        pixels = None
+        if settings.with_images:
+            stored = as_stored(images.read(plane, *unit.bounds[-2:]), large.stack)
+            pixels = stored.reshape([part.stop - part.start for part in pixel_bounds(unit)])
+        sizes.append(writer.write(unit, masks.reshape(unit.shape), pixels))
+
+    pixel_size = settings.pixel_size or plane.image.pixel_size
+    areas, means = [], []
+    with whole_file(journal.plane_part(large)) as file:
+        for number, result in enumerate(results):
+            labels, final = joined.of(number)
+            measures = {name: values[labels - 1] for name, values in result.measures.items()}
+            file.write(labelled_rows(plane, final.tolist(), table.rows(measures, pixel_size)).encode())
+            areas.append(measures["area"])
+            means.append(measures["intensity_mean"])
+        length = file.tell()
+    marker = journal.marker(units[0])
+    scale = marker.planes[0].summary["scale"] if marker and isinstance(marker.planes[0], PlaneResult) else 1.0
+    total = math.fsum(result.total for result in results)
+    summary = plane_summary(shape, np.concatenate(areas), np.concatenate(means), total, scale, pixel_size)
+    journal.commit_plane(large, PlaneResult(plane.image.key, int(summary["nuclei"] or 0), summary, length), sizes)
+    return joined.lost_pixels
+
+
+def _surroundings(
+    plane: Plane,
+    images: Images,
+    predictor: Segmenter,
+    settings: SegmentSettings,
+    scales: Scales,
+    tell: Callable[[str], None],
+) -> Surroundings:
+    """Looks at a plane as a whole: its range of values, and how wide its nuclei are unless that was given."""
+    info = plane.image
+
+    def read(rows: slice, columns: slice) -> Any:
+        return show(images.read(plane, rows, columns), info, settings.channel).pixels
+
+    with images.opened(info) as source:
+        chunk = source.header.chunk
+    tell(f"{plane.name}: {info.height} x {info.width} pixels, looking at it as a whole")
+    found = survey(read, (info.height, info.width), chunk)
+    scale = scales.of(info.channels)
+    if settings.diameter is None:
+        side = round(LOOK_SIDE / scale)
+        looks = (predictor.look(read(*window), scale).width for window in found.informative(side, LOOKS))
+        widths = [width for width in looks if width is not None]
+        if widths:
+            scale = step_scale(predictor.diameter / float(np.median(widths)))
+            tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")
+    return Surroundings(found, scale)
+
+
+def _ahead(
+    tiles: Iterator[tuple[Unit, Tile | None, Any, Exception | None]],
+    reader: ThreadPoolExecutor,
+    read: Callable[[Unit, Tile], Shown],
+) -> Iterator[tuple[tuple[Unit, Tile | None, Any, Exception | None], Future[Shown] | None, bool]]:
+    """Tiles with their pixels, of which the next are being read, and whether each is the last of its unit."""
+    waiting: tuple[Any, Future[Shown] | None] | None = None
+    for tile in tiles:
+        pixels = reader.submit(read, tile[0], tile[1]) if tile[1] is not None else None
+        if waiting is not None:
+            yield *waiting, waiting[0][0] != tile[0]
+        waiting = (tile, pixels)
+    if waiting is not None:
+        yield *waiting, True
