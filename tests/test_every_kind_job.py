@@ -219,3 +219,20 @@ def test_inspect_tells_what_would_be_done_and_refused_without_doing_it(plate: Pa
     assert "DAPI" in text
     assert hashes(plate) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_was_labelled_in_place_is_never_an_output(tmp_path: Path) -> None:
+    """It holds somebody's pixels: --overwrite deletes outputs of ours only, whatever run folder lies beside it."""
+    store = tmp_path / "mine.zarr"
+    write_plate(store)
+    run("segment", store, "--in-place", "--diameter", 26)
+    before = hashes(store)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", field(1)[1])
+    for place in (folder, store):
+        for options in ([], ["--overwrite"]):
+            assert "not made by nucseg-batch" in run("segment", place, store, *options, code=73).stderr
+    inside = run("segment", folder, store / "A" / "out.zarr", code=73).stderr
+    assert "inside the zarr store" in inside
+    assert hashes(store) == before

@@ -37,6 +37,7 @@ class RunProgress:
         self._clock = clock
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._what = "images"
         self._began = self._last_line = clock()
         self._images = self._total_images = self._pixels = self._total_pixels = self._nuclei = self._failed = 0
 
@@ -60,21 +61,21 @@ class RunProgress:
             self._last_line = now
             self.note(f"planning: {done} of {total} headers read")
 
-    def start(self, images: int, pixels: int) -> None:
-        """Segmenting begins."""
-        self._total_images, self._total_pixels = images, pixels
+    def start(self, count: int, pixels: int, what: str) -> None:
+        """Segmenting begins: so many images, planes or regions, as `what` says."""
+        self._total_images, self._total_pixels, self._what = count, pixels, what
         self._began = self._last_line = self._clock()
         if self._console.is_terminal:
             self._bar = Progress(
                 SpinnerColumn(),
                 MofNCompleteColumn(),
-                TextColumn("images"),
+                TextColumn(what),
                 BarColumn(),
                 TextColumn("{task.fields[speed]}"),
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task("", total=images, speed="")
+            self._task = self._bar.add_task("", total=count, speed="")
             self._bar.start()
 
     def plane(self, pixels: int, nuclei: int, failed: bool) -> None:
@@ -90,13 +91,13 @@ class RunProgress:
             self._last_line = now
             left = (self._total_pixels - self._pixels) * (now - self._began) / self._pixels
             self.note(
-                f"{self._images} of {self._total_images} images, {self._nuclei} nuclei, {self._speed(now)}, "
+                f"{self._images} of {self._total_images} {self._what}, {self._nuclei} nuclei, {self._speed(now)}, "
                 f"about {duration(left)} left"
             )
 
     def _speed(self, now: float) -> str:
         seconds = max(now - self._began, 1e-9)
-        text = f"{self._images / seconds:.1f} images/s, {self._pixels / seconds / 1e6:.1f} Mpx/s"
+        text = f"{self._images / seconds:.1f} {self._what}/s, {self._pixels / seconds / 1e6:.1f} Mpx/s"
         return f"{text}, {self._failed} failed" if self._failed else text
 
 

@@ -52,8 +52,9 @@ def print_run(summary: RunSummary) -> None:
         speed = f", {summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6:.1f} Mpx/s"
     elif not summary.failures:
         out.print("everything was done already")
+    images = f"{summary.images} image{'s' * (summary.images != 1)}{planes}"
     out.print(
-        f"{summary.images} images{planes}, {summary.nuclei} nuclei, {len(summary.failures)} failed; "
+        f"{images}, {summary.nuclei} nuclei, {len(summary.failures)} failed; "
         f"{summary.new_planes} segmented now in {duration(summary.seconds)}{speed}"
     )
     for failure in summary.failures[:SHOWN_FAILURES]:

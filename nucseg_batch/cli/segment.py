@@ -86,7 +86,11 @@ def segment(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete an earlier output of nucseg-batch at OUT.zarr and start over.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Start over: first delete an earlier output at OUT.zarr, or with --in-place labels called nuclei.",
+        ),
     ] = False,
 ) -> None:
     """Segment every image of a folder, plate or store; the same command again does what is missing.

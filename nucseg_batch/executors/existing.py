@@ -13,6 +13,7 @@ from nucseg_batch.files.entries import Discovery
 from nucseg_batch.files.finish import table_paths
 from nucseg_batch.files.journal import Journal
 from nucseg_batch.files.mask_store import is_ours, masks_changed_ns, shard_bytes
+from nucseg_batch.files.stores import is_store
 from nucseg_batch.plan import LargePlane, Plan, Unit
 from nucseg_batch.settings import SegmentSettings
 
@@ -22,7 +23,7 @@ def default_model() -> Path:
     return Path(str(resources.files("nucseg_batch"))) / "models" / "default.keras"
 
 
-def fingerprint(model: Path, settings: SegmentSettings) -> dict[str, Any]:
+def fingerprint(model: Path, settings: SegmentSettings, *, in_place: bool = False) -> dict[str, Any]:
     """All that can change a result and can be known without loading Keras; InputMissingError without a model."""
     if not model.is_file():
         raise InputMissingError(f"--model {model}: there is no such file. Make one with `nucseg-batch train`.")
@@ -30,13 +31,21 @@ def fingerprint(model: Path, settings: SegmentSettings) -> dict[str, Any]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     options = {f"--{name.replace('_', '-')}": value for name, value in settings.result_options().items()}
     packages = {name: metadata.version(name) for name in ("keras", "zarr")}
-    return {"nucseg-batch": __version__, "--model (sha256)": digest, **options, **packages}
+    place = {"--in-place": True} if in_place else {}
+    return {"nucseg-batch": __version__, "--model (sha256)": digest, **place, **options, **packages}
 
 
 def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
     """Raises OutputError where OUT, or a file that belongs beside it, is not ours to go on with or delete."""
     if store.is_symlink() or (store.exists() and not store.is_dir()):
         raise OutputError(f"OUT {store}: there is a file or link of that name; give another name.")
+    around = next((parent for parent in store.absolute().parents if is_store(str(parent))), None)
+    if around is not None:
+        raise OutputError(
+            f"OUT {store}: it lies inside the zarr store {around.name}; give a place outside, or use --in-place."
+        )
+    if is_store(str(store)) and not is_ours(store):  # also where a run folder says that labels were written into it
+        raise OutputError(f"OUT {store}: it exists and was not made by nucseg-batch; give another name.")
     if journal.exists():
         return
     if store.exists() and any(store.iterdir()):
@@ -66,7 +75,9 @@ def resumed_plan(journal: Journal, found: Discovery, now: dict[str, Any]) -> Pla
     """The plan of the run at OUT; MismatchError where settings or images differ from those it was begun with."""
     plan, earlier, files = journal.load()
     different = [
-        f"{name}: {earlier.get(name)!r} -> {value!r}" for name, value in now.items() if earlier.get(name) != value
+        f"{name}: {earlier.get(name)!r} -> {now.get(name)!r}"
+        for name in dict.fromkeys([*now, *earlier])
+        if earlier.get(name) != now.get(name)
     ]
     if different:
         raise MismatchError(

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nucseg_batch.errors import LockedError, NothingToDoError, OutputError, StorageError, UsageError
 from nucseg_batch.executors.existing import (
@@ -24,6 +25,7 @@ from nucseg_batch.executors.existing import (
     planes_apart,
     resumed_plan,
 )
+from nucseg_batch.executors.progress import Counter, Progress
 from nucseg_batch.files.channel_files import with_channels
 from nucseg_batch.files.discover import discover
 from nucseg_batch.files.entries import Discovery
@@ -39,7 +41,7 @@ from nucseg_batch.files.tables import NucleiTable
 from nucseg_batch.pipeline.first_look import choose_scales
 from nucseg_batch.pipeline.large_planes import join_plane, process_regions
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.plan import Failure, LargePlane, Plan, Plane, Scales, Unit, make_plan
+from nucseg_batch.plan import Failure, LargePlane, Plan, Scales, Unit, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
@@ -47,26 +49,6 @@ if TYPE_CHECKING:
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM})
 """Errors of the output's disk, which no other image would escape."""
-
-
-class Progress(Protocol):
-    """Hears how far a run is."""
-
-    def headers(self, done: int, total: int) -> None:
-        """So many headers of all were read."""
-        ...
-
-    def start(self, planes: int, pixels: int) -> None:
-        """Segmenting begins with so much to do."""
-        ...
-
-    def plane(self, pixels: int, nuclei: int, failed: bool) -> None:
-        """One more plane, or region of one, is finished."""
-        ...
-
-    def note(self, line: str) -> None:
-        """Something that the user should know."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -97,6 +79,11 @@ class Job:
     """Whether OUT is IN, an OME-Zarr store that gets labels."""
     metadata: Metadata
     """OME-Zarr attributes of what IN holds, whose structure OUT keeps."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a run must share with one that it resumes."""
+        return fingerprint(self.model, self.settings, in_place=self.in_place)
 
     @property
     def journal(self) -> Journal:
@@ -166,7 +153,7 @@ def prepare(
     resumed = journal.exists() and not overwrite
     if not in_place:
         check_output(store, journal, overwrite)
-    now = fingerprint(model, settings)
+    now = fingerprint(model, settings, in_place=in_place)
     options: dict[str, Any] = {"overwrite": overwrite and not resumed, "in_place": in_place, "metadata": found.metadata}
     if resumed:
         _tell(found, progress)
@@ -199,7 +186,7 @@ def run(job: Job, progress: Progress) -> RunSummary:
     raises; images that cannot be used are in the summary's failures.
     """
     started = time.monotonic()
-    done = _Counter(progress, job.journal)
+    done = Counter(progress, job.journal)
     stream_seconds = 0.0
     if not job.complete:
         predictor = _predictor(job) if job.missing else None
@@ -239,7 +226,14 @@ def _predictor(job: Job) -> Predictor:
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor
 
-    return Predictor(load_model(job.model), job.settings)
+    model = load_model(job.model)
+    large = next((unit.planes[0] for unit in job.missing if unit.stack.regional), None)
+    if large is not None and model.info.task == "semantic":
+        raise UsageError(
+            f"--model {job.model.name} finds the foreground only, which is not done by regions: {large.name} has "
+            f"{large.image.height} x {large.image.width} pixels; raise --region to have it done whole."
+        )
+    return Predictor(model, job.settings)
 
 
 def _begin(job: Job, predictor: Predictor | None, progress: Progress) -> None:
@@ -250,7 +244,7 @@ def _begin(job: Job, predictor: Predictor | None, progress: Progress) -> None:
             raise LockedError(f"{journal.folder} was begun by another process just now; run the same command again.")
         if job.overwrite:
             _remove_output(job)
-        journal.create(job.plan, fingerprint(job.model, job.settings), job.files, region=job.settings.region)
+        journal.create(job.plan, job.fingerprint, job.files, region=job.settings.region)
     if job.in_place:
         create_labels(job.store, job.plan)
     else:
@@ -260,12 +254,12 @@ def _begin(job: Job, predictor: Predictor | None, progress: Progress) -> None:
         journal.bind(predictor.machine())
 
 
-def _run_missing(job: Job, images: Images, predictor: Predictor, done: _Counter) -> None:
+def _run_missing(job: Job, images: Images, predictor: Predictor, done: Counter) -> None:
     planes = sum(len(unit.places) for unit in job.missing)
     done.tell(f"computing in {predictor.precision} on {predictor.device}, model {job.model.name}")
     job.journal.log(f"{len(job.missing)} units, {planes} planes to do; {job.settings}")
     scales = _scales(job, images, predictor, done)
-    done.progress.start(planes, sum(unit.pixels for unit in job.missing))
+    done.progress.start(planes, sum(unit.pixels for unit in job.missing), _pieces(job.missing))
     shared: dict[str, Any] = {
         "images": images,
         "journal": job.journal,
@@ -286,7 +280,16 @@ def _run_missing(job: Job, images: Images, predictor: Predictor, done: _Counter)
     job.journal.log(f"{done.planes} planes segmented")
 
 
-def _join(job: Job, images: Images, done: _Counter) -> None:
+def _pieces(units: Sequence[Unit]) -> str:
+    """What progress counts."""
+    regional = {unit.stack.regional for unit in units}
+    if regional == {True}:
+        return "regions"
+    single = all(unit.stack.images[0].plane_count == 1 for unit in units)
+    return "images" if single and regional == {False} else "planes" if regional == {False} else "planes and regions"
+
+
+def _join(job: Job, images: Images, done: Counter) -> None:
     """Joins the regions of large planes that are all done, and makes the smaller levels of arrays."""
     writer = MaskWriter(job.store)
     for large in job.apart:
@@ -304,7 +307,7 @@ def _join(job: Job, images: Images, done: _Counter) -> None:
             build_levels(job.store, stack)
 
 
-def _scales(job: Job, images: Images, predictor: Predictor, done: _Counter) -> Scales:
+def _scales(job: Job, images: Images, predictor: Predictor, done: Counter) -> Scales:
     """The scales that the run has settled on, or settles on now."""
     scales = job.journal.scales()
     if scales is None:
@@ -312,40 +315,6 @@ def _scales(job: Job, images: Images, predictor: Predictor, done: _Counter) -> S
         job.journal.keep_scales(scales)
     done.tell(scales.reason)
     return scales
-
-
-class _Counter:
-    """Counts what this call did, and tells the user and the log."""
-
-    def __init__(self, progress: Progress, journal: Journal) -> None:
-        self.progress = progress
-        self._journal = journal
-        self.planes = 0
-        self.pixels = 0
-
-    def tell(self, line: str) -> None:
-        """A line for the user and the log."""
-        self._journal.log(line)
-        self.progress.note(line)
-
-    def advance(self, plane: Plane, result: PlaneResult | Failure) -> None:
-        pixels = plane.image.height * plane.image.width
-        if isinstance(result, Failure):
-            self._journal.log(f"failed: {result.image} ({result.stage}): {result.message}")
-            self.progress.plane(pixels, 0, failed=True)
-        else:
-            self.planes += 1
-            self.pixels += pixels
-            self.progress.plane(pixels, result.nuclei, failed=False)
-
-    def advance_region(self, unit: Unit, nuclei: int, failure: Failure | None) -> None:
-        """A region of a large plane is finished."""
-        if failure is not None:
-            self._journal.log(f"failed: {unit.planes[0].name} ({failure.stage}): {failure.message}")
-        else:
-            self.planes += 1
-            self.pixels += unit.pixels
-        self.progress.plane(unit.pixels, nuclei, failed=failure is not None)
 
 
 def _plan(place: str, found: Discovery, settings: SegmentSettings, progress: Progress) -> Plan:

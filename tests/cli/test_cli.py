@@ -67,7 +67,7 @@ def test_without_a_terminal_progress_is_a_plain_line_every_few_seconds() -> None
     seconds = iter([0.0, 0.0, 1.0, 2.0, 6.0, 7.0, 11.5])
     text = io.StringIO()
     with RunProgress(Console(file=text, width=200), clock=lambda: next(seconds)) as progress:
-        progress.start(10, 10_000_000)
+        progress.start(10, 10_000_000, "images")
         for i in range(5):
             progress.plane(1_000_000, 3, failed=i == 1)
     assert text.getvalue().splitlines() == [
@@ -82,7 +82,7 @@ def test_on_a_terminal_progress_is_a_bar() -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=120)
     with RunProgress(console) as progress:
-        progress.start(2, 200)
+        progress.start(2, 200, "images")
         progress.plane(100, 1, failed=False)
         progress.plane(100, 1, failed=False)
     assert "2/2" in text.getvalue()
