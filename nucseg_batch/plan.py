@@ -243,6 +243,11 @@ class Unit:
         return tuple(part.stop - part.start for part in self.bounds)
 
     @property
+    def plane_count(self) -> int:
+        """How many planes it has; counted without listing them."""
+        return math.prod(self.shape[:-2])
+
+    @property
     def places(self) -> list[tuple[int, ...]]:
         """Where each of its planes lies along the array's axes before y, the last axis fastest."""
         return list(itertools.product(*(range(part.start, part.stop) for part in self.bounds[:-2])))

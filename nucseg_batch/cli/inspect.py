@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from nucseg_batch.cli.console import console
-from nucseg_batch.cli.options import Axes, Channel, Depths, MaxPixels, Pattern, TimePoints
+from nucseg_batch.cli.options import Axes, Channel, Depths, MaxPixels, Pattern, Place, TimePoints
 from nucseg_batch.cli.text import readable
 from nucseg_batch.errors import EXIT_SOME_FAILED
 from nucseg_batch.settings import SegmentSettings
@@ -31,12 +31,7 @@ SHOWN_CHANNELS = 6
 
 
 def inspect(
-    place: Annotated[
-        str,
-        typer.Argument(
-            metavar="IN", help="Folder, file, @list.txt, 'glob*', or OME-Zarr store or plate (path or URL) of images."
-        ),
-    ],
+    place: Place,
     channel: Channel = SegmentSettings.channel,
     pattern: Pattern = None,
     t: TimePoints = None,

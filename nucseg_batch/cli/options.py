@@ -29,6 +29,12 @@ class DeviceChoice(StrEnum):
     gpu = "gpu"
 
 
+Place = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN", help="Folder, file, @list.txt, 'glob*', or OME-Zarr store or plate (path or URL) of images."
+    ),
+]
 Channel = Annotated[
     str,
     typer.Option(

@@ -15,6 +15,7 @@ from nucseg_batch.cli.options import (
     DeviceChoice,
     MaxPixels,
     Pattern,
+    Place,
     Precision,
     PrecisionChoice,
     TimePoints,
@@ -24,12 +25,7 @@ from nucseg_batch.settings import SegmentSettings
 
 
 def segment(
-    place: Annotated[
-        str,
-        typer.Argument(
-            metavar="IN", help="Folder, file, @list.txt, 'glob*', or OME-Zarr store or plate (path or URL) of images."
-        ),
-    ],
+    place: Place,
     store: Annotated[
         Path | None,
         typer.Argument(metavar="OUT.zarr", help="Store for the masks; the tables go beside it. Not with --in-place."),

@@ -255,7 +255,7 @@ def _begin(job: Job, predictor: Predictor | None, progress: Progress) -> None:
 
 
 def _run_missing(job: Job, images: Images, predictor: Predictor, done: Counter) -> None:
-    planes = sum(len(unit.places) for unit in job.missing)
+    planes = sum(unit.plane_count for unit in job.missing)
     done.tell(f"computing in {predictor.precision} on {predictor.device}, model {job.model.name}")
     job.journal.log(f"{len(job.missing)} units, {planes} planes to do; {job.settings}")
     scales = _scales(job, images, predictor, done)

@@ -121,8 +121,7 @@ def pixel_bounds(unit: Unit) -> tuple[slice, ...]:
 
 def plane_of(pixels: NDArray[Any], unit: Unit, number: int) -> NDArray[Any]:
     """The place for one of a unit's planes in what `empty_pixels` made: a view, (h, w) or (c, h, w)."""
-    place = [index - part.start for index, part in zip(unit.places[number], unit.bounds[:-2], strict=True)]
-    where: list[int | slice] = [*place]
+    where: list[Any] = [*np.unravel_index(number, unit.shape[:-2])]
     if "c" in (axes := pixel_axes(unit.stack)):
         where.insert(axes.index("c"), slice(None))
     return pixels[tuple(where)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,35 @@ def labelled_rows(plane: Plane, labels: Iterable[int], rows: Iterable[str]) -> s
     return "".join(f"{start},{label},{row}\n" for label, row in zip(labels, rows, strict=True))
 
 
+def plane_summary(
+    shape: tuple[int, ...],
+    areas: NDArray[np.int64],
+    means: NDArray[np.float64],
+    total: float,
+    scale: float,
+    pixel_size: float | None,
+) -> dict[str, int | float | None]:
+    """The values of SUMMARY_COLUMNS for one plane; None where there is nothing to average.
+
+    areas, means: `area` and `intensity_mean` of all its nuclei. total: sum of the intensities of all its pixels.
+    """
+    size, covered = math.prod(shape), int(areas.sum())
+    return {
+        "height": shape[0],
+        "width": shape[1],
+        "nuclei": int(areas.size),
+        "area_fraction": covered / size,
+        "area_mean": float(areas.mean()) if areas.size else None,
+        "area_median": float(np.median(areas)) if areas.size else None,
+        "area_std": float(areas.std()) if areas.size else None,
+        "intensity_mean": float(means.mean()) if areas.size else None,
+        "intensity_std": float(means.std()) if areas.size else None,
+        "intensity_background": (total - float((means * areas).sum())) / (size - covered) if covered < size else None,
+        "scale": scale,
+        "pixel_size": pixel_size,
+    }
+
+
 def summary(
     labels: NDArray[np.integer],
     intensity: NDArray[Any],
@@ -113,26 +143,9 @@ def summary(
     scale: float,
     pixel_size: float | None,
 ) -> dict[str, int | float | None]:
-    """The values of SUMMARY_COLUMNS for one plane; None where there is nothing to average."""
-    area, means = measures["area"], measures["intensity_mean"]
-    covered = int(area.sum())
-    background = labels.size - covered
+    """The same for a plane at hand; measures: what `arrays.measure.measure` says of its labels."""
     total = float(intensity.sum(dtype=np.float64))
-    inside = float((means * area).sum())
-    return {
-        "height": labels.shape[0],
-        "width": labels.shape[1],
-        "nuclei": int(area.size),
-        "area_fraction": covered / labels.size,
-        "area_mean": float(area.mean()) if area.size else None,
-        "area_median": float(np.median(area)) if area.size else None,
-        "area_std": float(area.std()) if area.size else None,
-        "intensity_mean": float(means.mean()) if area.size else None,
-        "intensity_std": float(means.std()) if area.size else None,
-        "intensity_background": (total - inside) / background if background else None,
-        "scale": scale,
-        "pixel_size": pixel_size,
-    }
+    return plane_summary(labels.shape, measures["area"], measures["intensity_mean"], total, scale, pixel_size)
 
 
 def _column(values: NDArray[Any]) -> list[str]:

@@ -23,7 +23,7 @@ from nucseg_batch.files.journal import Journal, Marker, PlaneResult
 from nucseg_batch.files.mask_store import MaskWriter
 from nucseg_batch.files.opened import Images
 from nucseg_batch.files.pixel_store import as_stored, pixel_bounds
-from nucseg_batch.files.tables import NucleiTable, labelled_rows
+from nucseg_batch.files.tables import NucleiTable, labelled_rows, plane_summary
 from nucseg_batch.files.whole import whole_file
 from nucseg_batch.pipeline.channels import Shown, show
 from nucseg_batch.pipeline.failures import failure_of
@@ -35,7 +35,6 @@ from nucseg_batch.pipeline.regions import (
     finished,
     mask,
     packed,
-    plane_summary,
     region_tiles,
     unpacked,
 )
@@ -93,14 +92,19 @@ def process_regions(
     What depends on the whole plane, its range of values and its scale, is found out again by every call, from the same
     pixels in the same way.
     """
-    share = lru_cache(maxsize=2)(lambda plane: _surroundings(plane, images, predictor, settings, scales, tell))
+
+    @lru_cache(maxsize=2)
+    def share(plane: Plane) -> Surroundings | Exception:
+        try:
+            return _surroundings(plane, images, predictor, settings, scales, tell)
+        except Exception as error:  # decoders and devices raise their own classes; kept, for all regions of the plane
+            return error
 
     def tiles() -> Iterator[tuple[Unit, Tile | None, Surroundings | None, Exception | None]]:
         for unit in units:
-            try:
-                around = share(unit.planes[0])
-            except Exception as error:  # decoders and devices raise their own classes
-                yield unit, None, None, error
+            around = share(unit.planes[0])
+            if isinstance(around, Exception):
+                yield unit, None, None, around
                 continue
             for tile in region_tiles(unit, predictor, around.scale):
                 yield unit, tile, around, None
@@ -113,16 +117,16 @@ def process_regions(
     def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float) -> None:
         plane = unit.planes[0]
         outcome: PlaneResult | Failure
-        try:
-            if error is not None:
-                raise error
-            result = finished(unit, found)
+        if error is None:
+            try:
+                result = finished(unit, found)
+            except Exception as reason:  # as above
+                error = reason
+        if error is None:
             journal.keep_region(unit, packed(result))
             outcome = PlaneResult(plane.image.key, int(result.part.owned.sum()), {"scale": scale}, 0)
-        except OSError:
-            raise  # the output's disk
-        except Exception as reason:  # as above
-            outcome = failure_of(plane, "segment" if found else "read", reason)
+        else:
+            outcome = failure_of(plane, "segment" if found else "read", error)
         journal.commit(unit, Marker((outcome,), 0), "")
         failure = outcome if isinstance(outcome, Failure) else None
         advance(unit, 0 if isinstance(outcome, Failure) else outcome.nuclei, failure)

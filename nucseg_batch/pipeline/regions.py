@@ -134,35 +134,6 @@ def mask(result: RegionResult, ids: NDArray[np.uint32], shape: tuple[int, int]) 
     return ids[result.labels[_within(core, grown(core, shape))]]
 
 
-def plane_summary(
-    shape: tuple[int, int],
-    areas: NDArray[np.int64],
-    means: NDArray[np.float64],
-    total: float,
-    scale: float,
-    pixel_size: float | None,
-) -> dict[str, int | float | None]:
-    """The values of `files.tables.SUMMARY_COLUMNS` for a plane done by regions, from those of its nuclei.
-
-    areas, means: `area` and `intensity_mean` of all nuclei of the plane. total: sum of intensities over all regions.
-    """
-    size, covered = math.prod(shape), int(areas.sum())
-    return {
-        "height": shape[0],
-        "width": shape[1],
-        "nuclei": int(areas.size),
-        "area_fraction": covered / size,
-        "area_mean": float(areas.mean()) if areas.size else None,
-        "area_median": float(np.median(areas)) if areas.size else None,
-        "area_std": float(areas.std()) if areas.size else None,
-        "intensity_mean": float(means.mean()) if areas.size else None,
-        "intensity_std": float(means.std()) if areas.size else None,
-        "intensity_background": (total - float((means * areas).sum())) / (size - covered) if covered < size else None,
-        "scale": scale,
-        "pixel_size": pixel_size,
-    }
-
-
 def packed(result: RegionResult) -> bytes:
     """A region's result as bytes, compressed, to be kept until the whole plane is done."""
     part = result.part

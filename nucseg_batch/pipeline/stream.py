@@ -298,7 +298,7 @@ class _Finisher:
             if item.pixels is not None:
                 work.pixels = empty_pixels(work.unit) if work.pixels is None else work.pixels
                 plane_of(work.pixels, work.unit, item.index)[...] = as_stored(item.pixels, work.unit.stack)
-        if len(work.results) == len(work.unit.planes):
+        if len(work.results) == work.unit.plane_count:
             self._commit(work)
         self._advance(item.plane, result)
 

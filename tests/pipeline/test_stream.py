@@ -22,7 +22,7 @@ from nucseg_batch.files.tables import NucleiTable
 from nucseg_batch.pipeline import stream
 from nucseg_batch.pipeline.channels import show
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, make_plan
+from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, Stack, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -187,6 +187,21 @@ def test_an_error_while_writing_stops_the_run_and_leaves_no_marker(job: Job, mon
     plan, _, _ = job.journal.load()
     assert all(job.journal.marker(unit) is None for unit in plan.units())
     assert not [thread for thread in threading.enumerate() if thread.name == "finish"]
+
+
+def test_planes_of_a_unit_are_listed_once_however_many_they_are(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard of small images holds thousands; to list them all again for each would take longer than the network."""
+    write_images(job.folder, 40)
+    listed: list[tuple[int, ...]] = []
+    plane = Stack.plane
+
+    def counted(self: Stack, place: tuple[int, ...]) -> Plane:
+        listed.append(place)
+        return plane(self, place)
+
+    monkeypatch.setattr(Stack, "plane", counted)
+    job.run(ThresholdSegmenter())
+    assert len(listed) == 40
 
 
 def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
