@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nucseg_batch.files.mask_store import Masks, open_masks
+    from nucseg_batch.files.masks.store import Masks, open_masks
 
 __all__ = ["Masks", "__version__", "open_masks"]
 
@@ -15,7 +15,7 @@ __all__ = ["Masks", "__version__", "open_masks"]
 def __getattr__(name: str) -> Any:
     """Loads `open_masks` and `Masks` when they are first used, so that the command line starts without zarr."""
     if name in ("open_masks", "Masks"):
-        from nucseg_batch.files import mask_store
+        from nucseg_batch.files.masks import store as mask_store
 
         return getattr(mask_store, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

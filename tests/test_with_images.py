@@ -19,14 +19,14 @@ from scipy import ndimage
 
 from nucseg_batch.errors import MismatchError, NothingToDoError
 from nucseg_batch.executors.existing import missing_units
-from nucseg_batch.files.discover import discover
-from nucseg_batch.files.finish import collect, write_tables
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.survey import survey
 from nucseg_batch.files.images import read_image
-from nucseg_batch.files.journal import Journal
-from nucseg_batch.files.mask_store import MaskWriter, create_store, images_csv
+from nucseg_batch.files.masks.store import MaskWriter, create_store, images_csv
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.survey import survey
-from nucseg_batch.files.tables import NucleiTable
+from nucseg_batch.files.run.finish import collect, write_tables
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.plan import Plan, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings

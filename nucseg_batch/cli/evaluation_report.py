@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nucseg_batch.cli.console import PatientConsole, say
 from nucseg_batch.cli.text import readable
-from nucseg_batch.files.tables import csv_text
+from nucseg_batch.files.run.tables import csv_text
 from nucseg_batch.pipeline.evaluate import ALL, Evaluation, ImageResult
 
 Column = tuple[str, str]

@@ -9,11 +9,11 @@ from typing import Any
 
 from nucseg_batch import __version__
 from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
-from nucseg_batch.files.entries import Discovery
-from nucseg_batch.files.finish import table_paths
-from nucseg_batch.files.journal import Journal
-from nucseg_batch.files.mask_store import is_ours, masks_changed_ns, shard_bytes
-from nucseg_batch.files.stores import is_store
+from nucseg_batch.files.find.entries import Discovery
+from nucseg_batch.files.find.stores import is_store
+from nucseg_batch.files.masks.store import is_ours, masks_changed_ns, shard_bytes
+from nucseg_batch.files.run.finish import table_paths
+from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.plan import LargePlane, Plan, Unit
 from nucseg_batch.settings import SegmentSettings
 

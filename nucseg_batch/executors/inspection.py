@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from nucseg_batch.errors import NothingToDoError, NucsegError, UsageError
-from nucseg_batch.files.channel_files import with_channels
-from nucseg_batch.files.discover import discover
-from nucseg_batch.files.ngff import frame_of, label_path
-from nucseg_batch.files.pyramid import choose_levels
-from nucseg_batch.files.select import EACH
+from nucseg_batch.files.find.channel_files import with_channels
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.select import EACH
+from nucseg_batch.files.find.survey import Survey, Surveyed, survey
+from nucseg_batch.files.masks.ngff import frame_of, label_path
+from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.source import Header
-from nucseg_batch.files.survey import Survey, Surveyed, survey
 from nucseg_batch.plan import LABEL_BYTES, Failure, ImageInfo, Plan, Stack, make_plan
 from nucseg_batch.settings import SegmentSettings
 

@@ -26,18 +26,18 @@ from nucseg_batch.executors.existing import (
     resumed_plan,
 )
 from nucseg_batch.executors.progress import Counter, Progress
-from nucseg_batch.files.channel_files import with_channels
-from nucseg_batch.files.discover import discover
-from nucseg_batch.files.entries import Discovery
-from nucseg_batch.files.finish import collect, table_paths, write_tables
-from nucseg_batch.files.in_place import check_labels, create_labels, register, remove_labels
-from nucseg_batch.files.journal import Journal, PlaneResult
-from nucseg_batch.files.mask_store import MaskWriter, Metadata, create_store, remove_store
+from nucseg_batch.files.find.channel_files import with_channels
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.entries import Discovery
+from nucseg_batch.files.find.survey import survey
+from nucseg_batch.files.masks.in_place import check_labels, create_labels, register, remove_labels
+from nucseg_batch.files.masks.pixels import check_with_images
+from nucseg_batch.files.masks.pyramid import build_levels, levels_missing
+from nucseg_batch.files.masks.store import MaskWriter, Metadata, create_store, remove_store
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.pixel_store import check_with_images
-from nucseg_batch.files.pyramid import build_levels, levels_missing
-from nucseg_batch.files.survey import survey
-from nucseg_batch.files.tables import NucleiTable
+from nucseg_batch.files.run.finish import collect, table_paths, write_tables
+from nucseg_batch.files.run.journal import Journal, PlaneResult
+from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.first_look import choose_scales
 from nucseg_batch.pipeline.large_planes import join_plane, process_regions
 from nucseg_batch.pipeline.stream import process_units

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nucseg_batch.files.journal import Journal, PlaneResult
+from nucseg_batch.files.run.journal import Journal, PlaneResult
 from nucseg_batch.plan import Failure, Plane, Unit
 
 

@@ -14,7 +14,7 @@ from skimage.measure import label
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.images import read_image
-from nucseg_batch.files.zarr_planes import ZarrPlane
+from nucseg_batch.files.zarr.planes import ZarrPlane
 
 MAX_PIXELS = 2**31
 """Label images with more pixels are refused."""

@@ -2,7 +2,7 @@
 
 Nothing of bioio is imported before such a file is opened. It reads every format as time, channels, depth, rows, columns
 and perhaps samples of a colour; axes of one place are left out here, but for channels, whose names are worth having.
-Values follow the rules of `zarr_source`. A file of several scenes is several images: which one must be said.
+Values follow the rules of `zarr.source`. A file of several scenes is several images: which one must be said.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.pixel_size import PLAUSIBLE
 from nucseg_batch.files.source import AXES, ChannelInfo, Header
-from nucseg_batch.files.zarr_guard import pixel_type, read_type
-from nucseg_batch.files.zarr_header import UNITS
-from nucseg_batch.files.zarr_source import check_window, real_values
-from nucseg_batch.files.zarr_store import reason
+from nucseg_batch.files.zarr.guard import pixel_type, read_type
+from nucseg_batch.files.zarr.header import UNITS
+from nucseg_batch.files.zarr.source import check_window, real_values
+from nucseg_batch.files.zarr.store import reason
 
 PLUGINS = {
     ".czi": "bioio-czi",

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.picture import Picture
 from nucseg_batch.files.source import Header
-from nucseg_batch.files.tiff import TiffImage
-from nucseg_batch.files.tiff_ome import first_file
+from nucseg_batch.files.tiff.image import TiffImage
+from nucseg_batch.files.tiff.ome import first_file
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".tf2", ".tf8", ".btf", ".lsm", ".stk", ".qptiff"}

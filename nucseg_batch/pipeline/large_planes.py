@@ -19,11 +19,11 @@ from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.sampling import Survey, survey
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.arrays.seams import join
-from nucseg_batch.files.journal import Journal, Marker, PlaneResult
-from nucseg_batch.files.mask_store import MaskWriter
+from nucseg_batch.files.masks.pixels import as_stored, pixel_bounds
+from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.pixel_store import as_stored, pixel_bounds
-from nucseg_batch.files.tables import NucleiTable, labelled_rows, plane_summary
+from nucseg_batch.files.run.journal import Journal, Marker, PlaneResult
+from nucseg_batch.files.run.tables import NucleiTable, labelled_rows, plane_summary
 from nucseg_batch.files.whole import whole_file
 from nucseg_batch.pipeline.channels import Shown, show
 from nucseg_batch.pipeline.failures import failure_of

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.errors import NucsegError
-from nucseg_batch.files.journal import Journal, Marker, PlaneResult
-from nucseg_batch.files.mask_store import MaskWriter
+from nucseg_batch.files.masks.pixels import as_stored, empty_pixels, plane_of
+from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.pixel_store import as_stored, empty_pixels, plane_of
-from nucseg_batch.files.tables import NucleiTable, summary
+from nucseg_batch.files.run.journal import Journal, Marker, PlaneResult
+from nucseg_batch.files.run.tables import NucleiTable, summary
 from nucseg_batch.pipeline.channels import Shown, show
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.plan import Adapt, Failure, Plane, Scales, Unit, bucket_shape

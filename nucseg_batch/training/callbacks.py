@@ -15,7 +15,7 @@ import numpy as np
 from nucseg_batch.arrays.metrics import match, mean_average_precision, score
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.errors import MismatchError
-from nucseg_batch.files.tables import csv_text
+from nucseg_batch.files.run.tables import csv_text
 from nucseg_batch.files.whole import write_whole
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor

@@ -16,7 +16,7 @@ from nucseg_batch.arrays.normalize import apply_range, percentile_range
 from nucseg_batch.arrays.scale import typical_diameter
 from nucseg_batch.errors import ImageError, NothingToDoError
 from nucseg_batch.files.annotations import number_pieces
-from nucseg_batch.files.zarr_planes import ZarrPlane
+from nucseg_batch.files.zarr.planes import ZarrPlane
 from nucseg_batch.training.pairs import MAX_PIXELS, Pair
 from nucseg_batch.training.targets import centres_and_areas
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.files.annotations import read_label_plane, read_labels
 from nucseg_batch.files.images import read_image
-from nucseg_batch.files.zarr_planes import ZarrPlane
+from nucseg_batch.files.zarr.planes import ZarrPlane
 
 MAX_PIXELS = 100_000_000
 """Annotated images with more pixels are refused."""

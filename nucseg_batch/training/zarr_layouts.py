@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.mask_store import LABEL_NAME, images_csv, is_ours, mask_places
-from nucseg_batch.files.ngff import image_kind
-from nucseg_batch.files.ngff_nodes import read_attributes
-from nucseg_batch.files.zarr_planes import ZarrPlane, attributes, label_names, labelled_groups, stack_length
+from nucseg_batch.files.masks.ngff import image_kind
+from nucseg_batch.files.masks.nodes import read_attributes
+from nucseg_batch.files.masks.store import LABEL_NAME, images_csv, is_ours, mask_places
+from nucseg_batch.files.zarr.planes import ZarrPlane, attributes, label_names, labelled_groups, stack_length
 from nucseg_batch.training.pairs import DataSet, Pair, joined
 
 Names = dict[tuple[str, int | None], str]

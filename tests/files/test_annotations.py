@@ -11,7 +11,7 @@ from pictures import disks
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.annotations import number_pieces, read_label_zarr, read_labels
-from nucseg_batch.files.zarr_planes import ZarrPlane, label_names, labelled_groups, stack_length
+from nucseg_batch.files.zarr.planes import ZarrPlane, label_names, labelled_groups, stack_length
 
 
 def write_png(path: Path, pixels: np.ndarray) -> Path:

@@ -7,10 +7,10 @@ import pytest
 import tifffile
 
 from nucseg_batch.errors import ImageError, UsageError
-from nucseg_batch.files.channel_files import ChannelFiles, with_channels
-from nucseg_batch.files.channel_naming import channel_names
-from nucseg_batch.files.discover import discover
-from nucseg_batch.files.entries import Discovery
+from nucseg_batch.files.find.channel_files import ChannelFiles, with_channels
+from nucseg_batch.files.find.channel_naming import channel_names
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.entries import Discovery
 from nucseg_batch.files.source import ChannelInfo, Header
 
 GUIDS = [f"{number:08X}-0B5D-4D52-9B5D-1C0D5A6E7F80" for number in range(9)]

@@ -11,7 +11,7 @@ import zarr
 from zarr_examples import serving
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError
-from nucseg_batch.files.discover import discover
+from nucseg_batch.files.find.discover import discover
 
 
 def files(folder: Path, *names: str) -> Path:

@@ -14,9 +14,9 @@ from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
 
 from nucseg_batch.errors import OutputError, UsageError
-from nucseg_batch.files.in_place import check_labels, create_labels, register, remove_labels
-from nucseg_batch.files.mask_store import MaskWriter, images_csv, masks_changed_ns, open_masks, shard_bytes
-from nucseg_batch.files.pyramid import build_levels, levels_missing
+from nucseg_batch.files.masks.in_place import check_labels, create_labels, register, remove_labels
+from nucseg_batch.files.masks.pyramid import build_levels, levels_missing
+from nucseg_batch.files.masks.store import MaskWriter, images_csv, masks_changed_ns, open_masks, shard_bytes
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
 
 SHAPE = (2, 3, 2, 131, 97)

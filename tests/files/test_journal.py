@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nucseg_batch.errors import LockedError, MismatchError
-from nucseg_batch.files.journal import Journal, Marker, PlaneResult
-from nucseg_batch.files.tables import SUMMARY_COLUMNS
+from nucseg_batch.files.run.journal import Journal, Marker, PlaneResult
+from nucseg_batch.files.run.tables import SUMMARY_COLUMNS
 from nucseg_batch.plan import Failure, ImageInfo, Plan, make_plan
 
 

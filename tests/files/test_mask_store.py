@@ -17,7 +17,7 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from ome_zarr_models.v05.labels import Labels
 
 from nucseg_batch.errors import InputMissingError, OutputError
-from nucseg_batch.files.mask_store import (
+from nucseg_batch.files.masks.store import (
     MaskWriter,
     create_store,
     images_csv,
@@ -26,7 +26,7 @@ from nucseg_batch.files.mask_store import (
     open_masks,
     shard_bytes,
 )
-from nucseg_batch.files.tables import csv_text
+from nucseg_batch.files.run.tables import csv_text
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
 
 

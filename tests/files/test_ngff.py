@@ -16,9 +16,9 @@ from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
 from ome_zarr_models.v05.hcs import HCS
 from ome_zarr_models.v05.image import Image
 
-from nucseg_batch.files.mask_store import MaskWriter, create_store
-from nucseg_batch.files.ngff import frame_of
-from nucseg_batch.files.ngff_plates import translated
+from nucseg_batch.files.masks.ngff import frame_of
+from nucseg_batch.files.masks.plates import translated
+from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.plan import ImageInfo, Plan, Stack, make_plan
 
 

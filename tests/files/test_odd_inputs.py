@@ -22,10 +22,10 @@ import zarr
 from PIL import Image
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.channel_files import with_channels
-from nucseg_batch.files.discover import discover
+from nucseg_batch.files.find.channel_files import with_channels
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.survey import Survey, survey
 from nucseg_batch.files.opened import open_source
-from nucseg_batch.files.survey import Survey, survey
 from nucseg_batch.plan import ImageInfo
 from nucseg_batch.settings import SegmentSettings
 

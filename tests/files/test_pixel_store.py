@@ -12,8 +12,7 @@ from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05.image import Image
 
 from nucseg_batch.errors import UsageError
-from nucseg_batch.files.mask_store import MaskWriter, create_store, shard_bytes
-from nucseg_batch.files.pixel_store import (
+from nucseg_batch.files.masks.pixels import (
     as_stored,
     check_with_images,
     empty_pixels,
@@ -21,6 +20,7 @@ from nucseg_batch.files.pixel_store import (
     pixel_type,
     plane_of,
 )
+from nucseg_batch.files.masks.store import MaskWriter, create_store, shard_bytes
 from nucseg_batch.plan import ImageInfo, Plan, Stack, make_plan
 
 

@@ -11,11 +11,11 @@ from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
-from nucseg_batch.files.mask_store import MaskWriter, create_store
-from nucseg_batch.files.ngff import Frame, levels_listed
-from nucseg_batch.files.ngff_nodes import read_attributes, write_attributes
-from nucseg_batch.files.pixel_store import empty_pixels
-from nucseg_batch.files.pyramid import build_levels, choose_levels, levels_missing
+from nucseg_batch.files.masks.ngff import Frame, levels_listed
+from nucseg_batch.files.masks.nodes import read_attributes, write_attributes
+from nucseg_batch.files.masks.pixels import empty_pixels
+from nucseg_batch.files.masks.pyramid import build_levels, choose_levels, levels_missing
+from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.plan import ImageInfo, Plan, Stack, make_plan
 
 

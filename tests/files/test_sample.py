@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from nucseg_batch.errors import InputMissingError, OutputError, StorageError, UsageError
 from nucseg_batch.files import sample
-from nucseg_batch.files.discover import discover
+from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.images import read_image
 from nucseg_batch.files.sample import FIELDS, HISTOLOGY, Field, simulate_field, truth_folder, write_sample
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nucseg_batch.errors import ImageError, UsageError
-from nucseg_batch.files.select import choose_channel, chosen_places, image_info, is_dna_stain
+from nucseg_batch.files.find.select import choose_channel, chosen_places, image_info, is_dna_stain
 from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.settings import SegmentSettings
 

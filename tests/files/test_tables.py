@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from nucseg_batch.arrays.measure import COLUMNS, measure
-from nucseg_batch.files.finish import collect, table_paths, write_tables
-from nucseg_batch.files.journal import Journal, Marker, PlaneResult
 from nucseg_batch.files.names import file_name
-from nucseg_batch.files.tables import SUMMARY_COLUMNS, NucleiTable, csv_text, labelled_rows, summary
+from nucseg_batch.files.run.finish import collect, table_paths, write_tables
+from nucseg_batch.files.run.journal import Journal, Marker, PlaneResult
+from nucseg_batch.files.run.tables import SUMMARY_COLUMNS, NucleiTable, csv_text, labelled_rows, summary
 from nucseg_batch.plan import Failure, ImageInfo, Plane, make_plan
 
 LABELS = np.kron(np.array([[1, 0, 2], [0, 0, 2]]), np.ones((3, 5), int))

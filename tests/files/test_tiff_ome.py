@@ -12,8 +12,8 @@ import tifffile
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.images import FileSource, open_file
-from nucseg_batch.files.ome_xml import MAX_XML, parse_ome
 from nucseg_batch.files.source import ChannelInfo
+from nucseg_batch.files.tiff.ome_xml import MAX_XML, parse_ome
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 60000, (2, 3, 41, 29)).astype(np.uint16)

@@ -12,8 +12,8 @@ import zarr
 from zarr_examples import Version, multiscales, numbers, write_array, write_group, write_image, write_plate
 
 from nucseg_batch.errors import ImageError, InputMissingError
-from nucseg_batch.files.zarr_find import ZarrContent, find_images, store_metadata
-from nucseg_batch.files.zarr_source import open_zarr
+from nucseg_batch.files.zarr.find import ZarrContent, find_images, store_metadata
+from nucseg_batch.files.zarr.source import open_zarr
 
 VERSIONS: tuple[Version, ...] = ("0.4", "0.5")
 WELLS = ("A/1", "A/3", "C/1")

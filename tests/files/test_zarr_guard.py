@@ -19,10 +19,10 @@ import pytest
 from zarr_examples import Version, numbers, write_array, write_image
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr_find import find_images
-from nucseg_batch.files.zarr_guard import MAX_CHUNK, check_array, member_path
-from nucseg_batch.files.zarr_nodes import Node
-from nucseg_batch.files.zarr_source import open_zarr
+from nucseg_batch.files.zarr.find import find_images
+from nucseg_batch.files.zarr.guard import MAX_CHUNK, check_array, member_path
+from nucseg_batch.files.zarr.nodes import Node
+from nucseg_batch.files.zarr.source import open_zarr
 
 TWO: dict[str, Any] = {
     "zarr_format": 2,
@@ -197,7 +197,7 @@ def test_bombs_in_format_3_are_refused_in_chunks_and_shards(tmp_path: Path, shar
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 65535, 65536 + 255, 65536 + 256, 2**20 + 3])
 def test_the_size_that_a_zstandard_frame_says_is_understood(tmp_path: Path, size: int) -> None:
-    from nucseg_batch.files.zarr_chunks import zstd_size
+    from nucseg_batch.files.zarr.chunks import zstd_size
 
     assert zstd_size(bytes(numcodecs.Zstd().encode(bytes(size)))[:18]) == size
 
@@ -318,7 +318,7 @@ def test_damage_of_many_chunks_makes_no_noise(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from nucseg_batch.errors import ImageError\n"
-        "from nucseg_batch.files.zarr_source import open_zarr\n"
+        "from nucseg_batch.files.zarr.source import open_zarr\n"
         "for _ in range(3):\n"
         "    try:\n"
         "        open_zarr(sys.argv[1]).read(0, 0, slice(0, 200), slice(0, 200))\n"

@@ -9,8 +9,8 @@ import zarr
 from zarr_examples import Version, numbers, serving, write_array, write_group, write_image, write_plate
 
 from nucseg_batch.errors import InputMissingError
-from nucseg_batch.files.zarr_find import find_images
-from nucseg_batch.files.zarr_source import open_zarr
+from nucseg_batch.files.zarr.find import find_images
+from nucseg_batch.files.zarr.source import open_zarr
 
 VERSIONS: tuple[Version, ...] = ("0.4", "0.5")
 WELLS = ("A/1", "A/3", "C/1")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from zarr_examples import Version, numbers, write_array, write_group, write_image
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files import zarr_source
-from nucseg_batch.files.zarr_source import ZarrSource, open_zarr
+from nucseg_batch.files.zarr import source as zarr_source
+from nucseg_batch.files.zarr.source import ZarrSource, open_zarr
 
 VERSIONS: tuple[Version, ...] = ("0.4", "0.5")
 LENGTHS = {"t": 2, "c": 3, "z": 5, "y": 23, "x": 29}

@@ -11,9 +11,9 @@ from pictures import disks, fluorescence
 from scipy import ndimage
 
 from nucseg_batch.arrays.looks import Segmented
-from nucseg_batch.files.discover import discover
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.survey import survey
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.survey import survey
 from nucseg_batch.pipeline.first_look import NUCLEUS_MICROMETRES, SAMPLE, choose_scales, is_mixed
 from nucseg_batch.plan import Plan, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings

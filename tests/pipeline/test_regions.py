@@ -13,7 +13,7 @@ from nucseg_batch.arrays import seams
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.sampling import survey
 from nucseg_batch.executors.existing import default_model
-from nucseg_batch.files.tables import plane_summary, summary
+from nucseg_batch.files.run.tables import plane_summary, summary
 from nucseg_batch.network import large, regions
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.network.predictor import Predictor

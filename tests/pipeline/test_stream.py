@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nucseg_batch.arrays.looks import Segmented
-from nucseg_batch.files.discover import discover
-from nucseg_batch.files.journal import Journal, PlaneResult
-from nucseg_batch.files.mask_store import MaskWriter, create_store
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.survey import survey
+from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.survey import survey
-from nucseg_batch.files.tables import NucleiTable
+from nucseg_batch.files.run.journal import Journal, PlaneResult
+from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline import stream
 from nucseg_batch.pipeline.channels import show
 from nucseg_batch.pipeline.stream import process_units

@@ -11,8 +11,8 @@ from typing import Any
 import tifffile
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.tiff_chain import Page, walk
-from nucseg_batch.files.tiff_pixels import Frame, frame_of
+from nucseg_batch.files.tiff.chain import Page, walk
+from nucseg_batch.files.tiff.pixels import Frame, frame_of
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would say is checked and said by us
 

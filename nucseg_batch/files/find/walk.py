@@ -15,10 +15,10 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.bioio_source import BIOIO_SUFFIXES
-from nucseg_batch.files.entries import FileEntry
+from nucseg_batch.files.find.entries import FileEntry
+from nucseg_batch.files.find.name_rules import byproduct, label_images
+from nucseg_batch.files.find.stores import is_store, read_store
 from nucseg_batch.files.images import IMAGE_SUFFIXES
-from nucseg_batch.files.name_rules import byproduct, label_images
-from nucseg_batch.files.stores import is_store, read_store
 from nucseg_batch.plan import Failure
 
 ANNOTATION_FOLDERS = frozenset({"labels", "masks"})

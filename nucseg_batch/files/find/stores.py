@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.entries import FileEntry
-from nucseg_batch.files.zarr_find import find_images
-from nucseg_batch.files.zarr_store import is_url
+from nucseg_batch.files.find.entries import FileEntry
+from nucseg_batch.files.zarr.find import find_images
+from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
 METADATA = ("zarr.json", ".zgroup", ".zarray")

@@ -18,8 +18,8 @@ from typing import Any, Literal
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.pixel_size import MICROMETRES, PLAUSIBLE
 from nucseg_batch.files.source import AXES, ChannelInfo, Header
-from nucseg_batch.files.zarr_guard import ArrayFacts, check_array, member_path, read_type
-from nucseg_batch.files.zarr_nodes import Node
+from nucseg_batch.files.zarr.guard import ArrayFacts, check_array, member_path, read_type
+from nucseg_batch.files.zarr.nodes import Node
 
 UNITS = {
     **MICROMETRES,

@@ -24,11 +24,11 @@ from zarr.core.sync import sync
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import Header
-from nucseg_batch.files.zarr_census import ChunkCount, count_chunks, has_chunks
-from nucseg_batch.files.zarr_chunks import ChunkStore, read_part
-from nucseg_batch.files.zarr_header import Described, describe, first_level
-from nucseg_batch.files.zarr_nodes import Node, ZarrTree, open_tree
-from nucseg_batch.files.zarr_store import Files, is_url, reason
+from nucseg_batch.files.zarr.census import ChunkCount, count_chunks, has_chunks
+from nucseg_batch.files.zarr.chunks import ChunkStore, read_part
+from nucseg_batch.files.zarr.header import Described, describe, first_level
+from nucseg_batch.files.zarr.nodes import Node, ZarrTree, open_tree
+from nucseg_batch.files.zarr.store import Files, is_url, reason
 
 KEPT_BYTES = 256 * 2**20
 """Decoded bytes of all open images that are kept, so that chunks of many planes are decoded once, not for each."""

@@ -1,7 +1,7 @@
 """A TIFF of any kind as an image with axes: what its header promises, and windows of its planes.
 
-A TIFF can hold nearly anything. `tiff_chain` walks its pages, `tiff_layout` and `tiff_ome` find the image among them,
-`tiff_colours` says what its samples mean and `tiff_pixels` decodes them; here they meet. What means something else than
+A TIFF can hold nearly anything. `chain` walks its pages, `layout` and `ome` find the image among them,
+`colours` says what its samples mean and `pixels` decodes them; here they meet. What means something else than
 light, or is not all there, is refused in words, because a part of it read in silence would look like success.
 """
 
@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.ome_xml import looks_like_ome
 from nucseg_batch.files.pixel_size import tiff_pixel_size
 from nucseg_batch.files.source import ChannelInfo
-from nucseg_batch.files.tiff_colours import Samples, samples_of
-from nucseg_batch.files.tiff_file import OpenTiff
-from nucseg_batch.files.tiff_layout import Layout, lay_out
-from nucseg_batch.files.tiff_names import channel_names
-from nucseg_batch.files.tiff_ome import lay_out_ome
-from nucseg_batch.files.tiff_pixels import decoded_at_once, read_window
+from nucseg_batch.files.tiff.colours import Samples, samples_of
+from nucseg_batch.files.tiff.file import OpenTiff
+from nucseg_batch.files.tiff.layout import Layout, lay_out
+from nucseg_batch.files.tiff.names import channel_names
+from nucseg_batch.files.tiff.ome import lay_out_ome
+from nucseg_batch.files.tiff.ome_xml import looks_like_ome
+from nucseg_batch.files.tiff.pixels import decoded_at_once, read_window
 
 
 class TiffImage:

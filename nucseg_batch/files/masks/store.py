@@ -8,7 +8,7 @@ an image whose arrays are those of the labels, so that viewers open the store as
 the pixels.
 
 A plane without nuclei has no chunk: that a unit was done is said by its marker, never by the store. Where the pixels
-are asked for, too, they lie beside the masks (see `pixel_store`); smaller levels are made last (see `pyramid`). Labels
+are asked for, too, they lie beside the masks (see `masks.pixels`); smaller levels are made last (see `pyramid`). Labels
 in a store of the user are written by the same code (see `in_place`).
 """
 
@@ -26,8 +26,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, OutputError
-from nucseg_batch.files.names import file_name
-from nucseg_batch.files.ngff import (
+from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Frame,
     axes_of,
@@ -37,7 +36,7 @@ from nucseg_batch.files.ngff import (
     label_path,
     labels_attributes,
 )
-from nucseg_batch.files.ngff_nodes import (
+from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
     part_files,
     put_array,
@@ -45,17 +44,18 @@ from nucseg_batch.files.ngff_nodes import (
     read_attributes,
     replace_part,
 )
-from nucseg_batch.files.ngff_plates import Structure, collection_xml, translated
-from nucseg_batch.files.pixel_store import (
+from nucseg_batch.files.masks.pixels import (
     check_with_images,
     pixel_attributes,
     pixel_bounds,
     pixel_layout,
     pixel_shard,
 )
-from nucseg_batch.files.pyramid import choose_levels, unlist_levels
+from nucseg_batch.files.masks.plates import Structure, collection_xml, translated
+from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
+from nucseg_batch.files.names import file_name
 from nucseg_batch.files.whole import write_whole
-from nucseg_batch.files.zarr_nodes import OWNER
+from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.plan import Plan, Stack, Unit
 
 __all__ = [
@@ -178,7 +178,7 @@ class MaskWriter:
     def write(self, unit: Unit, masks: NDArray[np.uint32], pixels: NDArray[Any] | None = None) -> int:
         """Writes a unit's masks, of the shape of the unit, as one whole shard that is on disk when this returns.
 
-        `pixels`, as `pixel_store.empty_pixels` shapes them, become a shard of their own. Returns the size of the shards
+        `pixels`, as `pixels.empty_pixels` shapes them, become a shard of their own. Returns the size of the shards
         in bytes; masks without a nucleus need no file, and an earlier one is deleted. In a store of zarr format 2,
         which has no shards, chunks are written instead.
         """

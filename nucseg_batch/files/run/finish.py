@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from nucseg_batch.files.journal import Journal, PlaneResult
-from nucseg_batch.files.mask_store import images_csv, label_path
-from nucseg_batch.files.tables import (
+from nucseg_batch.files.masks.store import images_csv, label_path
+from nucseg_batch.files.run.journal import Journal, PlaneResult
+from nucseg_batch.files.run.tables import (
     FAILURES_COLUMNS,
     IMAGES_COLUMNS,
     SUMMARY_COLUMNS,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nucseg_batch.files.source import ChannelInfo
-from nucseg_batch.files.tiff_layout import Layout
+from nucseg_batch.files.tiff.layout import Layout
 
 _PROPERTY = re.compile(r'<prop id="(_IllumSetting_|image-name|wavelength)"[^>]*value="([^"]*)"')
 _THUMBNAIL = "HTSThumbHTS"

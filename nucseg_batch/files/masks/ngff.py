@@ -25,7 +25,7 @@ from ome_zarr_models.v05.labels import LabelsAttrs
 from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
 from nucseg_batch.files.names import printable
-from nucseg_batch.files.zarr_nodes import OWNER
+from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.plan import Stack
 
 Version = Literal["0.4", "0.5"]

@@ -2,7 +2,7 @@
 
 Nothing else of the store changes. A label image is listed in its image's `labels` group, and in consolidated metadata
 where the store has them, only when the run is complete; a run that stops before leaves a valid store without it.
-Shards are written by `mask_store.MaskWriter`, levels by `pyramid.build_levels`, as in a store of our own.
+Shards are written by `masks.store.MaskWriter`, levels by `pyramid.build_levels`, as in a store of our own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 import zarr
 
 from nucseg_batch.errors import OutputError, UsageError
-from nucseg_batch.files.mask_store import label_layout
-from nucseg_batch.files.ngff import (
+from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Version,
     frame_of,
@@ -27,7 +26,7 @@ from nucseg_batch.files.ngff import (
     label_path,
     labels_attributes,
 )
-from nucseg_batch.files.ngff_nodes import (
+from nucseg_batch.files.masks.nodes import (
     ATTRIBUTES_FILES,
     GROUP_FILES,
     put_array,
@@ -36,9 +35,10 @@ from nucseg_batch.files.ngff_nodes import (
     write_attributes,
     zarr_format,
 )
-from nucseg_batch.files.pyramid import choose_levels
+from nucseg_batch.files.masks.pyramid import choose_levels
+from nucseg_batch.files.masks.store import label_layout
 from nucseg_batch.files.whole import write_whole
-from nucseg_batch.files.zarr_nodes import OWNER
+from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.plan import Plan
 
 VERSIONS: dict[int, Version] = {2: "0.4", 3: "0.5"}

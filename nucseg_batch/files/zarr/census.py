@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr_chunks import METADATA
-from nucseg_batch.files.zarr_guard import ArrayFacts
+from nucseg_batch.files.zarr.chunks import METADATA
+from nucseg_batch.files.zarr.guard import ArrayFacts
 
 _LOOKED_AT = 64
 """Files of an array that are looked at to tell whether they are named as its metadata say."""

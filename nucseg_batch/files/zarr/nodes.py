@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr_store import Document, Files, NotAllowedError, open_files
+from nucseg_batch.files.zarr.store import Document, Files, NotAllowedError, open_files
 
 OWNER = "nucseg-batch"
 """Attribute of the root group of the stores that this program writes."""

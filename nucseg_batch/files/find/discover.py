@@ -18,10 +18,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
-from nucseg_batch.files.entries import Discovery, FileEntry
-from nucseg_batch.files.stores import OURS, is_store
-from nucseg_batch.files.walk import Finder, listed, take_files, walk
-from nucseg_batch.files.zarr_store import is_url
+from nucseg_batch.files.find.entries import Discovery, FileEntry
+from nucseg_batch.files.find.stores import OURS, is_store
+from nucseg_batch.files.find.walk import Finder, listed, take_files, walk
+from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
 WILDCARDS = frozenset("*?[")

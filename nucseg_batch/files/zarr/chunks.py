@@ -25,8 +25,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr_guard import ArrayFacts, Codecs
-from nucseg_batch.files.zarr_store import ATTEMPTS, MAX_METADATA, inside
+from nucseg_batch.files.zarr.guard import ArrayFacts, Codecs
+from nucseg_batch.files.zarr.store import ATTEMPTS, MAX_METADATA, inside
 
 SLACK = 65536
 """Bytes that a chunk may have beyond EXPANSION times its pixels: headers and checksums."""

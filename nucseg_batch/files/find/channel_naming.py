@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nucseg_batch.files.name_rules import GUID
+from nucseg_batch.files.find.name_rules import GUID
 
 WELL = r"[A-Z]{1,2}\d{1,2}"
 SURE = tuple(

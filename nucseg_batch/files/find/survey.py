@@ -12,9 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.entries import Discovery, FileEntry
+from nucseg_batch.files.find.entries import Discovery, FileEntry
+from nucseg_batch.files.find.select import image_info
 from nucseg_batch.files.opened import open_source
-from nucseg_batch.files.select import image_info
 from nucseg_batch.files.source import Header
 from nucseg_batch.plan import Failure, ImageInfo
 from nucseg_batch.settings import SegmentSettings

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ome_zarr_models.common.omero import Channel, Omero, Window
 
 from nucseg_batch.errors import UsageError
-from nucseg_batch.files.ngff import Frame, image_attributes
-from nucseg_batch.files.ngff_nodes import ArrayLayout
+from nucseg_batch.files.masks.ngff import Frame, image_attributes
+from nucseg_batch.files.masks.nodes import ArrayLayout
 from nucseg_batch.plan import ImageInfo, Plan, Stack, Unit
 
 COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}

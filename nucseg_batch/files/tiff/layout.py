@@ -2,7 +2,7 @@
 
 Most kinds of TIFF are told apart and put in order by tifffile. What it makes of a file is checked here: that there is
 one image besides its thumbnails and smaller copies, that each of its axes is known, and that all its planes are there.
-OME-TIFF has its own file, `tiff_ome`.
+OME-TIFF has its own file, `ome`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import ChannelInfo
-from nucseg_batch.files.tiff_chain import Page
-from nucseg_batch.files.tiff_file import OpenTiff
-from nucseg_batch.files.tiff_pixels import Frame, frame_of, is_plain, run_of
+from nucseg_batch.files.tiff.chain import Page
+from nucseg_batch.files.tiff.file import OpenTiff
+from nucseg_batch.files.tiff.pixels import Frame, frame_of, is_plain, run_of
 
 SLIDE_EXTRAS = frozenset({"thumbnail", "label", "macro", "map", "overview", "label image", "macro image"})
 """Names of the pictures that come with a slide."""

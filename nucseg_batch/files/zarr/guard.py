@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr_nodes import Node, below
+from nucseg_batch.files.zarr.nodes import Node, below
 
 MAX_CHUNK = 2**30
 """Largest chunk in bytes, decoded."""

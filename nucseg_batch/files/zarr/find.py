@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from nucseg_batch.errors import ImageError, InputMissingError
 from nucseg_batch.files.source import Header
-from nucseg_batch.files.zarr_guard import member_path
-from nucseg_batch.files.zarr_header import first_level
-from nucseg_batch.files.zarr_nodes import OWNER, Node, ZarrTree, below, open_tree
-from nucseg_batch.files.zarr_source import described
+from nucseg_batch.files.zarr.guard import member_path
+from nucseg_batch.files.zarr.header import first_level
+from nucseg_batch.files.zarr.nodes import OWNER, Node, ZarrTree, below, open_tree
+from nucseg_batch.files.zarr.source import described
 
 LAYOUT = "bioformats2raw.layout"
 """Attribute of the root of a collection."""

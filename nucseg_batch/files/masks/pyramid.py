@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from nucseg_batch.files.ngff import (
+from nucseg_batch.files.masks.ngff import (
     Frame,
     Level,
     axes_of,
@@ -27,7 +27,7 @@ from nucseg_batch.files.ngff import (
     planned_levels,
     with_levels,
 )
-from nucseg_batch.files.ngff_nodes import ArrayLayout, put_array, read_attributes, replace_part, write_attributes
+from nucseg_batch.files.masks.nodes import ArrayLayout, put_array, read_attributes, replace_part, write_attributes
 from nucseg_batch.plan import Stack
 
 SMALL = 1024

@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.ome_xml import MAX_XML, Ome, OmeImage, PlaneData, parse_ome
 from nucseg_batch.files.source import ChannelInfo
-from nucseg_batch.files.tiff_file import OpenTiff
-from nucseg_batch.files.tiff_layout import SLIDE_EXTRAS, Layout
-from nucseg_batch.files.tiff_pixels import Frame
+from nucseg_batch.files.tiff.file import OpenTiff
+from nucseg_batch.files.tiff.layout import SLIDE_EXTRAS, Layout
+from nucseg_batch.files.tiff.ome_xml import MAX_XML, Ome, OmeImage, PlaneData, parse_ome
+from nucseg_batch.files.tiff.pixels import Frame
 
 MAX_PLANES = 2**22
 """Planes of one image above which its OME-XML is not believed."""

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError, UsageError
-from nucseg_batch.files.channel_metadata import KnownChannel, known_channels
-from nucseg_batch.files.channel_naming import (
+from nucseg_batch.files.find.channel_metadata import KnownChannel, known_channels
+from nucseg_batch.files.find.channel_naming import (
     ChannelName,
     acquisition,
     channel_names,
@@ -29,10 +29,10 @@ from nucseg_batch.files.channel_naming import (
     named_by_token,
     projections,
 )
-from nucseg_batch.files.entries import Discovery, FileEntry
-from nucseg_batch.files.select import COLOURS, EACH, choose_channel
+from nucseg_batch.files.find.entries import Discovery, FileEntry
+from nucseg_batch.files.find.select import COLOURS, EACH, choose_channel
 from nucseg_batch.files.source import AXES, ChannelInfo, Header, Source
-from nucseg_batch.files.zarr_store import is_url
+from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
 

@@ -1,0 +1,1 @@
+"""What IN means: images found, their channels put together, their headers surveyed."""

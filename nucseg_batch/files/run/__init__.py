@@ -1,0 +1,1 @@
+"""What a run leaves beside the store: its journal, and the three tables."""

@@ -1,0 +1,1 @@
+"""Zarr stores as input: their images, from metadata to windows of pixels, with guards."""
