@@ -59,9 +59,27 @@ class StorageError(NucsegError, OSError):
 
 
 class LockedError(NucsegError, RuntimeError):
-    """Another process is writing this output, or the run was asked to stop: run the same command again."""
+    """Another process is writing this output: run the same command again when it is done."""
 
     exit_code = 75
+
+
+class StoppedError(NucsegError, RuntimeError):
+    """A signal asked to stop (INT is KeyboardInterrupt): the same command again goes on."""
+
+    exit_code = 75
+
+
+class FailuresError(NucsegError, RuntimeError):
+    """More images failed than the caller allows."""
+
+    exit_code = EXIT_SOME_FAILED
+
+
+class DamageError(NucsegError, ValueError):
+    """Results on disk are not what they were when they were written."""
+
+    exit_code = 74
 
 
 class MismatchError(NucsegError, ValueError):

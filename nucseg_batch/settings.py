@@ -8,6 +8,7 @@ resumed with another batch size, but not with another threshold.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,7 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Device = Literal["auto", "cpu", "gpu"]
 Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3"]
 Task = Literal["instances", "semantic"]
+VerifyInputs = Literal["quick", "full", "none"]
 
 
 REGION = 3072
@@ -97,8 +99,50 @@ class SegmentSettings:
 
     def result_options(self) -> dict[str, Any]:
         """The options that can change a result: those a resumed run must share with the run it resumes."""
-        speed_only = {f.name for f in dataclasses.fields(self) if f.metadata.get("speed_only")}
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in speed_only}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in SPEED_OPTIONS}
+
+    def with_speed(self, options: Mapping[str, Any]) -> SegmentSettings:
+        """The same with other options that only change the speed; None leaves one as it is."""
+        given = {name: value for name, value in options.items() if value is not None}
+        unknown = given.keys() - SPEED_OPTIONS
+        assert not unknown, unknown
+        return dataclasses.replace(self, **given)
+
+
+SPEED_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if f.metadata.get("speed_only"))
+"""Options that change nothing but the speed."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run goes on, stops and is divided; nothing of it changes a result."""
+
+    share: int | None = None
+    """Which share of the run this process does, counted from 0; None does all that is missing."""
+    verify_inputs: VerifyInputs = "quick"
+    """How images that are done are compared with what they were: by size and time, by their pixels, or not at all."""
+    retry_failed: bool = False
+    """Whether every image that failed is tried again, and not only those for which that may end better."""
+    max_failures: str | None = None
+    """More failures than this end the call: a number, or a percentage of its planes such as `5%`."""
+    grace: float = 10.0
+    """Seconds after which a process that was asked to stop leaves at once."""
+
+    def __post_init__(self) -> None:
+        _check_choice("verify_inputs", self.verify_inputs, VerifyInputs)
+        _check(self.share is None or self.share >= 0, "share", "0 or more", self.share)
+        _check(0 <= self.grace <= 86400, "grace", "0 to 86400 seconds", self.grace)
+        self.most_failures(1)
+
+    def most_failures(self, planes: int) -> float:
+        """How many of so many planes may fail before the call ends."""
+        if self.max_failures is None:
+            return float("inf")
+        text = self.max_failures.strip()
+        number = text.removesuffix("%").strip()
+        plain = number.replace(".", "", 1).isdecimal() if text.endswith("%") else number.isdecimal()
+        _check(plain, "max_failures", "a number such as 20, or a percentage such as 5%", self.max_failures)
+        return planes * float(number) / 100 if text.endswith("%") else int(number)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from rich.console import Console
 
 from nucseg_batch.cli.text import readable
+from nucseg_batch.errors import StorageError
 
 
 class PatientConsole(Console):
@@ -16,7 +18,23 @@ class PatientConsole(Console):
     def on_broken_pipe(self) -> None:
         """Sends what is left to say to nowhere."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if self.stderr else sys.stdout).fileno())
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; results that cannot be printed are an error, what is told on the way is not."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if not self.stderr:
+                raise StorageError(
+                    f"standard output cannot be written ({error.strerror}); what was done is on disk."
+                ) from error
+            self.quiet = True
+
+
+def console_of_progress() -> Console:
+    """A console on standard error, for what is told on the way."""
+    return PatientConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def console() -> Console:

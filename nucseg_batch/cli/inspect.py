@@ -17,6 +17,7 @@ from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
     from nucseg_batch.executors.inspection import Inspection, Kind
+    from nucseg_batch.files.find.entries import Discovery
 
 SHOWN_KINDS = 30
 """Kinds of images in the table; --json has all."""
@@ -26,6 +27,10 @@ LOG_WIDTH = 200
 """Width of the table where no terminal says how wide it is."""
 SHOWN_KEY = 40
 """Characters of an example's key, its last ones."""
+SHOWN_NAMES = 3
+"""Names of things that were passed over, for each reason; --json has the first thousand."""
+SHOWN_SUFFIXES = 6
+"""Suffixes of files that are no images; --json has all."""
 SHOWN_CHANNELS = 6
 """Channels that are named in a row."""
 
@@ -92,7 +97,7 @@ def _print(found: Inspection, mpx_per_s: float | None) -> None:
         out.print(f"... and {len(kinds) - SHOWN_KINDS} more kinds of images; --json lists all")
     lines = _plan_lines(found, mpx_per_s) if plan.stacks else ["nothing would be segmented"]
     lines += [f"note: {note}" for note in found.survey.found.notes]
-    lines += [f"passed over: {count} x {reason}" for reason, count in found.survey.found.skipped.items()]
+    lines += _passed_over(found.survey.found)
     refused = found.refused
     for reason, keys in list(refused.items())[:SHOWN_REASONS]:
         others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -103,6 +108,22 @@ def _print(found: Inspection, mpx_per_s: float | None) -> None:
         out.print(readable(line), markup=False)
 
 
+def _passed_over(found: Discovery) -> list[str]:
+    """What was passed over, with some of its names."""
+    lines = []
+    for reason, count in found.skipped.items():
+        told = found.passed.get(reason)
+        names = list(told.names[:SHOWN_NAMES]) if told else []
+        suffixes = [f"{number} {suffix}" for suffix, number in told.suffixes[:SHOWN_SUFFIXES]] if told else []
+        if told and len(told.suffixes) > SHOWN_SUFFIXES:
+            suffixes.append("...")
+        if names and count > len(names):
+            names.append("...")
+        kinds = f" ({', '.join(suffixes)})" if suffixes else ""
+        lines.append(f"passed over: {count} x {reason}{kinds}{': ' if names else ''}{', '.join(names)}")
+    return lines
+
+
 def _plan_lines(found: Inspection, mpx_per_s: float | None) -> list[str]:
     """What a run would come to."""
     plan, files = found.plan, found.output_files
@@ -110,7 +131,7 @@ def _plan_lines(found: Inspection, mpx_per_s: float | None) -> list[str]:
     images, planes, units, arrays = (f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items())
     return [
         f"{images}, {planes}, {plan.pixel_count / 1e6:.1f} Mpx, in {units}",
-        f"in: {_bytes(found.input_bytes)} on disk, {_bytes(found.decoded_bytes)} decoded",
+        f"in: {_on_disk(found.input_bytes)}, {_bytes(found.decoded_bytes)} decoded",
         f"out: masks of {_bytes(plan.mask_bytes)} before compression in {arrays}; at most {files['store']} files in "
         f"the store, {files['tables']} tables, about {files['run folder']} in the run folder",
         f"memory: about {_bytes(found.memory)} (estimate: {_rule()})",
@@ -145,9 +166,11 @@ def _time(found: Inspection, mpx_per_s: float | None) -> str:
     return f"time: {duration(found.seconds(mpx_per_s))} at {mpx_per_s:g} Mpx/s"
 
 
-def _bytes(count: int | None) -> str:
-    if count is None:
-        return "an unknown size"
+def _on_disk(count: int | None) -> str:
+    return "size on disk not counted" if count is None else f"{_bytes(count)} on disk"
+
+
+def _bytes(count: int) -> str:
     size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]

@@ -16,9 +16,12 @@ import typer
 
 from nucseg_batch import __version__
 from nucseg_batch.cli.evaluate import evaluate
+from nucseg_batch.cli.finish import finish
 from nucseg_batch.cli.inspect import inspect
+from nucseg_batch.cli.plan import plan
 from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
+from nucseg_batch.cli.status import status, verify
 from nucseg_batch.cli.text import readable
 from nucseg_batch.cli.train import train
 from nucseg_batch.errors import (
@@ -27,6 +30,7 @@ from nucseg_batch.errors import (
     EXIT_OK,
     EXIT_USAGE,
     NucsegError,
+    StoppedError,
     StorageError,
 )
 
@@ -59,12 +63,15 @@ def _options(
     """Options before the command; `--debug` is read by `main`, which also works when nothing parses."""
 
 
-for command in (segment, inspect, train, evaluate, sample):
+for command in (segment, inspect, plan, finish, status, verify, train, evaluate, sample):
     app.command()(command)
 
 
+_AGAIN = "stopped; run the same command again to go on."
 _STOPPED = {
-    "segment": "stopped; run the same command again to go on.",
+    "segment": _AGAIN,
+    "plan": _AGAIN,
+    "finish": _AGAIN,
     "train": "stopped; run the same command with --resume to go on after the last finished epoch.",
 }
 
@@ -86,6 +93,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     try:
         code = int(app(arguments, prog_name="nucseg-batch", standalone_mode=False) or EXIT_OK)
         return _tell(stopped, None, code) if code == EXIT_INTERRUPTED else code
+    except StoppedError as error:
+        return _tell(stopped, None, error.exit_code)
     except NucsegError as error:
         return _tell(str(error), error if debug else None, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

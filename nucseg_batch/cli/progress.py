@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -18,10 +19,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from nucseg_batch.cli.console import console_of_progress
 from nucseg_batch.cli.text import readable
 
 LINE_SECONDS = 5.0
 """Time between plain lines."""
+ENOUGH = 0.02
+"""Part of all pixels that must be done before it is told how long the others take."""
 QUIET_SECONDS = 2.0
 """Work shorter than this shows no progress."""
 
@@ -33,7 +37,7 @@ class RunProgress:
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = console or console_of_progress()
         self._clock = clock
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -89,11 +93,17 @@ class RunProgress:
             self._bar.update(self._task, advance=1, speed=self._speed(now))
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            left = (self._total_pixels - self._pixels) * (now - self._began) / self._pixels
             self.note(
-                f"{self._images} of {self._total_images} {self._what}, {self._nuclei} nuclei, {self._speed(now)}, "
-                f"about {duration(left)} left"
+                f"{self._images} of {self._total_images} {self._what}, {self._nuclei} nuclei, {self._speed(now)}"
+                f"{self._left(now)}"
             )
+
+    def _left(self, now: float) -> str:
+        """How long it takes yet; nothing while too little is done to say, as where small images come first."""
+        if self._pixels < ENOUGH * self._total_pixels:
+            return ""
+        left = (self._total_pixels - self._pixels) * (now - self._began) / self._pixels
+        return f", about {duration(left)} left"
 
     def _speed(self, now: float) -> str:
         seconds = max(now - self._began, 1e-9)
@@ -114,7 +124,8 @@ class StepProgress:
         now = self._clock()
         if now - self._began > QUIET_SECONDS and now - self._last_line > LINE_SECONDS:
             self._last_line = now
-            print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):
+                print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

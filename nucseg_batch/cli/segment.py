@@ -2,92 +2,175 @@
 
 from __future__ import annotations
 
+import dataclasses
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from nucseg_batch.cli.options import (
+    PLACE_HELP,
     Axes,
+    BatchSize,
     Channel,
     Depths,
     Device,
     DeviceChoice,
+    Diameter,
+    InPlace,
     MaxPixels,
+    MinArea,
+    Model,
+    Overwrite,
     Pattern,
-    Place,
+    PixelSize,
     Precision,
     PrecisionChoice,
+    RegionSide,
+    SkipEmpty,
+    Threshold,
     TimePoints,
+    WithImages,
+    Workers,
+    output_place,
 )
 from nucseg_batch.errors import EXIT_SOME_FAILED, UsageError
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
+
+
+class VerifyChoice(StrEnum):
+    """Values of --verify-inputs."""
+
+    quick = "quick"
+    full = "full"
+    none = "none"
+
+
+class ClusterChoice(StrEnum):
+    """Values of --cluster."""
+
+    local = "local"
+    slurm = "slurm"
+    pbs = "pbs"
+    sge = "sge"
+    lsf = "lsf"
+    oar = "oar"
+
+
+WAYS = "Going on, stopping, and shares of a job array"
+CLUSTER = "Several processes at once"
 
 
 def segment(
-    place: Place,
+    context: typer.Context,
+    place: Annotated[str | None, typer.Argument(metavar="IN", help=PLACE_HELP + " Not with --run.")] = None,
     store: Annotated[
         Path | None,
         typer.Argument(metavar="OUT.zarr", help="Store for the masks; the tables go beside it. Not with --in-place."),
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Model file made by `train`; without it, the one that ships with the package.")
-    ] = None,
-    diameter: Annotated[
-        float | None,
-        typer.Option(
-            help="Width of the nuclei in pixels; default: measured on a sample of the images, and on outliers."
-        ),
-    ] = None,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(
-            help="Width of a pixel in micrometres, where measuring the nuclei begins; default: the files' own."
-        ),
-    ] = None,
+    model: Model = None,
+    diameter: Diameter = None,
+    pixel_size: PixelSize = None,
     channel: Channel = SegmentSettings.channel,
     pattern: Pattern = None,
     t: TimePoints = None,
     z: Depths = None,
     axes: Axes = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Foreground probability of a nucleus' pixels, 0 to 1; default: the model's own."),
-    ] = None,
-    min_area: Annotated[
-        int | None, typer.Option(help="Smallest nucleus to keep, in pixels; default: the model's own.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images in one call of the network; default: by image size. Changes speed only.")
-    ] = None,
+    threshold: Threshold = None,
+    min_area: MinArea = None,
+    batch_size: BatchSize = None,
     precision: Precision = PrecisionChoice.auto,
     device: Device = DeviceChoice.auto,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Threads that read images; default: half the processor's cores. Changes speed only."),
-    ] = None,
+    workers: Workers = None,
     max_pixels: MaxPixels = SegmentSettings.max_pixels,
-    region: Annotated[
-        int, typer.Option(help="Side in pixels of the regions in which larger planes are done.")
-    ] = SegmentSettings.region,
-    skip_empty: Annotated[
-        bool, typer.Option("--skip-empty", help="Pass over regions of large planes in which nothing is bright.")
-    ] = False,
-    in_place: Annotated[
-        bool, typer.Option("--in-place", help="Write the masks as labels into the OME-Zarr store that IN is.")
-    ] = False,
-    with_images: Annotated[
-        bool,
-        typer.Option("--with-images", help="Store the pixels beside the masks, to view and correct them together."),
-    ] = False,
+    region: RegionSide = SegmentSettings.region,
+    skip_empty: SkipEmpty = False,
+    in_place: InPlace = False,
+    with_images: WithImages = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
-    overwrite: Annotated[
+    overwrite: Overwrite = False,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="OUT.zarr",
+            help="Go on with the run that was planned at OUT.zarr, with its images and settings; without IN and OUT.",
+            rich_help_panel=WAYS,
+        ),
+    ] = None,
+    share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Do share K, counted from 0, of N; with --run only K, for which an array job's own number is taken "
+            "where none is given.",
+            rich_help_panel=WAYS,
+        ),
+    ] = None,
+    verify_inputs: Annotated[
+        VerifyChoice,
+        typer.Option(
+            help="Images that are done and have changed are done again: noticed by size and time, by their pixels "
+            "(full), or not (none).",
+            rich_help_panel=WAYS,
+        ),
+    ] = VerifyChoice.quick,
+    retry_failed: Annotated[
         bool,
         typer.Option(
-            "--overwrite",
-            help="Start over: first delete an earlier output at OUT.zarr, or with --in-place labels called nuclei.",
+            "--retry-failed",
+            help="Try every failed image again; default: those that changed, or failed for want of memory or a disk.",
+            rich_help_panel=WAYS,
         ),
     ] = False,
+    max_failures: Annotated[
+        str | None,
+        typer.Option(metavar="N|P%", help="Stop when more images than this fail.", rich_help_panel=WAYS),
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first image that fails.", rich_help_panel=WAYS)
+    ] = False,
+    grace: Annotated[
+        float,
+        typer.Option(
+            help="Seconds in which work in hand is finished after TERM, INT, USR1 or USR2.", rich_help_panel=WAYS
+        ),
+    ] = RunSettings.grace,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have the workers of this dask scheduler do it, such as tcp://host:8786.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    cluster: Annotated[
+        ClusterChoice | None,
+        typer.Option(
+            help="Start processes that do it: on this machine, or as jobs of a scheduler (needs nucseg-batch[hpc]).",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes with --cluster local; default: one for each GPU, else one.", rich_help_panel=CLUSTER
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Jobs with --cluster slurm and others; default: 1.", rich_help_panel=CLUSTER),
+    ] = None,
+    job_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OPTION",
+            help="An option of these jobs, such as --job-option=--gres=gpu:1; may be given again. Without any, dask's "
+            "jobqueue.yaml counts, or 4 cores and 16 GiB.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
 ) -> None:
     """Segment every image of a folder, plate or store; the same command again does what is missing.
 
@@ -95,8 +178,19 @@ def segment(
     """
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.cli.report import print_job, print_run
+    from nucseg_batch.cli.shares import array_number, share_of
+    from nucseg_batch.executors import job as planning
     from nucseg_batch.executors import local
+    from nucseg_batch.executors.stop import Stop
 
+    if fail_fast and max_failures is not None:
+        raise UsageError("--fail-fast and --max-failures say the same in two ways; give one.")
+    options = RunSettings(
+        verify_inputs=verify_inputs.value,
+        retry_failed=retry_failed,
+        max_failures="0" if fail_fast else max_failures,
+        grace=grace,
+    )
     settings = SegmentSettings(
         threshold=threshold,
         min_area=min_area,
@@ -115,34 +209,75 @@ def segment(
         batch_size=batch_size,
         workers=workers,
     )
-    with RunProgress() as progress:
-        job = local.prepare(
-            place,
-            _output(place, store, in_place),
-            model,
-            settings,
-            progress,
-            overwrite=overwrite,
-            pattern=pattern,
-            in_place=in_place,
-        )
+    many = any(value is not None for value in (scheduler, cluster, processes, jobs, job_option))
+    if many and share is not None:
+        raise UsageError("--share is one process's part of a run; --scheduler and --cluster do all of it.")
+    with RunProgress() as progress, Stop(grace=grace, tell=progress.note) as stop:
+        if run is not None:
+            _check_alone(context)
+            number, shares = share_of(share, count_needed=False)
+            speed: dict[str, Any] = {name: getattr(settings, name) for name in SPEED_OPTIONS}
+            options = dataclasses.replace(options, share=number)
+            job = planning.planned(run, options, speed, shares=shares, otherwise=_whole if many else array_number)
+        else:
+            if place is None:
+                raise UsageError("IN is missing: give a folder, file, list or store of images, or --run OUT.zarr.")
+            number, shares = share_of(share, count_needed=True)
+            if number is not None and overwrite:
+                raise UsageError("--overwrite with --share would delete what other shares did; use `plan --overwrite`.")
+            job = planning.prepare(
+                place,
+                output_place(place, store, in_place),
+                model,
+                settings,
+                progress,
+                overwrite=overwrite,
+                pattern=pattern,
+                in_place=in_place,
+                shares=shares,
+                options=dataclasses.replace(options, share=number),
+            )
         if dry_run:
             print_job(job)
+            if job.plan.failures:
+                raise typer.Exit(EXIT_SOME_FAILED)
             return
-        summary = local.run(job, progress)
-    print_run(summary)
+        if many:
+            from nucseg_batch.executors import cluster as others
+            from nucseg_batch.executors.team import ClusterSettings
+
+            kind = None if cluster is None else cluster.value
+            team = ClusterSettings(scheduler, kind, processes, jobs, tuple(job_option or ()))
+            summary = others.run(job, progress, team, stop)
+        else:
+            summary = local.run(job, progress, stop)
+    print_run(job, summary)
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _output(place: str, store: Path | None, in_place: bool) -> Path:
-    """Where masks are written: OUT, or IN itself."""
-    if in_place:
-        if store is not None:
-            raise UsageError("--in-place writes into IN; leave OUT away.")
-        return Path(place)
-    if store is None:
-        raise UsageError("OUT is missing: give a name that ends in .zarr, such as out.zarr.")
-    if store.suffix != ".zarr":
-        raise UsageError(f"OUT must be a name that ends in .zarr, such as out.zarr, but is {store}.")
-    return store
+def _whole(shares: int) -> None:
+    """No share: a cluster does all of them, also where it is started in a job array."""
+
+
+_WITH_RUN = {"context", "run", "share", "batch_size", "workers", "dry_run", "grace"} | {
+    "verify_inputs",
+    "retry_failed",
+    "max_failures",
+    "fail_fast",
+    "scheduler",
+    "cluster",
+    "processes",
+    "jobs",
+    "job_option",
+}
+"""What can be said beside --run: all else was settled when the run was planned."""
+
+
+def _check_alone(context: typer.Context) -> None:
+    """Raises UsageError where --run is given together with what the plan has settled."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in _WITH_RUN and source is not None and source.name == "COMMANDLINE":
+            option = {"place": "IN", "store": "OUT"}.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"--run goes on as the run was planned, so {option} cannot be given beside it.")

@@ -135,9 +135,10 @@ def _run(
     from nucseg_batch.cli.report import print_training
     from nucseg_batch.cli.training_progress import TrainingProgress
     from nucseg_batch.executors.existing import default_model
+    from nucseg_batch.executors.stop import Stop
     from nucseg_batch.training.layouts import find_pairs
 
-    with TrainingProgress(settings.epochs) as progress:
+    with TrainingProgress(settings.epochs) as progress, Stop(tell=progress.note):
         found = find_pairs(data, group=settings.group)
         apart = find_pairs(validation) if validation else None
         for problem in [*found.problems, *(apart.problems if apart else ())]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Mapping
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ from nucseg_batch import __version__
 from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
 from nucseg_batch.files.find.entries import Discovery
 from nucseg_batch.files.find.stores import is_store
-from nucseg_batch.files.masks.store import is_ours, masks_changed_ns, shard_bytes
+from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.plan import LargePlane, Plan, Unit
+from nucseg_batch.plan import Plan
 from nucseg_batch.settings import SegmentSettings
+
+State = tuple[int, int]
+"""Size and time of last change in nanoseconds."""
 
 
 def default_model() -> Path:
@@ -57,7 +62,20 @@ def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
                 "give another OUT, or start over with --overwrite."
             )
         return
+    _check_room(store)
     check_beside(store, journal)
+
+
+def _check_room(store: Path) -> None:
+    """Raises OutputError where no file can be made beside OUT, as far as that can be told without making one."""
+    place = next(parent for parent in store.absolute().parents if parent.exists())
+    if not place.is_dir():
+        why = "Not a directory"
+    elif os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return
+    else:
+        why = "Read-only file system" if os.statvfs(place).f_flag & os.ST_RDONLY else "Permission denied"
+    raise OutputError(f"OUT {store}: nothing can be made in {place} ({why}); give another place.")
 
 
 def check_beside(store: Path, journal: Journal) -> None:
@@ -71,9 +89,8 @@ def check_beside(store: Path, journal: Journal) -> None:
         raise OutputError(f"OUT {store}: {beside[0]} belongs to no run of ours; move it, or give another name.")
 
 
-def resumed_plan(journal: Journal, found: Discovery, now: dict[str, Any]) -> Plan:
-    """The plan of the run at OUT; MismatchError where settings or images differ from those it was begun with."""
-    plan, earlier, files = journal.load()
+def check_fingerprint(journal: Journal, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises MismatchError where a run was begun with another model, other settings or another version."""
     different = [
         f"{name}: {earlier.get(name)!r} -> {now.get(name)!r}"
         for name in dict.fromkeys([*now, *earlier])
@@ -84,19 +101,35 @@ def resumed_plan(journal: Journal, found: Discovery, now: dict[str, Any]) -> Pla
             f"{journal.folder} was made with other settings ({'; '.join(different)}). Use those again, give another "
             "OUT, or start over with --overwrite."
         )
-    present = found_files(found)
-    changes = {
-        "new": sorted(present.keys() - files.keys()),
-        "gone": sorted(files.keys() - present.keys()),
-        "changed": sorted(key for key in files.keys() & present.keys() if files[key] != present[key]),
-    }
-    parts = [f"{len(keys)} {word} ({keys[0]}{', ...' * (len(keys) > 1)})" for word, keys in changes.items() if keys]
-    if parts:
+
+
+def check_shares(journal: Journal, planned: int, shares: int | None, share: int | None) -> None:
+    """Raises MismatchError where a run is divided in another way than was asked, or has no such share."""
+    if shares is not None and shares != planned:
         raise MismatchError(
-            f"The images are no longer those that {journal.folder} was planned for: {', '.join(parts)}. Give another "
-            "OUT, or start over with --overwrite."
+            f"{journal.folder} was planned for {planned} shares, not {shares}; ask for those, give another OUT, or "
+            "start over with --overwrite."
         )
-    return plan
+    if share is not None and share >= planned:
+        raise MismatchError(
+            f"--share {share}: {journal.folder} has {planned} share{'s' * (planned > 1)}, counted from 0, so the last "
+            f"is {planned - 1}."
+        )
+
+
+def news(earlier: Mapping[str, State], present: Mapping[str, State], plan: Plan) -> list[str]:
+    """What the user should know of a place that a run was planned for: files that came since, or were mended."""
+    planned = {image.key for stack in plan.stacks for image in stack.images}
+    new = sorted(present.keys() - earlier.keys())
+    mended = sorted(key for key in earlier.keys() - planned if present.get(key, (0, 0)) not in ((0, 0), earlier[key]))
+    lines = []
+    for keys, what in ((new, "new"), (mended, "could not be used when the run was planned, and changed since")):
+        if keys:
+            count = f"{len(keys)} image{'s' * (len(keys) > 1)} ({keys[0]}{', ...' * (len(keys) > 1)})"
+            lines.append(
+                f"{count}: {what}; not in this run, so segment into another OUT, or start over with --overwrite"
+            )
+    return lines
 
 
 def found_files(found: Discovery) -> dict[str, tuple[int, int]]:
@@ -105,44 +138,3 @@ def found_files(found: Discovery) -> dict[str, tuple[int, int]]:
         **{failure.image: (0, 0) for failure in found.failures},
         **{entry.key: (entry.size, entry.mtime_ns) for entry in found.entries},
     }
-
-
-def missing_units(store: Path, plan: Plan, journal: Journal) -> list[Unit]:
-    """Units that are not done, whose masks are not all there any more, or in which an image failed.
-
-    Raises MismatchError where masks were changed after they were written: somebody corrected them, and to do them again
-    would lose that.
-    """
-    missing = []
-    for unit in plan.units():
-        marker = journal.marker(unit)
-        if marker is None or marker.failures or (unit.stack.regional and not journal.has_region(unit)):
-            missing.append(unit)
-        elif not unit.stack.regional and marker.shard_bytes != shard_bytes(store, unit):
-            _check_unchanged(store, unit, journal, journal.committed_ns(unit))
-            missing.append(unit)
-    return missing
-
-
-def planes_apart(store: Path, plan: Plan, journal: Journal) -> list[LargePlane]:
-    """Large planes whose regions are not joined, or whose masks are not all there any more; raises as above."""
-    apart = []
-    for large in plan.large_planes():
-        joined = journal.plane(large)
-        if joined is None:
-            apart.append(large)
-            continue
-        changed = [unit for unit, size in zip(large.units, joined[1], strict=True) if size != shard_bytes(store, unit)]
-        for unit in changed:
-            _check_unchanged(store, unit, journal, journal.plane_committed_ns(large))
-        if changed:
-            apart.append(large)
-    return apart
-
-
-def _check_unchanged(store: Path, unit: Unit, journal: Journal, committed_ns: int) -> None:
-    if masks_changed_ns(store, unit) > committed_ns:
-        raise MismatchError(
-            f"OUT {store}: the masks of {unit.stack.name or 'its image'} were changed after they were written. To keep "
-            f"the changes delete {journal.folder.name}; to segment again use --overwrite, or another OUT."
-        )

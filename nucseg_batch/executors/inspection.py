@@ -6,22 +6,25 @@ measured runs (see `memory_bytes`); time is never guessed: it is computed only f
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from nucseg_batch.errors import NothingToDoError, NucsegError, UsageError
+from nucseg_batch.errors import ImageError, NucsegError, UsageError
 from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.select import EACH
-from nucseg_batch.files.find.survey import Survey, Surveyed, survey
+from nucseg_batch.files.find.survey import Survey, Surveyed, none_usable, survey
 from nucseg_batch.files.masks.ngff import frame_of, label_path
 from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.source import Header
+from nucseg_batch.files.zarr.source import open_zarr
+from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import LABEL_BYTES, Failure, ImageInfo, Plan, Stack, make_plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -33,6 +36,8 @@ COPIES = 3
 """Planes of all channels that are in memory at once: read ahead, shown to the network, and measured."""
 UNITS_AT_ONCE = 2
 """Units whose masks are in memory at once: one is written while the next is filled."""
+COUNTED_FILES = 100_000
+"""Chunk files of zarr stores whose sizes are added up, in all; with more they are not counted."""
 TABLES = 3
 RUN_FILES = 6
 """Files of the run folder besides two for each unit."""
@@ -82,6 +87,8 @@ class Inspection:
     """How."""
     refusal: UsageError | None = None
     """Why the run as a whole would be refused."""
+    stored: dict[str, int] = field(default_factory=dict)
+    """Bytes on disk of images in zarr stores, by key, as far as they were counted."""
 
     @property
     def kinds(self) -> list[Kind]:
@@ -110,9 +117,15 @@ class Inspection:
 
     @property
     def input_bytes(self) -> int | None:
-        """Bytes on disk of all images that would be segmented; None where that is not known of all."""
-        sizes = [_stored(one) for one in self.survey.surveyed if isinstance(one.outcome, ImageInfo)]
+        """Bytes on disk of all images that would be segmented; None where that was not counted of all."""
+        sizes = [self._bytes_of(one) for one in self.survey.surveyed if isinstance(one.outcome, ImageInfo)]
         return sum(size for size in sizes if size is not None) if None not in sizes else None
+
+    def _bytes_of(self, one: Surveyed) -> int | None:
+        stored = one.header.stored_bytes if one.header else None
+        if one.entry.kind == "file":
+            return max(one.entry.size, stored or 0)
+        return stored if stored is not None else self.stored.get(one.entry.key)
 
     @property
     def decoded_bytes(self) -> int:
@@ -139,11 +152,7 @@ class Inspection:
         """What a run would end with before it begins; None where there is something to segment."""
         if self.refusal is not None or self.plan.stacks:
             return self.refusal
-        first = self.plan.failures[0]
-        return NothingToDoError(
-            f"IN {self.place}: none of its {len(self.plan.failures)} images can be used; the first, {first.image}: "
-            f"{first.message}"
-        )
+        return none_usable(self.place, self.plan.failures)
 
 
 def inspect(
@@ -164,7 +173,7 @@ def inspect(
     total = len(joined.entries)
     surveyed = survey(joined, settings, lambda done: progress(done, total))
     plan = make_plan(surveyed.images, surveyed.failures, region=settings.region)
-    return Inspection(place, surveyed, plan, settings, refusal)
+    return Inspection(place, surveyed, plan, settings, refusal, _stored(surveyed, settings))
 
 
 def memory_bytes(plan: Plan) -> int:
@@ -205,10 +214,23 @@ def _itemsize(image: ImageInfo) -> int:
     return np.dtype(image.dtype).itemsize
 
 
-def _stored(one: Surveyed) -> int | None:
-    if one.entry.kind == "file":
-        return max(one.entry.size, (one.header.stored_bytes or 0) if one.header else 0)
-    return one.header.stored_bytes if one.header else None
+def _stored(found: Survey, settings: SegmentSettings) -> dict[str, int]:
+    """Bytes on disk of the full resolution of images in zarr stores, by key; at most COUNTED_FILES are looked at."""
+    root, left, sizes = found.found.root, COUNTED_FILES, {}
+    for one in found.surveyed:
+        if one.entry.kind != "zarr" or isinstance(one.outcome, Failure) or is_url(root) or left <= 0:
+            continue
+        with (
+            contextlib.suppress(ImageError),
+            contextlib.closing(open_zarr(root, one.entry.group or "", axes=settings.axes)) as source,
+        ):
+            count = source.missing_chunks(left)
+            if count is not None and count.counted:
+                sizes[one.entry.key] = count.stored_bytes
+                left -= count.present
+            else:
+                left = 0
+    return sizes
 
 
 def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
@@ -236,6 +258,10 @@ def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
         "seconds": None if mpx_per_s is None else round(found.seconds(mpx_per_s), 1),
         "refused": [{"image": one.image, "error": one.error, "message": one.message} for one in plan.failures],
         "passed_over": found.survey.found.skipped,
+        "passed_over_names": {reason: one.names for reason, one in found.survey.found.passed.items() if one.names},
+        "passed_over_suffixes": {
+            suffix: count for one in found.survey.found.passed.values() for suffix, count in one.suffixes
+        },
         "notes": list(found.survey.found.notes),
         "refusal": None if found.refusal is None else str(found.refusal),
     }

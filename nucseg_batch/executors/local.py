@@ -1,7 +1,7 @@
-"""Segments a folder in this process: discover, plan, run what is missing, join the tables.
+"""Does a job in this process: takes its locks, runs what is missing, and finishes the run when that was the last of it.
 
-Keras is imported only when there is an image to segment, so that refusing, planning and finding everything done are
-quick; and the model is loaded before anything is written, so that a call that cannot work leaves nothing behind.
+Keras is imported only when there is an image to segment; and the model is loaded before anything of a new run is
+written, so that a call that cannot work leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -10,39 +10,36 @@ import errno
 import os
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from nucseg_batch.errors import LockedError, NothingToDoError, OutputError, StorageError, UsageError
-from nucseg_batch.executors.existing import (
-    check_beside,
-    check_output,
-    default_model,
-    fingerprint,
-    found_files,
-    missing_units,
-    planes_apart,
-    resumed_plan,
-)
+from nucseg_batch.errors import LockedError, MismatchError, NucsegError, OutputError, StorageError, UsageError
+from nucseg_batch.executors.existing import check_fingerprint
+from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish, join_planes
+from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Counter, Progress
-from nucseg_batch.files.find.channel_files import with_channels
-from nucseg_batch.files.find.discover import discover
-from nucseg_batch.files.find.entries import Discovery
-from nucseg_batch.files.find.survey import survey
-from nucseg_batch.files.masks.in_place import check_labels, create_labels, register, remove_labels
-from nucseg_batch.files.masks.pixels import check_with_images
-from nucseg_batch.files.masks.pyramid import build_levels, levels_missing
-from nucseg_batch.files.masks.store import MaskWriter, Metadata, create_store, remove_store
+from nucseg_batch.executors.todo import find_tasks, planes_apart
+from nucseg_batch.files.masks.in_place import create_labels, remove_labels
+from nucseg_batch.files.masks.store import (
+    MaskWriter,
+    create_store,
+    is_complete,
+    remove_leftovers_of,
+    remove_store,
+    set_complete,
+)
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.run.finish import collect, table_paths, write_tables
-from nucseg_batch.files.run.journal import Journal, PlaneResult
+from nucseg_batch.files.run.attempts import Attempts
+from nucseg_batch.files.run.finish import Entry, collect_large, collect_unit, table_paths
+from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.first_look import choose_scales
-from nucseg_batch.pipeline.large_planes import join_plane, process_regions
+from nucseg_batch.pipeline.large_planes import process_regions
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.plan import Failure, LargePlane, Plan, Scales, Unit, make_plan
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.plan import Failure, Scales, Unit
 
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
@@ -51,183 +48,218 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, e
 """Errors of the output's disk, which no other image would escape."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run as it stands before anything is written."""
-
-    root: str
-    """Folder, store or URL that the images' keys are relative to."""
-    store: Path
-    """OUT."""
-    model: Path
-    """The model file."""
-    settings: SegmentSettings
-    """How to segment."""
-    plan: Plan
-    """What is to be done in all."""
-    missing: tuple[Unit, ...]
-    """Units that are still to be done."""
-    apart: tuple[LargePlane, ...]
-    """Large planes whose regions are still to be joined, after those that are missing are done."""
-    files: dict[str, tuple[int, int]]
-    """Size and time of last change of every image file, by key."""
-    resumed: bool
-    """Whether the plan is that of an earlier call."""
-    overwrite: bool
-    """Whether what is at OUT may be deleted."""
-    in_place: bool
-    """Whether OUT is IN, an OME-Zarr store that gets labels."""
-    metadata: Metadata
-    """OME-Zarr attributes of what IN holds, whose structure OUT keeps."""
+class Stopping(Protocol):
+    """What a run needs to know of signals."""
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What a run must share with one that it resumes."""
-        return fingerprint(self.model, self.settings, in_place=self.in_place)
+    def asked(self) -> bool:
+        """Whether the process was asked to stop."""
+        ...
 
-    @property
-    def journal(self) -> Journal:
-        """The run folder."""
-        return Journal(self.store)
+    def draining(self) -> AbstractContextManager[None]:
+        """Holds a stop back until the work in the block, which looks at `asked`, has come to its end."""
+        ...
 
-    @property
-    def table(self) -> NucleiTable:
-        """The columns of nuclei.csv."""
-        images = [image for stack in self.plan.stacks for image in stack.images]
-        known = self.settings.pixel_size is not None or any(image.pixel_size is not None for image in images)
-        return NucleiTable(self.plan.channel_names, known)
 
-    @property
-    def complete(self) -> bool:
-        """Whether everything is done and written."""
-        return not self.missing and not self.apart and all(path.exists() for path in table_paths(self.store).values())
+class NeverStopping:
+    """For callers that handle signals themselves."""
+
+    asked = False
+
+    def draining(self) -> AbstractContextManager[None]:
+        """Does nothing."""
+        return nullcontext()
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to."""
+    """What a call came to."""
 
-    images: int
-    """Images with a mask, or several, those of earlier calls included."""
-    planes: int
-    """Their planes."""
-    nuclei: int
-    """Nuclei in all masks."""
+    outcome: Outcome
+    """What became of every plane of the run, or of the share that this process did."""
     failures: tuple[Failure, ...]
-    """Images without a mask."""
+    """Planes without a mask of those that were this process's to do, and images that were refused while planning."""
     new_planes: int
     """Planes that this call segmented."""
     new_pixels: int
     """Pixels that this call segmented."""
     seconds: float
-    """Time from the finished plan to the written tables, loading the model included."""
+    """Time from the finished plan to the end, loading the model included."""
     stream_seconds: float
     """Of these, the time from the first image read to the last unit written."""
     files: tuple[Path, ...]
-    """The store and the tables."""
+    """The store and the tables; the tables only where the whole run is done."""
 
 
-def prepare(
-    place: str | Path,
-    store: Path,
-    model: Path | None,
-    settings: SegmentSettings,
-    progress: Progress,
-    *,
-    overwrite: bool,
-    pattern: str | None = None,
-    in_place: bool = False,
-) -> Job:
-    """Finds out all that can be known without Keras and without writing anything.
-
-    place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself.
-
-    Raises InputMissingError without images or model, NothingToDoError where no image can be used, OutputError where
-    OUT is not ours, and MismatchError where it was made from other images or with other settings.
-    """
-    model, place = model or default_model(), str(place)
-    found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
-    if in_place and found.root != place:
-        raise UsageError(f"--in-place: IN {place} is no zarr store, so it cannot hold labels; give OUT instead.")
-    journal = Journal(store)
-    resumed = journal.exists() and not overwrite
-    if not in_place:
-        check_output(store, journal, overwrite)
-    now = fingerprint(model, settings, in_place=in_place)
-    options: dict[str, Any] = {"overwrite": overwrite and not resumed, "in_place": in_place, "metadata": found.metadata}
-    if resumed:
-        _tell(found, progress)
-        plan = resumed_plan(journal, found, now)
-        todo = tuple(missing_units(store, plan, journal)), tuple(planes_apart(store, plan, journal))
-    else:
-        plan = _plan(place, found, settings, progress)
-        todo = tuple(plan.units()), tuple(plan.large_planes())
-    if in_place:
-        check_labels(store, plan, resumed=resumed, overwrite=overwrite)
-        check_beside(store, journal)
-    if settings.with_images:
-        check_with_images(plan)
-    return Job(found.root, store, model, settings, plan, *todo, found_files(found), resumed=resumed, **options)
-
-
-def _tell(found: Discovery, progress: Progress) -> None:
-    """Says what was passed over, and what else the user should know of what was found."""
-    if found.skipped:
-        what = ", ".join(f"{count} x {reason}" for reason, count in sorted(found.skipped.items()))
-        progress.note(f"passed over: {what}")
-    for note in found.notes:
-        progress.note(note)
-
-
-def run(job: Job, progress: Progress) -> RunSummary:
-    """Does what a job still misses and writes the tables.
+def run(job: Job, progress: Progress, stop: Stopping | None = None) -> RunSummary:
+    """Does what a job still misses and, where that was the last of its run, finishes this.
 
     Raises LockedError where another process is at it, StorageError where the disk fails, and what loading a model
     raises; images that cannot be used are in the summary's failures.
     """
     started = time.monotonic()
-    done = Counter(progress, job.journal)
-    stream_seconds = 0.0
-    if not job.complete:
-        predictor = _predictor(job) if job.missing else None
-        try:
-            job.journal.make_place()
-            with job.journal.locked():
-                _begin(job, predictor, progress)
-                stream_started = time.monotonic()
-                with Images(job.root, job.settings) as images:
-                    if predictor is not None:
-                        _run_missing(job, images, predictor, done)
-                    _join(job, images, done)
-                stream_seconds = time.monotonic() - stream_started
-                entries = collect(job.plan, job.journal)
-                if job.in_place:
-                    register(job.store, job.plan)
-                write_tables(job.store, entries, job.table)
-        except OSError as error:
-            raise _storage_error(job.store, error) from error
-    else:
-        entries = collect(job.plan, job.journal)
-    failures = tuple(entry.outcome for entry in entries if isinstance(entry.outcome, Failure))
-    return RunSummary(
-        images=len({entry.image for entry in entries if isinstance(entry.outcome, PlaneResult)}),
-        planes=len(entries) - len(failures),
-        nuclei=sum(entry.outcome.nuclei for entry in entries if isinstance(entry.outcome, PlaneResult)),
-        failures=failures,
-        new_planes=done.planes,
-        new_pixels=done.pixels,
-        seconds=time.monotonic() - started,
-        stream_seconds=stream_seconds,
-        files=(job.store, *table_paths(job.store).values()),
+    stop = stop or NeverStopping()
+    worker = Worker(job, progress, stop)
+    try:
+        return worker.run(started)
+    except OSError as error:
+        raise storage_error(job.store, error) from error
+
+
+class Worker:
+    """One process at one job; `ready`, `settle` and `process` are what is done otherwise where others do the work."""
+
+    def __init__(self, job: Job, progress: Progress, stop: Stopping) -> None:
+        self._job = job
+        self._stop = stop
+        self._journal = job.journal
+        self._attempts = Attempts(job.journal.folder)
+        self._done = Counter(progress, job.journal, job.options)
+        self._predictor: Predictor | None = None
+        self._scales = Scales()
+        self._alone = True
+
+    def run(self, started: float) -> RunSummary:
+        """Takes the locks, does what is missing, and finishes."""
+        job, options = self._job, self._job.options
+        if not job.resumed:
+            self.ready(list(job.units()))
+        self._journal.make_place()
+        name = job_name()
+        locks = [share_lock(share) for share in job.shares]
+        with held(self._journal.folder, locks, job=name, tell=self._done.tell) as locked:
+            self._alone = locked
+            if job.resumed:  # what is there already is kept, so nobody need wait for others
+                make_store(job, self._done.progress)
+            else:
+                with self._root(name):
+                    begin(job, self._done.progress)
+            units = list(job.units())
+            if locked:
+                self._journal.remove_leftovers(units)
+            tasks, changes = find_tasks(units, job.begun, job.store, self._journal, self._attempts, options, job.known)
+            for line in changes.lines():
+                self._done.tell(line)
+            seconds = self._segment(tasks, changes.states, name) if tasks else 0.0
+            whole = options.share is None
+            if not whole and not all_done(job):
+                join_planes(job, planes_apart(job.own_planes(), job.store, self._journal), self._done, alone=locked)
+                outcome = Outcome(tuple(self._own_entries(units)), whole=False)
+            else:
+                outcome = finish(job, self._done, name, own=[ALL, *locks])
+        own = {plane.image.key for unit in units for plane in unit.planes} if not whole else None
+        return RunSummary(
+            outcome=outcome,
+            failures=tuple(one for one in outcome.failures if own is None or one.image in own),
+            new_planes=self._done.planes,
+            new_pixels=self._done.pixels,
+            seconds=time.monotonic() - started,
+            stream_seconds=seconds,
+            files=files_of(job.store) if outcome.whole else (job.store,),
+        )
+
+    def _root(self, name: str) -> AbstractContextManager[bool]:
+        """The root lock, for a moment."""
+        return held(self._journal.folder, [ROOT], job=name, patience=PATIENCE, tell=self._done.tell)
+
+    def ready(self, units: Sequence[Unit]) -> str:
+        """Loads the model, once, and says how it computes; nothing is written, and what cannot work raises here."""
+        if self._predictor is None:
+            self._predictor = load_predictor(self._job, units)
+        return how(self._predictor)
+
+    def settle(self, states: dict[str, tuple[int, int]]) -> None:
+        """Fixes what all processes of the run must share; under the root lock where that may be new."""
+        assert self._predictor is not None
+        with Images(self._job.begun.root, self._job.settings, states) as images:
+            self._scales = settle(self._job, images, self._predictor, self._done)
+
+    def process(self, tasks: Sequence[Task], states: dict[str, tuple[int, int]]) -> None:
+        """Segments and commits units until all are done, or the process is asked to stop."""
+        assert self._predictor is not None
+        job, done, stop = self._job, self._done, self._stop
+        with Images(job.begun.root, job.settings, states) as images:
+            process(job, tasks, images, self._predictor, self._scales, self._attempts, done, lambda: stop.asked)
+
+    def _segment(self, tasks: Sequence[Task], states: dict[str, tuple[int, int]], name: str) -> float:
+        """Does units, and returns for how many seconds."""
+        job, done, journal = self._job, self._done, self._journal
+        units = [task.unit for task in tasks]
+        computing = self.ready(units)
+        for unit in units if self._alone else ():
+            remove_leftovers_of(job.store, unit)
+        done.tell(f"computing in {computing}, model {job.model.name}")
+        planes = sum(1 if task.unit.stack.regional else len(task.indices) for task in tasks)
+        journal.log(f"{len(units)} units, {planes} planes to do; {job.settings}; {job.options}")
+        done_before = not job.begun.in_place and is_complete(job.store)
+        settled = journal.scales() is not None
+        with nullcontext(True) if settled and not done_before else self._root(name):
+            if done_before:
+                set_complete(job.store, False)
+            self.settle(states)
+        done.start(planes, sum(task.pixels for task in tasks), pieces(units))
+        began = time.monotonic()
+        with self._stop.draining():
+            self.process(tasks, states)
+        seconds = time.monotonic() - began
+        journal.log(f"{done.planes} planes segmented")
+        return seconds
+
+    def _own_entries(self, units: Sequence[Unit]) -> list[Entry]:
+        entries = [entry for unit in units if not unit.stack.regional for entry in collect_unit(unit, self._journal)]
+        entries += [collect_large(large, self._journal) for large in self._job.own_planes()]
+        return sorted(entries, key=lambda entry: entry.order)
+
+
+def process(
+    job: Job,
+    tasks: Sequence[Task],
+    images: Images,
+    predictor: Predictor,
+    scales: Scales,
+    attempts: Attempts,
+    done: Counter,
+    stopped: Any,
+    *,
+    table: NucleiTable | None = None,
+) -> None:
+    """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan.
+
+    table: the job's, where the caller has it at hand, since it depends on all images.
+    """
+    shared: dict[str, Any] = {
+        "images": images,
+        "journal": job.journal,
+        "attempts": attempts,
+        "predictor": predictor,
+        "settings": job.settings,
+        "scales": scales,
+        "tell": done.tell,
+        "stopped": stopped,
+    }
+    process_units(
+        [task for task in tasks if not task.unit.stack.regional],
+        **shared,
+        writer=MaskWriter(job.store),
+        table=table or job.table,
+        workers=job.settings.workers or min(8, max(1, (os.cpu_count() or 2) // 2)),
+        advance=done.advance,
     )
+    process_regions([task for task in tasks if task.unit.stack.regional], **shared, advance=done.advance_region)
 
 
-def _predictor(job: Job) -> Predictor:
+def how(predictor: Predictor) -> str:
+    """How a predictor computes, for the user."""
+    return f"{predictor.precision} on {predictor.device}"
+
+
+def load_predictor(job: Job, units: Sequence[Unit]) -> Predictor:
+    """The model of a job on its device; UsageError where it cannot do these units."""
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor
 
     model = load_model(job.model)
-    large = next((unit.planes[0] for unit in job.missing if unit.stack.regional), None)
+    large = next((unit.planes[0] for unit in units if unit.stack.regional), None)
     if large is not None and model.info.task == "semantic":
         raise UsageError(
             f"--model {job.model.name} finds the foreground only, which is not done by regions: {large.name} has "
@@ -236,51 +268,49 @@ def _predictor(job: Job) -> Predictor:
     return Predictor(model, job.settings)
 
 
-def _begin(job: Job, predictor: Predictor | None, progress: Progress) -> None:
-    """Makes what the run writes to, under its lock: a new run's plan first, then the store, which may be half made."""
+def begin(job: Job, progress: Progress) -> None:
+    """Makes what a new run writes to, under its root lock: its plan, and then the store.
+
+    A plan that another process has just made is taken over where it is the same.
+    """
     journal = job.journal
-    if not job.resumed:
-        if journal.exists() and not job.overwrite:
-            raise LockedError(f"{journal.folder} was begun by another process just now; run the same command again.")
-        if job.overwrite:
-            _remove_output(job)
-        journal.create(job.plan, job.fingerprint, job.files, region=job.settings.region)
-    if job.in_place:
-        create_labels(job.store, job.plan)
+    if job.overwrite:
+        _remove_output(job)
+    if journal.exists():
+        earlier = journal.load()
+        check_fingerprint(journal, earlier.fingerprint, job.begun.fingerprint)
+        if (earlier.plan, earlier.shares) != (job.begun.plan, job.begun.shares):
+            raise MismatchError(
+                f"{journal.folder} was just planned by another process, for other images or another number of shares; "
+                "run the same command again."
+            )
     else:
-        for note in create_store(job.store, job.plan, with_images=job.settings.with_images, mirror=job.metadata):
-            progress.note(note)
-    if predictor is not None:
-        journal.bind(predictor.machine())
+        journal.create(job.begun, job.mirror)
+    make_store(job, progress)
 
 
-def _run_missing(job: Job, images: Images, predictor: Predictor, done: Counter) -> None:
-    planes = sum(unit.plane_count for unit in job.missing)
-    done.tell(f"computing in {predictor.precision} on {predictor.device}, model {job.model.name}")
-    job.journal.log(f"{len(job.missing)} units, {planes} planes to do; {job.settings}")
-    scales = _scales(job, images, predictor, done)
-    done.progress.start(planes, sum(unit.pixels for unit in job.missing), _pieces(job.missing))
-    shared: dict[str, Any] = {
-        "images": images,
-        "journal": job.journal,
-        "predictor": predictor,
-        "settings": job.settings,
-        "scales": scales,
-        "tell": done.tell,
-    }
-    process_units(
-        [unit for unit in job.missing if not unit.stack.regional],
-        **shared,
-        writer=MaskWriter(job.store),
-        table=job.table,
-        workers=job.settings.workers or min(8, max(1, (os.cpu_count() or 2) // 2)),
-        advance=done.advance,
-    )
-    process_regions([unit for unit in job.missing if unit.stack.regional], **shared, advance=done.advance_region)
-    job.journal.log(f"{done.planes} planes segmented")
+def make_store(job: Job, progress: Progress) -> None:
+    """Makes what of the store, or of the labels in the input store, is not there yet."""
+    if job.begun.in_place:
+        create_labels(job.store, job.plan)
+        return
+    for note in create_store(job.store, job.plan, with_images=job.settings.with_images, mirror=job.mirror):
+        progress.note(note)
 
 
-def _pieces(units: Sequence[Unit]) -> str:
+def settle(job: Job, images: Images, predictor: Predictor, done: Counter) -> Scales:
+    """Fixes what all processes of a run must share, under its root lock: how is computed, and at which scales."""
+    journal = job.journal
+    journal.bind(predictor.machine())
+    scales = journal.scales()
+    if scales is None:
+        scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, done.progress.note)
+        journal.keep_scales(scales)
+    done.tell(scales.reason)
+    return scales
+
+
+def pieces(units: Sequence[Unit]) -> str:
     """What progress counts."""
     regional = {unit.stack.regional for unit in units}
     if regional == {True}:
@@ -289,60 +319,30 @@ def _pieces(units: Sequence[Unit]) -> str:
     return "images" if single and regional == {False} else "planes" if regional == {False} else "planes and regions"
 
 
-def _join(job: Job, images: Images, done: Counter) -> None:
-    """Joins the regions of large planes that are all done, and makes the smaller levels of arrays."""
-    writer = MaskWriter(job.store)
-    for large in job.apart:
-        markers = [job.journal.marker(unit) for unit in large.units]
-        if any(marker is None or marker.failures for marker in markers):
-            continue
-        done.tell(f"{large.plane.name}: joining {len(markers)} regions")
-        lost = join_plane(
-            large, images=images, journal=job.journal, writer=writer, table=job.table, settings=job.settings
-        )
-        if lost:
-            done.tell(f"{large.plane.name}: {lost} pixels are background because neighbouring regions did not agree")
-    for stack in job.plan.stacks:
-        if levels_missing(job.store, stack) or any(large.stack == stack for large in job.apart):
-            build_levels(job.store, stack)
-
-
-def _scales(job: Job, images: Images, predictor: Predictor, done: Counter) -> Scales:
-    """The scales that the run has settled on, or settles on now."""
-    scales = job.journal.scales()
-    if scales is None:
-        scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, done.progress.note)
-        job.journal.keep_scales(scales)
-    done.tell(scales.reason)
-    return scales
-
-
-def _plan(place: str, found: Discovery, settings: SegmentSettings, progress: Progress) -> Plan:
-    total = len(found.entries)
-    surveyed = survey(found, settings, lambda done: progress.headers(done, total))
-    _tell(surveyed.found, progress)
-    if not surveyed.images:
-        first = surveyed.failures[0]
-        raise NothingToDoError(
-            f"IN {place}: none of its {len(surveyed.failures)} images can be used; the first, {first.image}: "
-            f"{first.message}"
-        )
-    return make_plan(surveyed.images, surveyed.failures, region=settings.region)
+def job_name() -> str:
+    """What the scheduler calls the job that this process belongs to; empty outside of one."""
+    return next((f"{what} {os.environ[name]}" for what, name in JOBS if os.environ.get(name)), "")
 
 
 def _remove_output(job: Job) -> None:
+    """Deletes an earlier output, unless processes are at it."""
+    own = {ROOT, ALL, *(share_lock(share) for share in job.shares)}
+    others = {name: who for name, who in holders(job.journal.folder).items() if name not in own}
+    if others:
+        name, who = next(iter(others.items()))
+        raise LockedError(f"{job.journal.folder}: {name} is in use by {who}; stop that first, or give another OUT.")
     for path in table_paths(job.store).values():
         path.unlink(missing_ok=True)
     job.journal.clear()
-    if job.in_place:
+    if job.begun.in_place:
         remove_labels(job.store, job.plan)
     elif job.store.exists():
         remove_store(job.store)
 
 
-def _storage_error(store: Path, error: OSError) -> Exception:
+def storage_error(store: Path, error: OSError) -> Exception:
     """The error to raise for one of the operating system while OUT was written."""
-    if isinstance(error, OutputError | StorageError | LockedError):
+    if isinstance(error, NucsegError):
         return error
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in DISK_ERRORS:

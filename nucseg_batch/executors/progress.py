@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nucseg_batch.files.run.journal import Journal, PlaneResult
+from nucseg_batch.errors import FailuresError
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.plan import Failure, Plane, Unit
+from nucseg_batch.settings import RunSettings
 
 
 class Progress(Protocol):
@@ -31,11 +34,19 @@ class Progress(Protocol):
 class Counter:
     """Counts what this call did, and tells the user and the log."""
 
-    def __init__(self, progress: Progress, journal: Journal) -> None:
+    def __init__(self, progress: Progress, journal: Journal, options: RunSettings | None = None) -> None:
         self.progress = progress
         self._journal = journal
+        self._options = options or RunSettings()
+        self._most_failures = float("inf")
         self.planes = 0
         self.pixels = 0
+        self.failed = 0
+
+    def start(self, planes: int, pixels: int, what: str) -> None:
+        """Segmenting begins, with so much to do."""
+        self._most_failures = self._options.most_failures(planes)
+        self.progress.start(planes, pixels, what)
 
     def tell(self, line: str) -> None:
         """A line for the user and the log."""
@@ -46,8 +57,8 @@ class Counter:
         """A plane is finished, well or not."""
         pixels = plane.image.height * plane.image.width
         if isinstance(result, Failure):
-            self._journal.log(f"failed: {result.image} ({result.stage}): {result.message}")
             self.progress.plane(pixels, 0, failed=True)
+            self._failed(result.image, result)
         else:
             self.planes += 1
             self.pixels += pixels
@@ -55,9 +66,18 @@ class Counter:
 
     def advance_region(self, unit: Unit, nuclei: int, failure: Failure | None) -> None:
         """A region of a large plane is finished."""
+        self.progress.plane(unit.pixels, nuclei, failed=failure is not None)
         if failure is not None:
-            self._journal.log(f"failed: {unit.planes[0].name} ({failure.stage}): {failure.message}")
+            self._failed(unit.planes[0].name, failure)
         else:
             self.planes += 1
             self.pixels += unit.pixels
-        self.progress.plane(unit.pixels, nuclei, failed=failure is not None)
+
+    def _failed(self, name: str, failure: Failure) -> None:
+        self._journal.log(f"failed: {name} ({failure.stage}): {failure.message}")
+        self.failed += 1
+        if self.failed > self._most_failures:
+            raise FailuresError(
+                f"stopped after {self.failed} failure{'s' * (self.failed > 1)}, the last of {name}: {failure.message} "
+                "The same command goes on; --max-failures says how many are too many."
+            )

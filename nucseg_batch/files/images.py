@@ -33,9 +33,16 @@ from nucseg_batch.files.source import Header
 from nucseg_batch.files.tiff.image import TiffImage
 from nucseg_batch.files.tiff.ome import first_file
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".tf2", ".tf8", ".btf", ".lsm", ".stk", ".qptiff"}
-)
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".tf2", ".tf8", ".btf"}) | {
+    ".svs",
+    ".ndpi",
+    ".scn",
+    ".bif",
+    ".qptiff",
+    ".lsm",
+    ".stk",
+    ".flex",
+}
 """Files with these suffixes are taken for images; which kind they are is told by their first bytes."""
 _SIGNATURES = {
     b"\x89PNG": "PNG",

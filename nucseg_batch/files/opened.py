@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,18 @@ class _Open:
 
 
 class Images:
-    """The images of a run below IN; threads may read at once. A context manager, which closes them."""
+    """The images of a run below IN; threads may read at once. A context manager, which closes them.
 
-    def __init__(self, root: str | Path, settings: SegmentSettings) -> None:
+    states: size and time of last change of images that were changed after they were planned, and are meant as they are
+    now, by key.
+    """
+
+    def __init__(
+        self, root: str | Path, settings: SegmentSettings, states: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
         self._root = root
         self._settings = settings
+        self._states = states or {}
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -55,19 +63,38 @@ class Images:
     def read(self, plane: Plane, rows: slice | None = None, columns: slice | None = None) -> NDArray[Any]:
         """Pixels of a plane or of a window of it: (h, w) grey, (h, w, 3) colour, or (c, h, w) with separate channels.
 
-        Raises ImageError where they cannot be read, or the image is no longer the one that was planned.
+        Raises ImageError where they cannot be read, the image is no longer the one that was planned, or it was changed
+        while it was read.
         """
         info = plane.image
         rows, columns = rows or slice(0, info.height), columns or slice(0, info.width)
         with self.opened(info) as source:
-            _check_planned(info, source.header)
+            self._check_planned(info, source.header)
             t = plane.t or 0
             if not info.projected:
-                return source.read(t, plane.z or 0, rows, columns)
-            pixels = source.read(t, 0, rows, columns)
-            for z in range(1, source.header.length("Z")):
-                pixels = np.maximum(pixels, source.read(t, z, rows, columns))
-            return pixels
+                pixels = source.read(t, plane.z or 0, rows, columns)
+            else:
+                pixels = source.read(t, 0, rows, columns)
+                for z in range(1, source.header.length("Z")):
+                    pixels = np.maximum(pixels, source.read(t, z, rows, columns))
+        if info.group is None and state_of(self._root, info, self._settings) != self.state(info):
+            raise ImageError("the file was changed while it was read; run the same command again.")
+        return pixels
+
+    def state(self, info: ImageInfo) -> tuple[int, int]:
+        """Size and time of last change, in nanoseconds, that an image is expected to have."""
+        return self._states.get(info.key, (info.size, info.mtime_ns))
+
+    def _check_planned(self, info: ImageInfo, header: Header) -> None:
+        """Raises ImageError where an image is no longer what was planned."""
+        if (header.size, header.mtime_ns) != self.state(info):
+            raise ImageError("the file was changed after it was planned; run the same command again.")
+        found = (header.length("Y"), header.length("X"), header.dtype)
+        if found != (info.height, info.width, info.dtype):
+            raise ImageError(
+                f"planned as {info.height} x {info.width} {info.dtype}, but it is {found[0]} x {found[1]} {found[2]}; "
+                "segment it into another OUT."
+            )
 
     @contextlib.contextmanager
     def opened(self, info: ImageInfo) -> Iterator[Source]:
@@ -103,6 +130,21 @@ class Images:
         return open_source(self._root, info.key, self._settings, info.files, info.group)
 
 
+def state_of(root: str | Path, info: ImageInfo, settings: SegmentSettings) -> tuple[int, int]:
+    """Size and time of last change, in nanoseconds, of an image as it is now, as `ImageInfo` has them.
+
+    Of a zarr store they are those of its metadata. Raises ImageError where the image is gone or cannot be opened.
+    """
+    if info.group is not None:
+        with contextlib.closing(open_source(root, info.key, settings, info.files, info.group)) as source:
+            return source.header.size, source.header.mtime_ns
+    try:
+        states = [os.stat(Path(root, name)) for name in info.files or (info.key,)]
+    except OSError as error:
+        raise ImageError(f"it cannot be read any more ({error.strerror}).") from error
+    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
+
+
 def open_source(
     root: str | Path,
     key: str,
@@ -123,12 +165,3 @@ def open_source(
     if path.suffix.lower() in BIOIO_SUFFIXES:
         return open_bioio(path)
     return open_file(path, max_pixels=settings.max_pixels)
-
-
-def _check_planned(info: ImageInfo, header: Header) -> None:
-    """Raises ImageError where an image is no longer what was planned."""
-    if (header.size, header.mtime_ns) != (info.size, info.mtime_ns):
-        raise ImageError("the file was changed after it was planned; run the same command again.")
-    found = (header.length("Y"), header.length("X"), header.dtype)
-    if found != (info.height, info.width, info.dtype):
-        raise ImageError(f"planned as {info.height} x {info.width} {info.dtype}, but it is {found}.")

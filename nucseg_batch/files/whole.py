@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterator
+import platform
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO
 
+LONGEST_STEM = 150
+"""Characters of a name that its temporary name keeps."""
+PARTIAL = ".partial"
+"""How temporary names end; they begin with a dot and the name that is meant."""
+_numbers = itertools.count()
+
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which appears under its name only when the block ends well."""
-    temporary = path.with_name(f".{path.name}.partial")
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A file to write, which appears under its name only when the block ends well.
+
+    The temporary name is this writer's own, so that two processes that write one file, as after the death of a node, do
+    not meet: one whole file replaces the other. `durable` waits until it is on disk.
+    """
+    own = f"{platform.node()[:40].replace('.', '-')}-{os.getpid()}-{next(_numbers)}"
+    temporary = path.with_name(f".{path.name[:LONGEST_STEM]}.{own}{PARTIAL}")
     try:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file; text as UTF-8, in which bytes of file names that are none stay what they are."""
     with whole_file(path) as file:
         file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+
+
+def remove_leftovers(folder: Path, names: Container[str] | None = None) -> None:
+    """Deletes what killed writers left under temporary names in a folder: of all files, or of those of these names.
+
+    Only for files that no other process can be writing.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for entry in list(os.scandir(folder)):
+            if entry.name.startswith(".") and entry.name.endswith(PARTIAL):
+                meant = entry.name[1 : -len(PARTIAL)].rpartition(".")[0]
+                if names is None or meant in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(entry.path)
 
 
 def sync(path: Path) -> None:

@@ -6,8 +6,9 @@ at most one region ahead of the next: memory is bounded by a few regions, whatev
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,10 @@ from nucseg_batch.arrays.seams import join
 from nucseg_batch.files.masks.pixels import as_stored, pixel_bounds
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.run.journal import Journal, Marker, PlaneResult
+from nucseg_batch.files.patience import patiently
+from nucseg_batch.files.run.attempts import Attempts
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import JoinedPlane, Marker, PlaneResult, Seen
 from nucseg_batch.files.run.tables import NucleiTable, labelled_rows, plane_summary
 from nucseg_batch.files.whole import whole_file
 from nucseg_batch.pipeline.channels import Shown, show
@@ -38,6 +42,7 @@ from nucseg_batch.pipeline.regions import (
     region_tiles,
     unpacked,
 )
+from nucseg_batch.pipeline.tasks import Task, killer
 from nucseg_batch.plan import Failure, LargePlane, Plane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
@@ -77,20 +82,23 @@ Advance = Callable[[Unit, int, Failure | None], None]
 
 
 def process_regions(
-    units: Sequence[Unit],
+    tasks: Sequence[Task],
     *,
     images: Images,
     journal: Journal,
+    attempts: Attempts,
     predictor: Segmenter,
     settings: SegmentSettings,
     scales: Scales,
     advance: Advance,
     tell: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Segments regions and keeps what was found in the journal; one that cannot be done becomes a failure there.
 
     What depends on the whole plane, its range of values and its scale, is found out again by every call, from the same
-    pixels in the same way.
+    pixels in the same way. When `stopped` says so no further region is begun. Regions on which several processes died
+    are done last and alone.
     """
 
     @lru_cache(maxsize=2)
@@ -100,8 +108,12 @@ def process_regions(
         except Exception as error:  # decoders and devices raise their own classes; kept, for all regions of the plane
             return error
 
-    def tiles() -> Iterator[tuple[Unit, Tile | None, Surroundings | None, Exception | None]]:
+    def tiles(units: Iterable[Unit]) -> Iterator[tuple[Unit, Tile | None, Surroundings | None, Exception | None]]:
         for unit in units:
+            attempts.begin(unit)
+            begun.append(unit)
+            if unit.name in careful:
+                attempts.begin_plane(unit, 0)
             around = share(unit.planes[0])
             if isinstance(around, Exception):
                 yield unit, None, None, around
@@ -109,48 +121,87 @@ def process_regions(
             for tile in region_tiles(unit, predictor, around.scale):
                 yield unit, tile, around, None
 
-    def read(unit: Unit, tile: Tile) -> Shown:
+    def read(unit: Unit, tile: Tile) -> tuple[Shown, bytes]:
         rows, columns = tile.part("source")
         plane = unit.planes[0]
-        return show(images.read(plane, rows, columns), plane.image, settings.channel)
+        pixels = patiently(lambda: images.read(plane, rows, columns))
+        digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+        return show(pixels, plane.image, settings.channel), digest
 
-    def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float) -> None:
+    def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]) -> None:
         plane = unit.planes[0]
         outcome: PlaneResult | Failure
+        kept = ""
         if error is None:
             try:
                 result = finished(unit, found)
             except Exception as reason:  # as above
                 error = reason
         if error is None:
-            journal.keep_region(unit, packed(result))
+            journal.retract(unit)
+            kept = journal.keep_region(unit, packed(result))
             outcome = PlaneResult(plane.image.key, int(result.part.owned.sum()), {"scale": scale}, 0)
         else:
             outcome = failure_of(plane, "segment" if found else "read", error)
-        journal.commit(unit, Marker((outcome,), 0), "")
+        windows = tuple(_window(result.tile) for result in found) if error is None else ()
+        digest = hashlib.sha256(b"".join(digests)).hexdigest() if error is None else ""
+        seen = Seen(*images.state(plane.image), digest, windows)
+        journal.commit(unit, Marker((outcome,), 0, kept, (seen,)), "")
+        attempts.end(unit)
         failure = outcome if isinstance(outcome, Failure) else None
         advance(unit, 0 if isinstance(outcome, Failure) else outcome.nuclei, failure)
 
+    def give_up(unit: Unit) -> None:
+        plane = unit.planes[0]
+        failure = killer(plane)
+        journal.commit(unit, Marker((failure,), 0, "", (Seen(*images.state(plane.image), ""),)), "")
+        attempts.end(unit)
+        advance(unit, 0, failure)
+
+    begun: list[Unit] = []
+    careful = {task.unit.name for task in tasks if task.history.careful}
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "finish") as finisher:
-        kept: Future[None] | None = None
-        found: list[TileResult] = []
-        trouble: Exception | None = None
-        for (unit, tile, around, error), pixels, is_last in _ahead(tiles(), reader, read):
-            trouble = trouble or error
-            if tile is not None and around is not None and pixels is not None and trouble is None:
-                try:
-                    found.append(
-                        find(tile, pixels.result(), predictor, around.survey.limits, skip_empty=settings.skip_empty)
-                    )
-                except Exception as reason:  # as above
-                    trouble = reason
-            if is_last:
-                if kept is not None:
-                    kept.result()
-                kept = finisher.submit(keep, unit, found, trouble, around.scale if around else 1.0)
-                found, trouble = [], None
-        if kept is not None:
-            kept.result()
+
+        def run(units: Iterable[Unit]) -> None:
+            kept: Future[None] | None = None
+            found: list[TileResult] = []
+            digests: list[bytes] = []
+            trouble: Exception | None = None
+            for (unit, tile, around, error), pixels, is_last in _ahead(tiles(units), reader, read):
+                trouble = trouble or error
+                if tile is not None and around is not None and pixels is not None and trouble is None:
+                    try:
+                        shown, digest = pixels.result()
+                        digests.append(digest)
+                        found.append(find(tile, shown, predictor, around.survey.limits, skip_empty=settings.skip_empty))
+                    except Exception as reason:  # as above
+                        trouble = reason
+                if is_last:
+                    if kept is not None:
+                        kept.result()
+                    kept = finisher.submit(keep, unit, found, trouble, around.scale if around else 1.0, digests)
+                    found, digests, trouble = [], [], None
+            if kept is not None:
+                kept.result()
+
+        try:
+            run(task.unit for task in tasks if not task.history.careful and not stopped())
+            for task in tasks:
+                if not task.history.careful or stopped():
+                    continue
+                if task.history.guilty:
+                    give_up(task.unit)
+                else:
+                    run([task.unit])
+        finally:
+            for unit in begun:
+                attempts.end(unit)
+
+
+def _window(tile: Tile) -> tuple[int, int, int, int]:
+    """First and last row, first and last column of what was read for a tile."""
+    rows, columns = tile.part("source")
+    return rows.start, rows.stop, columns.start, columns.stop
 
 
 def join_plane(
@@ -168,6 +219,7 @@ def join_plane(
     same bytes.
     """
     units, plane = large.units, large.plane
+    journal.retract_plane(large)
     shape = (large.stack.height, large.stack.width)
     results = [unpacked(journal.region(unit), labels=False) for unit in units]
 
@@ -176,30 +228,35 @@ def join_plane(
         return unpacked(journal.region(units[number])).labels
 
     joined = join([result.part for result in results], labels_of, shape)
-    sizes = []
+    shards = []
     for unit, ids in zip(units, joined.ids, strict=True):
         masks = mask(unpacked(journal.region(unit)), ids, shape)
         pixels = None
         if settings.with_images:
             stored = as_stored(images.read(plane, *unit.bounds[-2:]), large.stack)
             pixels = stored.reshape([part.stop - part.start for part in pixel_bounds(unit)])
-        sizes.append(writer.write(unit, masks.reshape(unit.shape), pixels))
+        shards.append(writer.write(unit, masks.reshape(unit.shape), pixels))
 
     pixel_size = settings.pixel_size or plane.image.pixel_size
     areas, means = [], []
+    digest, length = hashlib.sha256(), 0
     with whole_file(journal.plane_part(large)) as file:
         for number, result in enumerate(results):
             labels, final = joined.of(number)
             measures = {name: values[labels - 1] for name, values in result.measures.items()}
-            file.write(labelled_rows(plane, final.tolist(), table.rows(measures, pixel_size)).encode())
+            rows = labelled_rows(plane, final.tolist(), table.rows(measures, pixel_size)).encode()
+            file.write(rows)
+            digest.update(rows)
+            length += len(rows)
             areas.append(measures["area"])
             means.append(measures["intensity_mean"])
-        length = file.tell()
     marker = journal.marker(units[0])
     scale = marker.planes[0].summary["scale"] if marker and isinstance(marker.planes[0], PlaneResult) else 1.0
     total = math.fsum(result.total for result in results)
     summary = plane_summary(shape, np.concatenate(areas), np.concatenate(means), total, scale, pixel_size)
-    journal.commit_plane(large, PlaneResult(plane.image.key, int(summary["nuclei"] or 0), summary, length), sizes)
+    written = PlaneResult(plane.image.key, int(summary["nuclei"] or 0), summary, length)
+    sizes, digests = tuple(shard.bytes for shard in shards), tuple(shard.sha256 for shard in shards)
+    journal.commit_plane(large, JoinedPlane(written, sizes, digests, digest.hexdigest()))
     return joined.lost_pixels
 
 
@@ -235,10 +292,10 @@ def _surroundings(
 def _ahead(
     tiles: Iterator[tuple[Unit, Tile | None, Any, Exception | None]],
     reader: ThreadPoolExecutor,
-    read: Callable[[Unit, Tile], Shown],
-) -> Iterator[tuple[tuple[Unit, Tile | None, Any, Exception | None], Future[Shown] | None, bool]]:
+    read: Callable[[Unit, Tile], tuple[Shown, bytes]],
+) -> Iterator[tuple[tuple[Unit, Tile | None, Any, Exception | None], Future[tuple[Shown, bytes]] | None, bool]]:
     """Tiles with their pixels, of which the next are being read, and whether each is the last of its unit."""
-    waiting: tuple[Any, Future[Shown] | None] | None = None
+    waiting: tuple[Any, Future[tuple[Shown, bytes]] | None] | None = None
     for tile in tiles:
         pixels = reader.submit(read, tile[0], tile[1]) if tile[1] is not None else None
         if waiting is not None:

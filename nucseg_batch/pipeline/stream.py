@@ -5,53 +5,39 @@ are filled across units, so that many small stacks cost no half-empty batches. E
 images are read and by batches where they are finished, so memory does not grow with the number of images.
 
 What an image gets does not depend on the stream: batches are padded to a fixed shape and images in them do not meet.
+A unit on which several processes died is done apart from the others, plane by plane, so that the guilty one is found.
 """
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.measure import measure
 from nucseg_batch.errors import NucsegError
-from nucseg_batch.files.masks.pixels import as_stored, empty_pixels, plane_of
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.run.journal import Journal, Marker, PlaneResult
-from nucseg_batch.files.run.tables import NucleiTable, summary
-from nucseg_batch.pipeline.channels import Shown, show
-from nucseg_batch.pipeline.failures import failure_of
-from nucseg_batch.plan import Adapt, Failure, Plane, Scales, Unit, bucket_shape
+from nucseg_batch.files.patience import patiently
+from nucseg_batch.files.run.attempts import Attempts
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import Seen
+from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.pipeline.channels import show
+from nucseg_batch.pipeline.finisher import Advance, Finisher
+from nucseg_batch.pipeline.tasks import Task, kept_rows, killer
+from nucseg_batch.pipeline.work import Handed, Item, Result, Work
+from nucseg_batch.plan import Adapt, Scales, Unit, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
 READ_AHEAD_PIXELS = 6_000_000
 """Images are read ahead until this many pixels wait; one image always may."""
-FINISH_AHEAD = 2
-"""Batches that may wait to be measured and written."""
-
-
-class Result(Protocol):
-    """What the stream needs to know of an image's result."""
-
-    @property
-    def labels(self) -> NDArray[np.int32]:
-        """(height, width): 0 is background, 1..n are nuclei."""
-        ...
-
-    @property
-    def scale(self) -> float:
-        """By how much the image was enlarged for the network."""
-        ...
 
 
 class Segmenter(Protocol):
@@ -75,59 +61,13 @@ class Segmenter(Protocol):
         ...
 
 
-Advance = Callable[[Plane, PlaneResult | Failure], None]
-"""Called once for every plane that was finished, well or not; from one thread at a time."""
-
-
-@dataclass
-class _Work:
-    """A unit on its way through the stream."""
-
-    unit: Unit
-    masks: NDArray[np.uint32] | None = None
-    pixels: NDArray[Any] | None = None
-    results: dict[int, PlaneResult | Failure] = field(default_factory=dict)
-    rows: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One plane on its way through the stream: after reading it has pixels, or the failure that stopped it."""
-
-    work: _Work
-    index: int
-    plane: Plane
-    shown: Shown | None = None
-    failure: Failure | None = None
-    scale: float = 1.0
-    pixels: NDArray[Any] | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.plane.image.height, self.plane.image.width
-
-    @property
-    def batch_key(self) -> tuple[Any, ...]:
-        """Planes with one key may share a batch."""
-        pixels = _pixels(self)
-        shape = bucket_shape(*self.shape) if self.scale == 1 else self.shape
-        return shape, self.scale, pixels.shape[2:], pixels.dtype.str
-
-    def failed(self, stage: str, error: Exception) -> Failure:
-        """Why this plane has no mask."""
-        return failure_of(self.plane, stage, error)
-
-
-_Finished = tuple[_Item, Result | Failure]
-
-
 def process_units(
-    units: Iterable[Unit],
+    tasks: Sequence[Task],
     *,
     images: Images,
     writer: MaskWriter,
     journal: Journal,
+    attempts: Attempts,
     predictor: Segmenter,
     settings: SegmentSettings,
     scales: Scales,
@@ -135,37 +75,77 @@ def process_units(
     workers: int,
     advance: Advance,
     tell: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Segments units of whole planes and commits each as soon as its last plane is done.
 
     A plane that cannot be read, segmented or measured becomes a failure in its unit's marker. Where a batch does not
     fit into memory, smaller ones are used from then on, and `tell` says so. An error while results are written, such as
-    a full disk, stops the stream and is raised here.
+    a full disk, stops the stream and is raised here. When `stopped` says so no further unit is begun.
     """
-    finisher = _Finisher(writer, journal, settings, table, advance)
+    finisher = Finisher(writer, journal, attempts, settings, table, advance)
+    begun: list[Unit] = []
+
+    def begin(task: Task) -> Work:
+        begun.append(task.unit)
+        attempts.begin(task.unit)
+        return _begin(task, writer, journal)
+
+    read = partial(_read, images=images, settings=settings, scales=scales)
     try:
         with ThreadPoolExecutor(workers, thread_name_prefix="read") as readers:
-            items = _read_ahead(units, readers, partial(_read, images=images, settings=settings, scales=scales))
-            for batch in _batches(items, predictor.batch_size):
+            ordinary = (begin(task) for task in tasks if not task.history.careful and not stopped())
+            for batch in _batches(_read_ahead(ordinary, readers, read), predictor.batch_size):
                 finisher.put(_segment(batch, predictor, scales.adapt, tell))
+        for task in tasks:
+            if not task.history.careful or stopped():
+                continue
+            tell(f"{task.unit.name}: {task.history.deaths} processes died on it; its planes are done one by one")
+            finisher.wait()
+            work = begin(task)
+            for index in work.task.indices:
+                if index not in task.history.guilty:
+                    attempts.begin_plane(task.unit, index)
+                finisher.put(_segment([read(_item(work, index))], predictor, scales.adapt, tell))
+                finisher.wait()
         finisher.close()
     finally:
         finisher.stop()
+        for unit in begun:
+            attempts.end(unit)
 
 
-def _read_ahead(units: Iterable[Unit], readers: ThreadPoolExecutor, read: Callable[[_Item], _Item]) -> Iterator[_Item]:
+def _begin(task: Task, writer: MaskWriter, journal: Journal) -> Work:
+    """The work of a task, with what is kept of earlier calls; all of it where that is damaged."""
+    if task.kept is not None:
+        rows = kept_rows(task, writer.path, journal)
+        if rows is not None:
+            kept = {i: plane for i, plane in enumerate(task.kept.planes) if i not in task.again}
+            seen = {i: task.kept.seen[i] for i in kept}
+            return Work(task, results=dict(kept), seen=seen, rows=rows)
+    return Work(replace(task, kept=None, again=frozenset()))
+
+
+def _item(work: Work, index: int) -> Item:
+    """A plane before it is read; one on which processes died becomes a failure at once."""
+    plane = work.unit.stack.plane(work.unit.place(index))
+    return Item(work, index, plane, failure=killer(plane) if index in work.task.history.guilty else None)
+
+
+def _read_ahead(works: Iterable[Work], readers: ThreadPoolExecutor, read: Callable[[Item], Item]) -> Iterator[Item]:
     """Items in the order of the units, read by the pool up to READ_AHEAD_PIXELS before they are asked for."""
-    waiting: deque[tuple[int, Future[_Item]]] = deque()
+    waiting: deque[tuple[int, Future[Item]]] = deque()
     pixels = 0
     try:
-        for work in map(_Work, units):
-            for index, plane in enumerate(work.unit.planes):
-                size = plane.image.height * plane.image.width * max(1, len(plane.image.names))
+        for work in works:
+            for index in work.task.indices:
+                item = _item(work, index)
+                size = item.plane.image.height * item.plane.image.width * max(1, len(item.plane.image.names))
                 while waiting and pixels + size > READ_AHEAD_PIXELS:
                     first, future = waiting.popleft()
                     pixels -= first
                     yield future.result()
-                waiting.append((size, readers.submit(read, _Item(work, index, plane))))
+                waiting.append((size, readers.submit(read, item)))
                 pixels += size
         while waiting:
             yield waiting.popleft()[1].result()
@@ -174,19 +154,23 @@ def _read_ahead(units: Iterable[Unit], readers: ThreadPoolExecutor, read: Callab
             future.cancel()
 
 
-def _read(item: _Item, *, images: Images, settings: SegmentSettings, scales: Scales) -> _Item:
+def _read(item: Item, *, images: Images, settings: SegmentSettings, scales: Scales) -> Item:
+    if item.failure is not None:
+        return item
+    state = images.state(item.plane.image)
     try:
-        pixels = images.read(item.plane)
+        pixels = patiently(lambda: images.read(item.plane))
         shown = show(pixels, item.plane.image, settings.channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
-        return replace(item, failure=item.failed("read", error))
+        return replace(item, failure=item.failed("read", error), seen=Seen(*state, ""))
     scale = scales.of(1 if shown.pixels.ndim == 2 else 3)
-    return replace(item, shown=shown, scale=scale, pixels=pixels if settings.with_images else None)
+    seen = Seen(*state, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest())
+    return replace(item, shown=shown, scale=scale, seen=seen, pixels=pixels if settings.with_images else None)
 
 
-def _batches(items: Iterable[_Item], batch_size: Callable[[tuple[int, int], float], int]) -> Iterator[list[_Item]]:
+def _batches(items: Iterable[Item], batch_size: Callable[[tuple[int, int], float], int]) -> Iterator[list[Item]]:
     """Full batches of images that may share one; what is left of a padded shape goes when the shape changes."""
-    filling: dict[tuple[Any, ...], list[_Item]] = {}
+    filling: dict[tuple[Any, ...], list[Item]] = {}
     shape: tuple[int, int] | None = None
     for item in items:
         bucket = bucket_shape(*item.shape)
@@ -203,7 +187,7 @@ def _batches(items: Iterable[_Item], batch_size: Callable[[tuple[int, int], floa
     yield from filling.values()
 
 
-def _segment(batch: list[_Item], predictor: Segmenter, adapt: Adapt, tell: Callable[[str], None]) -> list[_Finished]:
+def _segment(batch: list[Item], predictor: Segmenter, adapt: Adapt, tell: Callable[[str], None]) -> list[Handed]:
     """Labels a batch; where the device refuses it, in smaller batches, so that only a guilty image fails."""
     if batch[0].failure is not None:
         return [(batch[0], batch[0].failure)]
@@ -211,7 +195,7 @@ def _segment(batch: list[_Item], predictor: Segmenter, adapt: Adapt, tell: Calla
     size = predictor.batch_size(shape, scale)
     if len(batch) <= size:
         try:
-            results = predictor.predict_batch([_pixels(item) for item in batch], scale, adapt=adapt)
+            results = predictor.predict_batch([item.input for item in batch], scale, adapt=adapt)
             return list(zip(batch, results, strict=True))
         except NucsegError:
             raise
@@ -226,101 +210,3 @@ def _segment(batch: list[_Item], predictor: Segmenter, adapt: Adapt, tell: Calla
             size = 1
     parts = [batch[start : start + size] for start in range(0, len(batch), size)]
     return [finished for part in parts for finished in _segment(part, predictor, adapt, tell)]
-
-
-def _pixels(item: _Item) -> NDArray[Any]:
-    assert item.shown is not None
-    return item.shown.pixels
-
-
-class _Finisher:
-    """A thread that measures images and commits units; an error there is raised in the thread that feeds it."""
-
-    def __init__(
-        self, writer: MaskWriter, journal: Journal, settings: SegmentSettings, table: NucleiTable, advance: Advance
-    ) -> None:
-        self._writer = writer
-        self._journal = journal
-        self._settings = settings
-        self._table = table
-        self._advance = advance
-        self._queue: queue.Queue[list[_Finished] | None] = queue.Queue(FINISH_AHEAD)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
-        self._thread.start()
-
-    def put(self, batch: list[_Finished] | None) -> None:
-        """Hands over a batch, waiting for room; raises what went wrong with an earlier one."""
-        while True:
-            if self._error is not None:
-                raise self._error
-            try:
-                self._queue.put(batch, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def close(self) -> None:
-        """Waits until everything that was handed over is committed."""
-        self.put(None)
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def stop(self) -> None:
-        """Ends the thread, after the batch in hand, whatever is still waiting."""
-        while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._queue.get_nowait()
-            try:
-                self._queue.put_nowait(None)
-            except queue.Full:
-                continue
-            self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            while (batch := self._queue.get()) is not None:
-                for item, outcome in batch:
-                    self._finish(item, outcome)
-        except BaseException as error:
-            self._error = error
-
-    def _finish(self, item: _Item, outcome: Result | Failure) -> None:
-        work = item.work
-        result = outcome if isinstance(outcome, Failure) else self._measured(item, outcome)
-        work.results[item.index] = result
-        if isinstance(result, PlaneResult):
-            assert not isinstance(outcome, Failure)
-            if work.masks is None:
-                work.masks = np.zeros(work.unit.shape, np.uint32)
-            work.masks.reshape(-1, *outcome.labels.shape)[item.index] = outcome.labels
-            if item.pixels is not None:
-                work.pixels = empty_pixels(work.unit) if work.pixels is None else work.pixels
-                plane_of(work.pixels, work.unit, item.index)[...] = as_stored(item.pixels, work.unit.stack)
-        if len(work.results) == work.unit.plane_count:
-            self._commit(work)
-        self._advance(item.plane, result)
-
-    def _commit(self, work: _Work) -> None:
-        order = sorted(work.results)
-        if work.masks is None:
-            work.masks = np.zeros(work.unit.shape, np.uint32)
-        if work.pixels is None and self._settings.with_images:
-            work.pixels = empty_pixels(work.unit)
-        shard_bytes = self._writer.write(work.unit, work.masks, work.pixels)
-        work.masks = work.pixels = None
-        marker = Marker(tuple(work.results[index] for index in order), shard_bytes)
-        self._journal.commit(work.unit, marker, "".join(work.rows.pop(index, "") for index in order))
-
-    def _measured(self, item: _Item, found: Result) -> PlaneResult | Failure:
-        assert item.shown is not None
-        pixel_size = self._settings.pixel_size or item.plane.image.pixel_size
-        try:
-            measures = measure(found.labels, item.shown.intensity, item.shown.channels)
-            rows = self._table.text(item.plane, measures, pixel_size)
-            values = summary(found.labels, item.shown.intensity, measures, found.scale, pixel_size)
-        except Exception as error:  # as above: this plane fails, not its unit
-            return item.failed("measure", error)
-        item.work.rows[item.index] = rows
-        return PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))

@@ -3,6 +3,7 @@
 One file shows the nuclei and is segmented; its key is the image's. The others of its place are measured. Which shows
 the nuclei is said by `--channel`, by a `--pattern` that only one channel's files match, or by a name that tells of a
 stain of DNA. Where none of these decides the whole input is refused, since to segment every channel would be wrong.
+An image whose file with the nuclei is missing fails; one that lacks another file has no values for that channel.
 
 Each depth that is a file of its own is an image by itself; so is each time point.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,25 +23,32 @@ from numpy.typing import NDArray
 from nucseg_batch.errors import ImageError, UsageError
 from nucseg_batch.files.find.channel_metadata import KnownChannel, known_channels
 from nucseg_batch.files.find.channel_naming import (
+    ONLY,
     ChannelName,
     acquisition,
     channel_names,
     depth_of,
     named_by_token,
     projections,
+    without_channel,
 )
+from nucseg_batch.files.find.discover import UNMATCHED
 from nucseg_batch.files.find.entries import Discovery, FileEntry
+from nucseg_batch.files.find.passed import first_names
 from nucseg_batch.files.find.select import COLOURS, EACH, choose_channel
 from nucseg_batch.files.source import AXES, ChannelInfo, Header, Source
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
+WITHOUT = "image at a depth without the channel of the nuclei"
+"""Why images of a plate are passed over."""
+
 
 def with_channels(found: Discovery, wanted: str) -> Discovery:
     """What was found, with files that are channels of one image put together.
 
-    wanted: `settings.channel`; `each` leaves every file an image by itself. Images of which a channel's file is missing
-    become failures of stage `plan`. Raises UsageError where it is not clear which channel shows the nuclei.
+    wanted: `settings.channel`; `each` leaves every file an image by itself. Images of which the file that shows the
+    nuclei is missing become failures of stage `plan`. Raises UsageError where it is not clear which channel that is.
     """
     if wanted.lower() == EACH or is_url(found.root):
         return found
@@ -58,9 +66,12 @@ def with_channels(found: Discovery, wanted: str) -> Discovery:
         "images by themselves"
         for folder, count in projections(matched).items()
     ]
+    if wanted.lower() == ONLY:
+        joined.choose(key for key in matched if without_channel(key) and acquisition(_folder(key)) not in plates)
     for folder, members in sorted(plates.items()):
         asked = {name.token.lower() for name in members if name.key in matched}
         if not asked or len({name.token.lower() for name in members}) < 2:
+            joined.choose(name.key for name in members if wanted.lower() in (name.token.lower(), name.alias.lower()))
             continue  # one channel: its files are images like any others
         if len(asked) > 1:
             members = [name for name in members if name.key in matched]
@@ -136,8 +147,15 @@ class _Joined:
         self._used: set[str] = set()
         self._failures: list[Failure] = []
         self.notes: list[str] = []
-        self._without = 0
-        """Places at whose depth there is no channel of the nuclei."""
+        self._chosen: set[str] = set()
+        self._without: list[str] = []
+        """A file of each place at whose depth there is no channel of the nuclei."""
+        self._missing: list[tuple[str, str]] = []
+        """Key and channel of each file that a place of the plate at hand lacks."""
+
+    def choose(self, keys: Iterable[str]) -> None:
+        """Notes files whose names say that they are of the channel that was asked for, and which stay by themselves."""
+        self._chosen.update(keys)
 
     def add(self, plate: _Plate, files: dict[str, FileEntry], matched: set[str]) -> None:
         """Puts the files of a plate together."""
@@ -147,6 +165,7 @@ class _Joined:
             sites[name.site][name.token.lower()].append(name.key)
             expected[depth_of(name.site)].add(name.token.lower())
         before = len(self._images)
+        self._missing = []
         for site, channels in sites.items():
             keys = {key for members in channels.values() for key in members}
             if not keys & matched:
@@ -154,7 +173,7 @@ class _Joined:
             self._used |= keys
             due = expected[depth_of(site)]
             if plate.nuclei not in due:
-                self._without += 1
+                self._without.append(min(keys & matched))
                 continue
             self._join(plate, channels, due, files)
         place = plate.tokens.index(plate.nuclei)
@@ -164,21 +183,30 @@ class _Joined:
             f"their own; nuclei in {_described([plate.shown[place]], [plate.channels[place]])}, measured too: "
             f"{', '.join(others)}"
         )
+        if self._missing:
+            key, token = self._missing[0]
+            count = len({image for image, _ in self._missing})
+            images = "1 image lacks files" if count == 1 else f"{count} images lack files"
+            self.notes.append(
+                f"{plate.folder or 'IN'}: {images} of channels that others have ({key}: {token}"
+                f"{', ...' * (len(self._missing) > 1)}); they have no values for these"
+            )
 
     def _join(self, plate: _Plate, channels: dict[str, list[str]], due: set[str], files: dict[str, FileEntry]) -> None:
         tokens = [token for token in plate.tokens if token in due]
         missing = [token for token in tokens if token not in channels]
         double = [token for token in tokens if len(channels.get(token, ())) > 1]
         key = min(channels.get(plate.nuclei) or [keys[0] for keys in channels.values()])
-        if missing or double:
+        if plate.nuclei in missing or double:
             trouble = (
-                f"the file of its channel {', '.join(missing)} is missing, which other images have"
-                if missing
-                else f"there are several files of its channel {', '.join(double)}"
+                f"the file of its channel {plate.nuclei}, which shows the nuclei, is missing."
+                if plate.nuclei in missing
+                else f"there are several files of its channel {', '.join(double)}; leave some out with --pattern."
             )
-            advice = "choose channels that all images have with --pattern, such as '*w[12]*'"
-            self._failures.append(Failure(key, "plan", "ImageError", f"{trouble}; {advice}."))
+            self._failures.append(Failure(key, "plan", "ImageError", trouble))
             return
+        self._missing += [(key, token) for token in missing]
+        tokens = [token for token in tokens if token in channels]
         members = [files[channels[token][0]] for token in tokens]
         infos = tuple(plate.channels[plate.tokens.index(token)] for token in tokens)
         size, mtime_ns = sum(member.size for member in members), max(member.mtime_ns for member in members)
@@ -188,13 +216,15 @@ class _Joined:
 
     def applied_to(self, found: Discovery) -> Discovery:
         """The discovery with these images in place of their files."""
-        loose = [entry for entry in found.entries if entry.key not in self._used]
+        loose = [
+            replace(entry, chosen=entry.key in self._chosen) for entry in found.entries if entry.key not in self._used
+        ]
         others = tuple(entry for entry in found.unmatched if entry.key not in self._used)
-        skipped = {reason: count for reason, count in found.skipped.items() if not reason.endswith("--pattern")}
-        if others:
-            skipped["image that does not match --pattern"] = len(others)
-        if self._without:
-            skipped["image at a depth without the channel of the nuclei"] = self._without
+        left = {UNMATCHED: [entry.key for entry in others], WITHOUT: self._without}
+        skipped = {reason: count for reason, count in found.skipped.items() if reason != UNMATCHED}
+        skipped |= {reason: len(keys) for reason, keys in left.items() if keys}
+        passed = {reason: one for reason, one in found.passed.items() if reason != UNMATCHED}
+        passed |= {reason: first_names(keys) for reason, keys in left.items() if keys}
         return replace(
             found,
             entries=tuple(sorted((*loose, *self._images), key=lambda entry: entry.key)),
@@ -202,6 +232,7 @@ class _Joined:
             failures=tuple(sorted((*found.failures, *self._failures), key=lambda failure: failure.image)),
             unmatched=others,
             notes=(*found.notes, *self.notes),
+            passed=passed,
         )
 
 
@@ -254,6 +285,10 @@ def _joint_header(headers: Sequence[Header], channels: Sequence[ChannelInfo]) ->
         pixel_size=next((header.pixel_size for header in headers if header.pixel_size is not None), None),
         chunk=first.chunk if all(header.chunk == first.chunk for header in headers) else None,
     )
+
+
+def _folder(key: str) -> str:
+    return key.rpartition("/")[0]
 
 
 def _natural(token: str) -> tuple[str, int, str]:

@@ -10,7 +10,7 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,11 @@ def known_channels(folder: Path, samples: Mapping[str, Path]) -> dict[str, Known
     known = {}
     for token, path in samples.items():
         number = re.search(r"\d+", token)
-        plain = found.get(str(int(number[0]))) if number and found else None
-        known[token] = plain or _quietly(_file, path).get("", KnownChannel())
+        told = found.get(str(int(number[0]))) if number and found else None
+        if told is None or told.wavelength is None:
+            own = _quietly(_file, path).get("", KnownChannel())
+            told = own if told is None else replace(told, wavelength=own.wavelength)
+        known[token] = told
     return known
 
 

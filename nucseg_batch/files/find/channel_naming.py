@@ -51,6 +51,9 @@ MOST_VAGUE_CHANNELS = 8
 """With more values than this, a vague token is no channel."""
 ACQUISITION_PARTS = re.compile(r"(?:TimePoint|ZStep)_\d+", re.IGNORECASE)
 """Folders that MetaXpress makes below a plate's own."""
+ONLY = "w1"
+"""Channel of files that MetaXpress writes without one, as it does where a plate has only that."""
+_ONLY = re.compile(rf"(?:.+_)?{WELL}(?:_s\d+)?(?:{GUID})?\.tiff?", re.IGNORECASE)
 _DEPTH = re.compile(r"(?<![A-Za-z])(?:[tz]\d+|p\d+(?=\*)|sk\d+| z \d+| time \d+)", re.IGNORECASE)
 """Parts of names that say when and at which depth an image was taken."""
 
@@ -101,6 +104,11 @@ def projections(keys: Iterable[str]) -> dict[str, int]:
         if re.fullmatch(r"ZStep_\d+", last, re.IGNORECASE):
             single.add(above)
     return {folder: beside[folder] for folder in sorted(single) if folder in beside}
+
+
+def without_channel(key: str) -> bool:
+    """Whether a file is called as MetaXpress calls those of a plate with one wavelength."""
+    return _ONLY.fullmatch(key.rpartition("/")[2]) is not None
 
 
 def channel_names(keys: Iterable[str]) -> list[ChannelName]:

@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
 from nucseg_batch.files.find.entries import Discovery, FileEntry
-from nucseg_batch.files.find.stores import OURS, is_store
-from nucseg_batch.files.find.walk import Finder, listed, take_files, walk
+from nucseg_batch.files.find.passed import OURS, PassedOver
+from nucseg_batch.files.find.stores import is_store
+from nucseg_batch.files.find.walk import NO_METADATA, Finder, listed, take_files, walk
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
 WILDCARDS = frozenset("*?[")
+UNMATCHED = "image that does not match --pattern"
+"""Why images are passed over that `pattern` leaves out."""
 LIST_MARK = "@"
 """First character of IN where it names a list."""
 MAX_LIST_BYTES = 2**30
@@ -45,14 +48,27 @@ def discover(place: str, *, pattern: str | None = None, axes: str | None = None)
     entries = [unique[key] for key in sorted(unique)]
     matching = [entry for entry in entries if pattern is None or _matches(entry, pattern)]
     if not matching and not found.failures:
-        raise NothingToDoError(f"IN {place}: {_nothing(len(entries), found.skipped, pattern)}")
+        raise NothingToDoError(f"IN {place}: {_nothing(len(entries), found.passed, pattern)}")
     kept = {entry.key for entry in matching}
     unmatched = tuple(entry for entry in entries if entry.key not in kept)
-    if unmatched:
-        found.skipped["image that does not match --pattern"] += len(unmatched)
+    for entry in unmatched:
+        found.passed.add(UNMATCHED, entry.key)
     failures = tuple(sorted(found.failures, key=lambda failure: failure.image))
-    skipped = {reason: count for reason, count in sorted(found.skipped.items()) if count}
-    return Discovery(root, tuple(matching), skipped, failures, unmatched, metadata=found.metadata)
+    skipped = {reason: count for reason, count in sorted(found.passed.counts.items()) if count}
+    notes = []
+    if found.unused_axes:
+        images = f"{found.unused_axes} image{'s' * (found.unused_axes > 1)}"
+        notes.append(f"--axes {axes} is not used for {images}, whose axes are known, and others")
+    return Discovery(
+        root,
+        tuple(matching),
+        skipped,
+        failures,
+        unmatched,
+        notes=tuple(notes),
+        passed=found.passed.told(),
+        metadata=found.metadata,
+    )
 
 
 def _find(place: str, found: Finder) -> str:
@@ -64,6 +80,8 @@ def _find(place: str, found: Finder) -> str:
         return _find_list(Path(place[len(LIST_MARK) :]), found)
     if os.path.isdir(place):
         walk(place, place, found)
+        if place.rstrip("/").lower().endswith(".zarr") and not found.entries and not found.failures:
+            raise NothingToDoError(f"IN {place}: {NO_METADATA}")
         return place
     if os.path.lexists(place):
         return _find_file(place, found)
@@ -77,7 +95,7 @@ def _find_store(place: str, found: Finder) -> None:
         found.add_store(place, "")
     except ImageError as error:
         raise NothingToDoError(f"IN {place}: {error}") from error
-    if found.skipped[OURS] and not found.entries:
+    if found.passed.counts[OURS] and not found.entries:
         raise NothingToDoError(f"IN {place}: this is an {OURS}; give the images that it was made from.")
 
 
@@ -91,7 +109,7 @@ def _find_file(place: str, found: Finder) -> str:
 
 def _find_list(path: Path, found: Finder) -> str:
     """Takes the lines of a list; what is not there becomes a failure of stage `plan`."""
-    places = dict.fromkeys(os.path.normpath(os.path.join(path.parent, line)) for line in _lines(path, found.skipped))
+    places = dict.fromkeys(os.path.normpath(os.path.join(path.parent, line)) for line in _lines(path, found.passed))
     if not places:
         raise NothingToDoError(f"IN @{path}: the list names no file.")
     root = os.path.commonpath([os.path.dirname(os.path.abspath(place)) for place in places])
@@ -108,7 +126,7 @@ def _find_list(path: Path, found: Finder) -> str:
     return root
 
 
-def _lines(path: Path, skipped: Counter[str]) -> Iterator[str]:
+def _lines(path: Path, passed: PassedOver) -> Iterator[str]:
     """The paths of a list, in any encoding that file names have; each once."""
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
@@ -127,7 +145,7 @@ def _lines(path: Path, skipped: Counter[str]) -> Iterator[str]:
             name = name.strip()
         place = os.path.normpath(os.path.join(path.parent, name))
         if place in seen:
-            skipped["path that is listed twice"] += 1
+            passed.add("path that is listed twice", name)
             continue
         seen.add(place)
         yield name
@@ -156,9 +174,7 @@ def _find_glob(place: str, found: Finder) -> str:
     for path in dict.fromkeys(_expanded(root, tuple(part for part in parts[first:] if part))):
         if not os.path.isdir(path):
             files[os.path.dirname(path)].append(os.path.basename(path))
-        elif is_store(path):
-            found.try_store(root, os.path.relpath(path, root))
-        else:
+        elif not found.add_whole(path, root):
             walk(path, root, found)
     for folder, names in files.items():
         take_files(folder, names, root, found)
@@ -196,9 +212,10 @@ def _matches(entry: FileEntry, pattern: str) -> bool:
     return fnmatchcase(name, pattern)
 
 
-def _nothing(images: int, skipped: Counter[str], pattern: str | None) -> str:
+def _nothing(images: int, passed: PassedOver, pattern: str | None) -> str:
     """Why nothing is left to do."""
     if images:
-        return f"none of its {images} images matches --pattern {pattern!r}."
-    what = ", ".join(f"{count} x {reason}" for reason, count in sorted(skipped.items()))
+        which = "its only image does not match" if images == 1 else f"none of its {images} images matches"
+        return f"{which} --pattern {pattern!r}."
+    what = ", ".join(f"{count} x {reason}" for reason, count in sorted(passed.counts.items()))
     return f"no image was found{f'; passed over: {what}' if what else ''}."

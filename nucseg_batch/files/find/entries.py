@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from nucseg_batch.files.find.passed import Passed
 from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.plan import Failure
 
@@ -33,6 +34,8 @@ class FileEntry:
     """What is known of these channels."""
     nuclei: int = 0
     """Which of them shows the nuclei."""
+    chosen: bool = False
+    """Whether its name says that the only channel in it is the one that was asked for."""
     header: Header | None = None
     """What it says of itself, where finding it took reading that."""
 
@@ -58,5 +61,7 @@ class Discovery:
     """Images that do not match the pattern, sorted by key: channels of the others may be among them."""
     notes: tuple[str, ...] = ()
     """What the user should know, a line each."""
+    passed: dict[str, Passed] = field(default_factory=dict)
+    """What is known of the things that were passed over, by reason, but for those within stores."""
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     """OME-Zarr attributes of all groups of the stores that have any, by path below the root."""

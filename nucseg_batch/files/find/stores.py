@@ -8,14 +8,13 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.find.entries import FileEntry
+from nucseg_batch.files.find.passed import OURS
 from nucseg_batch.files.zarr.find import find_images
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
 METADATA = ("zarr.json", ".zgroup", ".zarray")
 """Files that make a folder a zarr group or array, of versions 3 and 2."""
-OURS = "output of nucseg-batch"
-"""Why a store that this program wrote is passed over."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class StoreContent:
     """What else it holds, by reason."""
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     """OME-Zarr attributes of its groups, by path below the root."""
+    unused_axes: int = 0
+    """Images of which other axes are known than were given, which therefore are not used."""
 
 
 def is_store(folder: str) -> bool:
@@ -64,4 +65,5 @@ def read_store(root: str, group: str, *, axes: str | None = None) -> StoreConten
         tuple(Failure(below(path) or name, "plan", "ImageError", message) for path, message in troubles),
         content.passed_over,
         {below(path): attributes for path, attributes in content.metadata.items()},
+        content.unused_axes,
     )

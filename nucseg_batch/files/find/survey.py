@@ -6,15 +6,18 @@ An OME-TIFF of several files is one image: the first of its files stands for all
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from nucseg_batch.errors import ImageError
+from nucseg_batch.errors import ImageError, NothingToDoError, UsageError
 from nucseg_batch.files.find.entries import Discovery, FileEntry
+from nucseg_batch.files.find.passed import first_names
 from nucseg_batch.files.find.select import image_info
+from nucseg_batch.files.masks.pixels import storable
 from nucseg_batch.files.opened import open_source
+from nucseg_batch.files.patience import patiently
 from nucseg_batch.files.source import Header
 from nucseg_batch.plan import Failure, ImageInfo
 from nucseg_batch.settings import SegmentSettings
@@ -61,7 +64,7 @@ def survey(found: Discovery, settings: SegmentSettings, progress: Callable[[int]
     """Reads every header; images that cannot be used become failures of stage `plan`.
 
     found: a discovery whose channels were put together. `progress` is called with the number of headers read so far.
-    Raises UsageError for settings that are no selection.
+    Raises UsageError for settings that are no selection, and where the pixels of no image can be stored with its masks.
     """
     reader = _Reader(found, settings)
     surveyed: list[Surveyed] = []
@@ -71,9 +74,33 @@ def survey(found: Discovery, settings: SegmentSettings, progress: Callable[[int]
                 surveyed.append(one)
             progress(done)
     whole = [one for one in surveyed if reader.first_of.get(one.entry.key, one.entry.key) == one.entry.key]
-    parts = len(found.entries) - len(whole)
-    skipped = found.skipped | ({PART: parts} if parts else {})
-    return Survey(replace(found, skipped=skipped), tuple(whole))
+    kept = {one.entry.key for one in whole}
+    parts = [entry.key for entry in found.entries if entry.key not in kept]
+    if settings.with_images:
+        whole = _with_pixels(whole)
+    if parts:
+        skipped, passed = found.skipped | {PART: len(parts)}, found.passed | {PART: first_names(parts)}
+        found = replace(found, skipped=skipped, passed=passed)
+    return Survey(found, tuple(whole))
+
+
+def _with_pixels(surveyed: list[Surveyed]) -> list[Surveyed]:
+    """The same, where images whose pixels cannot be stored with their masks are failures."""
+    kept, refused = storable([one.outcome for one in surveyed if isinstance(one.outcome, ImageInfo)])
+    if refused and not kept:
+        raise UsageError(f"{refused[0].image}: {refused[0].message}")
+    failures = {failure.image: failure for failure in refused}
+    return [replace(one, outcome=failures.get(one.entry.key, one.outcome)) for one in surveyed]
+
+
+def none_usable(place: str, failures: Sequence[Failure]) -> NothingToDoError:
+    """What a run ends with of whose images none can be used."""
+    first = failures[0]
+    if len(failures) == 1:
+        return NothingToDoError(f"IN {place}: its only image, {first.image}, cannot be used: {first.message}")
+    return NothingToDoError(
+        f"IN {place}: none of its {len(failures)} images can be used; the first, {first.image}: {first.message}"
+    )
 
 
 class _Reader:
@@ -92,8 +119,9 @@ class _Reader:
             return None
         header = entry.header
         try:
-            header = header or self._header(entry)
-            nuclei = entry.nuclei if entry.files else None
+            header = header or patiently(lambda: self._header(entry))
+            named = entry.chosen and header.length("C") == 1 and "S" not in header.axes
+            nuclei = entry.nuclei if entry.files or named else None
             info = image_info(entry.key, header, self._settings, files=entry.files, nuclei=nuclei, group=entry.group)
         except ImageError as error:
             cause = type(error.__cause__ or error).__name__

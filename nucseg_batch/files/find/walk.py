@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import stat
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from nucseg_batch.errors import ImageError
 from nucseg_batch.files.bioio_source import BIOIO_SUFFIXES
 from nucseg_batch.files.find.entries import FileEntry
 from nucseg_batch.files.find.name_rules import byproduct, label_images
+from nucseg_batch.files.find.passed import OURS, PassedOver, unread
 from nucseg_batch.files.find.stores import is_store, read_store
 from nucseg_batch.files.images import IMAGE_SUFFIXES
 from nucseg_batch.plan import Failure
@@ -25,17 +26,29 @@ ANNOTATION_FOLDERS = frozenset({"labels", "masks"})
 """Folders that hold annotation where a folder `images` lies beside them."""
 NO_BIOIO = "file that only bioio reads, which is not installed"
 """Why formats of single microscopes are passed over."""
+NO_METADATA = (
+    "it is called a zarr store, but has no metadata (zarr.json, .zgroup or .zarray), and there is no image in it: the "
+    "copy is incomplete."
+)
+"""What is wrong with a folder `*.zarr` that is neither a store nor holds images."""
+_RUN, _PLAN = ".run", "plan.json"
+"""Suffix of the folders that runs of this program leave beside their stores, and what all of these hold."""
+_TABLE = re.compile(r"(.+)\.(?:images|nuclei|failures)\.csv")
+"""Names of their tables, which go with a store or a run folder of that name."""
 
 
 class Finder:
     """What a search has come upon."""
 
-    def __init__(self, axes: str | None = None) -> None:
-        """Axes are those of zarr arrays that do not say them."""
+    def __init__(self, axes: str | None = None, *, nested: bool = False) -> None:
+        """Axes are those of zarr arrays that do not say them; nested: within a folder that is called a store."""
         self._axes = axes
+        self._nested = nested
         self.entries: list[FileEntry] = []
         self.failures: list[Failure] = []
-        self.skipped: Counter[str] = Counter()
+        self.passed = PassedOver()
+        self.unused_axes = 0
+        """Images in stores of which other axes are known than were given, which therefore are not used."""
         self.metadata: dict[str, dict[str, Any]] = {}
 
     def add_store(self, root: str, group: str) -> None:
@@ -43,7 +56,8 @@ class Finder:
         content = read_store(root, group, axes=self._axes)
         self.entries.extend(content.entries)
         self.failures.extend(content.failures)
-        self.skipped.update(content.skipped)
+        self.passed.counts.update(content.skipped)
+        self.unused_axes += content.unused_axes
         self.metadata |= content.metadata
 
     def try_store(self, root: str, group: str) -> None:
@@ -52,6 +66,32 @@ class Finder:
             self.add_store(root, group)
         except ImageError as error:
             self.failures.append(Failure(group, "plan", type(error.__cause__ or error).__name__, str(error)))
+
+    def add_whole(self, place: str, root: str) -> bool:
+        """Takes a folder that is no mere folder: a store, what should be one, or what a run left; False for others."""
+        key = os.path.relpath(place, root)
+        if is_store(place):
+            self.try_store(root, key)
+        elif place.endswith(_RUN) and os.path.isfile(os.path.join(place, _PLAN)):
+            self.passed.add(OURS, key)
+        elif place.lower().endswith(".zarr") and not self._nested:
+            self._add_nameless(place, root)
+        else:
+            return False
+        return True
+
+    def _add_nameless(self, place: str, root: str) -> None:
+        """Takes the images in a folder that is called a store and is none; where there are none it is a failure."""
+        inner = Finder(self._axes, nested=True)
+        walk(place, root, inner)
+        if not inner.entries and not inner.failures:
+            self.failures.append(Failure(os.path.relpath(place, root), "plan", "ImageError", NO_METADATA))
+            return
+        self.entries += inner.entries
+        self.failures += inner.failures
+        self.passed.take(inner.passed)
+        self.unused_axes += inner.unused_axes
+        self.metadata |= inner.metadata
 
 
 def listed(folder: str) -> list[os.DirEntry[str]]:
@@ -64,7 +104,7 @@ def listed(folder: str) -> list[os.DirEntry[str]]:
 
 
 def walk(top: str, root: str, found: Finder) -> None:
-    """Takes all images at and below a folder."""
+    """Takes all images at and below a folder that is no store."""
     waiting = [top]
     while waiting:
         place = waiting.pop()
@@ -72,7 +112,7 @@ def walk(top: str, root: str, found: Finder) -> None:
             with os.scandir(place) as listing:
                 items = list(listing)
         except OSError as error:
-            found.skipped[f"folder that cannot be read ({error.strerror})"] += 1
+            found.passed.add(f"folder that cannot be read ({error.strerror})", os.path.relpath(place, root))
             continue
         folders: list[os.DirEntry[str]] = []
         files: list[os.DirEntry[str]] = []
@@ -81,24 +121,22 @@ def walk(top: str, root: str, found: Finder) -> None:
         names = {item.name for item in folders}
         for folder in folders:
             if folder.name.startswith("."):
-                found.skipped["hidden folder"] += 1
+                found.passed.add("hidden folder", os.path.relpath(folder.path, root))
             elif "images" in names and folder.name in ANNOTATION_FOLDERS:
-                found.skipped["folder of annotation beside images/"] += 1
-            elif is_store(folder.path):
-                found.try_store(root, os.path.relpath(folder.path, root))
-            else:
+                found.passed.add("folder of annotation beside images/", os.path.relpath(folder.path, root))
+            elif not found.add_whole(folder.path, root):
                 waiting.append(folder.path)
-        _take(files, place, root, found)
+        _take(files, place, root, found, {item.name for item in items})
 
 
 def take_files(folder: str, names: list[str], root: str, found: Finder) -> None:
     """Takes files of one folder by name, by the rules of a walk."""
-    wanted = set(names)
-    _take([item for item in listed(folder) if item.name in wanted], folder, root, found)
+    wanted, there = set(names), listed(folder)
+    _take([item for item in there if item.name in wanted], folder, root, found, {item.name for item in there})
 
 
-def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder) -> None:
-    """Takes those of a folder's files that are images; the others are counted."""
+def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, around: set[str]) -> None:
+    """Takes those of a folder's files that are images; the others are passed over. around: all names in the folder."""
     names = {item.name for item in items}
     images = {name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES}
     foreign = {name for name in names if os.path.splitext(name)[1].lower() in BIOIO_SUFFIXES}
@@ -107,22 +145,27 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder) 
     annotation = label_images(images)
     below = "" if os.path.samefile(folder, root) else os.path.relpath(folder, root) + "/"
     for item in items:
+        entry: FileEntry | str
         if item.name.startswith("."):
-            found.skipped["hidden file"] += 1
+            entry = "hidden file"
         elif item.is_symlink() and os.path.isdir(item.path):
-            found.skipped["link to a folder"] += 1
+            entry = "link to a folder"
         elif item.name not in images:
-            found.skipped[NO_BIOIO if item.name in foreign else "file that is no image"] += 1
+            entry = NO_BIOIO if item.name in foreign else OURS if _is_table(item.name, around) else unread(item.name)
         elif item.name in annotation:
-            found.skipped["annotation beside its image"] += 1
-        elif reason := byproduct(item.name, names):
-            found.skipped[reason] += 1
+            entry = "annotation beside its image"
         else:
-            entry = _regular(item, below + item.name, root)
-            if isinstance(entry, FileEntry):
-                found.entries.append(entry)
-            else:
-                found.skipped[entry] += 1
+            entry = byproduct(item.name, names) or _regular(item, below + item.name, root)
+        if isinstance(entry, FileEntry):
+            found.entries.append(entry)
+        else:
+            found.passed.add(entry, below + item.name)
+
+
+def _is_table(name: str, around: set[str]) -> bool:
+    """Whether a file is a table that a run of this program wrote."""
+    table = _TABLE.fullmatch(name)
+    return table is not None and not around.isdisjoint({table[1] + _RUN, table[1] + ".zarr"})
 
 
 def _regular(item: os.DirEntry[str], key: str, root: str) -> FileEntry | str:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,14 @@ def create_labels(folder: Path, plan: Plan) -> None:
         put_group(label, attributes, version=version)
 
 
-def register(folder: Path, plan: Plan) -> None:
-    """Lists the label images of a complete run; doing it again changes nothing."""
+def register(folder: Path, plan: Plan, failed: Collection[str] = ()) -> None:
+    """Lists the label images of a complete run; doing it again changes nothing.
+
+    Those of images that failed, by path of group, are empty and stay out of the lists.
+    """
     for stack in plan.stacks:
+        if stack.name in failed:
+            continue
         labels = folder / stack.name / "labels"
         names = _names(labels)
         if LABEL_NAME not in names:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,18 @@ from typing import Any
 
 import zarr
 from numpy.typing import NDArray
+from zarr.buffer import cpu
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
-from nucseg_batch.files.whole import sync, write_whole
+from nucseg_batch.files.whole import sync, whole_file, write_whole
 
 ZSTD_LEVEL = 1
 """Masks are runs of equal numbers: higher levels cost time and save little; of images they save a few percent."""
 GROUP_FILES = {3: "zarr.json", 2: ".zgroup"}
 """The file that makes a folder a group, by zarr format."""
+ARRAY_FILES = {3: ("zarr.json",), 2: (".zarray", ".zattrs")}
+"""The files that describe an array."""
 ATTRIBUTES_FILES = {3: "zarr.json", 2: ".zattrs"}
 """The file that holds a group's attributes."""
 
@@ -112,38 +115,77 @@ def part_files(folder: Path, steps: Sequence[int], bounds: Sequence[slice], *, v
     return [top.joinpath(*map(str, place)) for place in places]
 
 
-def replace_part(folder: Path, array: zarr.Array[Any], bounds: tuple[slice, ...], values: NDArray[Any]) -> None:
+@dataclass(frozen=True)
+class Written:
+    """A part of an array as it is on disk."""
+
+    bytes: int
+    """Size of its files together; 0 where there is none, because all its values are zero."""
+    sha256: str
+    """Of the contents of its files, in order of their names."""
+
+
+def replace_part(folder: Path, array: zarr.Array[Any], bounds: tuple[slice, ...], values: NDArray[Any]) -> Written:
     """Writes a part of an array anew, so that it is on disk when this returns; the part is of whole files.
 
-    What was there before is deleted first and not read, so it may be damaged. Zeros alone need no file.
+    Each file replaces an earlier one whole, which is not read and so may be damaged. Zeros alone need no file. Raises
+    OSError where the disk fails; what was there before is then there still, of each file.
     """
     files = part_files(folder, array.shards or array.chunks, bounds, version=array.metadata.zarr_format)
-    _clear(files)
-    array[bounds] = values
-    present = [file for file in files if file.exists()]
-    for file in present:
-        sync(file)
-    between = {above for file in present for above in file.parents if above.is_relative_to(folder)}
-    for place in sorted(between, reverse=True):
+    encoded = _encoded(folder, array.metadata.zarr_format, bounds, values)
+    digest, size = hashlib.sha256(), 0
+    for file in files:
+        content = encoded.pop(file.relative_to(folder).as_posix(), None)
+        if content is None:
+            file.unlink(missing_ok=True)
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, content)
+        digest.update(content)
+        size += len(content)
+    assert not encoded, f"{bounds} is not a part of whole files"
+    for place in sorted(_between(folder, files), reverse=True):
         sync(place)
+    return Written(size, digest.hexdigest())
 
 
-def _clear(files: Sequence[Path]) -> None:
-    """Deletes files, and what earlier tries to write them have left under temporary names."""
-    names = {(file.parent, file.name) for file in files}
-    for parent in {parent for parent, _ in names}:
-        with contextlib.suppress(FileNotFoundError):
-            for entry in list(os.scandir(parent)):
-                name = entry.name.partition(".")[0] if entry.name.endswith(".partial") else entry.name
-                if (parent, name) in names:
-                    os.unlink(entry.path)
+def written(files: Sequence[Path]) -> Written:
+    """The same of files as they are now; those that are missing count as zeros."""
+    digest, size = hashlib.sha256(), 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError), open(file, "rb") as content:
+            while piece := content.read(2**22):
+                digest.update(piece)
+                size += len(piece)
+    return Written(size, digest.hexdigest())
+
+
+def together(parts: Sequence[Written]) -> Written:
+    """Several parts as one; a single one as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode())
+    return Written(sum(part.bytes for part in parts), digest.hexdigest())
+
+
+def _encoded(folder: Path, version: int, bounds: tuple[slice, ...], values: NDArray[Any]) -> dict[str, bytes]:
+    """The files of a part of an array by name below the array's folder, as zarr-python writes them."""
+    described = {name: (folder / name).read_bytes() for name in ARRAY_FILES[version] if (folder / name).exists()}
+    files: dict[str, Any] = {name: cpu.Buffer.from_bytes(content) for name, content in described.items()}
+    zarr.open_array(MemoryStore(files), mode="r+")[bounds] = values
+    return {name: buffer.to_bytes() for name, buffer in files.items() if name not in described}
+
+
+def _between(folder: Path, files: Sequence[Path]) -> set[Path]:
+    """The folders of files up to that of their array, as far as they are there."""
+    above = {place for file in files for place in file.parents if place.is_relative_to(folder)}
+    return {place for place in above if place.is_dir()}
 
 
 def _put_file(path: Path, data: bytes) -> None:
     """Writes a file that appears complete; it need not be on disk at once, because a lost one is made again."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with whole_file(path, durable=False) as file:
+        file.write(data)
 
 
 def _is_there(path: Path) -> bool:

@@ -8,6 +8,8 @@ and shards are those of the masks, a shard with all channels, so that one unit w
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +20,63 @@ from ome_zarr_models.common.omero import Channel, Omero, Window
 from nucseg_batch.errors import UsageError
 from nucseg_batch.files.masks.ngff import Frame, image_attributes
 from nucseg_batch.files.masks.nodes import ArrayLayout
-from nucseg_batch.plan import ImageInfo, Plan, Stack, Unit
+from nucseg_batch.plan import Failure, ImageInfo, Plan, Stack, Unit
 
 COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 """Channels of colour images, as viewers show them."""
 SHADES = ("0000FF", "00FF00", "FF0000", "00FFFF", "FF00FF", "FFFF00", "FFFFFF")
 """Colours of separate channels in their order, over and over."""
-MAX_AXES = 5
-"""NGFF allows no more."""
 
 
 def check_with_images(plan: Plan) -> None:
-    """Raises UsageError where the pixels of a plan cannot be written beside the masks."""
-    for stack in plan.stacks:
-        key = stack.images[0].key
-        if stack.group is not None:
-            raise UsageError(
-                f"--with-images: {key} is in a zarr store already; use --in-place to have its labels beside its pixels."
-            )
-        names = {image.names for image in stack.images}
-        if len(names) > 1:
-            other = next(image.key for image in stack.images if image.names != stack.images[0].names)
-            raise UsageError(
-                f"--with-images: {key} and {other} have one shape but different channels, which one array cannot hold; "
-                "segment them apart, or leave out --with-images."
-            )
-        if len(pixel_axes(stack)) > MAX_AXES:
-            raise UsageError(
-                f"--with-images: {key} has time points, depths and channels, with the axis of images more axes than "
-                "OME-Zarr allows; choose some with --t or --z, or leave out --with-images."
-            )
+    """Raises UsageError where the pixels of a plan cannot be written beside the masks; see `storable`."""
+    images = [image for stack in plan.stacks for image in stack.images]
+    for failure in storable(images)[1]:
+        raise UsageError(f"{failure.image}: {failure.message}")
+
+
+def storable(images: Sequence[ImageInfo]) -> tuple[list[ImageInfo], list[Failure]]:
+    """The images whose pixels can be written beside their masks, and why others cannot.
+
+    Of images that share an array those are kept that have the channels that most of them have.
+    """
+    alike: dict[tuple[object, ...], list[ImageInfo]] = defaultdict(list)
+    failures: list[Failure] = []
+    for image in images:
+        trouble = _not_storable(image)
+        if trouble:
+            failures.append(Failure(image.key, "plan", "ImageError", f"--with-images: {trouble}"))
+        else:
+            alike[image.height, image.width, image.axes, len(image.times), len(image.depths)].append(image)
+    kept: list[ImageInfo] = []
+    for members in alike.values():
+        names, count = Counter(image.names for image in members).most_common(1)[0]
+        kept += [image for image in members if image.names == names]
+        failures += [
+            Failure(image.key, "plan", "ImageError", _other_channels(image, names, count))
+            for image in members
+            if image.names != names
+        ]
+    return kept, failures
+
+
+def _not_storable(image: ImageInfo) -> str | None:
+    if image.group is not None:
+        return "it is in a zarr store already; use --in-place to have its labels beside its pixels."
+    if len(image.axes) == 2 and _channels(image) > 1:
+        return (
+            "it has time points, depths and channels, with the axis of images more axes than OME-Zarr allows; project "
+            "its depths with --z max, or leave out --with-images."
+        )
+    return None
+
+
+def _other_channels(image: ImageInfo, names: tuple[str, ...], count: int) -> str:
+    own, theirs = (", ".join(some) or "no separate channels" for some in (image.names, names))
+    return (
+        f"--with-images: it and {count} images of its shape have different channels ({own}; {theirs}), which one array "
+        "cannot hold; segment it apart, or leave out --with-images."
+    )
 
 
 def channels(stack: Stack) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,14 @@ from nucseg_batch.files.masks.ngff import (
     planned_levels,
     with_levels,
 )
-from nucseg_batch.files.masks.nodes import ArrayLayout, put_array, read_attributes, replace_part, write_attributes
+from nucseg_batch.files.masks.nodes import (
+    ArrayLayout,
+    put_array,
+    read_attributes,
+    replace_part,
+    write_attributes,
+)
+from nucseg_batch.files.whole import remove_leftovers
 from nucseg_batch.plan import Stack
 
 SMALL = 1024
@@ -84,6 +92,15 @@ def levels_missing(store: Path, stack: Stack) -> bool:
     levels = planned_levels(read_attributes(store / label_path(stack)))
     counts = (levels_listed(read_attributes(folder)) for folder in _listing(store, stack))
     return bool(levels) and any(count != len(levels) + 1 for count in counts)
+
+
+def remove_leftovers_of_levels(store: Path, stack: Stack) -> None:
+    """Deletes what killed writers left of a stack's levels after the first; nobody else may be at them."""
+    planned = planned_levels(read_attributes(store / label_path(stack)))
+    for group in {store / label_path(stack), *_listing(store, stack)}:
+        for number in range(1, len(planned) + 1):
+            for folder, _, _ in os.walk(group / str(number)):
+                remove_leftovers(Path(folder))
 
 
 def unlist_levels(store: Path, stack: Stack) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, OutputError
+from nucseg_batch.files.beside import beside
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Frame,
@@ -38,11 +39,15 @@ from nucseg_batch.files.masks.ngff import (
 )
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
+    Written,
     part_files,
     put_array,
     put_group,
     read_attributes,
     replace_part,
+    together,
+    write_attributes,
+    written,
 )
 from nucseg_batch.files.masks.pixels import (
     check_with_images,
@@ -54,7 +59,7 @@ from nucseg_batch.files.masks.pixels import (
 from nucseg_batch.files.masks.plates import Structure, collection_xml, translated
 from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
 from nucseg_batch.files.names import file_name
-from nucseg_batch.files.whole import write_whole
+from nucseg_batch.files.whole import remove_leftovers, write_whole
 from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.plan import Plan, Stack, Unit
 
@@ -66,16 +71,24 @@ __all__ = [
     "Metadata",
     "create_store",
     "images_csv",
+    "is_complete",
     "is_ours",
     "label_layout",
     "label_path",
+    "list_masks",
     "mask_places",
     "masks_changed_ns",
     "open_masks",
+    "remove_common_leftovers",
+    "remove_leftovers_of",
     "remove_store",
+    "set_complete",
     "shard_bytes",
+    "shards_written",
 ]
 
+METADATA_FILES = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
+"""Names of files of metadata, in either format."""
 Metadata = Mapping[str, Mapping[str, Any]]
 """OME attributes of an input store, of version 0.4 or 0.5, by path of group as `ImageInfo.group` counts them."""
 
@@ -92,7 +105,7 @@ def create_store(path: Path, plan: Plan, *, with_images: bool = False, mirror: M
         check_with_images(plan)
     given = mirror or {}
     structure = translated(given, [stack.group for stack in plan.stacks if stack.group is not None])
-    groups: dict[str, dict[str, Any]] = {"": {OWNER: {"layout": 1}}}
+    groups: dict[str, dict[str, Any]] = {"": {OWNER: {"layout": 1, "complete": False}}}
     for name, attributes in structure.groups.items():
         _merge(groups, name, attributes)
     arrays: dict[str, ArrayLayout] = {}
@@ -104,6 +117,28 @@ def create_store(path: Path, plan: Plan, *, with_images: bool = False, mirror: M
         put_array(path / name, layout)
     _describe_collections(path, plan, structure)
     return structure.notes
+
+
+def list_masks(path: Path, plan: Plan, mirror: Metadata, failed: Collection[str]) -> None:
+    """Lists images and labels of a store that keeps a structure, but for those that failed, by path of group.
+
+    A viewer, or a count of a plate, would take the empty array of a failed image for an image without nuclei.
+    """
+    stacks = [stack for stack in plan.stacks if stack.group is not None]
+    good = [stack.name for stack in stacks if stack.name not in failed]
+    for name, attributes in translated(mirror, good).groups.items():
+        _update(path / name, attributes["ome"])
+    for stack in stacks:
+        names = [LABEL_NAME] if stack.name not in failed else []
+        _update(path / label_path(stack).rpartition("/")[0], labels_attributes(names)["ome"])
+
+
+def _update(group: Path, ome: Mapping[str, Any]) -> None:
+    """Gives a group other OME attributes of some kinds, where they are not these already."""
+    attributes = read_attributes(group)
+    now = attributes.get("ome", {})
+    if {**now, **ome} != now:
+        write_attributes(group, {**attributes, "ome": {**now, **ome}})
 
 
 def label_layout(stack: Stack) -> ArrayLayout:
@@ -175,36 +210,72 @@ class MaskWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, unit: Unit, masks: NDArray[np.uint32], pixels: NDArray[Any] | None = None) -> int:
+    @property
+    def path(self) -> Path:
+        """The store."""
+        return self._path
+
+    def write(self, unit: Unit, masks: NDArray[np.uint32], pixels: NDArray[Any] | None = None) -> Written:
         """Writes a unit's masks, of the shape of the unit, as one whole shard that is on disk when this returns.
 
-        `pixels`, as `pixels.empty_pixels` shapes them, become a shard of their own. Returns the size of the shards
-        in bytes; masks without a nucleus need no file, and an earlier one is deleted. In a store of zarr format 2,
-        which has no shards, chunks are written instead.
+        `pixels`, as `pixels.empty_pixels` shapes them, become a shard of their own. Returns what is on disk then, masks
+        and pixels together; masks without a nucleus need no file, and an earlier one is deleted. In a store of zarr
+        format 2, which has no shards, chunks are written instead.
         """
         if masks.shape != unit.shape:
             raise ValueError(f"masks of {unit.name} have shape {masks.shape}; the unit's is {unit.shape}")
         unlist_levels(self._path, unit.stack)
+        shards = []
         if pixels is not None:
-            self._put(f"{unit.stack.name}/0", pixel_bounds(unit), pixels)
-        self._put(f"{label_path(unit.stack)}/0", unit.bounds, masks)
-        return shard_bytes(self._path, unit)
+            shards.append(self._put(f"{unit.stack.name}/0", pixel_bounds(unit), pixels))
+        shards.append(self._put(f"{label_path(unit.stack)}/0", unit.bounds, masks))
+        return together(shards)
 
     def read(self, unit: Unit) -> NDArray[np.uint32]:
         """The masks of a unit as they are now, of the shape of the unit."""
         return np.asarray(zarr.open_array(self._path / label_path(unit.stack) / "0", mode="r")[unit.bounds])
 
-    def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> None:
+    def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> Written:
         folder = self._path / name
-        replace_part(folder, zarr.open_array(folder, mode="r+"), bounds, values)
+        return replace_part(folder, zarr.open_array(folder, mode="r+"), bounds, values)
 
 
 def shard_bytes(store: Path, unit: Unit) -> int:
     """Size of a unit's shards, of its masks and its pixels together; 0 where there is none."""
-    files = _files(store, unit)
-    if unit.stack.group is None:  # else a file of that name is the user's, where labels are written in place
-        files.append(pixel_shard(store, unit))
-    return sum(map(_size, files))
+    return sum(map(_size, [*_pixel_files(store, unit), *_files(store, unit)]))
+
+
+def shards_written(store: Path, unit: Unit) -> Written:
+    """What `MaskWriter.write` said of a unit, found out from the files as they are now."""
+    pixels = _pixel_files(store, unit)
+    return together([*([written(pixels)] if pixels else []), written(_files(store, unit))])
+
+
+def remove_leftovers_of(store: Path, unit: Unit) -> None:
+    """Deletes what killed writers left of a unit's shards; nobody else may be at the unit."""
+    for file in [*_pixel_files(store, unit), *_files(store, unit)]:
+        remove_leftovers(file.parent, {file.name})
+
+
+def remove_common_leftovers(store: Path, plan: Plan) -> None:
+    """The same of what all units of a plan have in common: metadata; nobody else may be making these."""
+    folders = {store}
+    for stack in plan.stacks:
+        label = store / label_path(stack)
+        arrays = [path for path in label.iterdir() if path.is_dir()]
+        if stack.group is None:
+            arrays += [path for path in (store / stack.name).iterdir() if path.is_dir()]
+        folders |= {place for array in arrays for place in (array, *array.parents) if place.is_relative_to(store)}
+    for folder in folders:
+        remove_leftovers(folder, METADATA_FILES)
+
+
+def _pixel_files(store: Path, unit: Unit) -> list[Path]:
+    """The file of a unit's pixels, where the store has them beside the masks."""
+    if unit.stack.group is not None:  # then a file of that name is the user's, where labels are written in place
+        return []
+    kept = (store / unit.stack.name / "0" / "zarr.json").exists()
+    return [pixel_shard(store, unit)] if kept else []
 
 
 def masks_changed_ns(store: Path, unit: Unit) -> int:
@@ -238,6 +309,20 @@ def is_ours(path: Path) -> bool:
     """Whether there is a store at `path` that nucseg-batch made."""
     own = read_attributes(path).get(OWNER)
     return isinstance(own, dict) and "layout" in own
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a store of ours says that every plane of its run was tried."""
+    own = read_attributes(path).get(OWNER)
+    return isinstance(own, dict) and own.get("complete") is True
+
+
+def set_complete(path: Path, complete: bool) -> None:
+    """Notes in the root of a store of ours whether every plane of its run was tried."""
+    attributes = read_attributes(path)
+    own = attributes.get(OWNER)
+    if isinstance(own, dict) and own.get("complete", False) is not complete:
+        write_attributes(path, {**attributes, OWNER: {**own, "complete": complete}})
 
 
 def remove_store(path: Path) -> None:
@@ -306,4 +391,4 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
 
 def images_csv(store: Path) -> Path:
     """The table of images that belongs to a store."""
-    return store.with_suffix(".images.csv")
+    return beside(store, ".images.csv")

@@ -6,14 +6,17 @@ are copied as bytes from place to place.
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from nucseg_batch.files.beside import beside
 from nucseg_batch.files.masks.store import images_csv, label_path
-from nucseg_batch.files.run.journal import Journal, PlaneResult
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import (
     FAILURES_COLUMNS,
     IMAGES_COLUMNS,
@@ -24,7 +27,7 @@ from nucseg_batch.files.run.tables import (
 from nucseg_batch.files.whole import whole_file
 from nucseg_batch.plan import Failure, LargePlane, Plan, Stack, Unit
 
-OPEN_PARTS = 64
+OPEN_PARTS = 32
 """Parts that are held open at once; below any system's limit of open files."""
 COPIED = 2**24
 """Bytes that are copied at once."""
@@ -32,7 +35,7 @@ COPIED = 2**24
 
 def table_paths(store: Path) -> dict[str, Path]:
     """The tables of a store by name: images, nuclei, failures."""
-    names = {name: store.with_suffix(f".{name}.csv") for name in ("nuclei", "failures")}
+    names = {name: beside(store, f".{name}.csv") for name in ("nuclei", "failures")}
     return {"images": images_csv(store), **names}
 
 
@@ -42,8 +45,8 @@ class Entry:
 
     image: str
     """Key of the image."""
-    outcome: PlaneResult | Failure
-    """Its result, or why it has none."""
+    outcome: PlaneResult | Failure | None
+    """Its result, or why it has none; None where it was not done yet."""
     t: int | None = None
     """Its time point; None without such an axis, and for an image that was refused while planning."""
     z: int | None = None
@@ -64,36 +67,34 @@ class Entry:
 
 
 def collect(plan: Plan, journal: Journal) -> list[Entry]:
-    """What became of every plane that is done, and of images refused while planning, in order."""
+    """What became of every plane, and of images refused while planning, in order."""
     entries = [Entry(failure.image, failure) for failure in plan.failures]
     for unit in plan.units():
         if not unit.stack.regional:
-            entries += _planes_of(unit, journal)
-    entries += [entry for large in plan.large_planes() if (entry := _large_plane(large, journal)) is not None]
+            entries += collect_unit(unit, journal)
+    entries += [collect_large(large, journal) for large in plan.large_planes()]
     return sorted(entries, key=lambda entry: entry.order)
 
 
-def _planes_of(unit: Unit, journal: Journal) -> Iterator[Entry]:
+def collect_unit(unit: Unit, journal: Journal) -> Iterator[Entry]:
+    """What became of the planes of a unit that holds whole ones."""
     marker = journal.marker(unit)
     offset = 0
-    for place, plane, outcome in zip(unit.places, unit.planes, marker.planes if marker else (), strict=bool(marker)):
+    outcomes = marker.planes if marker else [None] * unit.plane_count
+    for place, plane, outcome in zip(unit.places, unit.planes, outcomes, strict=True):
         index = _index(unit.stack, place)
         yield Entry(plane.image.key, outcome, plane.t, plane.z, unit.stack, index, journal.part(unit), offset)
         offset += outcome.part_bytes if isinstance(outcome, PlaneResult) else 0
 
 
-def _large_plane(large: LargePlane, journal: Journal) -> Entry | None:
-    """A plane that was joined, or one of whose regions failed; None for one that is not done."""
+def collect_large(large: LargePlane, journal: Journal) -> Entry:
+    """What became of a plane that is done by regions: joined, not done yet, or failed as soon as one region did."""
     plane, index = large.plane, _index(large.stack, large.place)
     joined = journal.plane(large)
-    if joined is not None:
-        outcome: PlaneResult | Failure = joined[0]
-    else:
+    outcome: PlaneResult | Failure | None = joined.result if joined is not None else None
+    if joined is None:
         markers = [journal.marker(unit) for unit in large.units]
-        failures = [failure for marker in markers if marker is not None for failure in marker.failures]
-        if not failures:
-            return None
-        outcome = failures[0]
+        outcome = next((failure for marker in markers if marker is not None for failure in marker.failures), None)
     return Entry(plane.image.key, outcome, plane.t, plane.z, large.stack, index, journal.plane_part(large))
 
 
@@ -117,7 +118,19 @@ def write_tables(store: Path, entries: list[Entry], table: NucleiTable) -> None:
         file.write(csv_text([FAILURES_COLUMNS, *rows]).encode())
 
 
+def table_hashes(store: Path) -> dict[str, str]:
+    """The sha256 of each table that is there, by its name."""
+    found = {}
+    for name, path in table_paths(store).items():
+        if path.is_file():
+            with open(path, "rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
 def _images_row(entry: Entry) -> list[Any]:
+    if entry.outcome is None:
+        return [entry.image, "missing", None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
     if isinstance(entry.outcome, Failure) or entry.stack is None:
         return [entry.image, "failed", None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
     values = [entry.outcome.summary[name] for name in SUMMARY_COLUMNS]

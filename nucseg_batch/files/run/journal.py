@@ -1,11 +1,15 @@
-"""What a run remembers, in `out.run/` beside the store: its plan, which units are done, and who is writing.
+"""What a run remembers, in `out.run/` beside the store: its plan, and which units are done.
 
 A unit is committed in this order: its shard is on disk, then its rows of nuclei.csv, then a marker that names every
-plane of the unit. Files appear whole, by writing a temporary name and renaming it. Without a marker the unit does not
-exist and is done again from scratch; a crash at any moment therefore costs only units that were in flight.
+plane of the unit and says what its shard and rows are. Files appear whole, by writing a temporary name and renaming it.
+Without a marker the unit does not exist and is done again from scratch; a crash at any moment therefore costs only
+units that were in flight. A unit that is done again loses its marker first.
 
 A region of a large plane keeps what it found here instead of in a shard. When all regions of the plane are done, their
 shards are written, then the plane's rows, then a marker of the plane.
+
+Nothing here but the log depends on the clock, the machine or the order of work. Locks are in `locks`, tries at units
+that were begun in `attempts`.
 """
 
 from __future__ import annotations
@@ -13,78 +17,45 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
+import hashlib
 import json
-import os
-import platform
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.errors import LockedError, MismatchError, OutputError
-from nucseg_batch.files.whole import write_whole
-from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Plan, Scales, Unit, make_plan
-from nucseg_batch.settings import REGION
+from nucseg_batch.errors import MismatchError, OutputError
+from nucseg_batch.files.beside import beside
+from nucseg_batch.files.run.attempts import BEGUN
+from nucseg_batch.files.run.locks import LOCKS
+from nucseg_batch.files.run.records import Beginning, Finished, JoinedPlane, Marker, PlaneResult, Seen
+from nucseg_batch.files.whole import PARTIAL, remove_leftovers, write_whole
+from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Scales, Unit, make_plan
+from nucseg_batch.settings import SegmentSettings
 
-OWN_NAMES = frozenset(
-    {
-        "plan.json",
-        "machine.json",
-        "scales.json",
-        "log.txt",
-        "lock",
-        "units",
-        "parts",
-        "regions",
-        "planes",
-        ".plan.json.partial",
-    }
-)
 FOLDERS = ("units", "parts", "regions", "planes")
-"""Folders of a run folder."""
-"""All that a run folder can hold."""
-
-
-@dataclass(frozen=True)
-class PlaneResult:
-    """A segmented plane: its row of images.csv and how much of the unit's part is its own."""
-
-    image: str
-    """Key of the image."""
-    nuclei: int
-    """Nuclei found."""
-    summary: dict[str, Any]
-    """Values of tables.SUMMARY_COLUMNS."""
-    part_bytes: int
-    """Length in bytes of its rows in the unit's part of nuclei.csv."""
-
-
-@dataclass(frozen=True)
-class Marker:
-    """What a finished unit says of itself, an entry for each of its planes in their order."""
-
-    planes: tuple[PlaneResult | Failure, ...]
-    """Results, and failures for the planes that have none."""
-    shard_bytes: int
-    """Size of the unit's shards, of masks and of pixels; 0 where no nucleus was found, and so no file written."""
-
-    @property
-    def failures(self) -> list[Failure]:
-        """The planes that failed."""
-        return [plane for plane in self.planes if isinstance(plane, Failure)]
+"""Folders of a run folder that hold what units left."""
+OWN_NAMES = frozenset(
+    {"plan.json", "mirror.json", "machine.json", "scales.json", "finished.json", "log.txt", LOCKS, BEGUN, *FOLDERS}
+)
+"""All that a run folder can hold, but for the logs of shares and temporary names."""
 
 
 class Journal:
-    """The run folder of one output store."""
+    """The run folder of one output store.
 
-    def __init__(self, store: Path) -> None:
-        self.folder = store.with_suffix(".run")
+    log: name of the log in it; each share has its own, since they may run on different machines.
+    """
+
+    def __init__(self, store: Path, log: str = "log.txt") -> None:
+        self.folder = beside(store, ".run")
+        self._log = self.folder / log
         self._plan = self.folder / "plan.json"
+        self._mirror = self.folder / "mirror.json"
         self._machine = self.folder / "machine.json"
         self._scales = self.folder / "scales.json"
+        self._finished = self.folder / "finished.json"
 
     def exists(self) -> bool:
         """Whether a run was planned here."""
@@ -92,9 +63,9 @@ class Journal:
 
     def is_foreign(self) -> bool:
         """Whether the run folder is there and holds anything that no run of ours, begun or finished, leaves."""
-        return self.folder.exists() and not (
-            self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= OWN_NAMES
-        )
+        if not self.folder.exists():
+            return False
+        return not self.folder.is_dir() or not all(_is_own(path.name) for path in self.folder.iterdir())
 
     def make_place(self) -> None:
         """Makes the run folder; raises OutputError where that is not possible."""
@@ -105,38 +76,60 @@ class Journal:
                 raise
             raise OutputError(f"{self.folder} cannot be made ({error.strerror}); give another place.") from error
 
-    def create(
-        self, plan: Plan, fingerprint: dict[str, Any], files: dict[str, tuple[int, int]], *, region: int = REGION
-    ) -> None:
-        """Begins a run; files: size and time of last change, in nanoseconds, of everything that was found, by key."""
+    def create(self, begun: Beginning, mirror: Mapping[str, Any] | None = None) -> None:
+        """Begins a run. mirror: attributes of the input store, as `mask_store.create_store` takes them.
+
+        The plan is written last: without it there is no run.
+        """
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        images = [_record(image) for stack in plan.stacks for image in stack.images]
-        failures = [dataclasses.astuple(failure) for failure in plan.failures]
-        planned = {image.key for stack in plan.stacks for image in stack.images}
-        others = {key: state for key, state in files.items() if key not in planned}
+        remove_leftovers(self.folder)
+        images = [_record(image) for stack in begun.plan.stacks for image in stack.images]
+        planned = {image.key for stack in begun.plan.stacks for image in stack.images}
         record = {
-            "fingerprint": fingerprint,
-            "region": region,
+            "fingerprint": begun.fingerprint,
+            "root": begun.root,
+            "model": begun.model,
+            "settings": dataclasses.asdict(begun.settings),
+            "pattern": begun.pattern,
+            "in_place": begun.in_place,
+            "shares": begun.shares,
             "images": images,
-            "failures": failures,
-            "others": others,
+            "failures": [dataclasses.astuple(failure) for failure in begun.plan.failures],
+            "others": {key: state for key, state in begun.files.items() if key not in planned},
         }
+        write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
         write_whole(self._plan, json.dumps(record, indent=0, sort_keys=True))
 
-    def load(self) -> tuple[Plan, dict[str, Any], dict[str, tuple[int, int]]]:
-        """The plan, the fingerprint and the files that `create` was given; MismatchError where they cannot be read."""
+    def load(self) -> Beginning:
+        """What `create` was given; MismatchError where it cannot be read."""
         try:
             record = json.loads(self._plan.read_text(encoding="utf-8"))
             images = [ImageInfo(*map(_tuple, values)) for values in record["images"]]
             failures = [Failure(*values) for values in record["failures"]]
+            settings = SegmentSettings(**record["settings"])
             files = {image.key: (image.size, image.mtime_ns) for image in images}
             files |= {key: (size, mtime_ns) for key, (size, mtime_ns) in record["others"].items()}
-            return make_plan(images, failures, region=record["region"]), record["fingerprint"], files
+            return Beginning(
+                root=record["root"],
+                model=record["model"],
+                settings=settings,
+                plan=make_plan(images, failures, region=settings.region),
+                fingerprint=record["fingerprint"],
+                files=files,
+                shares=int(record["shares"]),
+                in_place=record["in_place"],
+                pattern=record["pattern"],
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise MismatchError(
-                f"{self._plan} is damaged ({type(error).__name__}); start again with --overwrite."
+                f"{self._plan} is damaged, or of another version of nucseg-batch ({type(error).__name__}); start again "
+                "with --overwrite."
             ) from error
+
+    def mirror(self) -> dict[str, Any]:
+        """What `create` was given of the input store."""
+        return dict(json.loads(self._mirror.read_text(encoding="utf-8")))
 
     def bind(self, machine: dict[str, str]) -> None:
         """Notes how results are computed (precision, device, backend); MismatchError where it was another way before.
@@ -168,33 +161,57 @@ class Journal:
     def log(self, line: str) -> None:
         """Adds a line to the run's log, with the time; the log is for people and is never read back."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        with open(self.folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as file:
+        with open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{moment} {' '.join(line.split())}\n")
 
     def commit(self, unit: Unit, marker: Marker, nuclei: str) -> None:
         """Records a unit whose shard is on disk: its rows of nuclei.csv first, its marker last."""
-        write_whole(self.part(unit), nuclei)
-        planes = [dataclasses.asdict(plane) for plane in marker.planes]
-        record = {"planes": planes, "shard_bytes": marker.shard_bytes}
+        self._take_apart(unit)
+        rows = nuclei.encode("utf-8", "surrogateescape")
+        write_whole(self.part(unit), rows)
+        self.note_seen(unit, dataclasses.replace(marker, part_sha256=hashlib.sha256(rows).hexdigest()))
+
+    def note_seen(self, unit: Unit, marker: Marker) -> None:
+        """Writes a unit's marker alone, where nothing but the times of its images is new."""
+        record = {
+            "planes": [dataclasses.asdict(plane) for plane in marker.planes],
+            "shard_bytes": marker.shard_bytes,
+            "sha256": marker.sha256,
+            "seen": [None if seen is None else list(dataclasses.astuple(seen)) for seen in marker.seen],
+            "part_sha256": marker.part_sha256,
+        }
         write_whole(self._marker(unit), json.dumps(record, indent=0, sort_keys=True))
+
+    def retract(self, unit: Unit) -> None:
+        """Takes the marker of a unit away, before its files are written again or because they are damaged."""
+        self._finished.unlink(missing_ok=True)
+        self._take_apart(unit)
+        self._marker(unit).unlink(missing_ok=True)
 
     def marker(self, unit: Unit) -> Marker | None:
         """The marker of a unit; None where the unit is not done, or its marker or part is damaged."""
         try:
             record = json.loads(self._marker(unit).read_text(encoding="utf-8"))
             planes = tuple(Failure(**plane) if "stage" in plane else PlaneResult(**plane) for plane in record["planes"])
-            results = [plane for plane in planes if isinstance(plane, PlaneResult)]
-            part_bytes = sum(plane.part_bytes for plane in results)
-            whole = [plane.image for plane in planes] == [plane.image.key for plane in unit.planes] and self.part(
-                unit
-            ).stat().st_size == part_bytes
-            return Marker(planes, int(record["shard_bytes"])) if whole else None
+            seen = tuple(None if one is None else Seen(*map(_nested, one)) for one in record["seen"])
+            part_bytes = sum(plane.part_bytes for plane in planes if isinstance(plane, PlaneResult))
+            if [plane.image for plane in planes] != [plane.image.key for plane in unit.planes]:
+                return None
+            if self.part(unit).stat().st_size != part_bytes or len(seen) != len(planes):
+                return None
+            digests = str(record["sha256"]), seen, str(record["part_sha256"])
+            return Marker(planes, int(record["shard_bytes"]), *digests)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep_region(self, unit: Unit, found: bytes) -> None:
-        """Keeps what was found in a region of a large plane; its marker is committed after it."""
+    def marker_count(self) -> int:
+        """How many units have markers, read or not."""
+        return sum(1 for path in (self.folder / "units").glob("*.json") if not path.name.startswith("."))
+
+    def keep_region(self, unit: Unit, found: bytes) -> str:
+        """Keeps what was found in a region of a large plane, and returns its sha256; its marker is committed after."""
         write_whole(self._region(unit), found)
+        return hashlib.sha256(found).hexdigest()
 
     def has_region(self, unit: Unit) -> bool:
         """Whether what was found in a region is there."""
@@ -204,18 +221,25 @@ class Journal:
         """What `keep_region` kept; raises OSError where it is gone."""
         return self._region(unit).read_bytes()
 
-    def commit_plane(self, large: LargePlane, result: PlaneResult, shard_bytes: list[int]) -> None:
-        """Records a large plane whose shards and rows are on disk; shard_bytes: sizes of its units' shards."""
-        record = {"result": dataclasses.asdict(result), "shard_bytes": shard_bytes}
-        write_whole(self._plane(large), json.dumps(record, indent=0, sort_keys=True))
+    def commit_plane(self, large: LargePlane, joined: JoinedPlane) -> None:
+        """Records a large plane whose shards and rows are on disk."""
+        write_whole(self._plane(large), json.dumps(dataclasses.asdict(joined), indent=0, sort_keys=True))
 
-    def plane(self, large: LargePlane) -> tuple[PlaneResult, list[int]] | None:
+    def retract_plane(self, large: LargePlane) -> None:
+        """Takes the record of a large plane away, before its shards are written again or because they are damaged."""
+        self._finished.unlink(missing_ok=True)
+        self._plane(large).unlink(missing_ok=True)
+
+    def plane(self, large: LargePlane) -> JoinedPlane | None:
         """What `commit_plane` recorded; None where the plane is not joined yet, or its record or rows are damaged."""
         try:
             record = json.loads(self._plane(large).read_text(encoding="utf-8"))
-            result, sizes = PlaneResult(**record["result"]), [int(size) for size in record["shard_bytes"]]
-            whole = self.plane_part(large).stat().st_size == result.part_bytes and len(sizes) == len(large.units)
-            return (result, sizes) if whole and result.image == large.plane.image.key else None
+            result = PlaneResult(**record["result"])
+            sizes, digests = tuple(map(int, record["shard_bytes"])), tuple(map(str, record["sha256"]))
+            joined = JoinedPlane(result, sizes, digests, str(record["part_sha256"]))
+            whole = self.plane_part(large).stat().st_size == result.part_bytes
+            whole &= len(sizes) == len(digests) == len(large.units)
+            return joined if whole and result.image == large.plane.image.key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -227,12 +251,6 @@ class Journal:
         """When a large plane was joined, in nanoseconds."""
         return self._plane(large).stat().st_mtime_ns
 
-    def _plane(self, large: LargePlane) -> Path:
-        return self.folder / "planes" / f"{large.name}.json"
-
-    def _region(self, unit: Unit) -> Path:
-        return self.folder / "regions" / f"{unit.name}.found"
-
     def committed_ns(self, unit: Unit) -> int:
         """When a unit that is done was committed, in nanoseconds."""
         return self._marker(unit).stat().st_mtime_ns
@@ -241,37 +259,66 @@ class Journal:
         """The unit's rows of nuclei.csv."""
         return self.folder / "parts" / f"{unit.name}.nuclei.csv"
 
+    def state(self, units: Iterable[Unit], planes: Iterable[LargePlane]) -> str:
+        """A hash of all markers, which tells whether anything was committed since it was last computed."""
+        digest = hashlib.sha256()
+        for path in [*map(self._marker, units), *map(self._plane, planes)]:
+            with contextlib.suppress(FileNotFoundError):
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(b"|")
+        return digest.hexdigest()
+
+    def finish(self, finished: Finished) -> None:
+        """Notes that the tables are written."""
+        write_whole(self._finished, json.dumps(dataclasses.asdict(finished), sort_keys=True))
+
+    def finished(self) -> Finished | None:
+        """What `finish` noted last; None where anything was begun after it."""
+        try:
+            return Finished(**json.loads(self._finished.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def reopen(self) -> None:
+        """Forgets that the tables are written."""
+        self._finished.unlink(missing_ok=True)
+
+    def remove_leftovers(self, units: Iterable[Unit]) -> None:
+        """Deletes what killed processes left of some units under temporary names; nobody else may be at the units."""
+        names = {path.name for unit in units for path in (self._marker(unit), self.part(unit), self._region(unit))}
+        for folder in ("units", "parts", "regions"):
+            remove_leftovers(self.folder / folder, names)
+
+    def remove_common_leftovers(self) -> None:
+        """The same of what all shares have in common; only under the root lock."""
+        remove_leftovers(self.folder)
+        remove_leftovers(self.folder / "planes")
+
+    def clear(self) -> None:
+        """Forgets the run; the plan goes first, so that half a clearing is no run at all. Locks and logs stay."""
+        for path in (self._plan, self._mirror, self._machine, self._scales, self._finished):
+            path.unlink(missing_ok=True)
+        for name in (*FOLDERS, BEGUN):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _take_apart(self, unit: Unit) -> None:
+        """Forgets that the plane of a region was joined: what it was joined from is not what is there."""
+        if unit.stack.regional:
+            self.retract_plane(LargePlane.of(unit))
+
     def _marker(self, unit: Unit) -> Path:
         return self.folder / "units" / f"{unit.name}.json"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run for this process; LockedError, naming the holder, where another process has it."""
-        path = self.folder / "lock"
-        with open(path, "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise LockedError(
-                    f"{self.folder} is in use by {file.read().strip() or 'another process'}; wait for it, or stop it "
-                    "and run the same command again."
-                ) from error
-            except OSError:
-                yield  # no locks on this file system: two runs at once then waste work, but write equal bytes whole
-                return
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
-            yield
+    def _plane(self, large: LargePlane) -> Path:
+        return self.folder / "planes" / f"{large.name}.json"
 
-    def clear(self) -> None:
-        """Forgets the run; the plan goes first, so that half a clearing is no run at all. The lock stays."""
-        self._plan.unlink(missing_ok=True)
-        self._machine.unlink(missing_ok=True)
-        self._scales.unlink(missing_ok=True)
-        for name in FOLDERS:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+    def _region(self, unit: Unit) -> Path:
+        return self.folder / "regions" / f"{unit.name}.found"
+
+
+def _is_own(name: str) -> bool:
+    """Whether a name in a run folder is one that a run of ours leaves."""
+    return name in OWN_NAMES or (name.startswith("log-") and name.endswith(".txt")) or name.endswith(PARTIAL)
 
 
 def _record(image: ImageInfo) -> list[Any]:
@@ -284,6 +331,10 @@ def _record(image: ImageInfo) -> list[Any]:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _nested(value: Any) -> Any:
+    return tuple(map(tuple, value)) if isinstance(value, list) else value
 
 
 _DEFAULTS = [field.default for field in dataclasses.fields(ImageInfo)]

@@ -22,7 +22,10 @@ _FIRST_READ = 512
 """Bytes that hold most pages' tags."""
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value of each TIFF type."""
-_SUBFILE, _WIDTH, _LENGTH, _SUB_PAGES, _NDPI = 254, 256, 257, 330, 65420
+_SUBFILE, _WIDTH, _LENGTH, _SUB_PAGES = 254, 256, 257, 330
+_NDPI, _FLEX = 65420, 65200
+_MAKERS = {_NDPI: "ndpi", _FLEX: "flex"}
+"""Tags of the first page that tell whose file it is, where pages mean something else then."""
 _KIND = frozenset({256, 257, 258, 259, 262, 266, 277, 278, 284, 317, 322, 323, 338, 339})
 """Tags that pages must share to be decoded alike."""
 _NEEDED = _KIND | {254, 270, 273, 279, 320, 324, 325, 330, 347, 50838, 50839}
@@ -43,6 +46,8 @@ class Page:
     """Columns."""
     reduced: bool
     """Whether it calls itself a smaller copy or a mask of another page."""
+    maker: str = ""
+    """`ndpi` or `flex` for the first page of such a file."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,11 @@ def _page(fd: int, at: int, size: int, form: _Format, number: int) -> tuple[Page
         data = os.pread(fd, used, at)
     kind: list[bytes] = []
     values = {_SUBFILE: 0, _WIDTH: 0, _LENGTH: 0}
-    ndpi = False
+    maker = ""
     for place in range(form.count.size, link, form.entry.size):
         tag, typed, count, value = form.entry.unpack_from(data, place)
         if tag not in _NEEDED:
-            ndpi = ndpi or (tag == _NDPI and number == 0)
+            maker = _MAKERS.get(tag, maker) if number == 0 else ""
             continue
         bytes_ = _SIZES.get(typed, 0) * count
         if bytes_ > form.inline and int.from_bytes(value, "little" if form.order == "<" else "big") + bytes_ > size:
@@ -132,6 +137,9 @@ def _page(fd: int, at: int, size: int, form: _Format, number: int) -> tuple[Page
             kind.append(data[start : place + form.entry.size] if start is not None else data[place : place + 8])
         if tag in values and count == 1 and typed in (3, 4, 16):
             values[tag] = struct.unpack_from(form.order + {3: "H", 4: "I", 16: "Q"}[typed], value)[0]
-    after = None if ndpi else _number(form.link, data, link)
-    page = Page(at, b"".join(kind), values[_LENGTH], values[_WIDTH], bool(values[_SUBFILE] & 0b101))
+    if maker == "ndpi" and (form.inline, form.order) != (4, "<"):
+        maker = ""
+    after = None if maker == "ndpi" else _number(form.link, data, link)
+    reduced = bool(values[_SUBFILE] & 0b101)
+    page = Page(at, b"".join(kind), values[_LENGTH], values[_WIDTH], reduced, maker)
     return page, after, used

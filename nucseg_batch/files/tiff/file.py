@@ -30,7 +30,7 @@ class OpenTiff:
             self.pages: tuple[Page, ...] = walk(fd, self.size)
         finally:
             os.close(fd)
-        self.file: Any = tifffile.TiffFile(path)
+        self.file: Any = tifffile.TiffFile(path, is_ndpi=self.pages[0].maker == "ndpi")  # which it takes a suffix for
         self._keys: dict[bytes, Any] = {}
         if {page.offset for page in self.pages}.intersection(self.first.subifds or ()):
             self.file.close()

@@ -64,6 +64,8 @@ def lay_out(tiff: OpenTiff) -> Layout:
 
     Raises ImageError where it holds none or several, or where its axes are not known.
     """
+    if tiff.pages[0].maker == "flex" and len(tiff.pages) > 1:
+        raise ImageError("the pages of an Opera FLEX file are its fields and channels; export it as OME-TIFF.")
     series = _image_series(tiff.file, tiff.pages)
     frames = _frames(tiff, series)
     key = series.keyframe

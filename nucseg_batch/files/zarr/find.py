@@ -74,6 +74,8 @@ class ZarrContent:
     """How many other things there were, by reason."""
     ours: bool
     """Whether this program wrote it: it is an output, and holds no images."""
+    unused_axes: int
+    """Images of which other axes are known than were given, which therefore are not used."""
     metadata: dict[str, dict[str, Any]]
     """OME-Zarr attributes as written, by path, of every group that has any: plate, wells, images, collection."""
     zarr_format: int | None
@@ -93,7 +95,7 @@ def find_images(
     start = _root(tree)
     version = start.zarr_format if start is not None else None
     if tree.is_ours(start):
-        return ZarrContent((), (), (), {}, True, {}, version)
+        return ZarrContent((), (), (), {}, True, 0, {}, version)
     search = _Search(tree)
     search.run(start)
     images = search.read_images(axes)
@@ -105,6 +107,7 @@ def find_images(
         tuple(sorted(search.missing)),
         dict(search.passed_over),
         False,
+        search.unused_axes,
         search.metadata,
         version,
     )
@@ -142,6 +145,7 @@ class _Search:
     troubles: list[ZarrTrouble] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
+    unused_axes: int = 0
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run(self, start: Node | None) -> None:
@@ -277,6 +281,7 @@ class _Search:
             if node.path in levels:
                 try:
                     image = described(self.tree.files, node, arrays[levels[node.path]], axes=axes)
+                    self.unused_axes += image.unused_axes
                     images.append(ZarrImage(node.path, image.array, image.header, node.kind == "group", image.blank))
                 except ImageError as error:
                     self.troubles.append(ZarrTrouble(node.path, str(error)))

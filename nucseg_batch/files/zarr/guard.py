@@ -30,7 +30,7 @@ FILTERS = frozenset({"astype", "bitround", "delta", "fixedscaleoffset", "packbit
 """Codecs that rearrange numbers."""
 LAYOUTS = frozenset({"bytes", "transpose", "sharding_indexed"})
 """Codecs of format 3 that say how numbers lie in memory."""
-_TYPES = {"bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16", "float32", "float64"}
+_TYPES = {"bool", "float16", "float32", "float64"} | {f"{sign}int{8 << i}" for sign in ("", "u") for i in range(4)}
 
 
 @dataclass(frozen=True)
@@ -222,14 +222,14 @@ def _lengths(value: Any, what: str) -> tuple[int, ...]:
 
 
 def pixel_type(value: Any) -> np.dtype[Any]:
-    """The type of the pixels, native; ImageError for what is no real number of at most 32 bits, or a float."""
+    """The type of the pixels, native; ImageError for what is no real number."""
     name = value
     if isinstance(value, str) and re.fullmatch(r"[<>|=]?[biufc]\d{1,2}", value):
         name = np.dtype(value).name
     if not isinstance(name, str) or name not in _TYPES:
         text = name if isinstance(name, str) else "a record"
         raise ImageError(
-            f"its pixels are of type {text[:40]}; numbers of 8, 16 or 32 bits, bool and float can be used: convert it."
+            f"its pixels are of type {text[:40]}; whole numbers of 8 to 64 bits, bool and float are read: convert it."
         )
     return np.dtype(name)
 

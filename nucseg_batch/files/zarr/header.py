@@ -48,6 +48,8 @@ MAX_CHANNELS = 1024
 """Channels that an image may have; more are axes that were mixed up."""
 _NO_AXIS = "-"
 """Letter of an axis of length 1 that is none of ours."""
+_EXAMPLES = {count: f", such as --axes {axes}" for count, axes in ((3, "zyx"), (4, "czyx"), (5, "tczyx"))}
+"""What to say of arrays of so many axes, whose order only the user knows."""
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What metadata raise that are not built as they should be."""
 
@@ -68,6 +70,8 @@ class Described:
     """Version of the format."""
     blank: bool = False
     """Whether it has no chunk at all; always False behind a URL."""
+    unused_axes: bool = False
+    """Whether axes were given, and others are known."""
 
     @property
     def colour(self) -> bool:
@@ -102,7 +106,7 @@ def describe(group: Node | None, array: Node | ImageError | None, *, axes: str |
     facts = check_array(array)
     try:
         multiscale = _multiscale(group) if group is not None else {}
-        letters = _letters(multiscale, array, facts, axes)
+        letters = told = _letters(multiscale, array, facts, axes)
         omero = list(group.ome.get("omero", {}).get("channels", [])) if group is not None else []
         letters, channels = _channels(letters, facts, omero)
         size = _pixel_size(multiscale, letters)
@@ -124,7 +128,8 @@ def describe(group: Node | None, array: Node | ImageError | None, *, axes: str |
         levels=len(multiscale.get("datasets", "1")),
         chunk=_window(facts, letters),
     )
-    return Described(header, array.path, letters, facts, array.zarr_format)
+    unused = axes is not None and _told(axes, facts.shape) != told
+    return Described(header, array.path, letters, facts, array.zarr_format, unused_axes=unused)
 
 
 def _multiscale(node: Node) -> dict[str, Any]:
@@ -147,11 +152,19 @@ def _letters(multiscale: dict[str, Any], array: Node, facts: ArrayFacts, given: 
         but = f"; --axes {given} names {len(given)}" if given else ""
         raise ImageError(
             f"its array has {len(facts.shape)} axes {facts.shape} and does not say which they are{but}; "
-            "say it with --axes, such as --axes zyx."
+            f"say it with --axes{_EXAMPLES.get(len(facts.shape), '')}."
         )
     if len(names) != len(facts.shape):
         raise ImageError(f"its metadata name {len(names)} axes ({', '.join(names)}), but its array has {facts.shape}.")
     return _assigned(names, facts.shape)
+
+
+def _told(given: str, shape: tuple[int, ...]) -> str | None:
+    """Letters of axes that were given, for an array that says its own; None where they do not fit it."""
+    try:
+        return _assigned(list(given), shape) if len(given) == len(shape) else None
+    except ImageError:
+        return None
 
 
 def _assigned(names: list[str], shape: tuple[int, ...]) -> str:

@@ -181,14 +181,14 @@ class ZarrSource:
         whole = sides == (self.header.length("Y"), self.header.length("X"))
         return real_values(plane, whole=whole, filling=self._filling() if plane.dtype.kind == "f" else 0)
 
-    def missing_chunks(self) -> ChunkCount | None:
-        """Counts the chunk files at full resolution; None behind a URL, where that takes too many requests.
+    def missing_chunks(self, limit: int = 200_000) -> ChunkCount | None:
+        """Counts the chunk files at full resolution, at most `limit`; None behind a URL, where each takes a request.
 
         A chunk without a file is empty or lost, which zarr cannot tell apart: it reads as the fill value. Chunks that
         are missing within a shard are not seen.
         """
         local = self._files.local
-        return None if local is None else count_chunks(local / self._image.array, self._image.facts)
+        return None if local is None else count_chunks(local / self._image.array, self._image.facts, limit=limit)
 
     def close(self) -> None:
         """Lets go of the array and of what was kept of it."""

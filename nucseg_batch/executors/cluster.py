@@ -1,0 +1,338 @@
+"""Does a job with the processes of a dask cluster: plans, hands out units, counts, and finishes; computes nothing.
+
+This process holds the run's locks, so the workers need none. Work is handed out a little ahead of need. A worker that
+is lost costs what it had in hand. Units on which workers die are handed out again one by one, until what their tries
+left in the run folder names the guilty images, which then become failures; see `worker` and `files.run.attempts`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distributed import Future
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from nucseg_batch.errors import DeviceError
+from nucseg_batch.executors import local
+from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.local import NeverStopping, RunSummary, Stopping, storage_error
+from nucseg_batch.executors.progress import Progress
+from nucseg_batch.executors.team import ClusterSettings, Team, environment, opened
+from nucseg_batch.executors.worker import Assignment, Order, Report, do_units, settle, try_model
+from nucseg_batch.files.run.records import PlaneResult
+from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.plan import Failure, Plan, Unit
+from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
+
+TASK_PIXELS = (2**18, 2**24)
+"""Pixels of a task at least, where units are small, and at most, where they are not larger."""
+REGIONS = 8
+"""Regions of one plane in a task: what they share is found out once for each task."""
+PARTS = 4
+"""Into how many tasks a run is divided for each that workers can have in hand, where there is enough to do."""
+AHEAD = 2
+"""Tasks that are handed out for each that workers can have in hand, so that none waits."""
+STRIKES = 5
+"""After so many tasks in a row on which all workers died, with nothing done or learned, it is not the images."""
+HOPELESS = 30
+"""A unit on which so many processes died is given up, with all planes that are left of it."""
+DRAINING = 0.6
+"""Part of the grace in which workers end what is in hand; the rest is for closing the cluster."""
+LOOK_SECONDS = 5.0
+"""Time between two looks at who is there."""
+WAITING_SECONDS = 30.0
+"""After how long the user is told that no worker is there."""
+
+State = tuple[int, int]
+
+
+def run(job: Job, progress: Progress, settings: ClusterSettings, stop: Stopping | None = None) -> RunSummary:
+    """Does what a job still misses and finishes its run, as `local.run` does, with other processes.
+
+    Raises what that raises, and DeviceError where there are no workers to do it.
+    """
+    started = time.monotonic()
+    try:
+        with contextlib.ExitStack() as stack:
+            return Coordinator(job, progress, settings, stop or NeverStopping(), stack).run(started)
+    except OSError as error:
+        raise storage_error(job.store, error) from error
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Units that are one task."""
+
+    orders: tuple[Order, ...]
+    """The units."""
+    states: dict[str, State]
+    """Images of them that are not as they were planned, as they are now, by key."""
+
+
+class Coordinator(local.Worker):
+    """The process that hands out the work of one run."""
+
+    def __init__(
+        self, job: Job, progress: Progress, settings: ClusterSettings, stop: Stopping, stack: contextlib.ExitStack
+    ) -> None:
+        super().__init__(job, progress, stop)
+        self._settings = settings
+        self._stack = stack
+        self._token = uuid.uuid4().hex[:12]
+        self._team: Team | None = None
+        self._computing = ""
+        self._told: set[str] = set()
+        self._submitted = 0
+        self._strikes = 0
+        self._deaths: dict[str, int] = {}
+        self._assignment = Assignment(self._token, "", "", ())
+        self._arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
+
+    def ready(self, units: Sequence[Unit]) -> str:
+        """Has a worker load the model, once, and says how it computes."""
+        if not self._computing:
+            job = _without_images(self._job, units, self._settings_there())
+            self._computing = self._ask(try_model, job, environment()).lines[0]
+        return self._computing
+
+    def settle(self, states: dict[str, State]) -> None:
+        """Has a worker fix what all must share."""
+        speed = {name: getattr(self._settings_there(), name) for name in SPEED_OPTIONS}
+        plan = (self._journal.folder / "plan.json").read_bytes()
+        self._assignment = Assignment(
+            token=self._token,
+            store=os.path.abspath(self._job.store),
+            plan_sha256=hashlib.sha256(plan).hexdigest(),
+            speed=tuple(sorted(speed.items())),
+        )
+        for line in self._ask(settle, self._assignment, states).lines:
+            self._tell(line)
+
+    def process(self, tasks: Sequence[Task], states: dict[str, State]) -> None:
+        """Hands out units until all are done, or the process is asked to stop."""
+        team = self._opened()
+        bundles = deque(self._bundles(tasks, states, team.expected))
+        running: dict[str, tuple[Future, Bundle]] = {}
+        try:
+            self._hand_out(bundles, running, team)
+        finally:
+            if running:
+                seconds = DRAINING * self._job.options.grace
+                team.drain([future for future, _ in running.values()], seconds)
+
+    def _hand_out(self, bundles: deque[Bundle], running: dict[str, tuple[Future, Bundle]], team: Team) -> None:
+        threads, looked = 0, -LOOK_SECONDS
+        waiting = self._waiting(team)
+        while (bundles or running) and not self._stop.asked:
+            now = time.monotonic()
+            if now - looked >= LOOK_SECONDS:
+                threads, looked = next(waiting), now
+            while bundles and len(running) < AHEAD * max(threads, 1):
+                bundle = bundles.popleft()
+                future = self._submit(do_units, self._assignment, bundle.orders, bundle.states)
+                running[future.key] = future, bundle
+                future.add_done_callback(self._arrived.put)
+            with contextlib.suppress(queue.Empty):
+                future = self._arrived.get(timeout=0.2)
+                _, bundle = running.pop(future.key)
+                bundles.extendleft(reversed(self._received(future, bundle)))
+
+    def _received(self, future: Future, bundle: Bundle) -> list[Bundle]:
+        """Counts what a task did; what is still to be done of it is returned."""
+        try:
+            report = _report(future)
+        except KilledWorker:
+            return self._after_deaths(bundle)
+        for line in report.lines:
+            self._tell(line)
+        done = {index for index, _, _ in report.outcomes}
+        for index, number, outcome in report.outcomes:
+            self._count(self._unit(bundle.orders[index]), number, outcome)
+        if report.error is not None:
+            raise report.error
+        if done:
+            self._strikes = 0
+        left = tuple(order for index, order in enumerate(bundle.orders) if index not in done)
+        return [replace(bundle, orders=left)] if left else []
+
+    def _count(self, unit: Unit, number: int, outcome: int | Failure) -> None:
+        failure = outcome if isinstance(outcome, Failure) else None
+        nuclei = 0 if isinstance(outcome, Failure) else outcome
+        if unit.stack.regional:
+            self._done.advance_region(unit, nuclei, failure)
+            return
+        plane = unit.stack.plane(unit.place(number))
+        self._done.advance(plane, failure or PlaneResult(plane.image.key, nuclei, {}, 0))
+
+    def _after_deaths(self, bundle: Bundle) -> list[Bundle]:
+        """The units of a task on which so many workers died that dask gave it up: each is now a task by itself.
+
+        What became of each is in the run folder, so that the worker that gets it does it carefully.
+        """
+        learned, orders = False, []
+        for order in bundle.orders:
+            unit = self._unit(order)
+            deaths = self._attempts.history(unit).deaths
+            learned |= deaths > self._deaths.get(unit.name, 0)
+            self._deaths[unit.name] = deaths
+            if deaths >= HOPELESS and not order.hopeless:
+                self._tell(f"{unit.name}: {deaths} processes died on it; it is given up")
+                order = replace(order, hopeless=True)
+            orders.append(order)
+        self._strikes = 0 if learned else self._strikes + 1
+        if self._strikes >= STRIKES:
+            raise DeviceError(
+                f"{self._settings.text}: worker after worker dies before it begins anything; look into their logs. "
+                "Does the memory suffice?"
+            )
+        return [replace(bundle, orders=(order,)) for order in orders]
+
+    def _ask(self, function: Callable[..., Report], *arguments: Any) -> Report:
+        """Has one worker do something at once, and waits for it; raises what was wrong with it."""
+        team = self._opened()
+        future = self._submit(function, *arguments)
+        waiting, looked = self._waiting(team), time.monotonic()
+        while not future.done():
+            time.sleep(0.05)
+            if time.monotonic() - looked > LOOK_SECONDS:
+                next(waiting)
+                looked = time.monotonic()
+        try:
+            report = _report(future)
+        except KilledWorker as error:
+            raise DeviceError(
+                f"{self._settings.text}: every worker that began to {function.__name__.replace('_', ' ')} died; look "
+                "into their logs. Does the memory suffice?"
+            ) from error
+        if report.error is not None:
+            raise report.error
+        return report
+
+    def _waiting(self, team: Team) -> Iterator[int]:
+        """How much the workers have in hand at once, at each look; the user is told when there are none for long."""
+        seen = time.monotonic()
+        while True:
+            threads = team.threads()
+            seen = time.monotonic() if threads else seen
+            if time.monotonic() - seen > WAITING_SECONDS:
+                self._tell("waiting for workers: none is there")
+            yield threads
+
+    def _submit(self, function: Callable[..., Report], *arguments: Any) -> Future:
+        self._submitted += 1
+        return self._opened().submit(function, *arguments, key=f"{function.__name__}-{self._submitted}")
+
+    def _opened(self) -> Team:
+        """The workers, who are called when they are needed first."""
+        if self._team is None:
+            self._journal.make_place()
+            self._stack.callback(self._tidy)
+            device = self._job.settings.device
+            self._team = self._stack.enter_context(
+                opened(self._settings, self._token, self._journal.folder, device=device, tell=self._tell, log=self._log)
+            )
+        return self._team
+
+    def _settings_there(self) -> SegmentSettings:
+        """The job's settings with what this team adds to them."""
+        settings = self._job.settings
+        return replace(settings, workers=settings.workers or self._opened().readers)
+
+    def _bundles(self, tasks: Sequence[Task], states: dict[str, State], expected: int) -> Iterator[Bundle]:
+        """Tasks for the workers, of about equally many pixels, of units that follow each other."""
+        numbers = {id(stack): number for number, stack in enumerate(self._job.plan.stacks)}
+        total = sum(task.pixels for task in tasks)
+        most = min(max(total // (PARTS * expected), TASK_PIXELS[0]), TASK_PIXELS[1])
+        group: list[Task] = []
+        pixels = 0
+        for task in tasks:
+            pixels += task.pixels
+            if group and not _fit(group[-1].unit, task.unit, pixels, most, len(group)):
+                yield self._bundle(group, numbers, states)
+                group, pixels = [], task.pixels
+            group.append(task)
+        if group:
+            yield self._bundle(group, numbers, states)
+
+    def _bundle(self, group: Sequence[Task], numbers: dict[int, int], states: dict[str, State]) -> Bundle:
+        orders = []
+        for task in group:
+            before = None
+            with contextlib.suppress(FileNotFoundError):
+                before = self._journal.committed_ns(task.unit)
+            again = tuple(task.indices) if task.kept is not None else None
+            orders.append(Order(numbers[id(task.unit.stack)], task.unit.number, again, before))
+        keys = {plane.image.key for task in group for plane in task.unit.planes} if states else set()
+        return Bundle(tuple(orders), {key: states[key] for key in keys & states.keys()})
+
+    def _unit(self, order: Order) -> Unit:
+        return Unit(self._job.plan.stacks[order.stack], order.number)
+
+    def _tell(self, line: str) -> None:
+        """A line for the user, once; for the log, too, where there is a run."""
+        if line not in self._told:
+            self._told.add(line)
+            if self._journal.exists():
+                self._done.tell(line)
+            else:
+                self._done.progress.note(line)
+
+    def _log(self, line: str) -> None:
+        if self._journal.exists():
+            self._journal.log(line)
+
+    def _tidy(self) -> None:
+        """Takes empty logs away, and an empty run folder."""
+        with contextlib.suppress(OSError):
+            for path in self._journal.folder.glob("log-worker-*.txt"):
+                if path.stat().st_size == 0:
+                    path.unlink()
+            if not self._journal.exists():
+                self._journal.folder.rmdir()
+
+
+def _fit(last: Unit, unit: Unit, pixels: int, most: int, count: int) -> bool:
+    """Whether a unit belongs into a task that ends with another and would have so many pixels with it."""
+    if last.stack.regional or unit.stack.regional:
+        same = last.stack is unit.stack and last.block[:-2] == unit.block[:-2]
+        return same and count < REGIONS and pixels <= REGIONS * most
+    return pixels <= most
+
+
+def _report(future: Future) -> Report:
+    """What a task came to; raises KilledWorker, and DeviceError for what else goes wrong between processes."""
+    if future.status == "finished":
+        try:
+            report: Report = future.result()
+            return report
+        except (OSError, CancelledError, FutureCancelledError) as error:
+            raise DeviceError("the dask scheduler is gone; run the same command again to go on.") from error
+    if future.status != "error":
+        raise DeviceError("the dask scheduler is gone; run the same command again to go on.")
+    reason = future.exception()
+    if isinstance(reason, KilledWorker):
+        raise reason
+    if isinstance(reason, ImportError):
+        raise DeviceError(f"a worker cannot run nucseg-batch ({reason}); install it there as it is here.")
+    raise DeviceError(f"a worker failed ({type(reason).__name__}: {reason}).")
+
+
+def _without_images(job: Job, units: Sequence[Unit], settings: SegmentSettings) -> Job:
+    """What of a job that is not begun shows whether its model can do it."""
+    large = next((unit.stack for unit in units if unit.stack.regional), None)
+    plan = Plan(() if large is None else (replace(large, images=large.images[:1]),), ())
+    begun = replace(job.begun, plan=plan, files={})
+    store = Path(os.path.abspath(job.store))
+    return Job(store, begun, settings, RunSettings(), job.resumed)

@@ -1,0 +1,249 @@
+"""What a call is to do, before anything is written: a new run, one that goes on, or a share of one.
+
+Keras is not needed, so that refusing, planning and finding everything done are quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nucseg_batch.errors import ImageError, InputMissingError, MismatchError, UsageError
+from nucseg_batch.executors.existing import (
+    check_beside,
+    check_fingerprint,
+    check_output,
+    check_shares,
+    default_model,
+    fingerprint,
+    found_files,
+    news,
+)
+from nucseg_batch.executors.progress import Progress
+from nucseg_batch.files.find.channel_files import with_channels
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.entries import Discovery
+from nucseg_batch.files.find.survey import none_usable, survey
+from nucseg_batch.files.masks.in_place import check_labels
+from nucseg_batch.files.masks.store import Metadata
+from nucseg_batch.files.opened import state_of
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import Beginning
+from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.plan import LargePlane, Plan, Unit, make_plan
+from nucseg_batch.settings import RunSettings, SegmentSettings
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, and which part of it this process does, before anything is written."""
+
+    store: Path
+    """OUT."""
+    begun: Beginning
+    """The plan and all that it was made with."""
+    settings: SegmentSettings
+    """How to segment: those of the plan, but for what only changes the speed."""
+    options: RunSettings
+    """How to go on."""
+    resumed: bool
+    """Whether the plan is that of an earlier call."""
+    overwrite: bool = False
+    """Whether what is at OUT may be deleted."""
+    mirror: Metadata = field(default_factory=dict)
+    """OME-Zarr attributes of what IN holds, whose structure OUT keeps."""
+    known: dict[str, tuple[int, int]] | None = None
+    """Size and time of last change of the images as they are now, by key; None where nobody has looked."""
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be done in all."""
+        return self.begun.plan
+
+    @property
+    def model(self) -> Path:
+        """The model file."""
+        return Path(self.begun.model) if self.begun.model else default_model()
+
+    @property
+    def journal(self) -> Journal:
+        """The run folder."""
+        share = self.options.share
+        return Journal(self.store, "log.txt" if share is None else f"log-{share:05d}.txt")
+
+    @property
+    def table(self) -> NucleiTable:
+        """The columns of nuclei.csv."""
+        images = [image for stack in self.plan.stacks for image in stack.images]
+        settings = self.begun.settings
+        known = settings.pixel_size is not None or any(image.pixel_size is not None for image in images)
+        return NucleiTable(self.plan.channel_names, known)
+
+    @property
+    def shares(self) -> list[int]:
+        """The shares that this process does."""
+        return list(range(self.begun.shares)) if self.options.share is None else [self.options.share]
+
+    def units(self) -> Iterator[Unit]:
+        """The units that are this process's to do, done or not."""
+        if self.options.share is None:
+            return self.plan.units()
+        return self.plan.share(self.options.share, self.begun.shares)
+
+    def own_planes(self) -> Iterator[LargePlane]:
+        """Large planes all of whose regions are this process's to do."""
+        own = {unit.name for unit in self.units() if unit.stack.regional}
+        return (large for large in self.plan.large_planes() if all(unit.name in own for unit in large.units))
+
+
+def prepare(
+    place: str | Path,
+    store: Path,
+    model: Path | None,
+    settings: SegmentSettings,
+    progress: Progress,
+    *,
+    overwrite: bool = False,
+    pattern: str | None = None,
+    in_place: bool = False,
+    shares: int | None = None,
+    options: RunSettings | None = None,
+) -> Job:
+    """Finds out all that can be known without Keras and without writing anything.
+
+    place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself; shares:
+    into how many the run is divided, None for one, or as many as an earlier call said.
+
+    Raises InputMissingError without images or model, NothingToDoError where no image can be used, OutputError where
+    OUT is not ours, and MismatchError where it was made with other settings or is divided in another way.
+    """
+    place, options = str(place), options or RunSettings()
+    found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
+    if in_place and found.root != place:
+        raise UsageError(f"--in-place: IN {place} is no zarr store, so it cannot hold labels; give OUT instead.")
+    journal = Journal(store)
+    resumed = journal.exists() and not overwrite
+    if not in_place:
+        check_output(store, journal, overwrite)
+    now = fingerprint(model or default_model(), settings, in_place=in_place)
+    if resumed:
+        begun = journal.load()
+        check_fingerprint(journal, begun.fingerprint, now)
+        check_shares(journal, begun.shares, shares, options.share)
+        begun = replace(begun, root=_absolute(found.root))  # a folder that was moved, or is mounted elsewhere here
+        if not begun.files.keys() & found_files(found).keys():
+            raise MismatchError(
+                f"None of the images that {journal.folder} was planned for is in {place}; give that IN, or another OUT."
+            )
+        _tell(found, progress)
+        for line in news(begun.files, found_files(found), begun.plan):
+            progress.note(line)
+    else:
+        begun = Beginning(
+            root=_absolute(found.root),
+            model="" if model is None else str(model.absolute()),
+            settings=settings,
+            plan=_plan(place, found, settings, progress),
+            fingerprint=now,
+            files=found_files(found),
+            shares=shares or 1,
+            in_place=in_place,
+            pattern=pattern,
+        )
+        check_shares(journal, begun.shares, None, options.share)
+    if in_place:
+        check_labels(store, begun.plan, resumed=resumed, overwrite=overwrite)
+        check_beside(store, journal)
+    present = _present(begun, found, settings, progress)
+    overwriting = overwrite and not resumed
+    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, present)
+
+
+def journal_at(store: Path) -> Journal:
+    """The run folder of OUT; raises InputMissingError where no run was planned there."""
+    journal = Journal(store)
+    if not journal.exists():
+        raise InputMissingError(
+            f"OUT {store}: no run was planned there ({journal.folder.name} is missing); give IN and OUT, or begin with "
+            "`nucseg-batch plan`."
+        )
+    return journal
+
+
+def planned(
+    store: Path,
+    options: RunSettings | None = None,
+    speed: Mapping[str, Any] | None = None,
+    *,
+    shares: int | None = None,
+    otherwise: Callable[[int], int | None] = lambda shares: None,
+) -> Job:
+    """The run that was planned at OUT.
+
+    speed: options that only change how fast it goes; shares: into how many it is expected to be divided, None for any;
+    otherwise: the share where the options have none, from the number of shares.
+
+    Raises InputMissingError where none was, and MismatchError where the model, the version or what else counts is no
+    longer what it was planned with, or there is no such share.
+    """
+    journal = journal_at(store)
+    begun, options = journal.load(), options or RunSettings()
+    if options.share is None:
+        options = replace(options, share=otherwise(begun.shares))
+    check_shares(journal, begun.shares, shares, options.share)
+    model = Path(begun.model) if begun.model else default_model()
+    check_fingerprint(journal, begun.fingerprint, fingerprint(model, begun.settings, in_place=begun.in_place))
+    return Job(store, begun, begun.settings.with_speed(speed or {}), options, resumed=True, mirror=journal.mirror())
+
+
+def _present(
+    begun: Beginning, found: Discovery, settings: SegmentSettings, progress: Progress
+) -> dict[str, tuple[int, int]]:
+    """Size and time of last change of the planned images that are there, as they are now, by key.
+
+    Of an image whose channels are files those count that were planned, whatever other channels it has by now.
+    """
+    entries, present, other = {entry.key: entry for entry in found.entries}, {}, 0
+    for image in (image for stack in begun.plan.stacks for image in stack.images):
+        entry = entries.get(image.key)
+        if entry is None:
+            continue
+        if entry.files == image.files:
+            present[image.key] = (entry.size, entry.mtime_ns)
+            continue
+        other += 1
+        with contextlib.suppress(ImageError):
+            present[image.key] = state_of(begun.root, image, settings)
+    if other:
+        images = "1 image has" if other == 1 else f"{other} images have"
+        progress.note(
+            f"{images} other files of channels than when the run was planned; this run measures those of then, so "
+            "segment into another OUT, or start over with --overwrite"
+        )
+    return present
+
+
+def _absolute(root: str) -> str:
+    return root if "://" in root else os.path.abspath(root)
+
+
+def _tell(found: Discovery, progress: Progress) -> None:
+    """Says what was passed over, and what else the user should know of what was found."""
+    if found.skipped:
+        what = ", ".join(f"{count} x {reason}" for reason, count in sorted(found.skipped.items()))
+        progress.note(f"passed over: {what}")
+    for note in found.notes:
+        progress.note(note)
+
+
+def _plan(place: str, found: Discovery, settings: SegmentSettings, progress: Progress) -> Plan:
+    total = len(found.entries)
+    surveyed = survey(found, settings, lambda done: progress.headers(done, total))
+    _tell(surveyed.found, progress)
+    if not surveyed.images:
+        raise none_usable(place, surveyed.failures)
+    return make_plan(surveyed.images, surveyed.failures, region=settings.region)

@@ -1,0 +1,24 @@
+"""Writes the plan of a run and its empty store, for processes that then work on it."""
+
+from __future__ import annotations
+
+from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.local import begin, job_name, make_store, storage_error
+from nucseg_batch.executors.progress import Progress
+from nucseg_batch.files.run.locks import PATIENCE, ROOT, held
+
+
+def write_plan(job: Job, progress: Progress) -> None:
+    """Begins a run without doing anything of it; doing it again changes nothing.
+
+    Raises LockedError where another process is at it, OutputError and StorageError where it cannot be written.
+    """
+    try:
+        job.journal.make_place()
+        with held(job.journal.folder, [ROOT], job=job_name(), patience=PATIENCE, tell=progress.note):
+            if job.resumed:
+                make_store(job, progress)
+            else:
+                begin(job, progress)
+    except OSError as error:
+        raise storage_error(job.store, error) from error

@@ -1,0 +1,238 @@
+"""What of a run's units is still to be done by this process: missing, damaged, failed, or made from other pixels.
+
+Nothing is written but markers whose images were only touched. A unit whose masks somebody changed by hand is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from nucseg_batch.errors import ImageError, MismatchError
+from nucseg_batch.files.masks.store import masks_changed_ns, shard_bytes
+from nucseg_batch.files.opened import Images, state_of
+from nucseg_batch.files.run.attempts import Attempts, History
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import Beginning, Marker, Seen
+from nucseg_batch.pipeline.tasks import KILLED, Task
+from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Unit
+from nucseg_batch.settings import RunSettings
+
+STAT_THREADS = 16
+"""Images whose size and time are asked for at once; network file systems take their time."""
+PASSING = frozenset(
+    {"OSError", "TimeoutError", "BlockingIOError", "PermissionError", "FileNotFoundError", "NotADirectoryError"}
+    | {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError", "XlaRuntimeError", "JaxRuntimeError", KILLED}
+)
+"""Classes of errors after which the same image may be done without having changed."""
+
+State = tuple[int, int]
+"""Size and time of last change in nanoseconds."""
+
+
+@dataclass
+class Changes:
+    """What was noticed of the images of a run, by key."""
+
+    states: dict[str, State] = field(default_factory=dict)
+    """Images that are not as they were planned, as they are now."""
+    redone: set[str] = field(default_factory=set)
+    """Images that were done and have other pixels now."""
+    touched: set[str] = field(default_factory=set)
+    """Images that are newer than when they were done, and have the same pixels."""
+    gone: set[str] = field(default_factory=set)
+    """Images that are not there any more."""
+
+    def lines(self) -> list[str]:
+        """What the user should know of it."""
+        told = (
+            (self.redone, "changed after they were segmented, and are done again"),
+            (self.touched, "newer than when they were segmented, but with the same pixels, and are kept"),
+            (self.gone, "not there any more; what was made of them is kept"),
+        )
+        return [f"{_counted(keys)}: {what}" for keys, what in told if keys]
+
+
+def _counted(keys: set[str]) -> str:
+    return f"{len(keys)} image{'s' * (len(keys) > 1)} ({min(keys)}{', ...' * (len(keys) > 1)})"
+
+
+def find_tasks(
+    units: Iterable[Unit],
+    begun: Beginning,
+    store: Path,
+    journal: Journal,
+    attempts: Attempts,
+    options: RunSettings,
+    known: Mapping[str, State] | None,
+) -> tuple[list[Task], Changes]:
+    """What is to be done of some units, which nobody else may be at, and what was noticed of their images.
+
+    known: state of images by key where a discovery has just told it; else they are asked for. Raises MismatchError
+    where masks were changed after they were written: to do them again would lose that.
+    """
+    finder = _Finder(begun, store, journal, attempts, options, known)
+    tasks = [task for unit in units if (task := finder.task(unit)) is not None]
+    return tasks, finder.changes
+
+
+def planes_apart(planes: Iterable[LargePlane], store: Path, journal: Journal) -> list[LargePlane]:
+    """Large planes whose regions are not joined, or whose masks are not all there any more; raises as above."""
+    apart = []
+    for large in planes:
+        joined = journal.plane(large)
+        if joined is None:
+            apart.append(large)
+            continue
+        sizes = zip(large.units, joined.shard_bytes, strict=True)
+        changed = [unit for unit, size in sizes if size != shard_bytes(store, unit)]
+        for unit in changed:
+            _check_unchanged(store, unit, journal, journal.plane_committed_ns(large))
+        if changed:
+            apart.append(large)
+    return apart
+
+
+def regions_done(large: LargePlane, journal: Journal) -> bool:
+    """Whether all regions of a large plane are done, and none failed, so that they can be joined."""
+    markers = map(journal.marker, large.units)
+    return all(marker is not None and not marker.failures for marker in markers)
+
+
+def pixels_sha256(seen: Seen, unit: Unit, index: int, images: Images) -> str:
+    """The hash of a plane's pixels as they are now, over what was read when `seen` was noted; raises ImageError."""
+    plane = unit.stack.plane(unit.place(index))
+    if not seen.windows:
+        return hashlib.sha256(np.ascontiguousarray(images.read(plane)).data).hexdigest()
+    digests = b""
+    for top, bottom, left, right in seen.windows:
+        pixels = images.read(plane, slice(top, bottom), slice(left, right))
+        digests += hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+    return hashlib.sha256(digests).hexdigest()
+
+
+class _Finder:
+    """Looks at one unit after the other."""
+
+    def __init__(
+        self,
+        begun: Beginning,
+        store: Path,
+        journal: Journal,
+        attempts: Attempts,
+        options: RunSettings,
+        known: Mapping[str, State] | None,
+    ) -> None:
+        self.changes = Changes()
+        self._begun, self._store, self._journal, self._attempts = begun, store, journal, attempts
+        self._options = options
+        self._known: dict[str, State | None] = dict(known or {})
+        self._complete = known is not None
+        self._tried = attempts.begun()
+
+    def task(self, unit: Unit) -> Task | None:
+        """What is to be done of a unit; None where it is done."""
+        marker = self._journal.marker(unit)
+        history = self._attempts.history(unit) if unit.name in self._tried else History()
+        if marker is None or (unit.stack.regional and not self._journal.has_region(unit) and not marker.failures):
+            self._accept(unit)
+            return Task(unit, history=history)
+        if not unit.stack.regional and marker.shard_bytes != shard_bytes(self._store, unit):
+            _check_unchanged(self._store, unit, self._journal, self._journal.committed_ns(unit))
+            self._accept(unit)
+            return Task(unit, history=history)
+        again = self._again(unit, marker)
+        if not again:
+            if history.deaths:
+                self._attempts.end(unit)  # it was committed just before the end came
+            return None
+        if unit.stack.regional or self._begun.settings.with_images:
+            return Task(unit, history=history)
+        return Task(unit, marker, frozenset(again), history)
+
+    def _accept(self, unit: Unit) -> None:
+        """Takes the images of a unit that is not done as they are now."""
+        self._ask(unit)
+        for image in {id(plane.image): plane.image for plane in unit.planes}.values():
+            state = self._state(image)
+            if state is not None and state != (image.size, image.mtime_ns):
+                self.changes.states[image.key] = state
+
+    def _again(self, unit: Unit, marker: Marker) -> set[int]:
+        """Planes of a finished unit that are to be done again."""
+        again = set()
+        if self._options.verify_inputs != "none" or marker.failures:
+            self._ask(unit)
+        newer: dict[int, Seen] = {}
+        for index, (plane, outcome, seen) in enumerate(zip(unit.planes, marker.planes, marker.seen, strict=True)):
+            image = plane.image
+            if isinstance(outcome, Failure):
+                state = self._state(image)
+                changed = state is not None and (seen is None or state != (seen.size, seen.mtime_ns))
+                if self._options.retry_failed or changed or outcome.error in PASSING:
+                    again.add(index)
+                    if state is not None and state != (image.size, image.mtime_ns):
+                        self.changes.states[image.key] = state
+            elif self._options.verify_inputs != "none" and seen is not None:
+                state = self._state(image)
+                if state is None:
+                    self.changes.gone.add(image.key)
+                    continue
+                same = state == (seen.size, seen.mtime_ns)
+                if state != (image.size, image.mtime_ns):
+                    self.changes.states[image.key] = state
+                if same and self._options.verify_inputs == "quick":
+                    continue
+                if self._has_same_pixels(unit, index, seen):
+                    if not same:
+                        newer[index] = replace(seen, size=state[0], mtime_ns=state[1])
+                        self.changes.touched.add(image.key)
+                else:
+                    again.add(index)
+                    self.changes.redone.add(image.key)
+        if newer:
+            every = tuple(newer.get(index, seen) for index, seen in enumerate(marker.seen))
+            self._journal.note_seen(unit, replace(marker, seen=every))
+        return again
+
+    def _has_same_pixels(self, unit: Unit, index: int, seen: Seen) -> bool:
+        try:
+            with Images(self._begun.root, self._begun.settings, self.changes.states) as images:
+                return pixels_sha256(seen, unit, index, images) == seen.sha256
+        except ImageError:
+            return False
+
+    def _ask(self, unit: Unit) -> None:
+        """Asks for the states of a unit's images, many at once, where they are not known."""
+        if self._complete:
+            return
+        missing = {plane.image.key: plane.image for plane in unit.planes if plane.image.key not in self._known}
+        if len(missing) < STAT_THREADS:
+            states = map(self._state_now, missing.values())
+            self._known.update(zip(missing, list(states), strict=True))
+            return
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            self._known.update(zip(missing, pool.map(self._state_now, missing.values()), strict=True))
+
+    def _state(self, image: ImageInfo) -> State | None:
+        """State of an image; None where it is gone."""
+        return self._known.get(image.key)
+
+    def _state_now(self, image: ImageInfo) -> State | None:
+        try:
+            return state_of(self._begun.root, image, self._begun.settings)
+        except ImageError:
+            return None
+
+
+def _check_unchanged(store: Path, unit: Unit, journal: Journal, committed_ns: int) -> None:
+    if masks_changed_ns(store, unit) > committed_ns:
+        raise MismatchError(
+            f"OUT {store}: the masks of {unit.stack.name or 'its image'} were changed after they were written. To keep "
+            f"the changes delete {journal.folder.name}; to segment again use --overwrite, or another OUT."
+        )

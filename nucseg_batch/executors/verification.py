@@ -1,0 +1,238 @@
+"""How a run stands, and whether what it wrote is still what it wrote. Reads only, but for `forget`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.todo import regions_done
+from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_written
+from nucseg_batch.files.run.finish import table_hashes
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
+from nucseg_batch.files.run.records import Beginning, Marker, PlaneResult
+from nucseg_batch.plan import LargePlane, Unit
+
+
+@dataclass(frozen=True)
+class ShareStatus:
+    """How one share stands."""
+
+    share: int
+    """Its number."""
+    units: int
+    """Its units."""
+    done: int
+    """Units of these that have markers."""
+    mpx: float
+    """Its megapixels."""
+    holder: str | None
+    """Who is at it now; None for nobody, or where the file system has no locks."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands."""
+
+    store: Path
+    """OUT."""
+    begun: Beginning
+    """What it was begun with."""
+    shares: tuple[ShareStatus, ...]
+    """Each share."""
+    planes_done: int
+    """Planes with a mask, or regions of large planes."""
+    nuclei: int
+    """Nuclei found; of large planes those of regions, before they are joined."""
+    failures: int
+    """Planes, or regions, that failed, and images that were refused while planning."""
+    finishing: str | None
+    """Who is writing what all shares have in common; None for nobody."""
+    finished: bool
+    """Whether the tables are written from all that is done now."""
+    complete: bool
+    """Whether every unit is done and the tables are written."""
+
+    def record(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        return {
+            "store": str(self.store),
+            "input": self.begun.root,
+            "images": self.begun.plan.image_count,
+            "planes": self.begun.plan.plane_count,
+            "units": sum(share.units for share in self.shares),
+            "units_done": sum(share.done for share in self.shares),
+            "planes_done": self.planes_done,
+            "nuclei": self.nuclei,
+            "failures": self.failures,
+            "finishing": self.finishing,
+            "finished": self.finished,
+            "complete": self.complete,
+            "shares": [vars(share) for share in self.shares],
+            "fingerprint": self.begun.fingerprint,
+        }
+
+
+def status(store: Path, journal: Journal) -> Status:
+    """How the run at OUT stands; raises MismatchError where its plan cannot be read."""
+    begun, held_by = journal.load(), holders(journal.folder)
+    shares = []
+    planes = nuclei = 0
+    failures = len(begun.plan.failures)
+    for number in range(begun.shares):
+        units = list(begun.plan.share(number, begun.shares))
+        markers = [marker for unit in units if (marker := journal.marker(unit)) is not None]
+        results = [plane for marker in markers for plane in marker.planes]
+        good = [plane for plane in results if isinstance(plane, PlaneResult)]
+        planes, nuclei = planes + len(good), nuclei + sum(plane.nuclei for plane in good)
+        failures += len(results) - len(good)
+        mpx = sum(unit.pixels for unit in units) / 1e6
+        holder = held_by.get(share_lock(number), held_by.get(ALL))
+        shares.append(ShareStatus(number, len(units), len(markers), mpx, holder))
+    done = all(share.done == share.units for share in shares)
+    noted = journal.finished()
+    state = journal.state(begun.plan.units(), begun.plan.large_planes())
+    finished = noted is not None and noted.state == state
+    marked = begun.in_place or is_complete(store)
+    return Status(
+        store, begun, tuple(shares), planes, nuclei, failures, held_by.get(ROOT), finished, done and finished and marked
+    )
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that is not what it was."""
+
+    where: str
+    """A unit, a large plane or a table."""
+    what: str
+    """What is wrong, in one line."""
+    unit: Unit | None = None
+    """The unit that must be done again, where it is one."""
+    large: LargePlane | None = None
+    """The large plane that must be joined again, where it is one."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was verified."""
+
+    units: int
+    """Units with markers, all of whose files were read."""
+    missing: int
+    """Units without."""
+    damage: tuple[Damage, ...]
+    """What is wrong."""
+
+
+def verify(job: Job, step: Callable[[int, int], None]) -> Verified:
+    """Reads every mask and every row of a run again and compares them with the markers; `step` hears how far it is."""
+    journal, units, planes = job.journal, list(job.plan.units()), list(job.plan.large_planes())
+    noted = journal.finished()
+    damage: list[Damage] = []
+    missing = 0
+    for number, unit in enumerate(units):
+        step(number, len(units) + len(planes))
+        marker = journal.marker(unit)
+        if marker is None and noted is not None and not noted.missing:
+            damage.append(Damage(unit.name, "its marker or its rows of nuclei.csv are gone or cut", unit=unit))
+            continue
+        if marker is None:
+            missing += 1
+            continue
+        wrong = _region_damage(unit, marker, journal) if unit.stack.regional else _damage(job, unit, marker)
+        if wrong:
+            damage.append(Damage(unit.name, wrong, unit=unit))
+    for number, large in enumerate(planes, start=len(units)):
+        step(number, len(units) + len(planes))
+        wrong = _large_damage(job, large, noted is not None)
+        if wrong:
+            damage.append(Damage(large.name, wrong, large=large))
+    if noted is not None:
+        now = table_hashes(job.store)
+        damage += [
+            Damage(f"{name}.csv", "it is not as it was written" if name in now else "it is gone")
+            for name, digest in noted.tables.items()
+            if now.get(name) != digest
+        ]
+    return Verified(len(units) - missing, missing, tuple(damage))
+
+
+def forget(job: Job, damage: Sequence[Damage], tell: Callable[[str], None]) -> None:
+    """Takes the markers of what is damaged away, so that `segment` does it again; LockedError where it is in use."""
+    journal = job.journal
+    names = [ROOT, *(share_lock(share) for share in job.shares)]
+    with held(journal.folder, names, tell=tell):
+        for one in damage:
+            if one.unit is not None:
+                journal.retract(one.unit)
+            if one.large is not None:
+                journal.retract_plane(one.large)
+        journal.reopen()
+
+
+def _damage(job: Job, unit: Unit, marker: Marker) -> str | None:
+    """What is wrong with a unit of whole planes; None where nothing is."""
+    now = shards_written(job.store, unit)
+    if now.bytes != marker.shard_bytes:
+        return f"its masks have {now.bytes} bytes on disk, not {marker.shard_bytes}"
+    if now.sha256 != marker.sha256:
+        return "its masks are not as they were written"
+    if _sha256(job.journal.part(unit)) != marker.part_sha256:
+        return "its rows of nuclei.csv are not as they were written"
+    try:
+        masks = MaskWriter(job.store).read(unit)
+    except Exception as error:  # what zarr raises for damaged chunks is of many classes
+        return f"its masks cannot be read ({type(error).__name__})"
+    for plane, labels in zip(marker.planes, masks.reshape(-1, *masks.shape[-2:]), strict=True):
+        nuclei = plane.nuclei if isinstance(plane, PlaneResult) else 0
+        found = np.unique(labels[labels > 0])
+        if found.size != nuclei or (nuclei and found[-1] != nuclei):
+            return f"the mask of {plane.image} holds {found.size} nuclei, not {nuclei}"
+    return None
+
+
+def _region_damage(unit: Unit, marker: Marker, journal: Journal) -> str | None:
+    if marker.failures:
+        return None
+    try:
+        found = journal.region(unit)
+    except OSError:
+        return "what was found there is gone"
+    return None if hashlib.sha256(found).hexdigest() == marker.sha256 else "what was found there is not as it was"
+
+
+def _large_damage(job: Job, large: LargePlane, finished: bool) -> str | None:
+    joined = job.journal.plane(large)
+    if joined is None:
+        done = finished and regions_done(large, job.journal)
+        return "its record or its rows of nuclei.csv are gone or cut" if done else None  # else its regions say more
+    labels: set[int] = set()
+    for unit, size, digest in zip(large.units, joined.shard_bytes, joined.sha256, strict=True):
+        now = shards_written(job.store, unit)
+        if (now.bytes, now.sha256) != (size, digest):
+            return f"the masks of its region {unit.name} are not as they were written"
+        try:
+            masks = MaskWriter(job.store).read(unit)
+        except Exception as error:  # as above
+            return f"the masks of its region {unit.name} cannot be read ({type(error).__name__})"
+        labels.update(np.unique(masks).tolist())
+    if len(labels - {0}) != joined.result.nuclei:
+        return f"its masks hold {len(labels - {0})} nuclei, not {joined.result.nuclei}"
+    if _sha256(job.journal.plane_part(large)) != joined.part_sha256:
+        return "its rows of nuclei.csv are not as they were written"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""

@@ -1,0 +1,161 @@
+"""The last stage of the stream: a thread that measures planes, puts units together and commits them."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.measure import measure
+from nucseg_batch.files.masks.pixels import as_stored, empty_pixels, plane_of
+from nucseg_batch.files.masks.store import MaskWriter
+from nucseg_batch.files.run.attempts import Attempts
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import Marker, PlaneResult
+from nucseg_batch.files.run.tables import NucleiTable, summary
+from nucseg_batch.pipeline.work import Handed, Item, Result, Work
+from nucseg_batch.plan import Failure, Plane
+from nucseg_batch.settings import SegmentSettings
+
+FINISH_AHEAD = 2
+"""Batches that may wait to be measured and written."""
+
+Advance = Callable[[Plane, PlaneResult | Failure], None]
+"""Called once for every plane that was finished, well or not; from one thread at a time."""
+
+
+class Finisher:
+    """A thread that measures images and commits units; an error there is raised in the thread that feeds it."""
+
+    def __init__(
+        self,
+        writer: MaskWriter,
+        journal: Journal,
+        attempts: Attempts,
+        settings: SegmentSettings,
+        table: NucleiTable,
+        advance: Advance,
+    ) -> None:
+        self._writer = writer
+        self._journal = journal
+        self._attempts = attempts
+        self._settings = settings
+        self._table = table
+        self._advance = advance
+        self._queue: queue.Queue[list[Handed] | None] = queue.Queue(FINISH_AHEAD)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: list[Handed] | None) -> None:
+        """Hands over a batch, waiting for room; raises what went wrong with an earlier one."""
+        while True:
+            if self._error is not None:
+                raise self._error
+            try:
+                self._queue.put(batch, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def wait(self) -> None:
+        """Waits until everything that was handed over is measured, and written where its unit is done."""
+        while self._queue.unfinished_tasks and self._error is None:
+            time.sleep(0.005)
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Waits until everything that was handed over is committed."""
+        self.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Ends the thread, after the batch in hand, whatever is still waiting."""
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._queue.get_nowait()
+            try:
+                self._queue.put_nowait(None)
+            except queue.Full:
+                continue
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._queue.get()) is not None:
+                for item, outcome in batch:
+                    self._finish(item, outcome)
+                self._queue.task_done()
+        except BaseException as error:
+            self._error = error
+
+    def _finish(self, item: Item, outcome: Result | Failure) -> None:
+        work = item.work
+        result = outcome if isinstance(outcome, Failure) else self._measured(item, outcome)
+        work.results[item.index] = result
+        work.seen[item.index] = item.seen
+        if isinstance(result, PlaneResult):
+            assert not isinstance(outcome, Failure)
+            self._mask_of(work, item)[...] = outcome.labels
+            if item.pixels is not None:
+                work.pixels = empty_pixels(work.unit) if work.pixels is None else work.pixels
+                plane_of(work.pixels, work.unit, item.index)[...] = as_stored(item.pixels, work.unit.stack)
+        elif work.task.kept is not None and isinstance(work.task.kept.planes[item.index], PlaneResult):
+            self._mask_of(work, item)[...] = 0  # it was of pixels that are gone
+        if len(work.results) == work.unit.plane_count:
+            self._commit(work)
+        self._advance(item.plane, result)
+
+    def _mask_of(self, work: Work, item: Item) -> NDArray[np.uint32]:
+        """Where the mask of a plane goes, among those of its unit."""
+        if work.masks is None:
+            kept = work.task.kept is not None
+            work.masks = self._writer.read(work.unit) if kept else np.zeros(work.unit.shape, np.uint32)
+        mask: NDArray[np.uint32] = work.masks.reshape(-1, *item.shape)[item.index]
+        return mask
+
+    def _commit(self, work: Work) -> None:
+        unit, kept = work.unit, work.task.kept
+        order = range(unit.plane_count)
+        planes, seen = tuple(work.results[index] for index in order), tuple(work.seen[index] for index in order)
+        if kept is not None and work.masks is None:  # nothing is better than it was
+            if planes == kept.planes and seen == kept.seen:
+                self._attempts.end(unit)
+                return
+            marker = replace(kept, planes=planes, seen=seen)
+        else:
+            self._journal.retract(unit)
+            written = self._writer.write(unit, *self._shards(work))
+            marker = Marker(planes, written.bytes, written.sha256, seen)
+        work.masks = work.pixels = None
+        self._journal.commit(unit, marker, "".join(work.rows.pop(index, "") for index in order))
+        self._attempts.end(unit)
+
+    def _shards(self, work: Work) -> tuple[NDArray[np.uint32], NDArray[Any] | None]:
+        """The masks of a unit and, where these are stored, its pixels."""
+        masks = np.zeros(work.unit.shape, np.uint32) if work.masks is None else work.masks
+        if work.pixels is None and self._settings.with_images:
+            return masks, empty_pixels(work.unit)
+        return masks, work.pixels
+
+    def _measured(self, item: Item, found: Result) -> PlaneResult | Failure:
+        assert item.shown is not None
+        pixel_size = self._settings.pixel_size or item.plane.image.pixel_size
+        try:
+            measures = measure(found.labels, item.shown.intensity, item.shown.channels)
+            rows = self._table.text(item.plane, measures, pixel_size)
+            values = summary(found.labels, item.shown.intensity, measures, found.scale, pixel_size)
+        except Exception as error:  # as above: this plane fails, not its unit
+            return item.failed("measure", error)
+        item.work.rows[item.index] = rows
+        return PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))

@@ -1,0 +1,86 @@
+"""Units and planes on their way through the stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.files.run.records import PlaneResult, Seen
+from nucseg_batch.pipeline.channels import Shown
+from nucseg_batch.pipeline.failures import failure_of
+from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.plan import Failure, Plane, Unit, bucket_shape
+
+
+class Result(Protocol):
+    """What the stream needs to know of an image's result."""
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """(height, width): 0 is background, 1..n are nuclei."""
+        ...
+
+    @property
+    def scale(self) -> float:
+        """By how much the image was enlarged for the network."""
+        ...
+
+
+@dataclass
+class Work:
+    """A unit on its way through the stream."""
+
+    task: Task
+    masks: NDArray[np.uint32] | None = None
+    pixels: NDArray[Any] | None = None
+    results: dict[int, PlaneResult | Failure] = field(default_factory=dict)
+    seen: dict[int, Seen | None] = field(default_factory=dict)
+    rows: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> Unit:
+        """The unit."""
+        return self.task.unit
+
+
+@dataclass(frozen=True)
+class Item:
+    """One plane on its way through the stream: after reading it has pixels, or the failure that stopped it."""
+
+    work: Work
+    index: int
+    plane: Plane
+    shown: Shown | None = None
+    failure: Failure | None = None
+    scale: float = 1.0
+    pixels: NDArray[Any] | None = None
+    seen: Seen | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.plane.image.height, self.plane.image.width
+
+    @property
+    def input(self) -> NDArray[Any]:
+        """What the network is shown of it."""
+        assert self.shown is not None
+        return self.shown.pixels
+
+    @property
+    def batch_key(self) -> tuple[Any, ...]:
+        """Planes with one key may share a batch."""
+        pixels = self.input
+        shape = bucket_shape(*self.shape) if self.scale == 1 else self.shape
+        return shape, self.scale, pixels.shape[2:], pixels.dtype.str
+
+    def failed(self, stage: str, error: Exception) -> Failure:
+        """Why this plane has no mask."""
+        return failure_of(self.plane, stage, error)
+
+
+Handed = tuple[Item, Result | Failure]
+"""A plane with what became of it on the device."""

@@ -1,0 +1,29 @@
+"""What will be done, decided before any pixel is read: pure records and functions, no files and no clock.
+
+An image has one plane or several, along time t and depth z, and each plane gets a mask (`images`). Masks share arrays,
+whose shards are the units of work (`units`). A `Plan` (`whole`) lists all of it; `scales` says at what size the network
+sees what.
+"""
+
+from nucseg_batch.plan.images import Failure, ImageInfo, Plane
+from nucseg_batch.plan.scales import TILE, Adapt, Scales, bucket_shape
+from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LargePlane, Stack, Unit, file_stem
+from nucseg_batch.plan.whole import Plan, make_plan
+
+__all__ = [
+    "LABEL_BYTES",
+    "SHARD_BYTES",
+    "TILE",
+    "Adapt",
+    "Failure",
+    "ImageInfo",
+    "LargePlane",
+    "Plan",
+    "Plane",
+    "Scales",
+    "Stack",
+    "Unit",
+    "bucket_shape",
+    "file_stem",
+    "make_plan",
+]

@@ -1,0 +1,95 @@
+"""What is segmented: images as their headers describe them, and their planes; and why one cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """One image that can be segmented, as its header describes it."""
+
+    key: str
+    """Path relative to the input folder, with `/` and suffix: the image's name everywhere."""
+    size: int
+    """Bytes of the file; of a zarr group, of its metadata."""
+    mtime_ns: int
+    """Time of its last change, in nanoseconds: with the size it tells whether the file is still the planned one."""
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+    channels: int
+    """1 for grey, 3 for colour (RGB in one picture; separate channels are `names`)."""
+    dtype: str
+    """Type of its pixels, such as `uint16`."""
+    pixel_size: float | None = None
+    """Width of a pixel in micrometres, where the file says so."""
+    names: tuple[str, ...] = ()
+    """Names of its separate channels, in order; empty where it has no channel axis."""
+    nuclei: int = 0
+    """Which of the channels shows the nuclei."""
+    t: tuple[int, int, int] | None = None
+    """Time points that are segmented, as start, stop and step of a range; None without such an axis."""
+    z: tuple[int, int, int] | None = None
+    """Depths likewise; None without such an axis, or where depths are projected."""
+    projected: bool = False
+    """Whether the maximum over all depths is taken for its plane."""
+    files: tuple[str, ...] = ()
+    """Keys of the files that hold its channels, one each, where a microscope wrote them apart."""
+    group: str | None = None
+    """Path of its group in a store whose structure the output keeps; None for an image that is a file."""
+    levels: int = 1
+    """Levels of its pyramid."""
+
+    @property
+    def times(self) -> range:
+        """Time points that are segmented; one where there is no such axis."""
+        return range(*self.t) if self.t is not None else range(1)
+
+    @property
+    def depths(self) -> range:
+        """Depths that are segmented; one where there is no such axis, or it is projected."""
+        return range(*self.z) if self.z is not None else range(1)
+
+    @property
+    def axes(self) -> str:
+        """The axes along which it has planes: some of `t` and `z`, in this order."""
+        return ("t" if self.t is not None else "") + ("z" if self.z is not None else "")
+
+    @property
+    def plane_count(self) -> int:
+        """Planes that are segmented."""
+        return len(self.times) * len(self.depths)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One plane of an image: what a mask and a row of images.csv are for."""
+
+    image: ImageInfo
+    """The image."""
+    t: int | None = None
+    """Its time point, as the image counts them; None without such an axis."""
+    z: int | None = None
+    """Its depth likewise."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a line for the user."""
+        places = [f"{axis}={place}" for axis, place in (("t", self.t), ("z", self.z)) if place is not None]
+        return f"{self.image.key} ({', '.join(places)})" if places else self.image.key
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one image has no mask."""
+
+    image: str
+    """Key of the image."""
+    stage: str
+    """`plan`, `read`, `segment` or `measure`."""
+    error: str
+    """Class of the error."""
+    message: str
+    """One line for the user."""

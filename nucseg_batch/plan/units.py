@@ -1,0 +1,224 @@
+"""How images share arrays of masks, and how these are cut into pieces of work.
+
+Images of one shape form a `Stack`, whose masks share one array with axes (t, i, z, y, x), of which those before y are
+there only where they are needed. An image of a store that keeps its structure is a stack by itself, without axis i. The
+shards of a stack are the `Unit`s, the pieces of work that are read, committed, repeated and shared out whole: many
+planes, or a region of a large one. A unit owns its shard, so no two writers meet in one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from dataclasses import dataclass
+
+from nucseg_batch.plan.images import ImageInfo, Plane
+from nucseg_batch.settings import REGION
+
+SHARD_BYTES = 64 * 2**20
+"""Size of the masks (uint32, before compression) that a unit aims for."""
+LABEL_BYTES = 4
+"""Bytes for a pixel of a mask."""
+LONGEST_STEM = 120
+"""Longer names of units are cut, and told apart by a hash."""
+CHUNK = 512
+"""Largest side in pixels of the chunks of a plane that is done by regions."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Images whose masks share one array, sorted by key: all of one shape, or one that keeps a place of its own."""
+
+    height: int
+    """Rows of each plane."""
+    width: int
+    """Columns of each plane."""
+    images: tuple[ImageInfo, ...]
+    """In the order of the array's axis i."""
+    region: int = REGION
+    """Side of the regions in which planes of more than so many pixels squared are done."""
+
+    @property
+    def group(self) -> str | None:
+        """Path of the group that the store's structure gives it; None for images that are files."""
+        return self.images[0].group
+
+    @property
+    def name(self) -> str:
+        """Group of the stack in the mask store; empty for an image that is the root of a store."""
+        if self.group is not None:
+            return self.group
+        first = self.images[0]
+        lengths = {"t": len(first.times), "z": len(first.depths)}
+        before = "".join(f"{lengths[axis]}{axis}" for axis in first.axes)
+        return f"{before}{'-' if before else ''}{self.height}x{self.width}"
+
+    @property
+    def axes(self) -> str:
+        """Axes of the array of masks, such as `iyx`, `tizyx` or `zyx`."""
+        axes = self.images[0].axes
+        if self.group is None:
+            axes = axes.replace("z", "iz") if "z" in axes else axes + "i"
+        return axes + "yx"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of `axes`."""
+        first = self.images[0]
+        lengths = {"t": len(first.times), "i": len(self.images), "z": len(first.depths)}
+        return (*(lengths[axis] for axis in self.axes[:-2]), self.height, self.width)
+
+    @property
+    def regional(self) -> bool:
+        """Whether its planes are so large that each is done by regions."""
+        return self.height * self.width > self.region**2
+
+    @property
+    def chunk(self) -> int:
+        """Side of the chunks of a plane that is done by regions: the largest part of a region's that CHUNK allows."""
+        return next(side for side in range(min(CHUNK, self.region), 0, -1) if self.region % side == 0)
+
+    @property
+    def shard(self) -> tuple[int, ...]:
+        """Lengths of a shard along `axes`: whole planes up to SHARD_BYTES, or one region of one plane."""
+        lengths = dict.fromkeys(self.axes[:-2], 1)
+        if self.regional:
+            sides = (min(self.region, -(-side // self.chunk) * self.chunk) for side in (self.height, self.width))
+            return (*lengths.values(), *sides)
+        room = max(1, SHARD_BYTES // (LABEL_BYTES * self.height * self.width))
+        for axis in "zit":
+            if axis in lengths:
+                lengths[axis] = min(self.shape[self.axes.index(axis)], room)
+                room //= lengths[axis]
+        return (*lengths.values(), self.height, self.width)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shards along `axes`."""
+        return tuple(-(-length // step) for length, step in zip(self.shape, self.shard, strict=True))
+
+    def plane(self, place: tuple[int, ...]) -> Plane:
+        """The plane at a place along the axes before y."""
+        index = dict(zip(self.axes, place, strict=False))
+        image = self.images[index.get("i", 0)]
+        t = image.times[index["t"]] if "t" in index else None
+        return Plane(image, t, image.depths[index["z"]] if "z" in index else None)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all planes."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The planes of one shard, or one region of a plane: the unit of work, of commit and of retry."""
+
+    stack: Stack
+    """The stack whose shard it is."""
+    number: int
+    """Which shard of the stack's grid, counted with the last axis fastest."""
+
+    @property
+    def name(self) -> str:
+        """Name of its files in the run folder."""
+        return f"{file_stem(self.stack.name)}-{self.number:06d}"
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """Its place in the grid of shards."""
+        place, rest = [], self.number
+        for length in reversed(self.stack.grid):
+            rest, here = divmod(rest, length)
+            place.append(here)
+        return tuple(reversed(place))
+
+    @property
+    def bounds(self) -> tuple[slice, ...]:
+        """The part of the stack's array that it owns."""
+        sides = zip(self.block, self.stack.shard, self.stack.shape, strict=True)
+        return tuple(slice(i * step, min((i + 1) * step, length)) for i, step, length in sides)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of `bounds`."""
+        return tuple(part.stop - part.start for part in self.bounds)
+
+    @property
+    def plane_count(self) -> int:
+        """How many planes it has; counted without listing them."""
+        return math.prod(self.shape[:-2])
+
+    @property
+    def places(self) -> list[tuple[int, ...]]:
+        """Where each of its planes lies along the array's axes before y, the last axis fastest."""
+        return list(itertools.product(*(range(part.start, part.stop) for part in self.bounds[:-2])))
+
+    def place(self, index: int) -> tuple[int, ...]:
+        """Where one of its planes lies, without listing the others."""
+        place = []
+        for part in reversed(self.bounds[:-2]):
+            index, here = divmod(index, part.stop - part.start)
+            place.append(part.start + here)
+        return tuple(reversed(place))
+
+    @property
+    def planes(self) -> list[Plane]:
+        """Its planes, in the order of `places`."""
+        return [self.stack.plane(place) for place in self.places]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels that it owns."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class LargePlane:
+    """A plane that is done by regions, whose nuclei get their numbers when all of these are done."""
+
+    stack: Stack
+    """The stack it belongs to."""
+    number: int
+    """Which of the stack's planes, the last axis fastest."""
+
+    @classmethod
+    def of(cls, unit: Unit) -> LargePlane:
+        """The plane that a region is of."""
+        return cls(unit.stack, unit.number // math.prod(unit.stack.grid[-2:]))
+
+    @property
+    def units(self) -> list[Unit]:
+        """Its regions, in raster order."""
+        count = math.prod(self.stack.grid[-2:])
+        return [Unit(self.stack, self.number * count + i) for i in range(count)]
+
+    @property
+    def name(self) -> str:
+        """Name of its files in the run folder."""
+        return f"{file_stem(self.stack.name)}-plane-{self.number:06d}"
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Where it lies along the array's axes before y."""
+        return Unit(self.stack, self.number * math.prod(self.stack.grid[-2:])).block[:-2]
+
+    @property
+    def plane(self) -> Plane:
+        """The plane."""
+        return self.stack.plane(self.place)
+
+
+def file_stem(name: str) -> str:
+    """A group's path as one name of a file, different for different paths, of ASCII letters, digits, `_.-` and %XX."""
+    if not name:
+        return "%"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else _escaped(c) for c in name)
+    if len(plain) <= LONGEST_STEM:
+        return plain
+    return f"{plain[: LONGEST_STEM - 17]}%{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,88 @@
+"""The plan of a run: all stacks, in the order in which they are done, and what share of them a process gets."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from nucseg_batch.plan.images import Failure, ImageInfo
+from nucseg_batch.plan.scales import bucket_shape
+from nucseg_batch.plan.units import LABEL_BYTES, LargePlane, Stack, Unit
+from nucseg_batch.settings import REGION
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do."""
+
+    stacks: tuple[Stack, ...]
+    """Ordered so that images that share a padded shape follow each other."""
+    failures: tuple[Failure, ...]
+    """Images whose header already shows that they cannot be used, sorted by key."""
+
+    def units(self) -> Iterator[Unit]:
+        """All units, in the order in which one process does them."""
+        for stack in self.stacks:
+            for number in range(math.prod(stack.grid)):
+                yield Unit(stack, number)
+
+    def large_planes(self) -> Iterator[LargePlane]:
+        """All planes that are done by regions."""
+        for stack in self.stacks:
+            if stack.regional:
+                for number in range(math.prod(stack.shape[:-2])):
+                    yield LargePlane(stack, number)
+
+    def share(self, number: int, count: int) -> Iterator[Unit]:
+        """The units of one of `count` shares, counted from 0; every unit is in exactly one share.
+
+        Shares are runs of units in order that have about equally many pixels: none has more than its part of all pixels
+        and one unit besides. They depend on nothing but the plan, so that processes need not talk to agree on them.
+        """
+        before, total = 0, self.pixel_count
+        for unit in self.units():
+            middle = 2 * before + unit.pixels
+            before += unit.pixels
+            if middle * count // (2 * total) == number:
+                yield unit
+
+    @property
+    def image_count(self) -> int:
+        """Images that will be segmented."""
+        return sum(len(stack.images) for stack in self.stacks)
+
+    @property
+    def plane_count(self) -> int:
+        """Planes that will be segmented."""
+        return sum(math.prod(stack.shape[:-2]) for stack in self.stacks)
+
+    @property
+    def pixel_count(self) -> int:
+        """Pixels that will be segmented."""
+        return sum(stack.pixels for stack in self.stacks)
+
+    @property
+    def mask_bytes(self) -> int:
+        """Size of all masks before compression."""
+        return self.pixel_count * LABEL_BYTES
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the separate channels of all images, each once, in the order in which images have them."""
+        return tuple(dict.fromkeys(name for stack in self.stacks for image in stack.images for name in image.names))
+
+
+def make_plan(images: Iterable[ImageInfo], failures: Iterable[Failure] = (), *, region: int = REGION) -> Plan:
+    """Groups images into stacks. The plan depends on the images and the size of regions alone, not on their order."""
+    groups: dict[tuple[object, ...], list[ImageInfo]] = defaultdict(list)
+    for image in images:
+        planes = (image.axes, len(image.times), len(image.depths))
+        groups[image.height, image.width, planes, image.group].append(image)
+    stacks = [
+        Stack(members[0].height, members[0].width, tuple(sorted(members, key=lambda image: image.key)), region)
+        for members in groups.values()
+    ]
+    stacks.sort(key=lambda stack: (bucket_shape(stack.height, stack.width), stack.height, stack.width, stack.name))
+    return Plan(tuple(stacks), tuple(sorted(failures, key=lambda failure: failure.image)))
