@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nucseg_batch.plan import ImageInfo, Plane, bucket_shape, file_stem, make_plan
+from nucseg_batch.plan import ImageInfo, LargePlane, Plan, Plane, bucket_shape, file_stem, make_plan
 
 
 def image(key: str, height: int = 1021, width: int = 1031, **more: Any) -> ImageInfo:
@@ -126,3 +126,54 @@ def test_a_padded_shape_is_a_multiple_of_32_and_wastes_little() -> None:
         padded, _ = bucket_shape(length, 1)
         assert padded % 32 == 0
         assert length <= padded < length + 128
+
+
+def mixed(count: int) -> Plan:
+    """Images of several shapes, some of them done by regions."""
+    shapes = [(401, 409), (1021, 1031), (907, 911), (3300, 3400)]
+    return make_plan([image(f"{i:03d}.tif", *shapes[i % 4]) for i in range(count)], region=1024)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 61])
+@pytest.mark.parametrize("images", [1, 4, 37])
+def test_every_unit_is_in_exactly_one_share(images: int, count: int) -> None:
+    """A unit in two shares would have two writers, a unit in none would never be done."""
+    plan = mixed(images)
+    shares = [[unit.name for unit in plan.share(number, count)] for number in range(count)]
+    assert [name for share in shares for name in share] == [unit.name for unit in plan.units()]
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 16])
+def test_shares_are_of_one_size_but_for_a_unit(count: int) -> None:
+    """The slowest task decides when an array is done."""
+    plan = mixed(60)
+    sizes = [sum(unit.pixels for unit in plan.share(number, count)) for number in range(count)]
+    largest = max(unit.pixels for unit in plan.units())
+    assert sum(sizes) == plan.pixel_count
+    assert all(abs(size - plan.pixel_count / count) <= largest for size in sizes)
+
+
+def test_more_shares_than_units_leave_some_without() -> None:
+    """That is no mistake: a script may divide every run alike."""
+    plan = make_plan([image("a.png"), image("b.png", 97, 89)])
+    shares = [list(plan.share(number, 1000)) for number in range(1000)]
+    assert sum(map(bool, shares)) == 2
+    assert [unit for share in shares for unit in share] == list(plan.units())
+
+
+def test_shares_depend_on_the_images_alone() -> None:
+    """Tasks on different machines work them out for themselves, and must agree."""
+    plan = mixed(37)
+    images = [one for stack in plan.stacks for one in stack.images]
+    random.Random(5).shuffle(images)
+    other = make_plan(images, region=1024)
+    for number in range(5):
+        assert list(other.share(number, 5)) == list(plan.share(number, 5))
+
+
+def test_a_region_knows_its_plane() -> None:
+    """Whoever does a region again must have its plane joined again."""
+    plan = make_plan([image("a.tif", 167, 211, t=(0, 3, 1)), image("b.tif", 167, 211, t=(0, 3, 1))], region=64)
+    planes = list(plan.large_planes())
+    assert len(planes) == 6
+    assert [LargePlane.of(unit) for unit in plan.units()] == [plane for plane in planes for _ in plane.units]

@@ -22,8 +22,8 @@ from skimage.measure import regionprops_table
 
 import nucseg_batch
 from nucseg_batch.cli.progress import RunProgress
-from nucseg_batch.errors import LockedError
-from nucseg_batch.executors.local import prepare
+from nucseg_batch.errors import MismatchError
+from nucseg_batch.executors.job import prepare
 from nucseg_batch.executors.local import run as run_job
 from nucseg_batch.files.images import read_image
 from nucseg_batch.settings import SegmentSettings
@@ -118,10 +118,12 @@ def test_nothing_but_the_documented_files_is_written(finished: Path) -> None:
     run_folder = finished.with_suffix(".run")
     assert {path.name for path in run_folder.iterdir()} == {
         "plan.json",
+        "mirror.json",
         "machine.json",
         "scales.json",
+        "finished.json",
         "log.txt",
-        "lock",
+        "locks",
         "units",
         "parts",
         "regions",
@@ -292,14 +294,14 @@ def test_bad_images_cost_a_row_each_and_exit_code_3(image_folder: Path) -> None:
     assert "cut.png" not in nucseg_batch.open_masks(store)
 
 
-def test_other_settings_or_images_are_refused_not_mixed(image_folder: Path) -> None:
-    """78, with what differs; --overwrite starts over."""
+def test_other_settings_are_refused_and_new_images_told_not_mixed(image_folder: Path) -> None:
+    """78, with what differs; a run is that of the images it was planned for; --overwrite starts over."""
     store = image_folder.parent / "out.zarr"
     run("segment", image_folder, store)
     before = contents(store)
     assert "--threshold: None -> 0.7" in run("segment", image_folder, store, "--threshold", 0.7, code=78).stderr
     shutil.copy(image_folder / "small8.png", image_folder / "new.png")
-    assert "1 new (new.png)" in run("segment", image_folder, store, code=78).stderr
+    assert "1 image (new.png): new; not in this run" in run("segment", image_folder, store).stderr
     assert contents(store) == before
     run("segment", image_folder, store, "--overwrite", "--threshold", 0.7)
     assert "new.png" in nucseg_batch.open_masks(store)
@@ -398,10 +400,15 @@ def test_a_full_disk_stops_the_run_keeps_what_is_done_and_is_mended_by_a_second_
 def test_a_run_that_another_process_began_meanwhile_is_not_deleted(image_folder: Path, tmp_path: Path) -> None:
     """Two copies started together both plan; the slower one must find the other's work, not replace it."""
     store = tmp_path / "out.zarr"
-    settings, progress = SegmentSettings(), RunProgress()
-    slower = prepare(image_folder, store, None, settings, progress, overwrite=False)
+    progress = RunProgress()
+    slower = prepare(image_folder, store, None, SegmentSettings(), progress)
+    other = prepare(image_folder, store, None, SegmentSettings(threshold=0.7), progress)
+    divided = prepare(image_folder, store, None, SegmentSettings(), progress, shares=2)
     run("segment", image_folder, store)
     before = contents(store)
-    with pytest.raises(LockedError, match="run the same command again"):
-        run_job(slower, progress)
+    for different in (other, divided):
+        with pytest.raises(MismatchError, match=r"0\.7|run the same command again"):
+            run_job(different, progress)
+    summary = run_job(slower, progress)
+    assert (summary.new_planes, summary.outcome.planes) == (0, 5)
     assert contents(store) == before

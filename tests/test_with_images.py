@@ -12,24 +12,27 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from beginnings import beginning
 from numpy.typing import NDArray
 from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05.image import Image
 from scipy import ndimage
 
 from nucseg_batch.errors import MismatchError, NothingToDoError
-from nucseg_batch.executors.existing import missing_units
+from nucseg_batch.executors.todo import find_tasks
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.survey import survey
 from nucseg_batch.files.images import read_image
 from nucseg_batch.files.masks.store import MaskWriter, create_store, images_csv
 from nucseg_batch.files.opened import Images
+from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import collect, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.stream import process_units
+from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Plan, Scales, make_plan
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import RunSettings, SegmentSettings
 from nucseg_batch.training.data import read_all
 from nucseg_batch.training.layouts import find_pairs
 
@@ -59,21 +62,30 @@ class ThresholdSegmenter:
         return [Found(ndimage.label(plane > 0.5 * plane.max())[0].astype(np.int32)) for plane in planes]
 
 
+def missing(store: Path) -> list[Task]:
+    """What is still to be done of a run."""
+    journal = Journal(store)
+    begun = journal.load()
+    units = list(begun.plan.units())
+    return find_tasks(units, begun, store, journal, Attempts(journal.folder), RunSettings(), None)[0]
+
+
 def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_images: bool = True) -> Plan:
     """A whole run, or what is missing of one, without Keras."""
     settings, journal = SegmentSettings(with_images=with_images), Journal(store)
     found = survey(discover(str(folder)), settings, lambda _: None)
     plan = make_plan(found.images, found.failures)
     if not journal.exists():
-        journal.create(plan, {}, {})
+        journal.create(beginning(plan, root=str(folder), settings=settings))
     create_store(store, plan, with_images=with_images)
     table = NucleiTable(plan.channel_names)
     with Images(folder, settings) as images:
         process_units(
-            missing_units(store, plan, journal),
+            missing(store),
             images=images,
             writer=MaskWriter(store),
             journal=journal,
+            attempts=Attempts(journal.folder),
             predictor=ThresholdSegmenter(size),
             settings=settings,
             scales=Scales(),
@@ -118,8 +130,7 @@ def test_batch_size_workers_and_lost_shards_do_not_change_a_byte(image_folder: P
     (tmp_path / "a.zarr" / "67x83" / "0" / "c" / "0" / "0" / "0").unlink()
     segment(image_folder, tmp_path / "a.zarr")
     assert contents(tmp_path / "a.zarr") == before
-    journal = Journal(tmp_path / "a.zarr")
-    assert not missing_units(tmp_path / "a.zarr", journal.load()[0], journal)
+    assert not missing(tmp_path / "a.zarr")
 
 
 def test_pixels_do_not_change_the_masks(image_folder: Path, tmp_path: Path) -> None:
@@ -170,8 +181,8 @@ def test_a_store_of_masks_alone_says_how_it_gets_its_pixels(image_folder: Path, 
 def test_masks_that_were_corrected_by_hand_are_not_done_again(image_folder: Path, tmp_path: Path) -> None:
     """An afternoon of work must not be lost to a second call; a lost file is another matter."""
     store = tmp_path / "out.zarr"
-    plan = segment(image_folder, store)
+    segment(image_folder, store)
     masks = zarr.open_array(store / "67x83" / "labels" / "nuclei" / "0", mode="r+")
     masks[0, 3:40, 5:60] = 77
     with pytest.raises(MismatchError, match="67x83 were changed"):
-        missing_units(store, plan, Journal(store))
+        missing(store)

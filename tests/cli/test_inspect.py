@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import typer
+import zarr
 
 from nucseg_batch.cli.inspect import inspect
 from nucseg_batch.errors import InputMissingError, NothingToDoError, NucsegError, UsageError
@@ -79,6 +80,8 @@ def test_json_tells_what_is_there_and_what_it_comes_to(mixed: Path, capsys: pyte
     assert found["units"] == 2
     assert [refused["image"] for refused in found["refused"]] == ["cut.png"]
     assert found["passed_over"] == {"file that is no image": 1}
+    assert found["passed_over_names"] == {"file that is no image": ["notes.txt"]}
+    assert found["passed_over_suffixes"] == {".txt": 1}
     assert (found["seconds"], found["refusal"]) == (None, None)
 
 
@@ -124,6 +127,35 @@ def test_channels_that_are_files_are_shown_also_where_none_is_chosen(
     found = as_json(capsys, tmp_path, "--channel", "w2")
     assert (found["images"], found["channels"], found["kinds"][0]["nuclei"]) == (2, ["w1", "w2", "w3"], "w2")
     assert any("nuclei in w2" in note for note in found["notes"])
+
+
+def test_what_is_passed_over_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By kinds and examples, so that an image of an odd kind is not lost among notes."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((31, 37), np.uint8))
+    for name in ("b.bmp", *(f"{i}.csv" for i in range(5)), "n.txt"):
+        (tmp_path / name).write_text("x")
+    assert run(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "passed over: 1 x file of a kind that is not read (.bmp): b.bmp" in out
+    (line,) = [line for line in out.splitlines() if "6 x file that is no image" in line]
+    assert "(5 .csv, 1 .txt): " in line
+    assert line.endswith(", ...")
+
+
+def test_bytes_of_a_store_on_disk_are_those_of_its_chunks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What copying or reading it costs; a store of millions of files is not counted, and says so."""
+    rng = np.random.default_rng(3)
+    for name in ("a", "b"):
+        zarr.create_array(
+            tmp_path / f"{name}.zarr", data=rng.integers(0, 9, (64, 96), np.uint8), chunks=(32, 32), compressors=None
+        )
+    assert as_json(capsys, tmp_path)["input_bytes"] == 2 * 64 * 96
+    monkeypatch.setattr("nucseg_batch.executors.inspection.COUNTED_FILES", 7)
+    assert as_json(capsys, tmp_path)["input_bytes"] is None
+    assert run(tmp_path) == 0
+    assert "size on disk not counted" in capsys.readouterr().out
 
 
 def test_selections_count_as_segment_takes_them(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,9 @@ from nucseg_batch.files.find.channel_files import ChannelFiles, with_channels
 from nucseg_batch.files.find.channel_naming import channel_names
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.entries import Discovery
+from nucseg_batch.files.find.survey import survey
 from nucseg_batch.files.source import ChannelInfo, Header
+from nucseg_batch.settings import SegmentSettings
 
 GUIDS = [f"{number:08X}-0B5D-4D52-9B5D-1C0D5A6E7F80" for number in range(9)]
 HTD = '"HTSInfoFile", Version 1.0\n"NWavelengths", 2\n"WaveName1", "GFP"\n"WaveName2", "Hoechst 33342"\n"EndFile"\n'
@@ -191,19 +193,71 @@ def test_a_pattern_of_several_channels_limits_what_is_measured(tmp_path: Path) -
     assert [image.files for image in plate.entries] == [(names[0], names[2]), (names[3], names[5])]
 
 
-def test_a_missing_file_of_a_channel_is_a_failure_of_that_image(tmp_path: Path) -> None:
-    """Its statistics would lack a column that the others have."""
+def test_an_image_that_lacks_a_measured_channel_is_segmented_and_told(tmp_path: Path) -> None:
+    """One file that was lost must not cost the mask; the image has no values for that channel."""
     names = [f"p_B02_s{s}_w{w}.TIF" for s in (1, 2, 3) for w in (1, 2, 3)]
     names.remove("p_B02_s2_w3.TIF")
-    names.remove("p_B02_s3_w1.TIF")
+    names.remove("p_B02_s3_w2.TIF")
+    names.remove("p_B02_s3_w3.TIF")
+    plate = joined(tmp_path, *names, channel="w2")
+    assert [image.key for image in plate.entries] == ["p_B02_s1_w2.TIF", "p_B02_s2_w2.TIF"]
+    assert plate.entries[1].files == ("p_B02_s2_w1.TIF", "p_B02_s2_w2.TIF")
+    assert [channel.name for channel in plate.entries[1].channels] == ["w1", "w2"]
+    assert plate.entries[1].nuclei == 1
+    assert "IN: 1 image lacks files of channels that others have (p_B02_s2_w2.TIF: w3); they have no" in plate.notes[1]
+    assert [(failure.image, failure.stage) for failure in plate.failures] == [("p_B02_s3_w1.TIF", "plan")]
+
+
+def test_an_image_that_lacks_the_channel_of_the_nuclei_is_a_failure(tmp_path: Path) -> None:
+    """There is nothing to segment in it."""
+    names = [f"p_B02_s{s}_w{w}.TIF" for s in (1, 2) for w in (1, 2)]
+    names.remove("p_B02_s2_w1.TIF")
     plate = joined(tmp_path, *names, channel="w1")
     assert [image.key for image in plate.entries] == ["p_B02_s1_w1.TIF"]
-    assert [(failure.image, failure.stage) for failure in plate.failures] == [
-        ("p_B02_s2_w1.TIF", "plan"),
-        ("p_B02_s3_w2.TIF", "plan"),
-    ]
-    assert "w3 is missing" in plate.failures[0].message
-    assert "w1 is missing" in plate.failures[1].message
+    assert [(failure.image, failure.stage) for failure in plate.failures] == [("p_B02_s2_w2.TIF", "plan")]
+    assert "w1, which shows the nuclei, is missing" in plate.failures[0].message
+
+
+def wave(path: Path, name: str, nm: float) -> None:
+    """An OME-TIFF of one channel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channel = {"Name": name, "EmissionWavelength": nm, "EmissionWavelengthUnit": "nm"}
+    tifffile.imwrite(path, DEEP, ome=True, metadata={"axes": "YX", "Channel": channel})
+
+
+def test_a_wavelength_is_found_in_files_where_the_plate_tells_names_only(tmp_path: Path) -> None:
+    """The `.HTD` of MetaXpress names channels; only the files say the wavelength."""
+    (tmp_path / "p.HTD").write_text(HTD)
+    wave(tmp_path / "p_B02_w1.TIF", "1", 525)
+    wave(tmp_path / "p_B02_w2.TIF", "2", 461)
+    (image,) = with_channels(discover(str(tmp_path)), "460").entries
+    assert image.key == "p_B02_w2.TIF"
+    assert image.channels == (ChannelInfo("GFP", 525.0), ChannelInfo("Hoechst 33342", 461.0))
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "images", "refused"),
+    [
+        (["p_B02_s1_w1.TIF", "p_B02_s2_w1.TIF"], "W1", 2, 0),
+        (["p_B02_s1_w1.TIF", "p_B02_s2_w1.TIF"], "dapi", 2, 0),
+        (["p_B02_s1_w1.TIF", "p_B02_s2_w1.TIF"], "w2", 0, 2),
+        (["9987_B02.TIF", "9987_B03_s1.TIF"], "w1", 2, 0),
+        (["9987_B02.TIF", "9987_B03_s1.TIF"], "w2", 0, 2),
+        (["q/p_B02_w1.TIF", "q/p_B02_w2.TIF", "r/p_B02_w1.TIF"], "w1", 2, 0),
+        (["B01_w1.TIF", "B01_w2.TIF", "B02.TIF"], "w1", 1, 1),
+    ],
+    ids=["token", "name", "another token", "left out", "another one left out", "beside a plate of two", "no token"],
+)
+def test_a_plate_of_one_channel_answers_to_the_token_of_its_files(
+    tmp_path: Path, names: list[str], wanted: str, images: int, refused: int
+) -> None:
+    """One command for many plates: the files' own names count, whatever name the metadata give the channel."""
+    for name in names:
+        wave(tmp_path / name, "DAPI", 461)
+    plates = with_channels(discover(str(tmp_path)), wanted)
+    found = survey(plates, SegmentSettings(channel=wanted), lambda done: None)
+    assert (len(found.images), len(found.failures)) == (images, refused)
+    assert all(image.nuclei == 0 for image in found.images)
 
 
 def test_depths_may_have_different_channels(tmp_path: Path) -> None:

@@ -305,6 +305,65 @@ def test_our_own_outputs_are_no_images(tmp_path: Path) -> None:
         discover(str(tmp_path / "out.zarr"))
 
 
+def test_what_an_earlier_run_left_is_told_as_its_output(tmp_path: Path) -> None:
+    """Its tables and its run folder are not the user's files; tables of others are."""
+    files(tmp_path, "a.tif", "out.run/plan.json", "out.run/units/1.json", "out.images.csv", "out.nuclei.csv")
+    files(tmp_path, "other.run/b.tif", "my.images.csv")
+    found = discover(str(tmp_path))
+    assert [entry.key for entry in found.entries] == ["a.tif", "other.run/b.tif"]
+    assert found.skipped == {"output of nucseg-batch": 3, "file that is no image": 1}
+    assert sorted(found.passed["output of nucseg-batch"].names) == ["out.images.csv", "out.nuclei.csv", "out.run"]
+    assert discover(str(tmp_path / "o*")).skipped == {"output of nucseg-batch": 3}
+
+
+def test_a_store_without_its_metadata_is_one_refused_image(tmp_path: Path) -> None:
+    """A copy that lost them is not a folder of sixteen files that are no images."""
+    files(tmp_path, "a.tif", *(f"lost.zarr/c/{i}/{j}" for i in range(4) for j in range(4)), "lost.zarr/.zattrs")
+    files(tmp_path, "pictures.zarr/b.tif")
+    ome_zarr(tmp_path / "half.zarr" / "image")
+    found = discover(str(tmp_path))
+    assert [entry.key for entry in found.entries] == ["a.tif", "half.zarr/image", "pictures.zarr/b.tif"]
+    assert [(failure.image, failure.stage) for failure in found.failures] == [("lost.zarr", "plan")]
+    assert "has no metadata" in found.failures[0].message
+    assert found.skipped == {}
+    with pytest.raises(NothingToDoError, match="has no metadata"):
+        discover(str(tmp_path / "lost.zarr"))
+
+
+def test_passed_over_files_are_told_by_kind_and_name(tmp_path: Path) -> None:
+    """So that the one image with an odd suffix can be found among ten thousand notes."""
+    names = ["a.ndpi", "b.scn", "c.jpe", "d.JFIF", "e.flex", "f.bif"]
+    files(tmp_path, *names, "g.bmp", "sub/h.GIF", "noext", "t.txt", "sub/u.txt", "v.1234", "many.csv")
+    found = discover(str(tmp_path))
+    assert [entry.key for entry in found.entries] == names
+    assert found.skipped == {
+        "file of a kind that is not read (.bmp)": 1,
+        "file of a kind that is not read (.gif)": 1,
+        "file that is no image": 4,
+        "file without a suffix, which is read where it is given by name": 1,
+    }
+    assert found.passed["file of a kind that is not read (.gif)"].names == ("sub/h.GIF",)
+    assert dict(found.passed["file that is no image"].suffixes) == {".txt": 2, "other": 1, ".csv": 1}
+
+
+def test_only_a_thousand_names_of_a_reason_are_kept(tmp_path: Path) -> None:
+    """A folder may hold millions of files that are no images; all are counted."""
+    files(tmp_path, "a.tif", *(f"{number}.txt" for number in range(1007)))
+    passed = discover(str(tmp_path)).passed["file that is no image"]
+    assert (len(passed.names), passed.suffixes) == (1000, ((".txt", 1007),))
+
+
+def test_axes_that_are_given_for_an_image_that_knows_its_own_are_told(tmp_path: Path) -> None:
+    """They would be thought to count; for an array that does not say its axes they do, and nothing is told."""
+    ome_zarr(tmp_path / "a.zarr", (2, 3, 5, 7), "czyx")
+    zarr.create_array(tmp_path / "plain.zarr", data=np.zeros((2, 3, 5, 7), np.uint8))
+    assert discover(str(tmp_path), axes="czyx").notes == ()
+    (note,) = discover(str(tmp_path), axes="zcyx").notes
+    assert "--axes zcyx is not used for 1 image" in note
+    (refused,) = discover(str(tmp_path)).failures
+    assert "such as --axes czyx" in refused.message
+
+
 def test_a_damaged_store_costs_only_itself(tmp_path: Path) -> None:
     """One failure, and the images beside it are found."""
     files(tmp_path, "a.tif")

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.synchronize
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from beginnings import SEEN, beginning
 
-from nucseg_batch.errors import LockedError, MismatchError
-from nucseg_batch.files.run.journal import Journal, Marker, PlaneResult
+from nucseg_batch.errors import MismatchError
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import Beginning, Finished, JoinedPlane, Marker, PlaneResult
 from nucseg_batch.files.run.tables import SUMMARY_COLUMNS
-from nucseg_batch.plan import Failure, ImageInfo, Plan, make_plan
+from nucseg_batch.files.whole import whole_file
+from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
+from nucseg_batch.settings import SegmentSettings
 
 
 def small_plan() -> Plan:
@@ -18,7 +22,10 @@ def small_plan() -> Plan:
     return make_plan(images, [Failure("bad.png", "plan", "OSError", "cut")])
 
 
-FILES = dict.fromkeys(("a.png", "b/ü.tif", "b/\udcff.tif"), (11, 13)) | {"bad.png": (3, 5)}
+def begun() -> Beginning:
+    plan = small_plan()
+    files = {image.key: (image.size, image.mtime_ns) for stack in plan.stacks for image in stack.images}
+    return beginning(plan, files=files | {"bad.png": (3, 5)}, fingerprint={"--threshold": 0.5})
 
 
 def result(key: str, part_bytes: int) -> PlaneResult:
@@ -29,8 +36,10 @@ def test_a_plan_comes_back_as_it_was_stored_with_any_file_name(tmp_path: Path) -
     """Names that are not UTF-8 exist on every old file server."""
     journal = Journal(tmp_path / "out.zarr")
     assert not journal.exists()
-    journal.create(small_plan(), {"--threshold": 0.5}, FILES)
-    assert journal.load() == (small_plan(), {"--threshold": 0.5}, FILES)
+    journal.create(begun(), {"A/1": {"well": "ü"}})
+    assert journal.exists()
+    assert journal.load() == begun()
+    assert journal.mirror() == {"A/1": {"well": "ü"}}
     assert journal.folder == tmp_path / "out.run"
 
 
@@ -52,21 +61,24 @@ def test_all_that_is_known_of_an_image_is_kept(tmp_path: Path) -> None:
     plan = make_plan(
         [plain, rich, replace(plain, key="c", z=(1, 2, 1)), replace(plain, key="d", projected=True)], region=96
     )
-    journal.create(plan, {}, {}, region=96)
-    assert journal.load()[0] == plan
+    settings = SegmentSettings(region=96, diameter=17.5, z="max")
+    whole = beginning(
+        plan, settings=settings, shares=7, in_place=True, pattern="*w1*", model="/m.keras", root="s3://b/p"
+    )
+    journal.create(whole)
+    assert journal.load() == whole
     assert '"a.png",\n11,\n13,\n31,\n37,\n1,\n"uint8"\n]' in (journal.folder / "plan.json").read_text()
 
 
 def test_a_unit_is_done_only_when_marker_and_part_are_whole(tmp_path: Path) -> None:
     """Each half alone is what a crash leaves."""
     journal = Journal(tmp_path / "out.zarr")
-    plan = small_plan()
-    journal.create(plan, {}, FILES)
-    unit = next(plan.units())
+    journal.create(begun())
+    unit = next(small_plan().units())
     assert journal.marker(unit) is None
-    marker = Marker((result("a.png", 6),), 17)
+    marker = Marker((result("a.png", 6),), 17, "5e", (SEEN,))
     journal.commit(unit, marker, "1,2,3\n")
-    assert journal.marker(unit) == marker
+    assert journal.marker(unit) == replace(marker, part_sha256=hashlib.sha256(b"1,2,3\n").hexdigest())
     part = journal.part(unit)
     part.write_text("1,2")
     assert journal.marker(unit) is None
@@ -77,10 +89,9 @@ def test_a_unit_is_done_only_when_marker_and_part_are_whole(tmp_path: Path) -> N
 def test_a_damaged_marker_counts_as_none(tmp_path: Path) -> None:
     """The unit is then done again; nothing is guessed."""
     journal = Journal(tmp_path / "out.zarr")
-    plan = small_plan()
-    journal.create(plan, {}, FILES)
-    unit = next(plan.units())
-    journal.commit(unit, Marker((result("a.png", 0),), 17), "")
+    journal.create(begun())
+    unit = next(small_plan().units())
+    journal.commit(unit, Marker((result("a.png", 0),), 17, "5e", (SEEN,)), "")
     path = journal.folder / "units" / f"{unit.name}.json"
     path.write_text(path.read_text()[:-20])
     assert journal.marker(unit) is None
@@ -89,52 +100,172 @@ def test_a_damaged_marker_counts_as_none(tmp_path: Path) -> None:
 def test_a_marker_of_other_images_counts_as_none(tmp_path: Path) -> None:
     """Names of units are shapes and numbers; an old marker must not vouch for new images."""
     journal = Journal(tmp_path / "out.zarr")
-    plan = small_plan()
-    journal.create(plan, {}, FILES)
-    unit = next(plan.units())
-    journal.commit(unit, Marker((result("other.png", 0),), 17), "")
+    journal.create(begun())
+    unit = next(small_plan().units())
+    journal.commit(unit, Marker((result("other.png", 0),), 17, "5e", (SEEN,)), "")
     assert journal.marker(unit) is None
 
 
 def test_no_temporary_file_is_left_behind(tmp_path: Path) -> None:
     """The run folder holds what it says and nothing else."""
     journal = Journal(tmp_path / "out.zarr")
-    plan = small_plan()
-    journal.create(plan, {}, FILES)
-    journal.commit(next(plan.units()), Marker((result("a.png", 0),), 17), "")
+    journal.create(begun())
+    journal.commit(next(small_plan().units()), Marker((result("a.png", 0),), 17, "5e", (SEEN,)), "")
     assert not list(journal.folder.rglob("*.partial"))
 
 
 def test_a_run_does_not_mix_two_precisions(tmp_path: Path) -> None:
     """`auto` means another thing on another machine; bits would differ within one output."""
     journal = Journal(tmp_path / "out.zarr")
-    journal.create(small_plan(), {}, FILES)
+    journal.create(begun())
     journal.bind({"precision": "float32"})
     journal.bind({"precision": "float32"})
     with pytest.raises(MismatchError, match="float32 -> mixed_bfloat16"):
         journal.bind({"precision": "mixed_bfloat16"})
 
 
-def _hold(store: Path, ready: multiprocessing.synchronize.Event, leave: multiprocessing.synchronize.Event) -> None:
-    with Journal(store).locked():
-        ready.set()
-        leave.wait(30)
+def commit(journal: Journal, unit: Unit, rows: str = "") -> None:
+    planes = tuple(result(plane.image.key, len(rows)) for plane in unit.planes)
+    journal.commit(unit, Marker(planes, 17, "5e", (SEEN,) * len(planes)), rows)
 
 
-def test_a_second_writer_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
-    """Two copies of one job must not both write; a killed holder leaves no lock behind."""
-    context = multiprocessing.get_context("spawn")
-    ready, leave = context.Event(), context.Event()
-    store = tmp_path / "out.zarr"
-    Journal(store).create(small_plan(), {}, FILES)
-    holder = context.Process(target=_hold, args=(store, ready, leave))
-    holder.start()
-    try:
-        assert ready.wait(30)
-        with pytest.raises(LockedError, match=f"process {holder.pid} on "), Journal(store).locked():
-            pass
-    finally:
-        holder.kill()
-        holder.join()
-    with Journal(store).locked():
-        pass
+def test_a_marker_comes_back_with_all_that_was_seen(tmp_path: Path) -> None:
+    """Of images, of windows of large ones, and of one that could not be read: what a later call compares with."""
+    journal = Journal(tmp_path / "out.zarr")
+    plan = make_plan(ImageInfo(f"{i}.png", 11, 13, 31, 37, 1, "uint8") for i in range(3))
+    journal.create(beginning(plan))
+    (unit,) = plan.units()
+    failure = Failure("1.png", "read", "ValueError", "cut")
+    windowed = replace(SEEN, windows=((0, 5, 7, 11), (5, 9, 7, 11)))
+    marker = Marker((result("0.png", 3), failure, result("2.png", 3)), 17, "5e", (SEEN, None, windowed))
+    journal.commit(unit, marker, "ab\ncd\n")
+    found = journal.marker(unit)
+    assert found is not None
+    assert found == replace(marker, part_sha256=hashlib.sha256(b"ab\ncd\n").hexdigest())
+    assert found.failures == [failure]
+    newer = replace(found, seen=(replace(SEEN, mtime_ns=9), None, windowed))
+    part = journal.part(unit).stat().st_mtime_ns
+    journal.note_seen(unit, newer)
+    assert journal.marker(unit) == newer
+    assert journal.part(unit).stat().st_mtime_ns == part, "rows are not written again for it"
+
+
+def test_a_unit_that_is_retracted_is_not_done_and_neither_is_the_run(tmp_path: Path) -> None:
+    """It is retracted before its shard is replaced: a death between the two must not leave a marker of other bytes."""
+    journal = Journal(tmp_path / "out.zarr")
+    journal.create(begun())
+    units = list(small_plan().units())
+    commit(journal, units[0])
+    journal.finish(Finished("s", 0, {"images": "1"}))
+    assert journal.finished() == Finished("s", 0, {"images": "1"})
+    assert journal.marker_count() == 1
+    journal.retract(units[0])
+    assert journal.marker(units[0]) is None
+    assert journal.marker_count() == 0
+    assert journal.finished() is None
+    journal.retract(units[0])
+
+
+def test_the_state_changes_with_every_commit_and_with_nothing_else(tmp_path: Path) -> None:
+    """By it `finish` knows whether the tables are still those of the markers."""
+    journal = Journal(tmp_path / "out.zarr")
+    plan = make_plan([ImageInfo("a.png", 11, 13, 131, 137, 1, "uint8")], region=64)
+    journal.create(beginning(plan))
+    units, planes = list(plan.units()), list(plan.large_planes())
+
+    def state() -> str:
+        return journal.state(plan.units(), plan.large_planes())
+
+    states = [state()]
+    for unit in units:
+        commit(journal, unit)
+        states.append(state())
+    commit(journal, units[1])
+    assert state() == states[-1], "the same again is no news"
+    joined = JoinedPlane(result("a.png", 0), (5,) * len(units), ("5e",) * len(units), "")
+    journal.plane_part(planes[0]).write_text("")
+    journal.commit_plane(planes[0], joined)
+    states.append(state())
+    assert len(set(states)) == len(states) == len(units) + 2
+    assert journal.plane(planes[0]) == joined
+    journal.log("a line")
+    (journal.folder / "units" / ".x.json.node-1-2.partial").write_text("half")
+    journal.bind({"precision": "float32"})
+    assert state() == states[-1]
+    commit(journal, units[1])
+    assert journal.plane(planes[0]) is None, "it was joined from what the region was before"
+    assert state() == states[-2]
+    commit(journal, units[0], "x" * 7)
+    commit(journal, units[1])
+    other = state()
+    journal.retract(units[0])
+    commit(journal, units[1], "x" * 7)
+    assert state() != other, "which unit it is counts, too"
+
+
+def test_leftovers_are_removed_only_of_the_units_that_are_meant(tmp_path: Path) -> None:
+    """Another share may be writing a file of that kind at this moment."""
+    journal = Journal(tmp_path / "out.zarr")
+    plan = make_plan([ImageInfo("a.png", 11, 13, 131, 137, 1, "uint8")], region=64)
+    journal.create(beginning(plan))
+    mine, other = list(plan.units())[:2]
+    left = {}
+    for unit in (mine, other):
+        commit(journal, unit)
+        names = (f"units/.{unit.name}.json", f"parts/.{unit.name}.nuclei.csv", f"regions/.{unit.name}.found")
+        left[unit.name] = [journal.folder / f"{name}.node-7-{number}.partial" for number, name in enumerate(names)]
+    common = [journal.folder / ".plan.json.node-7-9.partial", journal.folder / "planes" / ".x.json.node-7-9.partial"]
+    for path in [*left[mine.name], *left[other.name], *common]:
+        path.write_text("half")
+    journal.remove_leftovers([mine])
+    assert [path.exists() for path in left[mine.name]] == [False] * 3
+    assert all(path.exists() for path in [*left[other.name], *common])
+    assert journal.marker(mine) is not None
+    journal.remove_common_leftovers()
+    assert not any(path.exists() for path in common)
+    assert all(path.exists() for path in left[other.name])
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    """After a node's death a copy of a task may live on elsewhere: the last whole file stands, and never a mixture."""
+    path = tmp_path / "f"
+    with whole_file(path) as first:
+        first.write(b"first")
+        with whole_file(path) as second:
+            second.write(b"the second")
+        assert path.read_bytes() == b"the second"
+        assert len(list(tmp_path.iterdir())) == 2
+    assert path.read_bytes() == b"first"
+    assert [one.name for one in tmp_path.iterdir()] == ["f"]
+
+
+def test_the_run_folder_is_known_as_ours_whatever_a_run_left_there(tmp_path: Path) -> None:
+    """Else one that was begun and killed could not be started over; anything else in it is somebody's work."""
+    journal = Journal(tmp_path / "out.zarr", "log-00003.txt")
+    assert not journal.is_foreign()
+    journal.create(begun())
+    journal.log("a line")
+    journal.bind({})
+    commit(journal, next(small_plan().units()))
+    for name in ("locks", "begun"):
+        (journal.folder / name).mkdir()
+    (journal.folder / ".plan.json.node-7-9.partial").write_text("half")
+    assert not journal.is_foreign()
+    journal.clear()
+    assert not journal.exists()
+    assert {path.name for path in journal.folder.iterdir()} == {"log-00003.txt", "locks", ".plan.json.node-7-9.partial"}
+    assert not journal.is_foreign()
+    (journal.folder / "notes.txt").write_text("mine")
+    assert journal.is_foreign()
+
+
+def test_a_plan_of_another_version_is_refused_in_our_own_words(tmp_path: Path) -> None:
+    """Fields come and go between versions; nothing is guessed."""
+    journal = Journal(tmp_path / "out.zarr")
+    journal.create(begun())
+    path = journal.folder / "plan.json"
+    record = json.loads(path.read_text())
+    for damaged in (path.read_text()[:-30], json.dumps({**record, "settings": {"unheard": 1}}), "[]"):
+        path.write_text(damaged)
+        with pytest.raises(MismatchError, match="--overwrite"):
+            journal.load()

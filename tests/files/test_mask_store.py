@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import shutil
@@ -24,7 +25,9 @@ from nucseg_batch.files.masks.store import (
     is_ours,
     masks_changed_ns,
     open_masks,
+    remove_leftovers_of,
     shard_bytes,
+    shards_written,
 )
 from nucseg_batch.files.run.tables import csv_text
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
@@ -77,7 +80,9 @@ def test_label_groups_of_all_axes_are_valid_ome_zarr(
     assert array.shape == shape
     np.testing.assert_array_equal(array[:], numbered(unit))
     (file,) = [path for path in (label / "0" / "c").rglob("*") if path.is_file()]
-    assert file.stat().st_size == written == shard_bytes(tmp_path / "out.zarr", unit)
+    assert file.stat().st_size == written.bytes == shard_bytes(tmp_path / "out.zarr", unit)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == written.sha256
+    assert shards_written(tmp_path / "out.zarr", unit) == written
     assert file.stat().st_mtime_ns == masks_changed_ns(tmp_path / "out.zarr", unit)
 
 
@@ -104,7 +109,7 @@ def test_regions_of_a_large_plane_are_files_of_their_own(tmp_path: Path, group: 
     assert len(units) == 3 * 4 * length
     stack = plan.stacks[0]
     whole = np.arange(1, 1 + np.prod(stack.shape), dtype=np.uint32).reshape(stack.shape)
-    sizes = [writer.write(unit, whole[unit.bounds]) for unit in units]
+    sizes = [writer.write(unit, whole[unit.bounds]).bytes for unit in units]
     array = store / (group or "167x211") / "labels" / "nuclei" / "0"
     files = [path for path in (array / "c").rglob("*") if path.is_file()]
     assert len(files) == len(units)
@@ -154,11 +159,12 @@ def test_what_a_killed_run_left_of_a_shard_is_neither_read_nor_kept(tmp_path: Pa
     (file,) = [path for path in store.rglob("c/0/2/*") if path.is_file()]
     whole = file.read_bytes()
     file.write_bytes(whole[:20])
-    stray = file.with_name(f"{file.name}.0123456789abcdef.partial")
+    stray = file.with_name(f".{file.name}.node-17-3.partial")
     stray.write_bytes(b"half")
-    neighbour = file.with_name("0.0123456789abcdef.partial")
+    neighbour = file.with_name(".0.node-17-4.partial")
     neighbour.write_bytes(b"of another unit")
-    assert writer.write(unit, numbered(unit)) == len(whole)
+    remove_leftovers_of(store, unit)
+    assert writer.write(unit, numbered(unit)).bytes == len(whole)
     assert file.read_bytes() == whole
     assert not stray.exists()
     assert neighbour.exists()
@@ -170,8 +176,8 @@ def test_masks_without_a_nucleus_need_no_file(tmp_path: Path) -> None:
     create_store(tmp_path / "out.zarr", plan)
     (unit,) = plan.units()
     writer = MaskWriter(tmp_path / "out.zarr")
-    assert writer.write(unit, numbered(unit)) > 0
-    assert writer.write(unit, np.zeros(unit.shape, np.uint32)) == 0
+    assert writer.write(unit, numbered(unit)).bytes > 0
+    assert writer.write(unit, np.zeros(unit.shape, np.uint32)).bytes == 0
     assert masks_changed_ns(tmp_path / "out.zarr", unit) == 0
 
 

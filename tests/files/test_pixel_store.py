@@ -19,6 +19,7 @@ from nucseg_batch.files.masks.pixels import (
     pixel_bounds,
     pixel_type,
     plane_of,
+    storable,
 )
 from nucseg_batch.files.masks.store import MaskWriter, create_store, shard_bytes
 from nucseg_batch.plan import ImageInfo, Plan, Stack, make_plan
@@ -147,7 +148,7 @@ def test_regions_of_a_large_colour_image_are_written_one_by_one(tmp_path: Path) 
         pixels = empty_pixels(unit)
         plane_of(pixels, unit, 0)[...] = as_stored(whole[rows, columns], unit.stack)
         written = MaskWriter(store).write(unit, np.ones(unit.shape, np.uint32), pixels)
-        assert written == shard_bytes(store, unit) > pixels.size // 2
+        assert written.bytes == shard_bytes(store, unit) > pixels.size // 2
         assert pixel_bounds(unit) == (slice(0, 1), slice(0, 3), rows, columns)
     stored = zarr.open_array(store / "167x211" / "0", mode="r")
     np.testing.assert_array_equal(np.moveaxis(np.asarray(stored[0]), 0, -1), whole)
@@ -169,6 +170,20 @@ def test_what_one_array_cannot_hold_is_refused_at_once(images: list[dict[str, An
         check_with_images(plan)
 
 
+def test_only_images_whose_pixels_cannot_be_stored_are_refused() -> None:
+    """One that lost a channel, or has five axes, costs itself; most decide which channels an array has."""
+    two, one = {"names": ("DAPI", "GFP")}, {"names": ("DAPI",)}
+    both = {"t": (0, 2, 1), "z": (0, 2, 1)}
+    images = [
+        ImageInfo(f"{i}.tif", 1, 1, 31, 37, 1, "uint8", **more)
+        for i, more in enumerate([one, two, two, {**two, **both}, both, {"group": "A/1/0"}])
+    ]
+    kept, failures = storable(images)
+    assert [image.key for image in kept] == ["1.tif", "2.tif", "4.tif"]
+    assert {failure.image: failure.stage for failure in failures} == dict.fromkeys(("0.tif", "3.tif", "5.tif"), "plan")
+    check_with_images(make_plan(kept))
+
+
 def test_pixels_lie_in_the_shards_of_their_masks(tmp_path: Path) -> None:
     """One writer a file: 47 images of this size are two units, two shards of masks and two of pixels."""
     store = tmp_path / "out.zarr"
@@ -179,7 +194,7 @@ def test_pixels_lie_in_the_shards_of_their_masks(tmp_path: Path) -> None:
     for unit in plan.units():
         pixels = empty_pixels(unit)
         pixels[:, 3, 5] = unit.number + 1
-        sizes.append(writer.write(unit, np.ones(unit.shape, np.uint32), pixels))
+        sizes.append(writer.write(unit, np.ones(unit.shape, np.uint32), pixels).bytes)
     files = [p for p in store.rglob("c/*/*/*") if p.is_file()]
     assert len(files) == 4
     assert sum(sizes) == sum(p.stat().st_size for p in files)

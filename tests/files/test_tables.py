@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from beginnings import SEEN, beginning
 
 from nucseg_batch.arrays.measure import COLUMNS, measure
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.finish import collect, table_paths, write_tables
-from nucseg_batch.files.run.journal import Journal, Marker, PlaneResult
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import Marker, PlaneResult
 from nucseg_batch.files.run.tables import SUMMARY_COLUMNS, NucleiTable, csv_text, labelled_rows, summary
 from nucseg_batch.plan import Failure, ImageInfo, Plane, make_plan
 
@@ -115,7 +117,7 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
     plan = make_plan(images, [Failure("bb.png", "plan", "OSError", "cut")])
     store = tmp_path / "out.zarr"
     journal = Journal(store)
-    journal.create(plan, {}, {"bb.png": (1, 1)})
+    journal.create(beginning(plan))
     values = dict.fromkeys(SUMMARY_COLUMNS, 1)
     for unit in plan.units():
         rows = [f"{p.image.key},row\n" * (1 + (p.image.key == "c.png")) for p in unit.planes]
@@ -123,7 +125,8 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
             PlaneResult(p.image.key, len(r) // 10, values, len(r)) for p, r in zip(unit.planes, rows, strict=True)
         ]
         failed = Failure("d.png", "read", "ValueError", "bad")
-        marker = Marker(tuple(failed if r.image == "d.png" else r for r in results), 9)
+        planes = tuple(failed if r.image == "d.png" else r for r in results)
+        marker = Marker(planes, 9, "", (SEEN,) * len(planes))
         journal.commit(unit, marker, "".join(r for r in rows if not r.startswith("d")))
     write_tables(store, collect(plan, journal), NucleiTable())
     assert [entry.image for entry in collect(plan, journal)] == ["a.png", "b.png", "bb.png", "c.png", "d.png"]

@@ -9,6 +9,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+from beginnings import beginning
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -17,11 +18,14 @@ from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.survey import survey
 from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.run.journal import Journal, PlaneResult
+from nucseg_batch.files.run.attempts import Attempts
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline import stream
 from nucseg_batch.pipeline.channels import show
 from nucseg_batch.pipeline.stream import process_units
+from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, Stack, make_plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -80,13 +84,14 @@ class Job:
         surveyed = survey(discover(str(self.folder)), settings, lambda _: None)
         plan = make_plan(surveyed.images, surveyed.failures)
         create_store(self.store, plan)
-        self.journal.create(plan, {}, {})
+        self.journal.create(beginning(plan))
         with Images(self.folder, settings) as images:
             process_units(
-                plan.units(),
+                [Task(unit) for unit in plan.units()],
                 images=images,
                 writer=MaskWriter(self.store),
                 journal=self.journal,
+                attempts=Attempts(self.journal.folder),
                 predictor=segmenter,
                 settings=settings,
                 scales=scales or Scales(),
@@ -184,8 +189,8 @@ def test_an_error_while_writing_stops_the_run_and_leaves_no_marker(job: Job, mon
     monkeypatch.setattr(MaskWriter, "write", full)
     with pytest.raises(OSError, match="No space"):
         job.run(ThresholdSegmenter())
-    plan, _, _ = job.journal.load()
-    assert all(job.journal.marker(unit) is None for unit in plan.units())
+    units = job.journal.load().plan.units()
+    assert all(job.journal.marker(unit) is None for unit in units)
     assert not [thread for thread in threading.enumerate() if thread.name == "finish"]
 
 

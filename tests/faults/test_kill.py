@@ -1,0 +1,168 @@
+"""Rows 1 to 3 of the fault matrix: a run that is killed, wherever that is, goes on to the same bytes.
+
+Points are calls with which files appear, reach the disk or go; `sweep.py` says what is compared.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults.harness import COMMAND, FIXED, call, digest, needs
+from faults.sweep import Command, Sweep
+from faults.tree import KILLED, REGION, Driver, differences, pictures, slow, write_picture
+from zarr_examples import multiscales, write_array, write_group
+
+FIFTH = 5
+"""Every so-manyeth point is enough on each push."""
+
+
+@pytest.fixture(scope="module")
+def shares(drivers: Sequence[Driver], images: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A run that is planned, done in two shares, and finished."""
+
+    def commands(store: Path) -> list[Command]:
+        tasks = [("segment", "--run", store, "--share", share) for share in (1, 0)]
+        return [("plan", images, store, "--shares", 2, *REGION), *tasks, ("finish", store)]
+
+    return Sweep(drivers, tmp_path_factory.mktemp("shares"), commands).prepare()
+
+
+@pytest.fixture(scope="module")
+def retry(drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A finished run, of whose images a failed one is mended and a good one replaced; and so of a region's plane."""
+    folder = tmp_path_factory.mktemp("retry")
+    images = pictures(folder / "in")
+    drivers[0].run("segment", images, folder / "base" / "out.zarr", *REGION, code=3)
+    write_picture(images / "cut.png", (20, 30), seed=11)
+    write_picture(images / "b.png", (22, 31), seed=12)
+    write_picture(images / "large.png", (130, 100), seed=13)
+
+    def commands(store: Path) -> list[Command]:
+        return [("segment", images, store, *REGION)]
+
+    return Sweep(drivers, folder / "sweep", commands, base=folder / "base").prepare()
+
+
+@pytest.fixture(scope="module")
+def with_images(drivers: Sequence[Driver], images: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A run that keeps the pixels, too."""
+
+    def commands(store: Path) -> list[Command]:
+        return [("segment", images, store, "--with-images", *REGION)]
+
+    return Sweep(drivers, tmp_path_factory.mktemp("pixels"), commands).prepare()
+
+
+@pytest.fixture(scope="module", params=["0.4", "0.5"])
+def in_place(
+    request: pytest.FixtureRequest, drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory
+) -> Sweep:
+    """Labels in the input store itself, of two images with two levels each, one of them large."""
+    folder = tmp_path_factory.mktemp("place")
+    top = write_group(folder / "base" / "out.zarr", version=request.param)
+    for name, shape in (("a", (30, 40)), ("b", (130, 100))):
+        group = write_group(top / name, multiscales("yx", levels=2), version=request.param)
+        picture = np.zeros(shape, np.uint8)
+        picture[10::20, 5:-5] = 200
+        for level in range(2):
+            write_array(group / str(level), picture[:: 2**level, :: 2**level], version=request.param)
+
+    def commands(store: Path) -> list[Command]:
+        return [("segment", store, "--in-place", *REGION)]
+
+    return Sweep(drivers, folder / "sweep", commands, base=folder / "base").prepare()
+
+
+def test_a_run_killed_at_a_point_goes_on_to_the_same_bytes(sweep: Sweep) -> None:
+    """Row 1, of a run with small images, regions, smaller levels, a broken image and one that is refused at once."""
+    assert sweep.wrong(sweep.points(FIFTH)) == []
+
+
+def test_plan_shares_and_finish_killed_at_a_point_go_on_to_the_same_bytes(shares: Sweep) -> None:
+    """Rows 1 and 3: four commands, each of which is killed and called again."""
+    assert [step.segmented > 0 for step in shares.steps] == [False, True, True, False]
+    assert shares.wrong(shares.points(FIFTH)) == []
+
+
+def test_a_second_call_killed_at_a_point_goes_on_to_the_same_bytes(retry: Sweep) -> None:
+    """Rows 1 and 3: when images are done again there are old tables and masks, of which none may be half there."""
+    assert retry.wrong(retry.points(FIFTH)) == []
+
+
+def test_a_run_that_keeps_pixels_killed_at_a_point_goes_on_to_the_same_bytes(with_images: Sweep) -> None:
+    """Row 1: a unit then has two shards."""
+    assert with_images.wrong(with_images.points(3 * FIFTH)) == []
+
+
+def test_a_run_in_place_killed_at_a_point_goes_on_to_the_same_bytes(in_place: Sweep) -> None:
+    """Row 1, and nothing else of the user's store is changed or left in it."""
+    assert in_place.wrong(in_place.points(3 * FIFTH)) == []
+
+
+@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "with_images", "in_place"])
+@pytest.mark.timeout(3600)
+@slow[0]
+@slow[1]
+def test_every_point(name: str, request: pytest.FixtureRequest) -> None:
+    """Row 1, whole."""
+    whole: Sweep = request.getfixturevalue(name)
+    assert whole.wrong(whole.points()) == []
+
+
+def test_finish_goes_on_where_the_last_share_was_killed_while_it_finished(sweep: Sweep) -> None:
+    """Row 3: whoever writes the tables, by whichever command, they are the same."""
+    other = replace(sweep, resume=lambda store: [("finish", store)])
+    points = sweep.points(3, after="/units/")
+    assert len(points) > 10
+    assert other.wrong(points) == []
+
+
+def test_three_kills_in_a_row_change_nothing(sweep: Sweep, driver: Driver, images: Path, tmp_path: Path) -> None:
+    """Row 2: by then the units are done carefully, one image after the other."""
+    for seed in range(5):
+        store = tmp_path / str(seed) / "out.zarr"
+        store.parent.mkdir()
+        random.seed(seed)
+        for _ in range(3):
+            # While units are in hand: each kill is a death of them.
+            run = driver.start("segment", images, store, *REGION, kill=random.randint(40, 60))
+            run.wait(KILLED)
+        driver.run("segment", images, store, *REGION, code=3)
+        assert differences(store, sweep.reference) == []
+
+
+def test_kills_at_random_times_change_nothing(sweep: Sweep, driver: Driver, images: Path, tmp_path: Path) -> None:
+    """Row 2: at no particular call."""
+    store = tmp_path / "out.zarr"
+    random.seed(7)
+    for _ in range(8):
+        run = driver.start("segment", images, store, *REGION, slow=0.05)
+        time.sleep(random.uniform(0.05, 0.6))
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait(None)
+    driver.run("segment", images, store, *REGION, code=3)
+    assert differences(store, sweep.reference) == []
+
+
+@pytest.mark.parametrize("point", [pytest.param(3, marks=slow), 9])
+def test_the_real_program_killed_by_the_system_goes_on_to_the_same_bytes(
+    plain: tuple[Path, Path], tiny: Path, tmp_path: Path, point: int
+) -> None:
+    """Row 1 with the real network, killed from outside at a rename: in the plan, and where units are committed."""
+    arguments = [*map(str, ("segment", plain[0], tmp_path / "out.zarr", "--model", tiny, *FIXED))]
+    killer = needs("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=rename,renameat,renameat2")
+    inject = ("-e", f"inject=rename,renameat,renameat2:signal=SIGKILL:when={point}")
+    killed = subprocess.run([*killer, *inject, *COMMAND, *arguments], capture_output=True, timeout=240)
+    assert killed.returncode in (KILLED, 137)
+    assert not (tmp_path / "out.images.csv").exists()
+    call(*arguments)
+    assert digest(tmp_path / "out.zarr") == digest(plain[1])

@@ -1,0 +1,46 @@
+"""The example with dask-jobqueue is run as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from slurm.runs import EXAMPLES, OPTIONS, assert_same, program
+from slurm.slurm_cluster import SlurmCluster
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_workers_that_are_killed_cost_nothing_but_time(
+    slurm: SlurmCluster, images: Path, reference: Path, tmp_path: Path
+) -> None:
+    """Workers are jobs like others, and jobs die; new ones take their places."""
+    pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue, of the extra hpc")
+    command = [EXAMPLES / "slurm_dask.sh", images, "out.zarr", 2, *OPTIONS]
+    begun = tmp_path / "out.run" / "begun"
+    with open(tmp_path / "told.txt", "w+") as told:
+        hands_out = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=tmp_path,
+            env=slurm.environment | program(),
+            stdout=told,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            slurm.wait(lambda: any(begun.glob("*")) or hands_out.poll() is not None, "work to begin", every=0.02)
+            workers = slurm.call("squeue", "-h", "-t", "running", "-n", "nucseg-batch", "-o", "%A").split()
+            for job in workers:
+                slurm.call("scancel", "--signal=KILL", "--full", job)
+            code = hands_out.wait(600)
+        finally:
+            hands_out.kill()
+        told.seek(0)
+        lines = told.read()
+    assert code == 0, f"{lines}\n{slurm.report()}"
+    assert workers
+    for job in workers:
+        (task,) = slurm.ended(job)
+        assert (task.state, task.killed_by) == ("FAILED", 9), lines
+    assert_same(tmp_path / "out.zarr", reference)
+    slurm.wait(lambda: not slurm.call("squeue", "-h", "-n", "nucseg-batch"), "all workers to be gone")
