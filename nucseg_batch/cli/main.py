@@ -6,6 +6,8 @@ once and never loads Keras. This folder is the only place that prints results or
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]  # it may stand before or after a command
     code = _run(arguments, debug)
-    sys.exit(code)
+    sys.exit(_flushed(code))
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -103,11 +105,23 @@ def _run(arguments: list[str], debug: bool) -> int:
         error.show()  # type: ignore[attr-defined]
         return EXIT_USAGE
     except OSError as error:
-        line = f"{error.strerror or type(error).__name__}: {error.filename or 'while reading or writing'}"
+        line = f"{error.strerror or type(error).__name__}: {error.filename or "standard output, or a file"}"
         return _tell(line, error if debug else None, StorageError.exit_code)
     except Exception as error:  # a bug of ours: say so in one line, and how to see more
         line = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
         return _tell(line, error if debug else None, EXIT_BUG)
+
+
+def _flushed(code: int) -> int:
+    """The exit code, after the streams were emptied: Python's own try at its end would give another code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout and code == EXIT_OK and error.errno != errno.EPIPE:
+                code = _tell(f"standard output cannot be written ({error.strerror}).", None, StorageError.exit_code)
+    return code
 
 
 def _open_closed_streams() -> None:
@@ -121,7 +135,8 @@ def _open_closed_streams() -> None:
 
 
 def _tell(line: str, error: BaseException | None, code: int) -> int:
-    if error is not None:
-        traceback.print_exception(error)
-    print(f"nucseg-batch: {readable(line)}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        if error is not None:
+            traceback.print_exception(error)
+        print(f"nucseg-batch: {readable(line)}", file=sys.stderr, flush=True)
     return code

@@ -84,7 +84,10 @@ def sample_widths(
             pixels = images.read(middle, *(_middle(length, side) for length in (info.height, info.width)))
         except ImageError:
             continue  # it will be one of the failures
-        width = look(np.ascontiguousarray(show(pixels, info, settings.channel).pixels), begin).width
+        try:
+            width = look(np.ascontiguousarray(show(pixels, info, settings.channel).pixels), begin).width
+        except MemoryError:
+            continue  # the run goes on in smaller batches, or it fails there and is told
         if width is not None:
             widths.append(width)
     return sorted(widths)

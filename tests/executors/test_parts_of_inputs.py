@@ -52,7 +52,7 @@ def test_a_channel_that_comes_later_leaves_what_was_done(plate: SmallRun) -> Non
     summary = plate.segment()
     assert summary.new_planes == 1
     assert not summary.failures
-    assert not plate.verify().damaged
+    assert not plate.verify().damage
 
 
 def test_a_field_of_a_plate_is_labelled_and_its_tables_lie_beside_the_plate(

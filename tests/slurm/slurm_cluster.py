@@ -187,7 +187,7 @@ class SlurmCluster:
     def lose_node(self, node: str) -> None:
         """What a node is like that has lost its network: Slurm's daemons on it are gone, the jobs' processes go on.
 
-        The controller is told, as by a site's watchdog; by itself it waits so long that a busy machine cannot mislead it.
+        The controller is told, as by a site's watchdog; by itself it waits for minutes.
         """
         pid = _pid(self.folder / "run" / f"slurmd-{node}.pid")
         assert pid is not None, self.report()

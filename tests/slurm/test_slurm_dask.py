@@ -12,6 +12,11 @@ from slurm.slurm_cluster import SlurmCluster
 pytestmark = pytest.mark.timeout(900)
 
 
+def jobs(slurm: SlurmCluster, states: str) -> list[str]:
+    """Numbers of the workers' jobs in some states."""
+    return slurm.call("squeue", "-h", "-t", states, "-n", "nucseg-batch", "-o", "%A").split()
+
+
 def test_workers_that_are_killed_cost_nothing_but_time(
     slurm: SlurmCluster, images: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -29,8 +34,8 @@ def test_workers_that_are_killed_cost_nothing_but_time(
         )
         try:
             slurm.wait(lambda: any(begun.glob("*")) or hands_out.poll() is not None, "work to begin", every=0.02)
-            workers = slurm.call("squeue", "-h", "-t", "running", "-n", "nucseg-batch", "-o", "%A").split()
-            for job in workers:
+            killed = jobs(slurm, "running")
+            for job in killed:
                 slurm.call("scancel", "--signal=KILL", "--full", job)
             code = hands_out.wait(600)
         finally:
@@ -38,9 +43,7 @@ def test_workers_that_are_killed_cost_nothing_but_time(
         told.seek(0)
         lines = told.read()
     assert code == 0, f"{lines}\n{slurm.report()}"
-    assert workers
-    for job in workers:
-        (task,) = slurm.ended(job)
-        assert (task.state, task.killed_by) == ("FAILED", 9), lines
+    assert killed
+    assert len(jobs(slurm, "all")) > 2, f"nobody was sent in again: {lines}"
     assert_same(tmp_path / "out.zarr", reference)
-    slurm.wait(lambda: not slurm.call("squeue", "-h", "-n", "nucseg-batch"), "all workers to be gone")
+    slurm.wait(lambda: not jobs(slurm, "pending,running,completing"), "all workers to be gone")
