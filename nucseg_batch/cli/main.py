@@ -105,7 +105,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         error.show()  # type: ignore[attr-defined]
         return EXIT_USAGE
     except OSError as error:
-        line = f"{error.strerror or type(error).__name__}: {error.filename or "standard output, or a file"}"
+        line = f"{error.strerror or type(error).__name__}: {error.filename or 'standard output, or a file'}"
         return _tell(line, error if debug else None, StorageError.exit_code)
     except Exception as error:  # a bug of ours: say so in one line, and how to see more
         line = f"unexpected {type(error).__name__}: {error} (--debug shows where)"

@@ -54,6 +54,8 @@ LOOK_SECONDS = 5.0
 """Time between two looks at who is there."""
 WAITING_SECONDS = 30.0
 """After how long the user is told that no worker is there."""
+STARTING_SECONDS = 300.0
+"""How long processes of this machine may take to start; jobs may wait for days."""
 
 State = tuple[int, int]
 
@@ -228,6 +230,10 @@ class Coordinator(local.Worker):
             seen = time.monotonic() if threads else seen
             if time.monotonic() - seen > WAITING_SECONDS:
                 self._tell("waiting for workers: none is there")
+            if self._settings.cluster == "local" and time.monotonic() - seen > STARTING_SECONDS:
+                raise DeviceError(
+                    f"{self._settings.text}: its processes do not start; {self._journal.folder} has logs."
+                )
             yield threads
 
     def _submit(self, function: Callable[..., Report], *arguments: Any) -> Future:

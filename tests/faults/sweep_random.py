@@ -66,15 +66,15 @@ class Runs:
         faults = [] if self._real else [json.dumps({"slow": 0.004})]
         command = [*self._start, *faults, "segment", str(self._images), str(store)]
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
     def whole(self, store: Path) -> int:
         """Runs it to its end, and says how many images it segmented."""
         process = self.begin(store)
-        output, _ = process.communicate()
+        output, errors = process.communicate()
         if process.returncode != 0:
-            raise SystemExit(f"the command ended with {process.returncode}: {output}")
+            raise SystemExit(f"the command ended with {process.returncode}: {output}{errors}")
         return int(output.partition("; ")[2].partition(" segmented now")[0])
 
 
