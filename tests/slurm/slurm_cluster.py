@@ -135,7 +135,7 @@ class SlurmCluster:
 
     def processes(self, job: str) -> list[int]:
         """Processes of a job or task, also those that Slurm has lost sight of; the shell of its script first."""
-        number = self._number(job)
+        number = self._field(job, "JobId")  # a task's own, which is not that of its array
         return [
             pid
             for pid, environment in environments()
@@ -171,10 +171,12 @@ class SlurmCluster:
             # not at once: within the second in which it ended, its node takes it for the job that was to be killed
             self.call("scontrol", "update", f"jobid={job}", "StartTime=now+2")
 
-    def wait(self, condition: Callable[[], bool], what: str, *, every: float = 0.2) -> None:
-        """Waits until a condition holds, and says what Slurm was doing where it never does."""
+    def wait(self, condition: Callable[[], bool], what: str, *, job: str | None = None, every: float = 0.2) -> None:
+        """Waits until a condition holds; says what Slurm was doing where it never does, or a job ends before."""
         end = time.monotonic() + PATIENCE
         while not condition():
+            if job is not None and (task := self.task(job)).state in DONE and not condition():
+                raise AssertionError(f"{task} while waiting for {what}\n{self._log_of(job)}")
             if time.monotonic() > end:
                 raise AssertionError(f"waited {PATIENCE:.0f} s for {what}\n{self.report()}")
             time.sleep(every)
@@ -254,12 +256,15 @@ class SlurmCluster:
     def _is_on(self, node: str, environment: dict[str, str]) -> bool:
         return self._is_ours(environment) and environment.get("SLURMD_NODENAME") == node
 
-    def _number(self, job: str) -> str:
-        """A task's own number, which is not that of its array."""
+    def _field(self, job: str, name: str) -> str:
         for word in self.call("scontrol", "show", "job", "-o", job).split():
-            if word.startswith("JobId="):
-                return word.removeprefix("JobId=")
-        raise AssertionError(f"no job {job}")
+            if word.startswith(f"{name}="):
+                return word.removeprefix(f"{name}=")
+        raise AssertionError(f"no {name} of job {job}")
+
+    def _log_of(self, job: str) -> str:
+        path = Path(self._field(job, "StdOut"))
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def _step_daemons(self, node: str) -> list[int]:
         """The daemons that watch the jobs of a node, found as ancestors of the jobs' own processes."""

@@ -44,10 +44,10 @@ def test_an_array_survives_a_signal_a_lost_node_and_a_memory_kill(
         stopped, lost, quiet, hungry = (f"{array}_{share}" for share in range(4))
         slurm.call("scontrol", "update", f"jobid={hungry}", "MinMemoryNode=150")
 
-        slurm.wait(lambda: is_locked(lock_of(tmp_path, 0)), "share 0 to begin")
+        slurm.wait(lambda: is_locked(lock_of(tmp_path, 0)), "share 0 to begin", job=stopped)
         with held(slurm, stopped):  # it cannot be done before the signal comes
             slurm.signal(stopped, "USR1")
-            slurm.wait(lambda: is_locked(lock_of(tmp_path, 1)), "share 1 to begin")
+            slurm.wait(lambda: is_locked(lock_of(tmp_path, 1)), "share 1 to begin", job=lost)
             node = slurm.task(lost).node
             slurm.lose_node(node)
         # share 1's first process lives on and holds the share: the second copy must leave it alone
@@ -98,7 +98,7 @@ def test_a_task_that_a_person_cancels_stays_cancelled(slurm: SlurmCluster, image
     """The script puts itself into the queue again, but not against the will of its owner."""
     run("nucseg-batch", "plan", images, tmp_path / "out.zarr", "--shares", 2, *OPTIONS)
     job = slurm.submit("--array=0", EXAMPLES / "slurm_share.sbatch", "out.zarr", folder=tmp_path, environment=program())
-    slurm.wait(lambda: is_locked(lock_of(tmp_path, 0)), "the share to begin")
+    slurm.wait(lambda: is_locked(lock_of(tmp_path, 0)), "the share to begin", job=f"{job}_0")
     with held(slurm, f"{job}_0"):
         slurm.call("scancel", job)
     (task,) = slurm.ended(job)

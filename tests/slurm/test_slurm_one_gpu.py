@@ -20,11 +20,11 @@ def test_a_job_that_is_warned_and_then_preempted_ends_as_if_nothing_had_happened
     job = slurm.submit(
         EXAMPLES / "slurm_one_gpu.sbatch", images, "out.zarr", *OPTIONS, folder=tmp_path, environment=program()
     )
-    slurm.wait(lambda: is_locked(lock), "the run to begin")
+    slurm.wait(lambda: is_locked(lock), "the run to begin", job=job)
     with held(slurm, job):  # it cannot be done before the signal comes
         slurm.signal(job, "USR1")
     slurm.requeued(job)
-    slurm.wait(lambda: is_locked(lock), "the run to begin again")
+    slurm.wait(lambda: is_locked(lock), "the run to begin again", job=job)
     with held(slurm, job):
         urgent = slurm.submit("-p", "urgent", "--nodes=2", "--exclusive", "--wrap=true", folder=tmp_path)
         slurm.wait(lambda: slurm.task(job).state != "RUNNING", "the job to be preempted")
@@ -42,7 +42,7 @@ def test_a_job_that_a_person_cancels_is_not_started_again(slurm: SlurmCluster, i
     job = slurm.submit(
         EXAMPLES / "slurm_one_gpu.sbatch", images, "out.zarr", *OPTIONS, folder=tmp_path, environment=program()
     )
-    slurm.wait(lambda: is_locked(tmp_path / "out.run" / "locks" / "share-00000.lock"), "the run to begin")
+    slurm.wait(lambda: is_locked(tmp_path / "out.run" / "locks" / "share-00000.lock"), "the run to begin", job=job)
     with held(slurm, job):
         slurm.call("scancel", job)
     (task,) = slurm.ended(job)

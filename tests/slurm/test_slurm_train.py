@@ -20,7 +20,7 @@ def test_a_training_whose_time_runs_out_goes_on_where_it_was(slurm: SlurmCluster
     command = [EXAMPLES / "slurm_train.sbatch", "data", "m.keras", *size]
     job = slurm.submit(*command, folder=tmp_path, environment=program())
     state = tmp_path / "m.resume.json"
-    slurm.wait(lambda: state.exists() and '"epochs_done": 0' not in state.read_text(), "a pass to end")
+    slurm.wait(lambda: state.exists() and '"epochs_done": 0' not in state.read_text(), "a pass to end", job=job)
     slurm.signal(job, "USR1")
     slurm.requeued(job)
     (task,) = slurm.ended(job)
