@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from command import Output, run
 from pictures import disks, fluorescence
+
+if TYPE_CHECKING:
+    from nucseg_batch.network.model_file import Model
+    from nucseg_batch.network.predictor import Predictor
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -27,10 +33,8 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture
-def image_folder(tmp_path: Path) -> Path:
+def five_images(folder: Path) -> Path:
     """Five images of three shapes and several kinds, in nested folders; each shows two or three round nuclei."""
-    folder = tmp_path / "in"
     (folder / "plate" / "well").mkdir(parents=True)
     small = disks((67, 83), [(20, 21), (45, 60)], 11)
     wide = disks((97, 131), [(25, 30), (60, 50), (50, 100)], 13)
@@ -43,3 +47,45 @@ def image_folder(tmp_path: Path) -> Path:
     tifffile.imwrite(folder / "plate" / "well" / "wide.tif", fluorescence(wide, seed=4).astype(np.uint16) * 100)
     tifffile.imwrite(folder / "tall.tiff", fluorescence(tall, seed=5).astype(np.float32) / 7)
     return folder
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """The five images, in a folder of the test's own."""
+    return five_images(tmp_path / "in")
+
+
+@pytest.fixture
+def one_image(tmp_path: Path) -> Path:
+    """A folder with one image of two nuclei, where images are not the point."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    picture = fluorescence(disks((67, 83), [(20, 21), (45, 60)], 11), seed=1)
+    (folder / "small8.png").write_bytes(imagecodecs.png_encode(picture))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> Output:
+    """The five images, segmented with all defaults by a process of its own; made once, because it takes long."""
+    folder = five_images(tmp_path_factory.mktemp("segmented") / "in")
+    store = folder.parent / "out.zarr"
+    return Output(folder, store, run("segment", folder, store).stdout)
+
+
+@pytest.fixture(scope="session")
+def default_network() -> Model:
+    """The model that ships with the package; to be read only."""
+    from nucseg_batch.executors.existing import default_model
+    from nucseg_batch.network.model_file import load_model
+
+    return load_model(default_model())
+
+
+@pytest.fixture(scope="session")
+def predictor(default_network: Model) -> Predictor:
+    """The default model on the CPU; one for all tests, because each builds its graphs anew, which takes seconds."""
+    from nucseg_batch.network.predictor import Predictor
+    from nucseg_batch.settings import SegmentSettings
+
+    return Predictor(default_network, SegmentSettings(device="cpu"))

@@ -1,18 +1,17 @@
-"""The whole job on plates, stacks, channels and large planes, through the command line in processes of its own."""
+"""The whole job on plates, stacks, channels and large planes, through the command line."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from command import call, run
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
@@ -23,13 +22,6 @@ import nucseg_batch
 
 WELLS = ("A/1", "A/2", "B/1")
 PLACES = [(40, 41), (50, 120), (110, 60), (120, 130)]
-
-
-def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "nucseg_batch", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -114,7 +106,7 @@ def test_labels_in_place_change_nothing_else_of_the_store(plate: Path, tmp_path:
     store = tmp_path / "mine.zarr"
     write_plate(store)
     before = hashes(store)
-    run("segment", store, "--in-place", "--diameter", 26)
+    call("segment", store, "--in-place", "--diameter", 26)
     after = hashes(store)
     assert {name: value for name, value in after.items() if name in before} == before
     assert all("/labels/" in name for name in after.keys() - before.keys())
@@ -123,11 +115,11 @@ def test_labels_in_place_change_nothing_else_of_the_store(plate: Path, tmp_path:
     assert location is not None
     assert [node.data[0].shape for node in Reader(location)() if node.data] == [(2, 157, 173), (157, 173)]
     (tmp_path / "mine.images.csv").unlink()
-    assert run("segment", store, "--in-place", "--diameter", 26).stdout.startswith("everything was done")
+    assert call("segment", store, "--in-place", "--diameter", 26).stdout.startswith("everything was done")
     for path in tmp_path.glob("mine.*"):
         if path != store and path.is_file():
             path.unlink()
-    assert "--overwrite" in run("segment", store, "--in-place", "--diameter", 20, code=78).stderr
+    assert "--overwrite" in call("segment", store, "--in-place", "--diameter", 20, code=78).stderr
 
 
 def test_every_time_point_and_depth_of_a_stack_has_a_mask_and_rows_of_its_own(tmp_path: Path) -> None:
@@ -141,7 +133,7 @@ def test_every_time_point_and_depth_of_a_stack_has_a_mask_and_rows_of_its_own(tm
     metadata = {"axes": "TZCYX", "Channel": {"Name": ["GFP", "DAPI"]}}
     tifffile.imwrite(folder / "a.ome.tif", stack, metadata=metadata)
     out = tmp_path / "out.zarr"
-    run("segment", folder, out, "--diameter", 26)
+    call("segment", folder, out, "--diameter", 26)
     masks = nucseg_batch.open_masks(out)["a.ome.tif"]
     assert masks.shape == (2, 3, 157, 173)
     nuclei = rows(out.with_suffix(".nuclei.csv"))
@@ -154,7 +146,7 @@ def test_every_time_point_and_depth_of_a_stack_has_a_mask_and_rows_of_its_own(tm
                 found = [float(row[f"intensity_mean-{name}"]) for row in own]
                 np.testing.assert_allclose(found, truth["intensity_mean"], rtol=1e-6)
     some = tmp_path / "some.zarr"
-    run("segment", folder, some, "--diameter", 26, "--t", 1, "--z", "max")
+    call("segment", folder, some, "--diameter", 26, "--t", 1, "--z", "max")
     (row,) = rows(some.with_suffix(".images.csv"))
     assert (row["t"], row["z"], row["nuclei"]) == ("1", "", "4")
 
@@ -166,8 +158,8 @@ def test_a_plane_done_by_regions_is_that_done_whole(tmp_path: Path) -> None:
     folder.mkdir()
     tifffile.imwrite(folder / "a.tif", fluorescence(labels, seed=3), tile=(256, 256))
     whole, parts = tmp_path / "whole.zarr", tmp_path / "parts.zarr"
-    run("segment", folder, whole, "--diameter", 26)
-    run("segment", folder, parts, "--diameter", 26, "--region", 256)
+    call("segment", folder, whole, "--diameter", 26)
+    call("segment", folder, parts, "--diameter", 26, "--region", 256)
     one, other = (nucseg_batch.open_masks(store)["a.tif"] for store in (whole, parts))
     assert one.max() == other.max() == labels.max()
     assert np.unique(other).size == other.max() + 1, "numbered without gaps"
@@ -183,13 +175,13 @@ def test_a_plane_done_by_regions_is_that_done_whole(tmp_path: Path) -> None:
     (first,), (second,) = (rows(store.with_suffix(".images.csv")) for store in (whole, parts))
     for name in ("nuclei", "area_fraction", "area_median", "intensity_mean", "intensity_background", "scale"):
         assert first[name] == second[name]
-    assert run("segment", folder, parts, "--diameter", 26, "--region", 256).stdout.startswith("everything was done")
+    assert call("segment", folder, parts, "--diameter", 26, "--region", 256).stdout.startswith("everything was done")
     markers = sorted((parts.with_suffix(".run") / "units").iterdir())
     assert len(markers) == 9
     before = hashes(parts)
     markers[4].unlink()
     next((parts.with_suffix(".run") / "planes").glob("*.json")).unlink()
-    assert "1 segmented now" in run("segment", folder, parts, "--diameter", 26, "--region", 256).stdout
+    assert "1 segmented now" in call("segment", folder, parts, "--diameter", 26, "--region", 256).stdout
     assert hashes(parts) == before
 
 
@@ -201,11 +193,11 @@ def test_channels_in_files_of_their_own_are_measured_and_not_segmented(tmp_path:
         other, nuclei = field(site)
         tifffile.imwrite(folder / f"exp_B02_s{site}_w1.TIF", nuclei)
         tifffile.imwrite(folder / f"exp_B02_s{site}_w2.TIF", other)
-    refused = run("segment", folder, tmp_path / "no.zarr", code=2).stderr
+    refused = call("segment", folder, tmp_path / "no.zarr", code=2).stderr
     assert "w1" in refused
     assert "--channel" in refused
     out = tmp_path / "out.zarr"
-    run("segment", folder, out, "--channel", "w1", "--diameter", 26)
+    call("segment", folder, out, "--channel", "w1", "--diameter", 26)
     assert list(nucseg_batch.open_masks(out)) == ["exp_B02_s1_w1.TIF", "exp_B02_s2_w1.TIF"]
     assert {row["intensity_max-w2"] for row in rows(out.with_suffix(".nuclei.csv"))} == {"107", "207", "307", "407"}
 
@@ -215,7 +207,7 @@ def test_inspect_tells_what_would_be_done_and_refused_without_doing_it(plate: Pa
     before = hashes(plate)
     told = json.loads(run("inspect", plate, "--json").stdout)
     assert "DAPI" in json.dumps(told)
-    text = run("inspect", plate).stdout
+    text = call("inspect", plate).stdout
     assert "DAPI" in text
     assert hashes(plate) == before
     assert list(tmp_path.iterdir()) == []
@@ -225,14 +217,14 @@ def test_a_store_that_was_labelled_in_place_is_never_an_output(tmp_path: Path) -
     """It holds somebody's pixels: --overwrite deletes outputs of ours only, whatever run folder lies beside it."""
     store = tmp_path / "mine.zarr"
     write_plate(store)
-    run("segment", store, "--in-place", "--diameter", 26)
+    call("segment", store, "--in-place", "--diameter", 26)
     before = hashes(store)
     folder = tmp_path / "in"
     folder.mkdir()
     tifffile.imwrite(folder / "a.tif", field(1)[1])
     for place in (folder, store):
         for options in ([], ["--overwrite"]):
-            assert "not made by nucseg-batch" in run("segment", place, store, *options, code=73).stderr
-    inside = run("segment", folder, store / "A" / "out.zarr", code=73).stderr
+            assert "not made by nucseg-batch" in call("segment", place, store, *options, code=73).stderr
+    inside = call("segment", folder, store / "A" / "out.zarr", code=73).stderr
     assert "inside the zarr store" in inside
     assert hashes(store) == before

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+from command import Output
 from pictures import disks, fluorescence
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -24,12 +25,11 @@ def run(*command: object) -> str:
     return done.stdout
 
 
-def test_outlines_are_drawn_where_nuclei_are(image_folder: Path, tmp_path: Path) -> None:
+def test_outlines_are_drawn_where_nuclei_are(segmented: Output, tmp_path: Path) -> None:
     """Yellow pixels lie on nuclei, and only there."""
-    run("nucseg-batch", "segment", image_folder, tmp_path / "out.zarr")
-    run(sys.executable, EXAMPLES / "overlay.py", image_folder, tmp_path / "out.zarr", tmp_path / "drawn")
+    run(sys.executable, EXAMPLES / "overlay.py", segmented.images, segmented.store, tmp_path / "drawn")
     pictures = sorted(path.relative_to(tmp_path / "drawn").as_posix() for path in (tmp_path / "drawn").rglob("*.png"))
-    assert pictures == [f"{name}.png" for name in sorted(_names(image_folder))]
+    assert pictures == [f"{name}.png" for name in sorted(_names(segmented.images))]
     picture = imagecodecs.png_decode((tmp_path / "drawn" / "small8.png.png").read_bytes())
     yellow = (picture == (255, 220, 0)).all(axis=2)
     near = disks((67, 83), [(20, 21), (45, 60)], 14) > 0
@@ -41,7 +41,7 @@ def _names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()]
 
 
-def test_the_training_example_makes_a_model_and_uses_it(image_folder: Path, tmp_path: Path) -> None:
+def test_the_training_example_makes_a_model_and_uses_it(one_image: Path, tmp_path: Path) -> None:
     """From annotated images to masks in one script; one short pass is enough to see that it runs."""
     for kind in ("images", "labels"):
         (tmp_path / "annotated" / kind).mkdir(parents=True)
@@ -52,9 +52,9 @@ def test_the_training_example_makes_a_model_and_uses_it(image_folder: Path, tmp_
             (tmp_path / "annotated" / kind / f"{i}.png").write_bytes(imagecodecs.png_encode(pixels))
     options = ["--epochs", 1, "--steps", 2, "--batch-size", 2, "--crop", 64]
     out = tmp_path / "out.zarr"
-    run(EXAMPLES / "train_and_segment.sh", tmp_path / "annotated", image_folder, out, *options)
+    run(EXAMPLES / "train_and_segment.sh", tmp_path / "annotated", one_image, out, *options)
     assert out.with_suffix(".keras").is_file()
-    assert len(out.with_suffix(".images.csv").read_text().splitlines()) == 6
+    assert len(out.with_suffix(".images.csv").read_text().splitlines()) == 2
 
 
 def test_the_benchmark_runs(tmp_path: Path) -> None:
@@ -63,6 +63,7 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     source.mkdir()
     picture = fluorescence(disks((256, 256), [(60, 60), (150, 90)], 14))
     (source / "a.png").write_bytes(imagecodecs.png_encode(picture))
-    output = run(sys.executable, BENCHMARKS / "end_to_end.py", source, "--images", 3, 5, "--repeat", 1)
+    fast = ["--options", "--diameter", 26]
+    output = run(sys.executable, BENCHMARKS / "end_to_end.py", source, "--images", 3, 5, "--repeat", 1, *fast)
     assert "3 images: {'Mpx/s': " in output
     assert "peak MB" in output.splitlines()[-1]

@@ -18,10 +18,17 @@ from nucseg_batch.settings import Architecture, Task
 INFO = ModelInfo("default", (2, 3), diameter=31.5, threshold=0.45, min_area=7, card={"seed": 1})
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "m.keras"
+    save_model(build(INFO.network, normalise=True), INFO, path)
+    return path
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    save_model(build(INFO.network, normalise=True), INFO, tmp_path / "m.keras")
-    return tmp_path / "m.keras"
+def saved(made: Path, tmp_path: Path) -> Path:
+    """A model file that may be damaged."""
+    return shutil.copy(made, tmp_path / "m.keras")
 
 
 def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
@@ -121,9 +128,9 @@ def test_weights_of_another_shape_than_the_record_says_are_refused(saved: Path) 
         load_model(saved)
 
 
-def test_saving_leaves_no_temporary_file(saved: Path) -> None:
+def test_saving_leaves_no_temporary_file(made: Path) -> None:
     """The folder of a model holds the model."""
-    assert [path.name for path in saved.parent.iterdir()] == ["m.keras"]
+    assert [path.name for path in made.parent.iterdir()] == ["m.keras"]
 
 
 def test_a_missing_model_is_told_apart_from_a_bad_one(tmp_path: Path) -> None:

@@ -5,17 +5,12 @@ import pytest
 from pictures import disks, fluorescence
 
 from nucseg_batch.errors import DeviceError
-from nucseg_batch.executors.existing import default_model
-from nucseg_batch.network import backend, large, predictor
-from nucseg_batch.network.model_file import Model, load_model
+from nucseg_batch.network import backend, large
+from nucseg_batch.network import predictor as predictor_module
+from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor, padded_batch
 from nucseg_batch.plan import Adapt
 from nucseg_batch.settings import Precision, SegmentSettings
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return load_model(default_model())
 
 
 def pictures(count: int) -> list[np.ndarray]:
@@ -25,31 +20,35 @@ def pictures(count: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_an_images_labels_do_not_depend_on_its_batch(model: Model, precision: Precision) -> None:
+def test_an_images_labels_do_not_depend_on_its_batch(default_network: Model, precision: Precision) -> None:
     """To the last bit, at any batch size and place in the batch: the machine's memory must not show in masks."""
     images = pictures(16)
-    alone = Predictor(model, SegmentSettings(batch_size=1, precision=precision, device="cpu"))
+    alone = Predictor(default_network, SegmentSettings(batch_size=1, precision=precision, device="cpu"))
     expected = [alone.predict(image) for image in images]
     assert sum(labels.max() for labels in expected) > 16
     for size in (3, 16):
-        many = Predictor(model, SegmentSettings(batch_size=size, precision=precision, device="cpu"))
+        many = Predictor(default_network, SegmentSettings(batch_size=size, precision=precision, device="cpu"))
         step = many.batch_size((96, 96))
         found = [one.labels for i in range(0, 16, step) for one in many.predict_batch(images[i : i + step])]
         for first, second in zip(expected, found, strict=True):
             np.testing.assert_array_equal(first, second)
 
 
+@pytest.fixture(scope="module", params=["float32", "mixed_bfloat16"])
+def of_seven(default_network: Model, request: pytest.FixtureRequest) -> Predictor:
+    """For batches of seven, in either precision."""
+    return Predictor(default_network, SegmentSettings(batch_size=7, precision=request.param, device="cpu"))
+
+
 @pytest.mark.parametrize("adapt", ["no", "outliers", "each"])
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_neither_do_those_of_a_rescaled_image(model: Model, precision: Precision, adapt: Adapt) -> None:
+def test_neither_do_those_of_a_rescaled_image(of_seven: Predictor, adapt: Adapt) -> None:
     """Nor does the scale that it ends with: what the others need is their affair."""
     images = [small if i % 3 else large for i, (small, large) in enumerate(zip(pictures(7), fields(7), strict=True))]
-    use = Predictor(model, SegmentSettings(batch_size=7, precision=precision, device="cpu"))
-    step = use.batch_size((91, 93), 2.0)
-    together = [r for i in range(0, 7, step) for r in use.predict_batch(images[i : i + step], 2.0, adapt=adapt)]
+    step = of_seven.batch_size((91, 93), 2.0)
+    together = [r for i in range(0, 7, step) for r in of_seven.predict_batch(images[i : i + step], 2.0, adapt=adapt)]
     assert {r.scale for r in together} == {2.0} or adapt != "no"
     for image, result in zip(images, together, strict=True):
-        (alone,) = use.predict_batch([image], 2.0, adapt=adapt)
+        (alone,) = of_seven.predict_batch([image], 2.0, adapt=adapt)
         assert alone.scale == result.scale
         np.testing.assert_array_equal(alone.labels, result.labels)
 
@@ -61,33 +60,33 @@ def fields(count: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("scale", [1.0, 2**0.5, 2.0, 0.5])
 def test_a_large_image_in_tiles_is_the_same_as_in_one_piece(
-    model: Model, scale: float, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No seam can be seen, because nothing differs: tiles overlap by all that the network sees."""
     image = np.tile(pictures(1)[0], (5, 6))[:397, :523]
-    whole = Predictor(model, SegmentSettings(device="cpu")).predict(image, scale)
+    whole = predictor.predict(image, scale)
     assert whole.max() > 20
-    for module in (predictor, large):
+    for module in (predictor_module, large):
         monkeypatch.setattr(module, "TILE", 256)
-    np.testing.assert_array_equal(Predictor(model, SegmentSettings(device="cpu")).predict(image, scale), whole)
+    np.testing.assert_array_equal(predictor.predict(image, scale), whole)
 
 
 @pytest.mark.parametrize("radius", [4, 8, 12, 25, 50])
-def test_nuclei_of_any_width_are_found_without_a_word_about_it(model: Model, radius: int) -> None:
+def test_nuclei_of_any_width_are_found_without_a_word_about_it(predictor: Predictor, radius: int) -> None:
     """Eight pixels or a hundred: the image is rescaled until they fit, and masks lie on its own pixels."""
     side = 16 * radius
     places = [(side * y // 6, side * x // 6) for y in (1, 3, 5) for x in (1, 3, 5) if (y, x) != (3, 3)]
     truth = disks((side, side + 7), places, radius)
-    result = Predictor(model, SegmentSettings(device="cpu")).look(fluorescence(truth), 1.0)
+    result = predictor.look(fluorescence(truth), 1.0)
     assert result.labels.shape == truth.shape
     assert result.labels.max() == 8
-    assert 0.6 < result.scale * 2 * radius / model.info.diameter < 1.6
+    assert 0.6 < result.scale * 2 * radius / predictor.diameter < 1.6
     overlap = ((result.labels > 0) & (truth > 0)).sum() / ((result.labels > 0) | (truth > 0)).sum()
     assert overlap > 0.75
 
 
 @pytest.mark.parametrize("kind", ["8 bit", "16 bit", "counts", "one value", "saturated"])
-def test_an_empty_field_has_no_nuclei(model: Model, kind: str) -> None:
+def test_an_empty_field_has_no_nuclei(predictor: Predictor, kind: str) -> None:
     """Its noise is shown to the network at full contrast; not one speck of it may become a row of a table."""
     rng = np.random.default_rng(3)
     shape = (203, 211)
@@ -98,18 +97,16 @@ def test_an_empty_field_has_no_nuclei(model: Model, kind: str) -> None:
         "one value": np.full(shape, 37, np.uint8),
         "saturated": rng.normal(253, 3, shape).clip(0, 255).astype(np.uint8),
     }[kind]
-    use = Predictor(model, SegmentSettings(device="cpu"))
-    assert use.predict(image).max() == 0
-    assert use.look(image, 1.0).labels.max() == 0
+    assert predictor.predict(image).max() == 0
+    assert predictor.look(image, 1.0).labels.max() == 0
 
 
-def test_nuclei_are_found_where_they_are(model: Model) -> None:
+def test_nuclei_are_found_where_they_are(predictor: Predictor) -> None:
     """Round bright nuclei on dark ground: the count and the area are right, in 8 bit, 16 bit and as colour."""
     truth = disks((131, 137), [(30, 33), (70, 95), (100, 40)], 12)
     image = fluorescence(truth)
-    use = Predictor(model, SegmentSettings(device="cpu"))
     for shown in (image, image.astype(np.uint16) * 137, np.repeat(image[..., None], 3, axis=2)):
-        labels = use.predict(shown)
+        labels = predictor.predict(shown)
         assert labels.max() == 3
         overlap = ((labels > 0) & (truth > 0)).sum() / ((labels > 0) | (truth > 0)).sum()
         assert overlap > 0.8
@@ -147,8 +144,8 @@ def test_auto_precision_is_bfloat16_only_where_the_processor_computes_in_it(monk
     assert backend.resolve_precision("float32", "gpu:0") == "float32"
 
 
-def test_images_that_are_tiled_are_never_pooled(model: Model) -> None:
+def test_images_that_are_tiled_are_never_pooled(default_network: Model) -> None:
     """Sixteen slides in one batch would fill memory and gain nothing."""
-    use = Predictor(model, SegmentSettings(batch_size=16, precision="mixed_bfloat16", device="cpu"))
+    use = Predictor(default_network, SegmentSettings(batch_size=16, precision="mixed_bfloat16", device="cpu"))
     assert use.batch_size((256, 256)) == 16
-    assert use.batch_size((256, predictor.TILE + 128)) == 1
+    assert use.batch_size((256, predictor_module.TILE + 128)) == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import socket
 import time
 from pathlib import Path
@@ -16,8 +17,12 @@ V2 = NetworkSpec("mobilenetv2", (4, 5, 6, 7), "instances")
 V3 = NetworkSpec("mobilenetv3", (4, 5, 6, 7), "instances")
 
 
+@functools.cache
 def classifier(spec: NetworkSpec, seed: int = 5) -> keras.Model:
-    """A classifier without its top, as its own library makes it, with random weights of which none is 0 or 1."""
+    """A classifier without its top, as its own library makes it, with random weights of which none is 0 or 1.
+
+    To be read only: making one takes seconds.
+    """
     keras.utils.set_random_seed(seed)
     assert spec.recipe.encoder is not None
     network = spec.recipe.encoder.application(weights=None, input_shape=(64, 64, 3))
@@ -117,7 +122,7 @@ def test_a_file_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
             load_encoder(V2, network, str(tmp_path / name))
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
-    bad = classifier(V2)
+    bad = keras.models.clone_model(classifier(V2))
     bad.set_weights([np.full_like(w, np.nan) for w in bad.get_weights()])
     bad.save_weights(tmp_path / "nan.weights.h5")
     with pytest.raises(ModelError, match="not numbers"):

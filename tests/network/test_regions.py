@@ -9,13 +9,10 @@ from pictures import disks, fluorescence
 
 from nucseg_batch.arrays.scale import mirrored, nearest, resampling
 from nucseg_batch.arrays.seams import RIM
-from nucseg_batch.executors.existing import default_model
 from nucseg_batch.network import regions
 from nucseg_batch.network.bands import BAND, bands, needed
-from nucseg_batch.network.model_file import load_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.regions import CODE, SEPARATION, Reach, Tile, plane_frame, tiles
-from nucseg_batch.settings import SegmentSettings
 
 REACHES = [Reach(96, 16), Reach(64, 32), Reach(124, 4)]
 SCALES = [1.0, 2**-0.5, 2**0.5, 4.0, 0.25, 1 / 16, 1.37]
@@ -134,11 +131,6 @@ def test_resampling_in_bands_is_resampling(length: int, target: int) -> None:
         assert way.weights.shape == (some.size // BAND, BAND, way.index.shape[1])
         found = np.einsum("bpr,br->bp", way.weights, values[window][way.index]).ravel()
         np.testing.assert_allclose(found, expected[start : start + 32], rtol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    return Predictor(load_model(default_model()), SegmentSettings(device="cpu"))
 
 
 @pytest.fixture(scope="module")

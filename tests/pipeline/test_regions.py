@@ -12,10 +12,8 @@ from pictures import disks, fluorescence
 from nucseg_batch.arrays import seams
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.sampling import survey
-from nucseg_batch.executors.existing import default_model
 from nucseg_batch.files.run.tables import plane_summary, summary
 from nucseg_batch.network import large, regions
-from nucseg_batch.network.model_file import load_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.regions import Reach, Tile, plane_frame, tiles
 from nucseg_batch.pipeline.channels import Shown
@@ -28,7 +26,6 @@ from nucseg_batch.pipeline.regions import (
     unpacked,
 )
 from nucseg_batch.plan import ImageInfo, Stack, Unit
-from nucseg_batch.settings import SegmentSettings
 
 LIMITS = (0.0, 1.0)
 
@@ -251,11 +248,10 @@ def mosaic(folder: Path, shape: tuple[int, int]) -> np.ndarray:
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(("scale", "region"), [(1.0, 256), (1.0, 250), (2**-0.5, 250), (2**0.5, 256)])
-def test_a_mosaic_of_real_images_shows_no_seam(shared: Path, scale: float, region: int) -> None:
+def test_a_mosaic_of_real_images_shows_no_seam(shared: Path, predictor: Predictor, scale: float, region: int) -> None:
     """Segmented whole and by regions: at least 999 of 1000 nuclei equal, none cut along a seam, statistics the same."""
     image = mosaic(shared, (613, 709))
     limits = survey(lambda *window: image[window], image.shape).limits
-    predictor = Predictor(load_model(default_model()), SegmentSettings(device="cpu"))
     frame = plane_frame(image.shape, scale)
     program = predictor._program_for(frame)
     whole = large.labels(program, large.heads(program, image, limits, frame, predictor.model.info.network.halo), frame)
@@ -277,11 +273,10 @@ def equal_nuclei(a: np.ndarray, b: np.ndarray) -> int:
     return int(((pairs > 0).all(axis=0) & (shared > 0.99 * union)).sum())
 
 
-def test_the_picture_of_a_plane_is_the_same_by_regions_and_whole() -> None:
+def test_the_picture_of_a_plane_is_the_same_by_regions_and_whole(predictor: Predictor) -> None:
     """Disks instead of real data, so that this is checked everywhere."""
     labels = disks((301, 331), [(40 + 60 * i, 40 + 64 * j) for i in range(5) for j in range(5)], 12)
     image = fluorescence(labels)
-    predictor = Predictor(load_model(default_model()), SegmentSettings(device="cpu"))
     frame = plane_frame(image.shape, 1.0)
     program = predictor._program_for(frame)
     limits = survey(lambda *window: image[window], image.shape).limits
