@@ -48,7 +48,9 @@ def print_job(job: Job, *, dry: bool = True) -> None:
     )
     out.print(readable(f"nuclei in {_nuclei(job)}"), markup=False)
     if job.begun.shares > 1:
-        sizes = [sum(unit.pixels for unit in plan.share(k, job.begun.shares)) / 1e6 for k in range(job.begun.shares)]
+        sizes = [0.0] * job.begun.shares
+        for number, unit in plan.shared_out(job.begun.shares):
+            sizes[number] += unit.pixels / 1e6
         out.print(f"{job.begun.shares} shares of {min(sizes):.1f} to {max(sizes):.1f} Mpx")
     for failure in plan.failures:
         out.print(readable(f"  {failure.image}: {failure.message}"), markup=False)

@@ -148,7 +148,7 @@ def segment(
     cluster: Annotated[
         ClusterChoice | None,
         typer.Option(
-            help="Start processes that do it: on this machine, or as jobs of a scheduler (needs 'nucseg-batch\\[hpc]').",
+            help="Start processes that do it: on this machine, or as jobs of a scheduler (needs the extra hpc).",
             rich_help_panel=CLUSTER,
         ),
     ] = None,

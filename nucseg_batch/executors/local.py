@@ -78,7 +78,8 @@ class RunSummary:
     outcome: Outcome
     """What became of every plane of the run, or of the share that this process did."""
     failures: tuple[Failure, ...]
-    """Planes without a mask of those that were this process's to do, and images that were refused while planning."""
+    """Planes without a mask of those that were this process's to do; of a whole run also images refused while planning.
+    """
     new_planes: int
     """Planes that this call segmented."""
     new_pixels: int

@@ -77,8 +77,20 @@ def find_tasks(
     where masks were changed after they were written: to do them again would lose that.
     """
     finder = _Finder(begun, store, journal, attempts, options, known)
-    tasks = [task for unit in units if (task := finder.task(unit)) is not None]
+    found = [(unit, finder.task(unit)) for unit in units]
+    tasks = []
+    for unit, task in found:
+        if task is None and unit.stack.regional and _plane_of(unit) in finder.uneven():
+            journal.retract(unit)  # at once, so that a kill cannot leave regions of two states side by side
+            task = Task(unit)
+        if task is not None:
+            tasks.append(task)
     return tasks, finder.changes
+
+
+def _plane_of(unit: Unit) -> tuple[int, tuple[int, ...]]:
+    """Which large plane a region is of."""
+    return id(unit.stack), unit.block[:-2]
 
 
 def planes_apart(planes: Iterable[LargePlane], store: Path, journal: Journal) -> list[LargePlane]:
@@ -134,10 +146,22 @@ class _Finder:
         self._known: dict[str, State | None] = dict(known or {})
         self._complete = known is not None
         self._tried = attempts.begun()
+        self._undone: set[tuple[int, tuple[int, ...]]] = set()
+        self._newer: set[tuple[int, tuple[int, ...]]] = set()
+        self._changed: set[tuple[int, tuple[int, ...]]] = set()
+
+    def uneven(self) -> set[tuple[int, tuple[int, ...]]]:
+        """Large planes of which some regions were done from an image that is another one now.
+
+        Every region depends on the range and scale of its whole plane, so all of these are done again.
+        """
+        return self._changed | (self._newer & self._undone)
 
     def task(self, unit: Unit) -> Task | None:
         """What is to be done of a unit; None where it is done."""
         marker = self._journal.marker(unit)
+        if unit.stack.regional and (marker is None or marker.failures):
+            self._undone.add(_plane_of(unit))
         history = self._attempts.history(unit) if unit.name in self._tried else History()
         if marker is None or (unit.stack.regional and not self._journal.has_region(unit) and not marker.failures):
             self._accept(unit)
@@ -184,6 +208,8 @@ class _Finder:
                     self.changes.gone.add(image.key)
                     continue
                 same = state == (seen.size, seen.mtime_ns)
+                if unit.stack.regional and not same:
+                    self._newer.add(_plane_of(unit))
                 if state != (image.size, image.mtime_ns):
                     self.changes.states[image.key] = state
                 if same and self._options.verify_inputs == "quick":
@@ -195,6 +221,7 @@ class _Finder:
                 else:
                     again.add(index)
                     self.changes.redone.add(image.key)
+                    self._changed.add(_plane_of(unit))
         if newer:
             every = tuple(newer.get(index, seen) for index, seen in enumerate(marker.seen))
             self._journal.note_seen(unit, replace(marker, seen=every))
@@ -234,5 +261,6 @@ def _check_unchanged(store: Path, unit: Unit, journal: Journal, committed_ns: in
     if masks_changed_ns(store, unit) > committed_ns:
         raise MismatchError(
             f"OUT {store}: the masks of {unit.stack.name or 'its image'} were changed after they were written. To keep "
-            f"the changes delete {journal.folder.name}; to segment again use --overwrite, or another OUT."
+            f"the changes delete {journal.folder.name}; to have them made again use `nucseg-batch verify --redo` "
+            "first, or start over with --overwrite."
         )

@@ -85,8 +85,10 @@ def status(store: Path, journal: Journal) -> Status:
     shares = []
     planes = nuclei = 0
     failures = len(begun.plan.failures)
-    for number in range(begun.shares):
-        units = list(begun.plan.share(number, begun.shares))
+    of_share: list[list[Unit]] = [[] for _ in range(begun.shares)]
+    for number, unit in begun.plan.shared_out(begun.shares):
+        of_share[number].append(unit)
+    for number, units in enumerate(of_share):
         markers = [marker for unit in units if (marker := journal.marker(unit)) is not None]
         results = [plane for marker in markers for plane in marker.planes]
         good = [plane for plane in results if isinstance(plane, PlaneResult)]

@@ -41,12 +41,15 @@ class Plan:
         Shares are runs of units in order that have about equally many pixels: none has more than its part of all pixels
         and one unit besides. They depend on nothing but the plan, so that processes need not talk to agree on them.
         """
+        return (unit for share, unit in self.shared_out(count) if share == number)
+
+    def shared_out(self, count: int) -> Iterator[tuple[int, Unit]]:
+        """Every unit with the number of its share, of so many, in order."""
         before, total = 0, self.pixel_count
         for unit in self.units():
             middle = 2 * before + unit.pixels
             before += unit.pixels
-            if middle * count // (2 * total) == number:
-                yield unit
+            yield middle * count // (2 * total), unit
 
     @property
     def image_count(self) -> int:

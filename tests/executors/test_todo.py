@@ -169,12 +169,30 @@ def test_of_a_large_plane_the_windows_that_were_read_are_compared(large: SmallRu
 def test_a_large_plane_that_changed_is_joined_anew(
     large: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Regions alone are not what a user sees: masks and rows must follow them."""
+    """Every region depends on the range and scale of the whole plane, and masks and rows must follow them."""
     pixels = mosaic()
-    pixels[70:90, 50:110] = 10
+    pixels[96:, 116:] = 40
     large.put("slide.tif", pixels)
-    assert large.segment().new_planes > 0
+    assert large.segment().new_planes == 4, "a change in one corner concerns all regions"
     assert "changed after they were segmented" in large.notes.text
+    fresh = small_run(tmp_path / "fresh", monkeypatch)
+    fresh.put("slide.tif", pixels)
+    fresh.segment()
+    assert large.results() == fresh.results()
+
+
+def test_a_large_plane_that_changed_while_half_done_is_begun_anew(
+    large: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regions of two states of an image side by side would be a result that no image has."""
+    first, last = large.units[0], large.units[-1]
+    large.journal.retract(last)
+    pixels = mosaic()
+    rows, columns = last.bounds[-2:]
+    pixels[rows.stop - 2 :, columns.stop - 2 :] = 255
+    large.put("slide.tif", pixels)
+    assert large.segment().new_planes == 4
+    assert large.marker(first).seen[0] is not None
     fresh = small_run(tmp_path / "fresh", monkeypatch)
     fresh.put("slide.tif", pixels)
     fresh.segment()
