@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nucseg_batch.errors import UsageError
+from nucseg_batch.errors import MismatchError, UsageError
 
 ARRAYS = (
     ("SLURM_ARRAY_TASK_ID", 0),
@@ -41,5 +41,11 @@ def array_number(shares: int) -> int | None:
     for name, least in ARRAYS:
         value = os.environ.get(name, "")
         if value.isdecimal() and int(value) >= least:
-            return int(value) - least
+            share = int(value) - least
+            if share >= shares:
+                raise MismatchError(
+                    f"{name} is {value}, which means share {share}, but the run has {shares}, counted from 0; submit "
+                    f"the array as {least} to {shares - 1 + least}, or give --share."
+                )
+            return share
     return None

@@ -14,6 +14,7 @@ from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Counter
 from nucseg_batch.executors.todo import planes_apart, regions_done
 from nucseg_batch.files.masks.in_place import register
+from nucseg_batch.files.masks.metadata import metadata_files
 from nucseg_batch.files.masks.pyramid import build_levels, levels_missing, remove_leftovers_of_levels
 from nucseg_batch.files.masks.store import (
     MaskWriter,
@@ -118,7 +119,8 @@ def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
         for unit in units if attempts.begun() else ():
             attempts.end(unit)
         attempts.remove_folder()
-    journal.finish(Finished(state, missing, table_hashes(job.store)))
+    metadata = metadata_files(job.store, plan, in_place=job.begun.in_place)
+    journal.finish(Finished(state, missing, table_hashes(job.store), metadata))
     return Outcome(tuple(entries))
 
 

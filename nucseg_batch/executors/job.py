@@ -58,6 +58,8 @@ class Job:
     """OME-Zarr attributes of what IN holds, whose structure OUT keeps."""
     known: dict[str, tuple[int, int]] | None = None
     """Size and time of last change of the images as they are now, by key; None where nobody has looked."""
+    plan_state: tuple[int, int, int] = (0, 0, 0)
+    """`Journal.plan_state` from before the plan was read."""
 
     @property
     def plan(self) -> Plan:
@@ -126,7 +128,7 @@ def prepare(
     if in_place and found.root != place:
         raise UsageError(f"--in-place: IN {place} is no zarr store, so it cannot hold labels; give OUT instead.")
     journal = Journal(store)
-    resumed = journal.exists() and not overwrite
+    resumed, plan_state = journal.exists() and not overwrite, journal.plan_state()
     if not in_place:
         check_output(store, journal, overwrite)
     now = fingerprint(model or default_model(), settings, in_place=in_place)
@@ -160,7 +162,7 @@ def prepare(
         check_beside(store, journal)
     present = _present(begun, found, settings, progress)
     overwriting = overwrite and not resumed
-    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, present)
+    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, present, plan_state)
 
 
 def journal_at(store: Path) -> Journal:
@@ -191,13 +193,15 @@ def planned(
     longer what it was planned with, or there is no such share.
     """
     journal = journal_at(store)
+    plan_state = journal.plan_state()
     begun, options = journal.load(), options or RunSettings()
     if options.share is None:
         options = replace(options, share=otherwise(begun.shares))
     check_shares(journal, begun.shares, shares, options.share)
     model = Path(begun.model) if begun.model else default_model()
     check_fingerprint(journal, begun.fingerprint, fingerprint(model, begun.settings, in_place=begun.in_place))
-    return Job(store, begun, begun.settings.with_speed(speed or {}), options, resumed=True, mirror=journal.mirror())
+    now = begun.settings.with_speed(speed or {})
+    return Job(store, begun, now, options, resumed=True, mirror=journal.mirror(), plan_state=plan_state)
 
 
 def _present(

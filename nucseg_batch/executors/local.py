@@ -9,13 +9,21 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nucseg_batch.errors import LockedError, MismatchError, NucsegError, OutputError, StorageError, UsageError
+from nucseg_batch.errors import (
+    InputMissingError,
+    LockedError,
+    MismatchError,
+    NucsegError,
+    OutputError,
+    StorageError,
+    UsageError,
+)
 from nucseg_batch.executors.existing import check_fingerprint
 from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.job import Job
@@ -123,6 +131,8 @@ class Worker:
     def run(self, started: float) -> RunSummary:
         """Takes the locks, does what is missing, and finishes."""
         job, options = self._job, self._job.options
+        if job.overwrite:
+            check_free(job)  # at once, and again under the locks
         if not job.resumed:
             self.ready(list(job.units()))
         self._journal.make_place()
@@ -130,6 +140,8 @@ class Worker:
         locks = [share_lock(share) for share in job.shares]
         with held(self._journal.folder, locks, job=name, tell=self._done.tell) as locked:
             self._alone = locked
+            if job.resumed and self._journal.plan_state() != job.plan_state:
+                raise LockedError(f"{self._journal.folder} was planned anew just now; run the same command again.")
             if job.resumed:  # what is there already is kept, so nobody need wait for others
                 make_store(job, self._done.progress)
             else:
@@ -139,6 +151,10 @@ class Worker:
             if locked:
                 self._journal.remove_leftovers(units)
             tasks, changes = find_tasks(units, job.begun, job.store, self._journal, self._attempts, options, job.known)
+            if tasks and job.known is None and not changes.present:
+                raise InputMissingError(
+                    f"IN {job.begun.root}: none of the images that are to be done is there; is its disk mounted here?"
+                )
             for line in changes.lines():
                 self._done.tell(line)
             seconds = self._segment(tasks, changes.states, name) if tasks else 0.0
@@ -325,13 +341,17 @@ def job_name() -> str:
     return next((f"{what} {os.environ[name]}" for what, name in JOBS if os.environ.get(name)), "")
 
 
-def _remove_output(job: Job) -> None:
-    """Deletes an earlier output, unless processes are at it."""
-    own = {ROOT, ALL, *(share_lock(share) for share in job.shares)}
+def check_free(job: Job, own: Collection[str] = ()) -> None:
+    """Raises LockedError where processes are at an output, but for those that hold these locks."""
     others = {name: who for name, who in holders(job.journal.folder).items() if name not in own}
     if others:
         name, who = next(iter(others.items()))
         raise LockedError(f"{job.journal.folder}: {name} is in use by {who}; stop that first, or give another OUT.")
+
+
+def _remove_output(job: Job) -> None:
+    """Deletes an earlier output, unless processes are at it."""
+    check_free(job, own={ROOT, ALL, *(share_lock(share) for share in job.shares)})
     for path in table_paths(job.store).values():
         path.unlink(missing_ok=True)
     job.journal.clear()

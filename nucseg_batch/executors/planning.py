@@ -5,7 +5,7 @@ from __future__ import annotations
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import begin, job_name, make_store, storage_error
 from nucseg_batch.executors.progress import Progress
-from nucseg_batch.files.run.locks import PATIENCE, ROOT, held
+from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, share_lock
 
 
 def write_plan(job: Job, progress: Progress) -> None:
@@ -15,7 +15,12 @@ def write_plan(job: Job, progress: Progress) -> None:
     """
     try:
         job.journal.make_place()
-        with held(job.journal.folder, [ROOT], job=job_name(), patience=PATIENCE, tell=progress.note):
+        locks = [share_lock(share) for share in job.shares] if job.overwrite else []
+        name = job_name()
+        with (
+            held(job.journal.folder, locks, job=name, tell=progress.note),
+            held(job.journal.folder, [ROOT], job=name, patience=PATIENCE, tell=progress.note),
+        ):
             if job.resumed:
                 make_store(job, progress)
             else:

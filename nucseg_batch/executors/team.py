@@ -68,7 +68,8 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         if (self.scheduler is None) == (self.cluster is None):
-            raise UsageError("--scheduler joins a cluster, --cluster starts one: give one of them.")
+            given = "both" if self.cluster is not None else "neither, though other options are for a cluster"
+            raise UsageError(f"--scheduler joins a cluster, --cluster starts one: give one of them, not {given}.")
         if self.processes is not None and self.cluster != "local":
             raise UsageError("--processes is for --cluster local.")
         if self.cluster not in JOB_CLUSTERS and (self.jobs is not None or self.job_options):

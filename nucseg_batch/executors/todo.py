@@ -47,6 +47,8 @@ class Changes:
     """Images that are newer than when they were done, and have the same pixels."""
     gone: set[str] = field(default_factory=set)
     """Images that are not there any more."""
+    present: bool = False
+    """Whether any image was found where it should be."""
 
     def lines(self) -> list[str]:
         """What the user should know of it."""
@@ -248,7 +250,9 @@ class _Finder:
 
     def _state(self, image: ImageInfo) -> State | None:
         """State of an image; None where it is gone."""
-        return self._known.get(image.key)
+        state = self._known.get(image.key)
+        self.changes.present |= state is not None
+        return state
 
     def _state_now(self, image: ImageInfo) -> State | None:
         try:

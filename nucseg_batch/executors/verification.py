@@ -12,6 +12,7 @@ import numpy as np
 
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.todo import regions_done
+from nucseg_batch.files.masks.metadata import metadata_damage
 from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_written
 from nucseg_batch.files.run.finish import table_hashes
 from nucseg_batch.files.run.journal import Journal
@@ -72,7 +73,7 @@ class Status:
             "nuclei": self.nuclei,
             "failures": self.failures,
             "finishing": self.finishing,
-            "finished": self.finished,
+            "tables_written": self.finished,
             "complete": self.complete,
             "shares": [vars(share) for share in self.shares],
             "fingerprint": self.begun.fingerprint,
@@ -119,6 +120,8 @@ class Damage:
     """The unit that must be done again, where it is one."""
     large: LargePlane | None = None
     """The large plane that must be joined again, where it is one."""
+    metadata: str | None = None
+    """The file of metadata in the store that must be made again, where it is one."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,10 @@ def verify(job: Job, step: Callable[[int, int], None]) -> Verified:
         wrong = _large_damage(job, large, noted is not None)
         if wrong:
             damage.append(Damage(large.name, wrong, large=large))
+    for name in noted.metadata if noted is not None else ():
+        wrong = metadata_damage(job.store, name)
+        if wrong:
+            damage.append(Damage(f"{job.store.name}/{name}", wrong, metadata=name))
     if noted is not None:
         now = table_hashes(job.store)
         damage += [
@@ -176,6 +183,8 @@ def forget(job: Job, damage: Sequence[Damage], tell: Callable[[str], None]) -> N
                 journal.retract(one.unit)
             if one.large is not None:
                 journal.retract_plane(one.large)
+            if one.metadata is not None:
+                (job.store / one.metadata).unlink(missing_ok=True)
         journal.reopen()
 
 

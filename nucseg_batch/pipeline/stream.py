@@ -103,7 +103,7 @@ def process_units(
             tell(f"{task.unit.name}: {task.history.deaths} processes died on it; its planes are done one by one")
             finisher.wait()
             work = begin(task)
-            for index in work.task.indices:
+            for index in _turned(work.task.indices, task.history.deaths):
                 if index not in task.history.guilty:
                     attempts.begin_plane(task.unit, index)
                 finisher.put(_segment([read(_item(work, index))], predictor, scales.adapt, tell))
@@ -113,6 +113,16 @@ def process_units(
         finisher.stop()
         for unit in begun:
             attempts.end(unit)
+
+
+def _turned(indices: list[int], deaths: int) -> list[int]:
+    """Planes in an order that begins with another one after each death.
+
+    Whoever kills processes from outside, as a scheduler does, often hits them early; so it hits another plane each time
+    and none is blamed, while a plane that kills does so wherever it stands.
+    """
+    start = deaths % max(1, len(indices))
+    return indices[start:] + indices[:start]
 
 
 def _begin(task: Task, writer: MaskWriter, journal: Journal) -> Work:

@@ -48,7 +48,8 @@ def killer(plane: Plane) -> Failure:
         plane.image.key,
         "segment",
         KILLED,
-        f"{plane.name}: every process that worked on it was killed; the memory may not suffice, or its file be damaged",
+        "every process that had it in hand was killed: by its file, for want of memory, or from outside; the same "
+        "command tries it again",
     )
 
 

@@ -133,7 +133,7 @@ def test_a_plane_on_which_process_after_process_died_is_given_up(run: SmallRun) 
     died(attempts, run.units[0], CARELESS)
     died(attempts, run.units[0], GUILTY, plane=1)
     summary = run.segment()
-    assert run.segmenter.shown == [170, 150, 152]
+    assert sorted(run.segmenter.shown) == [150, 152, 170], "in whatever order, but never the plane that kills"
     (failure,) = summary.failures
     assert (failure.image, failure.error) == ("1.tif", KILLED)
     assert summary.new_planes == 3

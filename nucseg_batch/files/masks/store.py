@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, OutputError
 from nucseg_batch.files.beside import beside
+from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Frame,
@@ -87,8 +88,6 @@ __all__ = [
     "shards_written",
 ]
 
-METADATA_FILES = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
-"""Names of files of metadata, in either format."""
 Metadata = Mapping[str, Mapping[str, Any]]
 """OME attributes of an input store, of version 0.4 or 0.5, by path of group as `ImageInfo.group` counts them."""
 

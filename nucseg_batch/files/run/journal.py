@@ -127,6 +127,14 @@ class Journal:
                 "with --overwrite."
             ) from error
 
+    def plan_state(self) -> tuple[int, int, int]:
+        """What tells whether the plan was written anew; zeros where there is none."""
+        try:
+            status = self._plan.stat()
+        except FileNotFoundError:
+            return 0, 0, 0
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
     def mirror(self) -> dict[str, Any]:
         """What `create` was given of the input store."""
         return dict(json.loads(self._mirror.read_text(encoding="utf-8")))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nucseg_batch.plan import Failure, Plan
@@ -107,3 +107,5 @@ class Finished:
     """Planes that were not done then."""
     tables: dict[str, str]
     """The sha256 of each table, by its name."""
+    metadata: list[str] = field(default_factory=list)
+    """The files of metadata in the store, by path."""
