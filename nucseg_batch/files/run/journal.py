@@ -131,7 +131,7 @@ class Journal:
         """What tells whether the plan was written anew; zeros where there is none."""
         try:
             status = self._plan.stat()
-        except FileNotFoundError:
+        except OSError:
             return 0, 0, 0
         return status.st_ino, status.st_size, status.st_mtime_ns
 
