@@ -82,7 +82,7 @@ def find_tasks(
     found = [(unit, finder.task(unit)) for unit in units]
     tasks = []
     for unit, task in found:
-        if task is None and unit.stack.regional and _plane_of(unit) in finder.uneven():
+        if task is None and unit.name in finder.older and _plane_of(unit) in finder.uneven():
             journal.retract(unit)  # at once, so that a kill cannot leave regions of two states side by side
             task = Task(unit)
         if task is not None:
@@ -148,6 +148,7 @@ class _Finder:
         self._known: dict[str, State | None] = dict(known or {})
         self._complete = known is not None
         self._tried = attempts.begun()
+        self.older: set[str] = set()
         self._undone: set[tuple[int, tuple[int, ...]]] = set()
         self._newer: set[tuple[int, tuple[int, ...]]] = set()
         self._changed: set[tuple[int, tuple[int, ...]]] = set()
@@ -217,7 +218,10 @@ class _Finder:
                 if same and self._options.verify_inputs == "quick":
                     continue
                 if self._has_same_pixels(unit, index, seen):
-                    if not same:
+                    if not same and unit.stack.regional:
+                        self.older.add(unit.name)  # its marker stays as it is until the whole plane is known
+                        self.changes.touched.add(image.key)
+                    elif not same:
                         newer[index] = replace(seen, size=state[0], mtime_ns=state[1])
                         self.changes.touched.add(image.key)
                 else:
