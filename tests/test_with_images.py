@@ -19,6 +19,7 @@ from ome_zarr_models.v05.image import Image
 from scipy import ndimage
 
 from nucseg_batch.errors import MismatchError, NothingToDoError
+from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.todo import find_tasks
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.survey import survey
@@ -67,7 +68,8 @@ def missing(store: Path) -> list[Task]:
     journal = Journal(store)
     begun = journal.load()
     units = list(begun.plan.units())
-    return find_tasks(units, begun, store, journal, Attempts(journal.folder), RunSettings(), None)[0]
+    job = Job(store, begun, begun.settings, RunSettings(), resumed=True)
+    return find_tasks(units, job, Attempts(journal.folder))[0]
 
 
 def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_images: bool = True) -> Plan:

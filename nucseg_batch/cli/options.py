@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from nucseg_batch.errors import OutputError, UsageError
+from nucseg_batch.settings import SegmentSettings
 
 
 class PrecisionChoice(StrEnum):
@@ -93,6 +95,13 @@ Precision = Annotated[
     typer.Option(help="Arithmetic of the network; auto is bfloat16 where the processor computes in it, else float32."),
 ]
 Device = Annotated[DeviceChoice, typer.Option(help="Where to compute; auto takes a GPU when there is one.")]
+
+
+def segment_settings(context: typer.Context) -> SegmentSettings:
+    """The settings that a command's options say; raises UsageError for values that cannot be meant."""
+    names = (field.name for field in dataclasses.fields(SegmentSettings))
+    given = {name: context.params[name] for name in names if name in context.params}
+    return SegmentSettings(**{name: getattr(value, "value", value) for name, value in given.items()})
 
 
 def output_place(place: str, store: Path | None, in_place: bool) -> Path:

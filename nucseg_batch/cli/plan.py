@@ -30,11 +30,13 @@ from nucseg_batch.cli.options import (
     TimePoints,
     WithImages,
     output_place,
+    segment_settings,
 )
 from nucseg_batch.settings import SegmentSettings
 
 
 def plan(
+    context: typer.Context,
     place: Place,
     store: Annotated[
         Path | None,
@@ -70,22 +72,7 @@ def plan(
     from nucseg_batch.executors.planning import write_plan
     from nucseg_batch.executors.stop import Stop
 
-    settings = SegmentSettings(
-        threshold=threshold,
-        min_area=min_area,
-        diameter=diameter,
-        pixel_size=pixel_size,
-        channel=channel,
-        t=t,
-        z=z,
-        axes=axes,
-        region=region,
-        skip_empty=skip_empty,
-        precision=precision.value,
-        device=device.value,
-        max_pixels=max_pixels,
-        with_images=with_images,
-    )
+    settings = segment_settings(context)
     with RunProgress() as progress, Stop(tell=progress.note):
         job = jobs.prepare(
             place,

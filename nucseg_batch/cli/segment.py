@@ -34,6 +34,7 @@ from nucseg_batch.cli.options import (
     WithImages,
     Workers,
     output_place,
+    segment_settings,
 )
 from nucseg_batch.errors import EXIT_SOME_FAILED, UsageError
 from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
@@ -191,24 +192,7 @@ def segment(
         max_failures="0" if fail_fast else max_failures,
         grace=grace,
     )
-    settings = SegmentSettings(
-        threshold=threshold,
-        min_area=min_area,
-        diameter=diameter,
-        pixel_size=pixel_size,
-        channel=channel,
-        t=t,
-        z=z,
-        axes=axes,
-        region=region,
-        skip_empty=skip_empty,
-        precision=precision.value,
-        device=device.value,
-        max_pixels=max_pixels,
-        with_images=with_images,
-        batch_size=batch_size,
-        workers=workers,
-    )
+    settings = segment_settings(context)
     many = any(value is not None for value in (scheduler, cluster, processes, jobs, job_option))
     if many and share is not None:
         raise UsageError("--share is one process's part of a run; --scheduler and --cluster do all of it.")

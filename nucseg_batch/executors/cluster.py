@@ -31,6 +31,7 @@ from nucseg_batch.executors.local import NeverStopping, RunSummary, Stopping, st
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.executors.team import ClusterSettings, Team, environment, opened
 from nucseg_batch.executors.worker import Assignment, Order, Report, do_units, settle, try_model
+from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Failure, Plan, Unit
@@ -56,8 +57,6 @@ WAITING_SECONDS = 30.0
 """After how long the user is told that no worker is there."""
 STARTING_SECONDS = 300.0
 """How long processes of this machine may take to start; jobs may wait for days."""
-
-State = tuple[int, int]
 
 
 def run(job: Job, progress: Progress, settings: ClusterSettings, stop: Stopping | None = None) -> RunSummary:

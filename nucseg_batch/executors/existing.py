@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from importlib import metadata, resources
@@ -14,13 +13,13 @@ from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
 from nucseg_batch.files.find.entries import Discovery
 from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.masks.store import is_ours
+from nucseg_batch.files.names import counted
+from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.whole import file_sha256
 from nucseg_batch.plan import Plan
 from nucseg_batch.settings import SegmentSettings
-
-State = tuple[int, int]
-"""Size and time of last change in nanoseconds."""
 
 
 def default_model() -> Path:
@@ -32,12 +31,10 @@ def fingerprint(model: Path, settings: SegmentSettings, *, in_place: bool = Fals
     """All that can change a result and can be known without loading Keras; InputMissingError without a model."""
     if not model.is_file():
         raise InputMissingError(f"--model {model}: there is no such file. Make one with `nucseg-batch train`.")
-    with open(model, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     options = {f"--{name.replace('_', '-')}": value for name, value in settings.result_options().items()}
     packages = {name: metadata.version(name) for name in ("keras", "zarr")}
     place = {"--in-place": True} if in_place else {}
-    return {"nucseg-batch": __version__, "--model (sha256)": digest, **place, **options, **packages}
+    return {"nucseg-batch": __version__, "--model (sha256)": file_sha256(model), **place, **options, **packages}
 
 
 def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
@@ -120,19 +117,18 @@ def check_shares(journal: Journal, planned: int, shares: int | None, share: int 
 def news(earlier: Mapping[str, State], present: Mapping[str, State], plan: Plan) -> list[str]:
     """What the user should know of a place that a run was planned for: files that came since, or were mended."""
     planned = {image.key for stack in plan.stacks for image in stack.images}
-    new = sorted(present.keys() - earlier.keys())
-    mended = sorted(key for key in earlier.keys() - planned if present.get(key, (0, 0)) not in ((0, 0), earlier[key]))
+    new = present.keys() - earlier.keys()
+    mended = {key for key in earlier.keys() - planned if present.get(key, (0, 0)) not in ((0, 0), earlier[key])}
     lines = []
     for keys, what in ((new, "new"), (mended, "could not be used when the run was planned, and changed since")):
         if keys:
-            count = f"{len(keys)} image{'s' * (len(keys) > 1)} ({keys[0]}{', ...' * (len(keys) > 1)})"
             lines.append(
-                f"{count}: {what}; not in this run, so segment into another OUT, or start over with --overwrite"
+                f"{counted(keys)}: {what}; not in this run, so segment into another OUT, or start over with --overwrite"
             )
     return lines
 
 
-def found_files(found: Discovery) -> dict[str, tuple[int, int]]:
+def found_files(found: Discovery) -> dict[str, State]:
     """Size and time of last change of everything that was found, by key; zeros for what was listed and is missing."""
     return {
         **{failure.image: (0, 0) for failure in found.failures},

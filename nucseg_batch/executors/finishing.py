@@ -12,7 +12,7 @@ from pathlib import Path
 from nucseg_batch.errors import ImageError
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Counter
-from nucseg_batch.executors.todo import planes_apart, regions_done
+from nucseg_batch.executors.todo import planes_apart
 from nucseg_batch.files.masks.in_place import register
 from nucseg_batch.files.masks.metadata import metadata_files
 from nucseg_batch.files.masks.pyramid import build_levels, levels_missing, remove_leftovers_of_levels
@@ -89,7 +89,7 @@ def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
             remove_leftovers(table.parent, {table.name})
     units, planes = list(plan.units()), list(plan.large_planes())
     tables = all(path.exists() for path in table_paths(job.store).values())
-    apart = [large for large in planes_apart(planes, job.store, journal) if regions_done(large, journal)]
+    apart = planes_apart(planes, job.store, journal)
     levels = [stack for stack in plan.stacks if levels_missing(job.store, stack)]
     noted = journal.finished()
     if noted is not None and tables and not apart and not levels and noted.state == journal.state(units, planes):
@@ -135,15 +135,13 @@ def _failed_groups(entries: Iterable[Entry]) -> set[str]:
 
 
 def join_planes(job: Job, planes: Iterable[LargePlane], progress: Counter, *, alone: bool = True) -> None:
-    """Joins the regions of large planes all of whose regions are done; the others wait.
+    """Joins the regions of large planes, all of which are done.
 
     alone: whether nobody else can be at it, so that what killed processes left may be deleted.
     """
     journal, writer = job.journal, MaskWriter(job.store)
     with Images(job.begun.root, job.begun.settings) as images:
         for large in planes:
-            if not regions_done(large, journal):
-                continue
             progress.tell(f"{large.plane.name}: joining {len(large.units)} regions")
             for unit in large.units if alone else ():
                 remove_leftovers_of(job.store, unit)

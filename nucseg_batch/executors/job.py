@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,9 @@ class Job:
         share = self.options.share
         return Journal(self.store, "log.txt" if share is None else f"log-{share:05d}.txt")
 
-    @property
+    @cached_property
     def table(self) -> NucleiTable:
-        """The columns of nuclei.csv."""
+        """The columns of nuclei.csv, which depend on all images."""
         images = [image for stack in self.plan.stacks for image in stack.images]
         settings = self.begun.settings
         known = settings.pixel_size is not None or any(image.pixel_size is not None for image in images)

@@ -42,7 +42,6 @@ from nucseg_batch.files.opened import Images
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import Entry, collect_large, collect_unit, table_paths
 from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holders, share_lock
-from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.first_look import choose_scales
 from nucseg_batch.pipeline.large_planes import process_regions
 from nucseg_batch.pipeline.stream import process_units
@@ -150,7 +149,7 @@ class Worker:
             units = list(job.units())
             if locked:
                 self._journal.remove_leftovers(units)
-            tasks, changes = find_tasks(units, job.begun, job.store, self._journal, self._attempts, options, job.known)
+            tasks, changes = find_tasks(units, job, self._attempts)
             if tasks and job.known is None and not changes.present:
                 raise InputMissingError(
                     f"IN {job.begun.root}: none of the images that are to be done is there; is its disk mounted here?"
@@ -237,13 +236,8 @@ def process(
     attempts: Attempts,
     done: Counter,
     stopped: Any,
-    *,
-    table: NucleiTable | None = None,
 ) -> None:
-    """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan.
-
-    table: the job's, where the caller has it at hand, since it depends on all images.
-    """
+    """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan."""
     shared: dict[str, Any] = {
         "images": images,
         "journal": job.journal,
@@ -258,7 +252,7 @@ def process(
         [task for task in tasks if not task.unit.stack.regional],
         **shared,
         writer=MaskWriter(job.store),
-        table=table or job.table,
+        table=job.table,
         workers=job.settings.workers or min(8, max(1, (os.cpu_count() or 2) // 2)),
         advance=done.advance,
     )

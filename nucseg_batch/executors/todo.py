@@ -5,23 +5,21 @@ Nothing is written but markers whose images were only touched. A unit whose mask
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from nucseg_batch.errors import ImageError, MismatchError
+from nucseg_batch.executors.job import Job
 from nucseg_batch.files.masks.store import masks_changed_ns, shard_bytes
-from nucseg_batch.files.opened import Images, state_of
+from nucseg_batch.files.names import counted
+from nucseg_batch.files.opened import Images, State, pixels_digest, state_of, windows_sha256
 from nucseg_batch.files.run.attempts import Attempts, History
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import Beginning, Marker, Seen
+from nucseg_batch.files.run.records import Marker, Seen
 from nucseg_batch.pipeline.tasks import KILLED, Task
 from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Unit
-from nucseg_batch.settings import RunSettings
 
 STAT_THREADS = 16
 """Images whose size and time are asked for at once; network file systems take their time."""
@@ -31,8 +29,8 @@ PASSING = frozenset(
 )
 """Classes of errors after which the same image may be done without having changed."""
 
-State = tuple[int, int]
-"""Size and time of last change in nanoseconds."""
+PlaneId = tuple[int, tuple[int, ...]]
+"""Which large plane: the identity of its stack, and its place in it."""
 
 
 @dataclass
@@ -57,57 +55,44 @@ class Changes:
             (self.touched, "newer than when they were segmented, but with the same pixels, and are kept"),
             (self.gone, "not there any more; what was made of them is kept"),
         )
-        return [f"{_counted(keys)}: {what}" for keys, what in told if keys]
+        return [f"{counted(keys)}: {what}" for keys, what in told if keys]
 
 
-def _counted(keys: set[str]) -> str:
-    return f"{len(keys)} image{'s' * (len(keys) > 1)} ({min(keys)}{', ...' * (len(keys) > 1)})"
+def find_tasks(units: Iterable[Unit], job: Job, attempts: Attempts) -> tuple[list[Task], Changes]:
+    """What is to be done of some units of a job, which nobody else may be at, and what was noticed of their images.
 
-
-def find_tasks(
-    units: Iterable[Unit],
-    begun: Beginning,
-    store: Path,
-    journal: Journal,
-    attempts: Attempts,
-    options: RunSettings,
-    known: Mapping[str, State] | None,
-) -> tuple[list[Task], Changes]:
-    """What is to be done of some units, which nobody else may be at, and what was noticed of their images.
-
-    known: state of images by key where a discovery has just told it; else they are asked for. Raises MismatchError
-    where masks were changed after they were written: to do them again would lose that.
+    Raises MismatchError where masks were changed after they were written: to do them again would lose that.
     """
-    finder = _Finder(begun, store, journal, attempts, options, known)
+    finder = _Finder(job, attempts)
     found = [(unit, finder.task(unit)) for unit in units]
-    tasks = []
+    tasks, uneven = [], finder.uneven()
     for unit, task in found:
-        if task is None and unit.name in finder.older and _plane_of(unit) in finder.uneven():
-            journal.retract(unit)  # at once, so that a kill cannot leave regions of two states side by side
+        if task is None and unit.name in finder.older and _plane_of(unit) in uneven:
+            job.journal.retract(unit)  # at once, so that a kill cannot leave regions of two states side by side
             task = Task(unit)
         if task is not None:
             tasks.append(task)
     return tasks, finder.changes
 
 
-def _plane_of(unit: Unit) -> tuple[int, tuple[int, ...]]:
+def _plane_of(unit: Unit) -> PlaneId:
     """Which large plane a region is of."""
     return id(unit.stack), unit.block[:-2]
 
 
 def planes_apart(planes: Iterable[LargePlane], store: Path, journal: Journal) -> list[LargePlane]:
-    """Large planes whose regions are not joined, or whose masks are not all there any more; raises as above."""
+    """Large planes that can be joined, because all their regions are done, and that are not.
+
+    Or whose masks are not all there any more; raises as above.
+    """
     apart = []
     for large in planes:
         joined = journal.plane(large)
-        if joined is None:
-            apart.append(large)
-            continue
-        sizes = zip(large.units, joined.shard_bytes, strict=True)
+        sizes = zip(large.units, joined.shard_bytes, strict=True) if joined is not None else ()
         changed = [unit for unit, size in sizes if size != shard_bytes(store, unit)]
         for unit in changed:
             _check_unchanged(store, unit, journal, journal.plane_committed_ns(large))
-        if changed:
+        if (joined is None or changed) and regions_done(large, journal):
             apart.append(large)
     return apart
 
@@ -122,38 +107,27 @@ def pixels_sha256(seen: Seen, unit: Unit, index: int, images: Images) -> str:
     """The hash of a plane's pixels as they are now, over what was read when `seen` was noted; raises ImageError."""
     plane = unit.stack.plane(unit.place(index))
     if not seen.windows:
-        return hashlib.sha256(np.ascontiguousarray(images.read(plane)).data).hexdigest()
-    digests = b""
-    for top, bottom, left, right in seen.windows:
-        pixels = images.read(plane, slice(top, bottom), slice(left, right))
-        digests += hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
-    return hashlib.sha256(digests).hexdigest()
+        return pixels_digest(images.read(plane)).hex()
+    windows = ((slice(top, bottom), slice(left, right)) for top, bottom, left, right in seen.windows)
+    return windows_sha256(pixels_digest(images.read(plane, *window)) for window in windows)
 
 
 class _Finder:
     """Looks at one unit after the other."""
 
-    def __init__(
-        self,
-        begun: Beginning,
-        store: Path,
-        journal: Journal,
-        attempts: Attempts,
-        options: RunSettings,
-        known: Mapping[str, State] | None,
-    ) -> None:
+    def __init__(self, job: Job, attempts: Attempts) -> None:
         self.changes = Changes()
-        self._begun, self._store, self._journal, self._attempts = begun, store, journal, attempts
-        self._options = options
-        self._known: dict[str, State | None] = dict(known or {})
-        self._complete = known is not None
-        self._tried = attempts.begun()
         self.older: set[str] = set()
-        self._undone: set[tuple[int, tuple[int, ...]]] = set()
-        self._newer: set[tuple[int, tuple[int, ...]]] = set()
-        self._changed: set[tuple[int, tuple[int, ...]]] = set()
+        self._begun, self._store, self._journal, self._attempts = job.begun, job.store, job.journal, attempts
+        self._options = job.options
+        self._known: dict[str, State | None] = dict(job.known or {})
+        self._complete = job.known is not None
+        self._tried = attempts.begun()
+        self._undone: set[PlaneId] = set()
+        self._newer: set[PlaneId] = set()
+        self._changed: set[PlaneId] = set()
 
-    def uneven(self) -> set[tuple[int, tuple[int, ...]]]:
+    def uneven(self) -> set[PlaneId]:
         """Large planes of which some regions were done from an image that is another one now.
 
         Every region depends on the range and scale of its whole plane, so all of these are done again.

@@ -18,6 +18,7 @@ from nucseg_batch.files.run.finish import table_hashes
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.records import Beginning, Marker, PlaneResult
+from nucseg_batch.files.whole import file_sha256
 from nucseg_batch.plan import LargePlane, Unit
 
 
@@ -243,7 +244,6 @@ def _large_damage(job: Job, large: LargePlane, finished: bool) -> str | None:
 
 def _sha256(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""

@@ -35,7 +35,7 @@ from nucseg_batch.executors.in_hand import Gate, InHand, Listener, OneAtATime
 from nucseg_batch.executors.job import Job, planned
 from nucseg_batch.executors.stop import SIGNALS
 from nucseg_batch.files.masks.store import remove_leftovers_of
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import Images, State
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
@@ -49,9 +49,6 @@ SEEN_SECONDS = 20.0
 LEAVING_SECONDS = 3.0
 """How long a process that is told to end waits for its units; dask kills it a little later."""
 _log = logging.getLogger("distributed.nucseg_batch")
-
-State = tuple[int, int]
-"""Size and time of last change of an image, in nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +189,6 @@ class _Run:
     def __init__(self, assignment: Assignment) -> None:
         self.job = _job(assignment)
         self._journal: Journal = self.job.journal
-        self._table = self.job.table
         self._predictor = _predictor(self.job)
         self._journal.bind(self._predictor.machine())
         scales = _seen(self._journal.scales)
@@ -234,9 +230,7 @@ class _Run:
 
     def _process(self, tasks: Sequence[Task], images: Images, listener: Any, stopped: Callable[[], bool]) -> None:
         predictor: Any = self._predictor
-        local.process(
-            self.job, tasks, images, predictor, self._scales, self.attempts, listener, stopped, table=self._table
-        )
+        local.process(self.job, tasks, images, predictor, self._scales, self.attempts, listener, stopped)
 
 
 _loading = threading.RLock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
 
@@ -14,6 +15,12 @@ def printable(key: str) -> str:
     """
     key = re.sub(r"%(?=[0-9A-Fa-f]{2})", "%25", key)
     return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in key)
+
+
+def counted(keys: Collection[str]) -> str:
+    """So many images, of which the first is named."""
+    more = len(keys) > 1
+    return f"{len(keys)} image{'s' * more} ({min(keys)}{', ...' * more})"
 
 
 def file_name(text: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from nucseg_batch.files.zarr.source import open_zarr
 from nucseg_batch.plan import ImageInfo, Plane
 from nucseg_batch.settings import SegmentSettings
 
+State = tuple[int, int]
+"""Size in bytes and time of last change in nanoseconds of an image, as `ImageInfo` has them."""
 KEPT_OPEN = 16
 """Images that stay open at once because more of their planes or regions may be asked for."""
 
@@ -42,9 +45,7 @@ class Images:
     now, by key.
     """
 
-    def __init__(
-        self, root: str | Path, settings: SegmentSettings, states: Mapping[str, tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, root: str | Path, settings: SegmentSettings, states: Mapping[str, State] | None = None) -> None:
         self._root = root
         self._settings = settings
         self._states = states or {}
@@ -81,7 +82,7 @@ class Images:
             raise ImageError("the file was changed while it was read; run the same command again.")
         return pixels
 
-    def state(self, info: ImageInfo) -> tuple[int, int]:
+    def state(self, info: ImageInfo) -> State:
         """Size and time of last change, in nanoseconds, that an image is expected to have."""
         return self._states.get(info.key, (info.size, info.mtime_ns))
 
@@ -130,7 +131,17 @@ class Images:
         return open_source(self._root, info.key, self._settings, info.files, info.group)
 
 
-def state_of(root: str | Path, info: ImageInfo, settings: SegmentSettings) -> tuple[int, int]:
+def pixels_digest(pixels: NDArray[Any]) -> bytes:
+    """The sha256 of pixels as they were read: what `records.Seen` notes of a plane that was read whole."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+
+
+def windows_sha256(digests: Iterable[bytes]) -> str:
+    """What it notes of a plane of which windows were read, from the digest of each, in order."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def state_of(root: str | Path, info: ImageInfo, settings: SegmentSettings) -> State:
     """Size and time of last change, in nanoseconds, of an image as it is now, as `ImageInfo` has them.
 
     Of a zarr store they are those of its metadata. Raises ImageError where the image is gone or cannot be opened.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import platform
@@ -43,6 +44,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file; text as UTF-8, in which bytes of file names that are none stay what they are."""
     with whole_file(path) as file:
         file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_leftovers(folder: Path, names: Container[str] | None = None) -> None:

@@ -22,7 +22,7 @@ from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.arrays.seams import join
 from nucseg_batch.files.masks.pixels import as_stored, pixel_bounds
 from nucseg_batch.files.masks.store import MaskWriter
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import Images, pixels_digest, windows_sha256
 from nucseg_batch.files.patience import patiently
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
@@ -125,8 +125,7 @@ def process_regions(
         rows, columns = tile.part("source")
         plane = unit.planes[0]
         pixels = patiently(lambda: images.read(plane, rows, columns))
-        digest = hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
-        return show(pixels, plane.image, settings.channel), digest
+        return show(pixels, plane.image, settings.channel), pixels_digest(pixels)
 
     def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]) -> None:
         plane = unit.planes[0]
@@ -144,7 +143,7 @@ def process_regions(
         else:
             outcome = failure_of(plane, "segment" if found else "read", error)
         windows = tuple(_window(result.tile) for result in found) if error is None else ()
-        digest = hashlib.sha256(b"".join(digests)).hexdigest() if error is None else ""
+        digest = windows_sha256(digests) if error is None else ""
         seen = Seen(*images.state(plane.image), digest, windows)
         journal.commit(unit, Marker((outcome,), 0, kept, (seen,)), "")
         attempts.end(unit)

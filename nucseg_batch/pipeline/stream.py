@@ -10,7 +10,6 @@ A unit on which several processes died is done apart from the others, plane by p
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +17,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import NucsegError
 from nucseg_batch.files.masks.store import MaskWriter
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import Images, pixels_digest
 from nucseg_batch.files.patience import patiently
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
@@ -174,7 +172,7 @@ def _read(item: Item, *, images: Images, settings: SegmentSettings, scales: Scal
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
         return replace(item, failure=item.failed("read", error), seen=Seen(*state, ""))
     scale = scales.of(1 if shown.pixels.ndim == 2 else 3)
-    seen = Seen(*state, hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest())
+    seen = Seen(*state, pixels_digest(pixels).hex())
     return replace(item, shown=shown, scale=scale, seen=seen, pixels=pixels if settings.with_images else None)
 
 

@@ -6,7 +6,6 @@ are copied as bytes from place to place.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from nucseg_batch.files.run.tables import (
     NucleiTable,
     csv_text,
 )
-from nucseg_batch.files.whole import whole_file
+from nucseg_batch.files.whole import file_sha256, whole_file
 from nucseg_batch.plan import Failure, LargePlane, Plan, Stack, Unit
 
 OPEN_PARTS = 32
@@ -120,12 +119,7 @@ def write_tables(store: Path, entries: list[Entry], table: NucleiTable) -> None:
 
 def table_hashes(store: Path) -> dict[str, str]:
     """The sha256 of each table that is there, by its name."""
-    found = {}
-    for name, path in table_paths(store).items():
-        if path.is_file():
-            with open(path, "rb") as file:
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {name: file_sha256(path) for name, path in table_paths(store).items() if path.is_file()}
 
 
 def _images_row(entry: Entry) -> list[Any]:
