@@ -28,10 +28,11 @@ JUMPS = 4
 MIN_ROOT_VOTES = 3
 """A root needs as many blurred votes as this many certain pixels that vote for it exactly."""
 
-_CODE_BITS = 4
-_CODE = 2**_CODE_BITS
-_LOW = _CODE - 1
-_BOTH = _CODE**2 - 1
+CODE_BITS = 4
+CODE = 2**CODE_BITS
+"""Coordinates travel modulo this, in so many low bits each of the votes."""
+_LOW = CODE - 1
+_BOTH = CODE**2 - 1
 
 
 def separate(
@@ -152,18 +153,18 @@ def strongest_nearby(votes: Any, y: Any, x: Any, window: int = WINDOW_RADIUS) ->
     The place travels in the low eight bits of the votes, as coordinates modulo 16, which is unique inside a window;
     so places that differ by less than 256 of the blurred votes (1/49 of a vote) are ordered by that code.
     """
-    code = ops.bitwise_and(y, _LOW) * _CODE + ops.bitwise_and(x, _LOW)
+    code = ops.bitwise_and(y, _LOW) * CODE + ops.bitwise_and(x, _LOW)
     best = ops.bitwise_or(ops.bitwise_and(votes, ~_BOTH), code)
     for axis in (1, 2):
         best = sliding_maximum(best, axis, window)
-    found_y = y + _signed(ops.right_shift(best, _CODE_BITS) - y)
+    found_y = y + _signed(ops.right_shift(best, CODE_BITS) - y)
     found_x = x + _signed(best - x)
     return found_y * ops.shape(votes)[2] + found_x
 
 
 def _signed(difference: Any) -> Any:
     """A difference of two coordinates, known modulo 16, as the step of -8..7 that it stands for."""
-    return ops.bitwise_and(difference + _CODE // 2, _LOW) - _CODE // 2
+    return ops.bitwise_and(difference + CODE // 2, _LOW) - CODE // 2
 
 
 def _box_sum(values: Any, axis: int, width: int) -> Any:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.scale import mirrored, nearest, numbered
 from nucseg_batch.network.bands import BAND, bands, needed
 from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.labelling import Labelling
 from nucseg_batch.network.program import Program
 from nucseg_batch.plan import TILE
 
@@ -28,7 +29,7 @@ Window = tuple[slice, slice]
 def heads(
     program: Program, pixels: NDArray[Any], limits: tuple[float, float], frame: Frame, halo: int
 ) -> NDArray[np.float32]:
-    """The network's answer over the padded scaled image, (*frame.bucket, outputs), computed in tiles of TILE pixels.
+    """The network's answer over the padded scaled image, folded, computed in tiles of TILE pixels.
 
     limits: the values shown as 0 and 1. halo: the network's reach in pixels.
     """
@@ -37,6 +38,7 @@ def heads(
         return pixels[rows, columns]
 
     height, width = frame.bucket
+    block = program.spec.block
     core = TILE - 2 * halo if max(height, width) > TILE else TILE
     joined: NDArray[np.float32] | None = None
     for top in range(0, height, core):
@@ -45,33 +47,40 @@ def heads(
             columns = slice(max(0, left - halo), min(width, left + core + halo))
             tile = ops.convert_to_numpy(tile_heads(program, read, limits, frame, (rows, columns)))[0]
             if joined is None:
-                joined = np.empty((height, width, tile.shape[-1]), np.float32)
+                joined = np.empty((height // block, width // block, tile.shape[-1]), np.float32)
             bottom, right = min(top + core, height), min(left + core, width)
-            inner = tile[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
-            joined[top:bottom, left:right] = inner
+            inner = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
+            joined[folded(slice(top, bottom), block), folded(slice(left, right), block)] = tile[
+                folded(inner[0], block), folded(inner[1], block)
+            ]
     assert joined is not None
     return joined
 
 
-def labels(program: Program, answer: NDArray[np.float32], frame: Frame) -> NDArray[np.int32]:
+def folded(pixels: slice, block: int) -> slice:
+    """The positions of a network that answer for these pixels, whole blocks of them."""
+    return slice(pixels.start // block, pixels.stop // block)
+
+
+def labels(labelling: Labelling, answer: NDArray[np.float32], frame: Frame) -> NDArray[np.int32]:
     """Labels on the image's own grid from the network's answer over the padded scaled image."""
     window = (slice(0, frame.bucket[0]), slice(0, frame.bucket[1]))
     grid = (slice(0, frame.native[0]), slice(0, frame.native[1]))
-    found, _ = window_labels(program, answer[None], frame, window, grid)
+    found, _ = window_labels(labelling, answer[None], frame, window, grid)
     return found if frame.is_native else numbered(found)
 
 
-def certainty(program: Program, answer: NDArray[np.float32], frame: Frame) -> float:
+def certainty(labelling: Labelling, answer: NDArray[np.float32], frame: Frame) -> float:
     """How certain the foreground of the network's answer over the padded scaled image is."""
-    real = tuple(np.array([length], np.int32) for length in frame.scaled)
-    return float(program.run(program.certainty, answer[None], *real)[0])
+    height, width = (np.array([length], np.int32) for length in frame.scaled)
+    return labelling.certainty(answer[None], (height, width))
 
 
 def tile_heads(program: Program, read: Read, limits: tuple[float, float], frame: Frame, window: Window) -> Any:
     """What the network answers when it sees just this window of the padded scaled plane, on the device.
 
     window: begins and ends at multiples of the network's stride and, where the plane is rescaled, of BAND. Returns
-    (1, height, width, outputs).
+    `Program.heads` of one image, folded.
     """
     low, high = (np.array([value], np.float32) for value in limits)
     places = [mirrored(p, n)[s] for p, n, s in zip(frame.bucket, frame.scaled, window, strict=True)]
@@ -89,26 +98,27 @@ def tile_heads(program: Program, read: Read, limits: tuple[float, float], frame:
 
 
 def window_labels(
-    program: Program, answer: Any, frame: Frame, window: Window, grid: Window
+    labelling: Labelling, answer: Any, frame: Frame, window: Window, grid: Window
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Labels of a part of the plane, and where their roots are.
 
-    answer: the network's over a window of the padded scaled plane, (1, height, width, outputs). grid: the part of the
+    answer: the network's over a window of the padded scaled plane, of one image, folded. grid: the part of the
     plane, in its own pixels, that is labelled; the window must cover it. Where the plane is rescaled, the window begins
     at multiples of 16 and the grid at multiples of BAND. Nuclei are numbered 1..n in the raster order of their roots,
     (n, 2), which are given in pixels of the scaled plane; of a rescaled plane some labels may not occur.
     """
-    real = [np.array([min(n - s.start, s.stop - s.start)], np.int32) for n, s in zip(frame.scaled, window, strict=True)]
-    inner = tuple(slice(0, part.stop - part.start) for part in grid)
+    height, width = (
+        np.array([min(n - s.start, s.stop - s.start)], np.int32) for n, s in zip(frame.scaled, window, strict=True)
+    )
     if frame.is_native:
-        found, roots = program.run(program.separate_rooted, answer, *real)
+        found, roots = labelling.window(answer, (height, width), None)
         inner = tuple(slice(g.start - w.start, g.stop - w.start) for g, w in zip(grid, window, strict=True))
     else:
         sides = list(zip(frame.scaled, frame.native, window, grid, strict=True))
-        ways, near = zip(*(_back(*side) for side in sides), strict=True)
-        found, roots = program.run(program.native_in_bands, answer, *real, *ways, *near)
-    places = np.argwhere(roots[0]) + [part.start for part in window]
-    return found[0][inner], places
+        (rows, near_rows), (columns, near_columns) = (_back(*side) for side in sides)
+        found, roots = labelling.window(answer, (height, width), (rows, columns, near_rows, near_columns))
+        inner = tuple(slice(0, part.stop - part.start) for part in grid)
+    return found[inner], roots + [part.start for part in window]
 
 
 def _back(

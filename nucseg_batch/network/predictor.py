@@ -11,6 +11,7 @@ fixed by the image; the outputs are then exactly those of the whole image, and n
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, fold_weights
 from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.labelling import Labelling, OnDevice, OnHost
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
 from nucseg_batch.plan import TILE, Adapt, bucket_shape
@@ -58,7 +60,9 @@ class Predictor:
         with backend.on_device(self.device):
             self._network = build(model.info.network, normalise=False, dtype=self.precision)
             self.refresh()
-        self._programs: dict[tuple[float, int, bool], Program] = {}
+        self._making = threading.Lock()
+        self._program = Program(self._network, model.info.network, device=self.device)
+        self._labellings: dict[tuple[float, int, bool], Labelling] = {}
         self._reach = regions.Reach(model.info.network.halo, model.info.network.stride)
         self._call_pixels = regions.CALL_PIXELS
 
@@ -136,32 +140,26 @@ class Predictor:
 
         Raises MemoryError where even those do not fit.
         """
-        program = self._program_for(tile.frame)
+        labelling = self._labelling_for(tile.frame)
         while True:
             try:
-                return regions.label_tile(program, tile, pixels, limits, self._reach, self._call_pixels)
+                return regions.label_tile(labelling, tile, pixels, limits, self._reach, self._call_pixels)
             except MemoryError:
                 if self._call_pixels < SMALLEST_CALL:
                     raise
                 self._call_pixels //= 2
 
     def heads(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.float32]:
-        """The network's answer for one image: (scaled height, scaled width, outputs), offsets in scaled pixels."""
+        """The network's answer for one image at a scale, padded and folded as `Program.heads` are."""
         frame = Frame.of(pixels.shape[:2], scale)
-        program, halo = self._program_for(frame), self.model.info.network.halo
-        heads = large.heads(program, pixels, percentile_range(pixels), frame, halo)
-        return heads[: frame.scaled[0], : frame.scaled[1]]
+        program, halo = self._labelling_for(frame).program, self.model.info.network.halo
+        return large.heads(program, pixels, percentile_range(pixels), frame, halo)
 
     def labels_of_heads(
-        self, heads: NDArray[np.float32], shape: tuple[int, int], *, threshold: float, min_area: int
+        self, heads: NDArray[np.float32], shape: tuple[int, int], scale: float, *, threshold: float, min_area: int
     ) -> NDArray[np.int32]:
         """Labels on an image's grid of `shape` from its `heads`, as when several thresholds are tried on one answer."""
-        scaled = heads.shape[:2]
-        frame = Frame(shape, (scaled[0], scaled[1]))
-        program = self._program(threshold, min_area)
-        padded = np.zeros((*frame.bucket, heads.shape[2]), np.float32)
-        padded[: scaled[0], : scaled[1]] = heads
-        return large.labels(program, padded, frame)
+        return large.labels(self._labelling(threshold, min_area), heads, Frame.of(shape, scale))
 
     def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[Segmented]:
         """Looks at each image at several scales, the first of them `begin`, and keeps the one that fits."""
@@ -201,50 +199,52 @@ class Predictor:
         ranges = [percentile_range(image) for image in images]
         shapes = [(image.shape[0], image.shape[1]) for image in images]
         frame = Frame.of(shapes[0], scale)
-        program = self._program_for(frame, look=look)
+        labelling = self._labelling_for(frame, look=look)
         if max(*frame.bucket, *frame.native_bucket) > TILE:
-            return [self._large(program, *one, scale, look=look) for one in zip(images, ranges, strict=True)]
+            return [self._large(labelling, *one, scale, look=look) for one in zip(images, ranges, strict=True)]
         fill = size - len(images)
         pixels = padded_batch(images, frame.native_bucket, size)
         low, high = np.array(ranges + [(0.0, 0.0)] * fill, np.float32).T
-        if frame.is_native:
-            heights, widths = np.array(shapes + [(1, 1)] * fill, np.int32).T
-            answer = program.run(program.look if look else program.label, pixels, low, high, heights, widths)
-        else:
-            rescaled = program.look_rescaled if look else program.label_rescaled
-            real = tuple(np.full(size, length, np.int32) for length in frame.scaled)
-            answer = program.run(rescaled, pixels, low, high, real, frame.there(), frame.back())
-        labels, certain = answer if look else (answer, np.ones(size, np.float32))
-        found = [one[:height, :width] for one, (height, width) in zip(labels, shapes, strict=False)]
+        sizes = (shapes if frame.is_native else [frame.scaled] * len(images)) + [(1, 1)] * fill
+        heights, widths = np.array(sizes, np.int32).T
+        ways = None if frame.is_native else (frame.there(), frame.back())
+        answers = labelling.batch(pixels, low, high, (heights, widths), ways, len(images))
+        found = [labels[:height, :width] for (labels, _), (height, width) in zip(answers, shapes, strict=True)]
         found = found if frame.is_native else [numbered(one) for one in found]
-        return [Segmented(one, scale, float(c)) for one, c in zip(found, certain, strict=False)]
+        return [Segmented(one, scale, certain) for one, (_, certain) in zip(found, answers, strict=True)]
 
     def _large(
-        self, program: Program, pixels: NDArray[Any], limits: tuple[float, float], scale: float, *, look: bool
+        self, labelling: Labelling, pixels: NDArray[Any], limits: tuple[float, float], scale: float, *, look: bool
     ) -> Segmented:
         """An image that goes through the network in tiles."""
         frame = Frame.of(pixels.shape[:2], scale)
-        heads = large.heads(program, pixels, limits, frame, self.model.info.network.halo)
-        labels = large.labels(program, heads, frame)
-        return Segmented(labels, scale, large.certainty(program, heads, frame) if look else 1.0)
+        heads = large.heads(labelling.program, pixels, limits, frame, self.model.info.network.halo)
+        labels = large.labels(labelling, heads, frame)
+        return Segmented(labels, scale, large.certainty(labelling, heads, frame) if look else 1.0)
 
-    def _program_for(self, frame: Frame, *, look: bool = False) -> Program:
-        """The device program for a scale; the settings' smallest area is in the image's pixels, the model's is not."""
+    def _labelling_for(self, frame: Frame, *, look: bool = False) -> Labelling:
+        """The way to labels at a scale; the settings' smallest area is in the image's pixels, the model's is not."""
         info, settings = self.model.info, self._settings
         threshold = info.threshold if settings.threshold is None else settings.threshold
         if look:
-            return self._program(threshold, LOOK_MIN_AREA, look=True)
+            return self._labelling(threshold, LOOK_MIN_AREA, look=True)
         if settings.min_area is None:
-            return self._program(threshold, info.min_area)
-        return self._program(threshold, round(settings.min_area * math.prod(frame.scaled) / math.prod(frame.native)))
+            return self._labelling(threshold, info.min_area)
+        return self._labelling(threshold, round(settings.min_area * math.prod(frame.scaled) / math.prod(frame.native)))
 
-    def _program(self, threshold: float, min_area: int, *, look: bool = False) -> Program:
-        """The device program for these options, made once."""
+    def _labelling(self, threshold: float, min_area: int, *, look: bool = False) -> Labelling:
+        """The way to labels with these options, made once."""
         key = (threshold, min_area, look)
-        if key not in self._programs:
-            options: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "look": look}
-            self._programs[key] = Program(self._network, self.model.info.network, device=self.device, **options)
-        return self._programs[key]
+        with self._making:
+            if key not in self._labellings:
+                self._labellings[key] = self._made(*key)
+            return self._labellings[key]
+
+    def _made(self, threshold: float, min_area: int, look: bool) -> Labelling:
+        options: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "look": look}
+        if self.device.startswith("cpu"):
+            return OnHost(self._program, **options)
+        return OnDevice(Program(self._network, self.model.info.network, device=self.device, **options), look=look)
 
 
 def padded_batch(images: Sequence[NDArray[Any]], bucket: tuple[int, int], size: int) -> NDArray[Any]:

@@ -1,11 +1,14 @@
 """What runs on the device, as functions of tensors: intensity range, rescaling, network, separation, native grid.
 
-Shapes are static; nothing here knows files, batches or tiles.
+Shapes are static; nothing here knows files, batches or tiles. The network's answers, `heads`, stay folded as it gives
+them, (batch, height / block, width / block, block * block * outputs), until something must be known pixel by pixel; see
+`architectures.to_full_resolution`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,7 +28,8 @@ class Program:
     """A network with what comes before and after it, compiled for a device on first use.
 
     network: without normalisation layers, built from `spec`. threshold: of the foreground probability. min_area: of a
-    nucleus, in pixels at the network's scale. look: whether it only serves to see how wide nuclei are.
+    nucleus, in pixels at the network's scale. look: whether it only serves to see how wide nuclei are. These three do
+    nothing where nuclei are not separated on the device.
     """
 
     def __init__(
@@ -33,17 +37,18 @@ class Program:
         network: keras.Model,
         spec: NetworkSpec,
         *,
-        threshold: float,
-        min_area: int,
         device: str,
+        threshold: float = 0.5,
+        min_area: int = 0,
         look: bool = False,
     ) -> None:
+        self.spec = spec
         self._network = network
-        self._spec = spec
         self._threshold = threshold
         self._min_area = min_area
         self._reach = LOOK_REACH if look else {}
         self._device = device
+        self._compiling = threading.Lock()
         self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
     def run(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
@@ -66,8 +71,9 @@ class Program:
 
     def _called(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
         key = (program.__name__, first.shape[-1], str(first.dtype))
-        if key not in self._compiled:
-            self._compiled[key] = backend.compiled(program, self._device)
+        with self._compiling:
+            if key not in self._compiled:
+                self._compiled[key] = backend.compiled(program, self._device)
         return self._compiled[key](first, *others)
 
     @contextlib.contextmanager
@@ -93,7 +99,7 @@ class Program:
         (scaled, native) for rows and columns that rescale the images. back: how to return.
         """
         heads = self.heads_rescaled(pixels, low, high, *there)
-        return self.native(self.separate(heads, *shape), heads[..., 0], *back)
+        return self.native(self.separate(heads, *shape), self._foreground(heads), *back)
 
     def look(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
         """As `label`, and how certain the foreground is, (batch,) float32."""
@@ -105,12 +111,13 @@ class Program:
     ) -> Any:
         """As `label_rescaled`, and how certain the foreground is, (batch,) float32."""
         heads = self.heads_rescaled(pixels, low, high, *there)
-        return self.native(self.separate(heads, *shape), heads[..., 0], *back), self.certainty(heads, *shape)
+        labels = self.native(self.separate(heads, *shape), self._foreground(heads), *back)
+        return labels, self.certainty(heads, *shape)
 
     def heads(self, pixels: Any, low: Any, high: Any) -> Any:
-        """(batch, height, width, 1 or 3) raw pixels to the network's answers, (batch, height, width, spec.outputs).
+        """(batch, height, width, 1 or 3) raw pixels to the network's answers, folded, offsets in units of OFFSET_UNIT.
 
-        low, high: (batch,) float32, the values shown as 0 and 1. Offsets are in pixels.
+        low, high: (batch,) float32, the values shown as 0 and 1.
         """
         return self._heads(_normalised(pixels, low, high))
 
@@ -124,6 +131,28 @@ class Program:
         """The same for one image, rescaled in the narrow bands of `network.bands`."""
         return self._heads(_resampled(_normalised(pixels, low, high), rows, columns))
 
+    def answers(self, pixels: Any, low: Any, high: Any) -> tuple[Any, Any]:
+        """The network's answers and the sigmoid of all of them, for a separation elsewhere."""
+        heads = self.heads(pixels, low, high)
+        return heads, ops.sigmoid(heads)
+
+    def answers_rescaled(
+        self, pixels: Any, low: Any, high: Any, there: tuple[Any, Any], back: tuple[Any, Any]
+    ) -> tuple[Any, Any, Any]:
+        """The same after rescaling, and the foreground's probability on the grid of `pixels`; see `native`."""
+        heads = self.heads_rescaled(pixels, low, high, *there)
+        certain = ops.sigmoid(heads)
+        return heads, certain, _brought_back(self._foreground(certain), *back)
+
+    def probability(self, heads: Any) -> Any:
+        """Sigmoid of the network's answers, all of them."""
+        return ops.sigmoid(heads)
+
+    def probability_in_bands(self, heads: Any, rows: Banded, columns: Banded) -> tuple[Any, Any]:
+        """The same, and the foreground's probability on another grid; see `native_in_bands`."""
+        certain = ops.sigmoid(heads)
+        return certain, _resampled(self._foreground(certain)[..., None], rows, columns)[..., 0]
+
     def separate(self, heads: Any, heights: Any, widths: Any) -> Any:
         """Answers to labels, (batch, height, width) int32; see `arrays.instances.separate`.
 
@@ -133,17 +162,17 @@ class Program:
 
     def separate_rooted(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
         """The same, and where the roots are; see `arrays.instances.separate_rooted`. A semantic network has none."""
-        heads = ops.convert_to_tensor(heads)
-        if self._spec.task == "semantic":
-            mask = foreground_mask(heads[..., 0], heights, widths, threshold=self._threshold)
+        if self.spec.task == "semantic":
+            mask = foreground_mask(self._foreground(heads), heights, widths, threshold=self._threshold)
             return mask, ops.zeros_like(mask)
-        foreground, offsets = heads[..., 0], heads[..., 1:]
+        heads = to_full_resolution(ops.convert_to_tensor(heads), self.spec.block, self.spec.outputs)
+        foreground, offsets = heads[..., 0], heads[..., 1:] * OFFSET_UNIT
         options: dict[str, Any] = {"threshold": self._threshold, "min_area": self._min_area, **self._reach}
         return separate_rooted(foreground, offsets, heights, widths, **options)
 
     def certainty(self, heads: Any, heights: Any, widths: Any) -> Any:
         """Mean probability of the foreground's pixels, (batch,) float32."""
-        return certainty(ops.convert_to_tensor(heads)[..., 0], heights, widths, threshold=self._threshold)
+        return certainty(self._foreground(heads), heights, widths, threshold=self._threshold)
 
     def native(self, labels: Any, foreground: Any, rows: Any, columns: Any, near_rows: Any, near_columns: Any) -> Any:
         """Labels (batch, scaled height, scaled width) brought to the image's own grid: (batch, height, width) int32.
@@ -152,7 +181,7 @@ class Program:
         by the nearest pixel of `labels`, or of the nucleus beside it where that pixel is just outside.
         """
         probability, labels = self._outlined(labels, foreground)
-        probability = ops.matmul(ops.matmul(rows, probability), ops.transpose(columns))
+        probability = _brought_back(probability, rows, columns)
         near = ops.take(ops.take(labels, near_rows, axis=1), near_columns, axis=2)
         return ops.where(probability > self._threshold, near, 0)
 
@@ -160,9 +189,8 @@ class Program:
         self, heads: Any, heights: Any, widths: Any, rows: Banded, columns: Banded, near_rows: Any, near_columns: Any
     ) -> tuple[Any, Any]:
         """What `separate_rooted` gives for one image, with the labels brought to its own grid in narrow bands."""
-        heads = ops.convert_to_tensor(heads)
         labels, roots = self.separate_rooted(heads, heights, widths)
-        probability, labels = self._outlined(labels, heads[..., 0])
+        probability, labels = self._outlined(labels, self._foreground(heads))
         probability = _resampled(probability[..., None], rows, columns)[..., 0]
         near = ops.take(ops.take(labels, near_rows, axis=1), near_columns, axis=2)
         return ops.where(probability > self._threshold, near, 0), roots
@@ -175,11 +203,13 @@ class Program:
 
     def _heads(self, image: Any) -> Any:
         if image.shape[-1] == 1:
-            image = ops.concatenate([image, image, image], axis=-1)
-        heads = to_full_resolution(self._network(image, training=False), self._spec.block, self._spec.outputs)
-        if self._spec.task == "semantic":
-            return heads
-        return ops.concatenate([heads[..., :1], heads[..., 1:] * OFFSET_UNIT], axis=-1)
+            image = ops.broadcast_to(image, (*ops.shape(image)[:3], 3))  # on a CPU twice as fast as joining three
+        return self._network(image, training=False)
+
+    def _foreground(self, values: Any) -> Any:
+        """The first of the outputs for each pixel, (batch, height, width), of values folded as heads are."""
+        first = ops.convert_to_tensor(values)[..., :: self.spec.outputs]
+        return to_full_resolution(first, self.spec.block, 1)[..., 0]
 
 
 Grid = tuple[Any, Any, Any, Any]
@@ -193,6 +223,11 @@ def _normalised(pixels: Any, low: Any, high: Any) -> Any:
     high = ops.reshape(high, (-1, 1, 1, 1))
     scale = ops.where(high > low, 1.0 / ops.where(high > low, high - low, 1.0), 0.0)
     return ops.clip((ops.cast(pixels, "float32") - low) * scale, 0.0, LIMIT)
+
+
+def _brought_back(probability: Any, rows: Any, columns: Any) -> Any:
+    """Probability (batch, scaled height, scaled width) resampled by matrices for rows and columns."""
+    return ops.matmul(ops.matmul(rows, probability), ops.transpose(columns))
 
 
 def _resampled(image: Any, rows: Banded, columns: Banded) -> Any:

@@ -20,8 +20,8 @@ from nucseg_batch.arrays.scale import mirrored
 from nucseg_batch.network import large
 from nucseg_batch.network.bands import BAND, needed
 from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.labelling import Labelling
 from nucseg_batch.network.large import Window
-from nucseg_batch.network.program import Program
 from nucseg_batch.plan import bucket_shape
 
 SEPARATION = 64
@@ -105,7 +105,7 @@ def tiles(frame: Frame, bounds: Window, region: int, reach: Reach) -> Iterator[T
 
 
 def label_tile(
-    program: Program,
+    labelling: Labelling,
     tile: Tile,
     pixels: NDArray[Any],
     limits: tuple[float, float],
@@ -122,15 +122,16 @@ def label_tile(
     def read(rows: slice, columns: slice) -> NDArray[Any]:
         return pixels[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
+    program, block = labelling.program, labelling.program.spec.block
     window, columns = tile.rows.window, tile.columns
     skipped = columns.window.start - columns.seen.start
-    inner = slice(skipped, skipped + columns.window.stop - columns.window.start)
+    inner = large.folded(slice(skipped, skipped + columns.window.stop - columns.window.start), block)
     strips = []
     for strip in _strips(window, columns.seen, reach, call_pixels):
         rows = _around(strip, reach.margin, tile.rows.seen)
         heads = large.tile_heads(program, read, limits, tile.frame, (rows, columns.seen))
-        strips.append(heads[:, strip.start - rows.start : strip.stop - rows.start, inner])
-    return large.window_labels(program, program.joined(strips), tile.frame, tile.part("window"), tile.part("grid"))
+        strips.append(heads[:, large.folded(slice(strip.start - rows.start, strip.stop - rows.start), block), inner])
+    return large.window_labels(labelling, program.joined(strips), tile.frame, tile.part("window"), tile.part("grid"))
 
 
 def _sides(frame: Frame, axis: int, bounds: slice, region: int, reach: Reach) -> Iterator[Side]:

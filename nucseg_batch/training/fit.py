@@ -208,12 +208,13 @@ def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> tup
     predictor = Predictor(model, settings)
     semantic = model.info.task == "semantic"
     truths = [(s.labels > 0).astype(np.int32) if semantic else s.labels for s in samples]
-    heads = [predictor.heads(s.pixels, true_scale(s, predictor.diameter)) for s in samples]
+    scales = [true_scale(s, predictor.diameter) for s in samples]
+    heads = [predictor.heads(s.pixels, scale) for s, scale in zip(samples, scales, strict=True)]
 
     def tried(threshold: float, min_area: int) -> tuple[float, list[NDArray[np.int32]], list[list[Match]]]:
         found = [
-            predictor.labels_of_heads(h, s.labels.shape, threshold=threshold, min_area=min_area)
-            for h, s in zip(heads, samples, strict=True)
+            predictor.labels_of_heads(h, s.labels.shape, scale, threshold=threshold, min_area=min_area)
+            for h, s, scale in zip(heads, samples, scales, strict=True)
         ]
         matches = [match(labels, truth) for labels, truth in zip(found, truths, strict=True)]
         return mean_average_precision(score(matches)), found, matches

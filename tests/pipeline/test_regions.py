@@ -14,6 +14,8 @@ from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.sampling import survey
 from nucseg_batch.files.run.tables import plane_summary, summary
 from nucseg_batch.network import large, regions
+from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.labelling import Labelling
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.regions import Reach, Tile, plane_frame, tiles
 from nucseg_batch.pipeline.channels import Shown
@@ -253,8 +255,8 @@ def test_a_mosaic_of_real_images_shows_no_seam(shared: Path, predictor: Predicto
     image = mosaic(shared, (613, 709))
     limits = survey(lambda *window: image[window], image.shape).limits
     frame = plane_frame(image.shape, scale)
-    program = predictor._program_for(frame)
-    whole = large.labels(program, large.heads(program, image, limits, frame, predictor.model.info.network.halo), frame)
+    labelling = predictor._labelling_for(frame)
+    whole = _whole(labelling, image, limits, frame)
     assert whole.max() > 60
     found = by_regions(Shown(image, image), predictor, region, scale=scale, limits=limits)
     equal = equal_nuclei(whole, found.labels)
@@ -264,6 +266,13 @@ def test_a_mosaic_of_real_images_shows_no_seam(shared: Path, predictor: Predicto
     expected = measure(found.labels, image)
     for name, values in expected.items():
         np.testing.assert_allclose(found.measures[name], values, rtol=1e-12, err_msg=name)
+
+
+def _whole(labelling: Labelling, image: np.ndarray, limits: tuple[float, float], frame: Frame) -> np.ndarray:
+    """The plane labelled in one piece."""
+    return large.labels(
+        labelling, large.heads(labelling.program, image, limits, frame, labelling.program.spec.halo), frame
+    )
 
 
 def equal_nuclei(a: np.ndarray, b: np.ndarray) -> int:
@@ -278,8 +287,8 @@ def test_the_picture_of_a_plane_is_the_same_by_regions_and_whole(predictor: Pred
     labels = disks((301, 331), [(40 + 60 * i, 40 + 64 * j) for i in range(5) for j in range(5)], 12)
     image = fluorescence(labels)
     frame = plane_frame(image.shape, 1.0)
-    program = predictor._program_for(frame)
+    labelling = predictor._labelling_for(frame)
     limits = survey(lambda *window: image[window], image.shape).limits
-    whole = large.labels(program, large.heads(program, image, limits, frame, predictor.model.info.network.halo), frame)
+    whole = _whole(labelling, image, limits, frame)
     found = by_regions(Shown(image, image), predictor, 100, limits=limits)
     assert whole.max() == found.labels.max() == equal_nuclei(whole, found.labels) == 25

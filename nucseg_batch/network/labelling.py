@@ -1,0 +1,162 @@
+"""From raw pixels to labels, in two ways that give the same: all on the device, or the last step on the host.
+
+A GPU separates nuclei where the network has just answered, and only labels come back. Where the network runs on the
+processor itself, nothing need come back from anywhere, and `arrays.host_instances` separates about ten times as fast as
+the device's program would there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays import host_instances
+from nucseg_batch.arrays.host_instances import Answer
+from nucseg_batch.network.architectures import OFFSET_UNIT
+from nucseg_batch.network.program import LOOK_REACH, Banded, Grid, Program
+
+Real = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Heights and widths of the real part of each image of a batch, in pixels at the network's scale."""
+Ways = tuple[tuple[Any, Any], Grid]
+"""How images are rescaled for the network, and how their labels return; as `Frame.there` and `Frame.back`."""
+Found = tuple[NDArray[np.int32], float]
+"""Labels of an image, and in a look how certain its foreground is, else 1."""
+
+
+class Labelling(Protocol):
+    """A network with what makes labels of its answers."""
+
+    @property
+    def program(self) -> Program:
+        """What runs on the device."""
+        ...
+
+    def batch(
+        self, pixels: NDArray[Any], low: NDArray[Any], high: NDArray[Any], real: Real, ways: Ways | None, count: int
+    ) -> list[Found]:
+        """Labels of the first `count` images, as `Program.label` and, with ways, `Program.label_rescaled`."""
+        ...
+
+    def window(
+        self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Labels and roots, (n, 2), of the one image of these answers.
+
+        As `Program.separate_rooted` and, with a way `back` to another grid, `Program.native_in_bands`.
+        """
+        ...
+
+    def certainty(self, heads: Any, real: Real) -> float:
+        """As `Program.certainty`, of one image."""
+        ...
+
+
+class OnDevice:
+    """Everything on the device."""
+
+    def __init__(self, program: Program, *, look: bool) -> None:
+        self.program = program
+        self._look = look
+
+    def batch(
+        self, pixels: NDArray[Any], low: NDArray[Any], high: NDArray[Any], real: Real, ways: Ways | None, count: int
+    ) -> list[Found]:
+        """See `Labelling.batch`."""
+        program = self.program
+        if ways is None:
+            answer = program.run(program.look if self._look else program.label, pixels, low, high, *real)
+        else:
+            rescaled = program.look_rescaled if self._look else program.label_rescaled
+            answer = program.run(rescaled, pixels, low, high, real, *ways)
+        labels, certain = answer if self._look else (answer, np.ones(len(pixels), np.float32))
+        return [(labels[i], float(certain[i])) for i in range(count)]
+
+    def window(
+        self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """See `Labelling.window`."""
+        program = self.program
+        if back is None:
+            labels, roots = program.run(program.separate_rooted, heads, *real)
+        else:
+            labels, roots = program.run(program.native_in_bands, heads, *real, *back)
+        return labels[0], np.argwhere(roots[0])
+
+    def certainty(self, heads: Any, real: Real) -> float:
+        """See `Labelling.certainty`."""
+        return float(self.program.run(self.program.certainty, heads, *real)[0])
+
+
+class OnHost:
+    """The network on the device, which is the processor; nuclei are separated by `arrays.host_instances`.
+
+    threshold, min_area and look as for `Program`, which here serves any of them.
+    """
+
+    def __init__(self, program: Program, *, threshold: float, min_area: int, look: bool) -> None:
+        self.program = program
+        self._threshold = threshold
+        self._options: dict[str, Any] = {"min_area": min_area, **(LOOK_REACH if look else {})}
+        self._look = look
+
+    def batch(
+        self, pixels: NDArray[Any], low: NDArray[Any], high: NDArray[Any], real: Real, ways: Ways | None, count: int
+    ) -> list[Found]:
+        """See `Labelling.batch`."""
+        program, there_and_back = self.program, ways
+        native, near = None, None
+        if there_and_back is None:
+            heads, certain = program.run(program.answers, pixels, low, high)
+        else:
+            there, (rows, columns, *near) = there_and_back
+            heads, certain, native = program.run(program.answers_rescaled, pixels, low, high, there, (rows, columns))
+        found = []
+        for i in range(count):
+            answer, size = self._answer(heads[i], certain[i]), (int(real[0][i]), int(real[1][i]))
+            labels, _ = self._separated(answer, size)
+            sure = host_instances.certainty(answer, *size, threshold=self._threshold) if self._look else 1.0
+            if native is not None and near is not None:
+                labels = self._brought_back(labels, answer, native[i], *near)
+            found.append((labels, sure))
+        return found
+
+    def window(
+        self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """See `Labelling.window`."""
+        program, size = self.program, (int(real[0][0]), int(real[1][0]))
+        if back is None:
+            certain = program.run(program.probability, heads)
+            return self._separated(self._answer(ops.convert_to_numpy(heads)[0], certain[0]), size)
+        rows, columns, *near = back
+        certain, native = program.run(program.probability_in_bands, heads, rows, columns)
+        answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
+        labels, roots = self._separated(answer, size)
+        return self._brought_back(labels, answer, native[0], *near), roots
+
+    def certainty(self, heads: Any, real: Real) -> float:
+        """See `Labelling.certainty`."""
+        certain = self.program.run(self.program.probability, heads)
+        answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
+        return host_instances.certainty(answer, int(real[0][0]), int(real[1][0]), threshold=self._threshold)
+
+    def _answer(self, heads: NDArray[np.float32], certain: NDArray[np.float32]) -> Answer:
+        spec = self.program.spec
+        return Answer(heads, certain, spec.block, OFFSET_UNIT, spec.outputs)
+
+    def _separated(self, answer: Answer, size: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        if self.program.spec.task == "semantic":
+            return answer.inside(*size, self._threshold).astype(np.int32), np.zeros((0, 2), np.int64)
+        return host_instances.separate(answer, *size, threshold=self._threshold, **self._options)
+
+    def _brought_back(
+        self, labels: NDArray[np.int32], answer: Answer, native: NDArray[np.float32], rows: Any, columns: Any
+    ) -> NDArray[np.int32]:
+        """As `Program.native` of one image, whose probability on its own grid is known."""
+        outlined = host_instances.outlined(labels, answer, threshold=self._threshold)
+        near = outlined.take(rows, axis=0).take(columns, axis=1)
+        near[native <= np.float32(self._threshold)] = 0
+        return near

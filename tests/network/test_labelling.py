@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import disks, fluorescence
+
+from nucseg_batch.network import predictor as predictor_module
+from nucseg_batch.network.labelling import OnDevice, OnHost
+from nucseg_batch.network.model_file import Model
+from nucseg_batch.network.predictor import Predictor
+from nucseg_batch.settings import SegmentSettings
+
+
+def image(shape: tuple[int, int], radius: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    places = [(int(y), int(x)) for y, x in rng.integers(8, np.array(shape) - 8, (9, 2))]
+    return fluorescence(disks(shape, places, radius), seed=seed)
+
+
+@pytest.fixture
+def two_ways(default_network: Model, monkeypatch: pytest.MonkeyPatch) -> tuple[Predictor, Predictor]:
+    """A predictor that separates nuclei on the host, and one that does so on the device, which is the processor too."""
+
+    class AllOnDevice(Predictor):
+        def _made(self, threshold: float, min_area: int, look: bool) -> OnDevice:
+            with monkeypatch.context() as changed:
+                changed.setattr(predictor_module, "OnHost", self._on_device)
+                labelling = super()._made(threshold, min_area, look)
+            assert isinstance(labelling, OnDevice)
+            return labelling
+
+        def _on_device(self, _: Any, *, look: bool, **options: Any) -> OnDevice:
+            network, spec = self._network, self.model.info.network
+            program = predictor_module.Program(network, spec, device=self.device, look=look, **options)
+            return OnDevice(program, look=look)
+
+    settings = SegmentSettings(device="cpu")
+    host, device = Predictor(default_network, settings), AllOnDevice(default_network, settings)
+    assert isinstance(host._labelling(0.5, 12), OnHost)
+    return host, device
+
+
+@pytest.mark.parametrize("scale", [1.0, 2**0.5, 0.5])
+def test_both_ways_give_the_same_labels(two_ways: tuple[Predictor, Predictor], scale: float) -> None:
+    """A run on a GPU and one on a processor differ by the network's arithmetic and by nothing else."""
+    host, device = two_ways
+    images = [image((93, 91), 9, seed) for seed in range(3)]
+    for one, other in zip(host.predict_batch(images, scale), device.predict_batch(images, scale), strict=True):
+        assert one.labels.max() > 2
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_both_ways_see_the_same_in_a_look(two_ways: tuple[Predictor, Predictor]) -> None:
+    """What a look finds decides the scale."""
+    looked = [one.look(image((131, 127), 21, 4), 1.0) for one in two_ways]
+    assert looked[0].scale == looked[1].scale
+    assert looked[0].certainty == looked[1].certainty
+    np.testing.assert_array_equal(looked[0].labels, looked[1].labels)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.75])
+def test_both_ways_label_a_region_alike(two_ways: tuple[Predictor, Predictor], scale: float) -> None:
+    """The roots too, which decide to which region a nucleus belongs."""
+    pixels = image((301, 283), 10, 7)
+    found = []
+    for one in two_ways:
+        (tile,) = one.tiles(pixels.shape, scale, (slice(128, 256), slice(0, 128)), 128)
+        found.append(one.label_tile(tile, pixels[tile.part("source")], (10.0, 200.0)))
+    assert found[0][0].max() > 0
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_large_images_are_labelled_alike(
+    two_ways: tuple[Predictor, Predictor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that go through the network in tiles."""
+    from nucseg_batch.network import large
+
+    for module in (predictor_module, large):
+        monkeypatch.setattr(module, "TILE", 256)
+    pixels = image((401, 283), 10, 8)
+    one, other = (predictor.predict(pixels) for predictor in two_ways)
+    assert one.max() > 2
+    np.testing.assert_array_equal(one, other)
