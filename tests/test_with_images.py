@@ -30,6 +30,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import collect, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Plan, Scales, make_plan
@@ -95,6 +96,7 @@ def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_
             workers=workers,
             advance=lambda *_: None,
             tell=lambda _: None,
+            gauge=Gauge(),
         )
     write_tables(store, collect(plan, journal), table)
     return plan

@@ -14,6 +14,7 @@ import numpy as np
 
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.records import PlaneResult
+from nucseg_batch.pipeline.stream import IN_FLIGHT
 from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Failure, Plane, Unit
 
@@ -138,11 +139,12 @@ class Listener:
         self._outcomes.append((self._regions[unit.name], 0, nuclei if failure is None else failure))
 
 
-class OneAtATime:
-    """A predictor for several threads: the device serves one at a time."""
+class Shared:
+    """A predictor for the streams of several tasks: together they have no more in flight than one has alone."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
+        self._batches = threading.BoundedSemaphore(IN_FLIGHT)
         self._lock = threading.Lock()
         self._looks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
@@ -171,12 +173,11 @@ class OneAtATime:
 
     def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
         """See Predictor."""
-        with self._lock:
-            return self._predictor.shrink(shape, scale)
+        return self._predictor.shrink(shape, scale)
 
     def predict_batch(self, images: Sequence[Any], scale: float = 1.0, *, adapt: Any = "no") -> Any:
         """See Predictor."""
-        with self._lock:
+        with self._batches:
             return self._predictor.predict_batch(images, scale, adapt=adapt)
 
     def tiles(self, shape: tuple[int, int], scale: float, bounds: Any, region: int) -> Any:

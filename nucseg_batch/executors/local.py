@@ -43,6 +43,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import Entry, collect_large, collect_unit, table_paths
 from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holders, share_lock
 from nucseg_batch.pipeline.first_look import choose_scales
+from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.large_planes import process_regions
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import Task
@@ -95,6 +96,8 @@ class RunSummary:
     """Time from the finished plan to the end, loading the model included."""
     stream_seconds: float
     """Of these, the time from the first image read to the last unit written."""
+    gauge: Gauge
+    """How busy the stages were in that time."""
     files: tuple[Path, ...]
     """The store and the tables; the tables only where the whole run is done."""
 
@@ -125,6 +128,7 @@ class Worker:
         self._done = Counter(progress, job.journal, job.options)
         self._predictor: Predictor | None = None
         self._scales = Scales()
+        self._gauge = Gauge()
         self._alone = True
 
     def run(self, started: float) -> RunSummary:
@@ -171,6 +175,7 @@ class Worker:
             new_pixels=self._done.pixels,
             seconds=time.monotonic() - started,
             stream_seconds=seconds,
+            gauge=self._gauge,
             files=files_of(job.store) if outcome.whole else (job.store,),
         )
 
@@ -195,7 +200,9 @@ class Worker:
         assert self._predictor is not None
         job, done, stop = self._job, self._done, self._stop
         with Images(job.begun.root, job.settings, states) as images:
-            process(job, tasks, images, self._predictor, self._scales, self._attempts, done, lambda: stop.asked)
+            self._gauge = process(
+                job, tasks, images, self._predictor, self._scales, self._attempts, done, lambda: stop.asked
+            )
 
     def _segment(self, tasks: Sequence[Task], states: dict[str, tuple[int, int]], name: str) -> float:
         """Does units, and returns for how many seconds."""
@@ -236,8 +243,12 @@ def process(
     attempts: Attempts,
     done: Counter,
     stopped: Any,
-) -> None:
-    """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan."""
+) -> Gauge:
+    """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan.
+
+    Returns how busy the stages were, which the log says too.
+    """
+    gauge = Gauge()
     shared: dict[str, Any] = {
         "images": images,
         "journal": job.journal,
@@ -247,6 +258,7 @@ def process(
         "scales": scales,
         "tell": done.tell,
         "stopped": stopped,
+        "gauge": gauge,
     }
     process_units(
         [task for task in tasks if not task.unit.stack.regional],
@@ -257,6 +269,9 @@ def process(
         advance=done.advance,
     )
     process_regions([task for task in tasks if task.unit.stack.regional], **shared, advance=done.advance_region)
+    for line in gauge.lines():
+        job.journal.log(line)
+    return gauge
 
 
 def how(predictor: Predictor) -> str:

@@ -31,7 +31,7 @@ from distributed import Worker as DaskWorker
 
 from nucseg_batch.errors import InputMissingError, NucsegError, OutputError
 from nucseg_batch.executors import local
-from nucseg_batch.executors.in_hand import Gate, InHand, Listener, OneAtATime
+from nucseg_batch.executors.in_hand import Gate, InHand, Listener, Shared
 from nucseg_batch.executors.job import Job, planned
 from nucseg_batch.executors.stop import SIGNALS
 from nucseg_batch.files.masks.store import remove_leftovers_of
@@ -323,7 +323,7 @@ def _predictor(job: Job) -> Any:
         if key not in _predictors:
             _predictors.clear()
             large = [Unit(stack, 0) for stack in job.plan.stacks if stack.regional]
-            _predictors[key] = OneAtATime(local.load_predictor(job, large[:1]))
+            _predictors[key] = Shared(local.load_predictor(job, large[:1]))
         return _predictors[key]
 
 

@@ -20,6 +20,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable, summary
+from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.work import Handed, Item, Result, Work
 from nucseg_batch.plan import Failure, Plane
 from nucseg_batch.settings import SegmentSettings
@@ -42,7 +43,9 @@ class Finisher:
         settings: SegmentSettings,
         table: NucleiTable,
         advance: Advance,
+        gauge: Gauge,
     ) -> None:
+        self._gauge = gauge
         self._writer = writer
         self._journal = journal
         self._attempts = attempts
@@ -93,8 +96,10 @@ class Finisher:
     def _run(self) -> None:
         try:
             while (batch := self._queue.get()) is not None:
-                for item, outcome in batch:
-                    self._finish(item, outcome)
+                self._gauge.depth("finish (batches)", self._queue.qsize())
+                with self._gauge.busy("finish"):
+                    for item, outcome in batch:
+                        self._finish(item, outcome)
                 self._queue.task_done()
         except BaseException as error:
             self._error = error

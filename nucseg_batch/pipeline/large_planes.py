@@ -31,6 +31,7 @@ from nucseg_batch.files.run.tables import NucleiTable, labelled_rows, plane_summ
 from nucseg_batch.files.whole import whole_file
 from nucseg_batch.pipeline.channels import Shown, show
 from nucseg_batch.pipeline.failures import failure_of
+from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.regions import (
     Labeller,
     Tile,
@@ -92,6 +93,7 @@ def process_regions(
     scales: Scales,
     advance: Advance,
     tell: Callable[[str], None],
+    gauge: Gauge,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Segments regions and keeps what was found in the journal; one that cannot be done becomes a failure there.
@@ -124,10 +126,17 @@ def process_regions(
     def read(unit: Unit, tile: Tile) -> tuple[Shown, bytes]:
         rows, columns = tile.part("source")
         plane = unit.planes[0]
-        pixels = patiently(lambda: images.read(plane, rows, columns))
-        return show(pixels, plane.image, settings.channel), pixels_digest(pixels)
+        with gauge.busy("read"):
+            pixels = patiently(lambda: images.read(plane, rows, columns))
+            return show(pixels, plane.image, settings.channel), pixels_digest(pixels)
 
     def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]) -> None:
+        with gauge.busy("finish"):
+            measure_and_keep(unit, found, error, scale, digests)
+
+    def measure_and_keep(
+        unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]
+    ) -> None:
         plane = unit.planes[0]
         outcome: PlaneResult | Failure
         kept = ""
@@ -172,7 +181,9 @@ def process_regions(
                     try:
                         shown, digest = pixels.result()
                         digests.append(digest)
-                        found.append(find(tile, shown, predictor, around.survey.limits, skip_empty=settings.skip_empty))
+                        with gauge.busy("segment"):
+                            one = find(tile, shown, predictor, around.survey.limits, skip_empty=settings.skip_empty)
+                        found.append(one)
                     except Exception as reason:  # as above
                         trouble = reason
                 if is_last:

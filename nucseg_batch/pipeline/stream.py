@@ -1,8 +1,9 @@
 """The stream that turns units into committed masks: read -> predict -> measure -> write, at the same time.
 
-Reader threads decode images ahead of need, the calling thread feeds the device, one thread measures and writes. Batches
-are filled across units, so that many small stacks cost no half-empty batches. Every queue is bounded, by pixels where
-images are read and by batches where they are finished, so memory does not grow with the number of images.
+Reader threads decode images ahead of need, two threads feed the device, so that it computes one batch while labels of
+another are made and the next is filled, and one thread measures and writes. Batches are filled across units, so that
+many small stacks cost no half-empty batches. Every queue is bounded, by pixels where images are read and by batches
+where they are finished, so memory does not grow with the number of images. A `Gauge` sees how busy the stages are.
 
 What an image gets does not depend on the stream: batches are padded to a fixed shape and images in them do not meet.
 A unit on which several processes died is done apart from the others, plane by plane, so that the guilty one is found.
@@ -14,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from nucseg_batch.files.run.records import Seen
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.channels import show
 from nucseg_batch.pipeline.finisher import Advance, Finisher
+from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.tasks import Task, kept_rows, killer
 from nucseg_batch.pipeline.work import Handed, Item, Result, Work
 from nucseg_batch.plan import Adapt, Scales, Unit, bucket_shape
@@ -36,6 +37,8 @@ from nucseg_batch.settings import SegmentSettings
 
 READ_AHEAD_PIXELS = 6_000_000
 """Images are read ahead until this many pixels wait; one image always may."""
+IN_FLIGHT = 2
+"""Batches that are on their way through the device at once."""
 
 
 class Segmenter(Protocol):
@@ -73,6 +76,7 @@ def process_units(
     workers: int,
     advance: Advance,
     tell: Callable[[str], None],
+    gauge: Gauge,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Segments units of whole planes and commits each as soon as its last plane is done.
@@ -81,7 +85,7 @@ def process_units(
     fit into memory, smaller ones are used from then on, and `tell` says so. An error while results are written, such as
     a full disk, stops the stream and is raised here. When `stopped` says so no further unit is begun.
     """
-    finisher = Finisher(writer, journal, attempts, settings, table, advance)
+    finisher = Finisher(writer, journal, attempts, settings, table, advance, gauge)
     begun: list[Unit] = []
 
     def begin(task: Task) -> Work:
@@ -89,12 +93,23 @@ def process_units(
         attempts.begin(task.unit)
         return _begin(task, writer, journal)
 
-    read = partial(_read, images=images, settings=settings, scales=scales)
+    def read(item: Item) -> Item:
+        with gauge.busy("read"):
+            return _read(item, images=images, settings=settings, scales=scales)
+
+    def segment(batch: list[Item]) -> list[Handed]:
+        with gauge.busy("segment"):
+            return _segment(batch, predictor, scales.adapt, tell)
+
     try:
-        with ThreadPoolExecutor(workers, thread_name_prefix="read") as readers:
+        with (
+            ThreadPoolExecutor(workers, thread_name_prefix="read") as readers,
+            ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="segment") as segmenters,
+        ):
             ordinary = (begin(task) for task in tasks if not task.history.careful and not stopped())
-            for batch in _batches(_read_ahead(ordinary, readers, read), predictor.batch_size):
-                finisher.put(_segment(batch, predictor, scales.adapt, tell))
+            batches = _batches(_read_ahead(ordinary, readers, read, gauge), predictor.batch_size)
+            for handed in _in_flight(batches, segmenters, segment):
+                finisher.put(handed)
         for task in tasks:
             if not task.history.careful or stopped():
                 continue
@@ -104,7 +119,7 @@ def process_units(
             for index in _turned(work.task.indices, task.history.deaths):
                 if index not in task.history.guilty:
                     attempts.begin_plane(task.unit, index)
-                finisher.put(_segment([read(_item(work, index))], predictor, scales.adapt, tell))
+                finisher.put(segment([read(_item(work, index))]))
                 finisher.wait()
         finisher.close()
     finally:
@@ -140,7 +155,26 @@ def _item(work: Work, index: int) -> Item:
     return Item(work, index, plane, failure=killer(plane) if index in work.task.history.guilty else None)
 
 
-def _read_ahead(works: Iterable[Work], readers: ThreadPoolExecutor, read: Callable[[Item], Item]) -> Iterator[Item]:
+def _in_flight(
+    batches: Iterable[list[Item]], segmenters: ThreadPoolExecutor, segment: Callable[[list[Item]], list[Handed]]
+) -> Iterator[list[Handed]]:
+    """What became of batches, in their order, while the next ones are on their way."""
+    waiting: deque[Future[list[Handed]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(segmenters.submit(segment, batch))
+            if len(waiting) > IN_FLIGHT:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _read_ahead(
+    works: Iterable[Work], readers: ThreadPoolExecutor, read: Callable[[Item], Item], gauge: Gauge
+) -> Iterator[Item]:
     """Items in the order of the units, read by the pool up to READ_AHEAD_PIXELS before they are asked for."""
     waiting: deque[tuple[int, Future[Item]]] = deque()
     pixels = 0
@@ -150,6 +184,7 @@ def _read_ahead(works: Iterable[Work], readers: ThreadPoolExecutor, read: Callab
                 item = _item(work, index)
                 size = item.plane.image.height * item.plane.image.width * max(1, len(item.plane.image.names))
                 while waiting and pixels + size > READ_AHEAD_PIXELS:
+                    gauge.depth("read ahead (Mpx)", pixels / 1e6)
                     first, future = waiting.popleft()
                     pixels -= first
                     yield future.result()

@@ -24,6 +24,7 @@ from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline import stream
 from nucseg_batch.pipeline.channels import show
+from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, Stack, make_plan
@@ -99,6 +100,7 @@ class Job:
                 workers=workers,
                 advance=lambda plane, _: self.finished.append(plane.image.key),
                 tell=self.told.append,
+                gauge=Gauge(),
             )
         return plan
 
