@@ -24,6 +24,7 @@ from nucseg_batch.errors import (
     StorageError,
     UsageError,
 )
+from nucseg_batch.executors.batches import choose
 from nucseg_batch.executors.existing import check_fingerprint
 from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.job import Job
@@ -92,6 +93,8 @@ class RunSummary:
     """Planes that this call segmented."""
     new_pixels: int
     """Pixels that this call segmented."""
+    new_nuclei: int
+    """Nuclei that it found in them; those of regions before these are joined."""
     seconds: float
     """Time from the finished plan to the end, loading the model included."""
     stream_seconds: float
@@ -102,15 +105,19 @@ class RunSummary:
     """The store and the tables; the tables only where the whole run is done."""
 
 
-def run(job: Job, progress: Progress, stop: Stopping | None = None) -> RunSummary:
+def run(
+    job: Job, progress: Progress, stop: Stopping | None = None, *, predictor: Predictor | None = None
+) -> RunSummary:
     """Does what a job still misses and, where that was the last of its run, finishes this.
+
+    predictor: the job's model, where it is loaded already.
 
     Raises LockedError where another process is at it, StorageError where the disk fails, and what loading a model
     raises; images that cannot be used are in the summary's failures.
     """
     started = time.monotonic()
     stop = stop or NeverStopping()
-    worker = Worker(job, progress, stop)
+    worker = Worker(job, progress, stop, predictor)
     try:
         return worker.run(started)
     except OSError as error:
@@ -120,13 +127,13 @@ def run(job: Job, progress: Progress, stop: Stopping | None = None) -> RunSummar
 class Worker:
     """One process at one job; `ready`, `settle` and `process` are what is done otherwise where others do the work."""
 
-    def __init__(self, job: Job, progress: Progress, stop: Stopping) -> None:
+    def __init__(self, job: Job, progress: Progress, stop: Stopping, predictor: Predictor | None = None) -> None:
         self._job = job
         self._stop = stop
         self._journal = job.journal
         self._attempts = Attempts(job.journal.folder)
         self._done = Counter(progress, job.journal, job.options)
-        self._predictor: Predictor | None = None
+        self._predictor = predictor
         self._scales = Scales()
         self._gauge = Gauge()
         self._alone = True
@@ -173,6 +180,7 @@ class Worker:
             failures=tuple(one for one in outcome.failures if own is None or one.image in own),
             new_planes=self._done.planes,
             new_pixels=self._done.pixels,
+            new_nuclei=self._done.nuclei,
             seconds=time.monotonic() - started,
             stream_seconds=seconds,
             gauge=self._gauge,
@@ -279,8 +287,11 @@ def how(predictor: Predictor) -> str:
     return f"{predictor.precision} on {predictor.device}"
 
 
-def load_predictor(job: Job, units: Sequence[Unit]) -> Predictor:
-    """The model of a job on its device; UsageError where it cannot do these units."""
+def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) -> Predictor:
+    """The model of a job on its device, with batches that suit it unless told not to choose these.
+
+    Raises UsageError where it cannot do these units.
+    """
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor
 
@@ -291,7 +302,10 @@ def load_predictor(job: Job, units: Sequence[Unit]) -> Predictor:
             f"--model {job.model.name} finds the foreground only, which is not done by regions: {large.name} has "
             f"{large.image.height} x {large.image.width} pixels; raise --region to have it done whole."
         )
-    return Predictor(model, job.settings)
+    predictor = Predictor(model, job.settings)
+    if choosing and job.settings.batch_size is None:
+        choose(predictor)
+    return predictor
 
 
 def begin(job: Job, progress: Progress) -> None:

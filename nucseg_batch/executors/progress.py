@@ -41,6 +41,7 @@ class Counter:
         self._most_failures = float("inf")
         self.planes = 0
         self.pixels = 0
+        self.nuclei = 0
         self.failed = 0
 
     def start(self, planes: int, pixels: int, what: str) -> None:
@@ -62,6 +63,7 @@ class Counter:
         else:
             self.planes += 1
             self.pixels += pixels
+            self.nuclei += result.nuclei
             self.progress.plane(pixels, result.nuclei, failed=False)
 
     def advance_region(self, unit: Unit, nuclei: int, failure: Failure | None) -> None:
@@ -72,6 +74,7 @@ class Counter:
         else:
             self.planes += 1
             self.pixels += unit.pixels
+            self.nuclei += nuclei
 
     def _failed(self, name: str, failure: Failure) -> None:
         self._journal.log(f"failed: {name} ({failure.stage}): {failure.message}")

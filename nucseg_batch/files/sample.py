@@ -26,6 +26,8 @@ from nucseg_batch.errors import InputMissingError, OutputError, StorageError, Us
 
 HISTOLOGY = "histology/immunohistochemistry.png"
 """Where the histology image is written, below the folder."""
+NUCLEI, DIFFERENT = 30, 16
+"""Of fields for timing: nuclei in 256 x 256 pixels, and different pictures."""
 TOUCHING = 0.35
 """Share of nuclei that are put against another one."""
 DIM = 0.12
@@ -227,6 +229,23 @@ def write_sample(folder: Path, *, seed: int = 1) -> list[Path]:
         _make_folder(place)
     _write(truth, truths)
     return sorted(_write(folder, images))
+
+
+def write_fields(folder: Path, count: int, side: int, *, seed: int = 1) -> Path:
+    """Writes simulated 8-bit fields as PNG, for timing: `count` files, of which every DIFFERENT-th is the same picture.
+
+    Each is `side` pixels high and wide, with NUCLEI of them in 256 x 256 pixels. Returns the folder, which is made.
+    """
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    nuclei = max(1, round(NUCLEI * side**2 / 256**2))
+    fields = []
+    for _ in range(min(count, DIFFERENT)):
+        image, _ = simulate_field((side, side), diameter=22, count=nuclei, rng=rng)
+        fields.append(_png(np.rint(20 + image * 220).astype(np.uint8)))
+    for number in range(count):
+        (folder / f"{number:06d}.png").write_bytes(fields[number % len(fields)])
+    return folder
 
 
 def _refuse_used(folder: Path) -> None:

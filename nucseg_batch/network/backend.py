@@ -7,6 +7,8 @@ a device and a precision, compiling a function, and recognising the error that m
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,50 @@ def resolve_precision(precision: Precision, device: str) -> str:
     return "float32"
 
 
+def precision_reason(precision: Precision, device: str) -> str:
+    """Why `resolve_precision` decides as it does, for the user."""
+    if precision != "auto":
+        return "asked for"
+    if device.startswith("gpu"):
+        return "GPUs compute in bfloat16"
+    found = sorted(_cpu_flags() & _BFLOAT16_FLAGS)
+    return f"the processor computes in bfloat16 ({', '.join(found)})" if found else "the processor has no bfloat16"
+
+
 def _cpu_flags() -> set[str]:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("flags"):
                 return set(line.split())
     return set()
+
+
+def hardware(device: str) -> str:
+    """Name of a device, such as the model of the GPU; of a processor with the cores that this process may use."""
+    if device.startswith("cpu"):
+        cores = len(os.sched_getaffinity(0))
+        return f"{_cpu_name()}, {cores} core{'s' * (cores != 1)}"
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        return str(details.get("device_name", "GPU"))
+    if backend == "jax":
+        import jax
+
+        return next(str(one.device_kind) for one in jax.devices() if one.platform != "cpu")
+    import torch
+
+    return str(torch.cuda.get_device_name(0))
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def on_device(device: str) -> Any:

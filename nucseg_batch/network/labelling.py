@@ -40,6 +40,10 @@ class Labelling(Protocol):
         """Labels of the first `count` images, as `Program.label` and, with ways, `Program.label_rescaled`."""
         ...
 
+    def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
+        """Labels of a batch from its answers, at the network's scale; as `Program.separate`."""
+        ...
+
     def window(
         self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -73,6 +77,10 @@ class OnDevice:
             answer = program.run(rescaled, pixels, low, high, real, *ways)
         labels, certain = answer if self._look else (answer, np.ones(len(pixels), np.float32))
         return [(labels[i], float(certain[i])) for i in range(count)]
+
+    def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
+        """See `Labelling.separated`."""
+        return list(self.program.run(self.program.separate, heads, *real))
 
     def window(
         self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None
@@ -122,6 +130,16 @@ class OnHost:
                 labels = self._brought_back(labels, answer, native[i], *near)
             found.append((labels, sure))
         return found
+
+    def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
+        """See `Labelling.separated`."""
+        certain = self.program.run(self.program.probability, heads)
+        heads = ops.convert_to_numpy(heads)
+        sizes = zip(*(lengths.tolist() for lengths in real), strict=True)
+        return [
+            self._separated(self._answer(*one), (height, width))[0]
+            for one, (height, width) in zip(zip(heads, certain, strict=True), sizes, strict=True)
+        ]
 
     def window(
         self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from nucseg_batch.arrays.normalize import percentile_range
 from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, fold_weights
+from nucseg_batch.network.batching import BATCH_PIXELS
 from nucseg_batch.network.geometry import Frame
 from nucseg_batch.network.labelling import Labelling, OnDevice, OnHost
 from nucseg_batch.network.model_file import Model
@@ -30,10 +32,12 @@ from nucseg_batch.network.program import Program
 from nucseg_batch.plan import TILE, Adapt, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
-BATCH_PIXELS = 2**20
-"""Pixels in a batch of automatic size: enough to fill the processor, few enough to bound memory."""
-MAX_BATCH = 16
-"""Images in a batch of automatic size at most."""
+MAX_BATCH = 64
+"""Images in a batch at most, where they are so small that pixels would allow more."""
+TRIED_SIDE = 256
+"""Side in pixels of the images on which batches are tried."""
+TRIED_SECONDS = 0.5
+"""How long a size of batches is tried at least."""
 CPU_FLOAT32_BATCH = 4
 """Most images in a float32 batch on a CPU: from 8 on, oneDNN adds in another order and last bits differ (measured; with
 up to 4, and in bfloat16 always, an image's result is the same in every batch)."""
@@ -46,15 +50,17 @@ OUTLIER_LOOKS = 2
 
 
 class Predictor:
-    """A model, ready on a device.
+    """A model, ready on a device; threads may share it.
 
-    threshold and min_area are the settings' or, where those are None, the model's own.
+    threshold and min_area are the settings' or, where those are None, the model's own. `batch_pixels` is how many
+    pixels make a batch of automatic size.
     """
 
     def __init__(self, model: Model, settings: SegmentSettings) -> None:
         self.device = backend.resolve_device(settings.device)
         self.precision = backend.resolve_precision(settings.precision, self.device)
         self.model = model
+        self.batch_pixels = BATCH_PIXELS
         self._settings = settings
         self._shrunk: dict[tuple[int, int], int] = {}
         with backend.on_device(self.device):
@@ -80,7 +86,8 @@ class Predictor:
         bucket = bucket_shape(*scaled_shape(*shape, scale))
         if max(*bucket, *bucket_shape(*shape)) > TILE:
             return 1  # its tiles are the batches; more such images at once would only fill memory
-        size = self._settings.batch_size or int(np.clip(BATCH_PIXELS // math.prod(bucket), 1, MAX_BATCH))
+        most = max(MAX_BATCH, self.batch_pixels // TRIED_SIDE**2)
+        size = self._settings.batch_size or int(np.clip(self.batch_pixels // math.prod(bucket), 1, most))
         exact = self.precision == "float32" and self.device.startswith("cpu")
         return min(size, self._shrunk.get(bucket, size), CPU_FLOAT32_BATCH if exact else size)
 
@@ -95,6 +102,45 @@ class Predictor:
         library = backend.versions()
         name = library["backend"]
         return {"precision": self.precision, "device": self.device.split(":")[0], "backend": f"{name} {library[name]}"}
+
+    def hardware(self) -> str:
+        """Name of the device."""
+        return backend.hardware(self.device)
+
+    def speed(self, pixels: int) -> float:
+        """Megapixels a second from raw grey pixels to labels, in batches of so many; MemoryError where they do not fit.
+
+        Noise takes the network as long as nuclei do. The first batch, which is compiled, does not count.
+        """
+        count = max(1, pixels // TRIED_SIDE**2)
+        noise = np.random.default_rng(1).integers(0, 256, (count, TRIED_SIDE, TRIED_SIDE, 1), np.uint8)
+        low, high = np.zeros(count, np.float32), np.full(count, 255, np.float32)
+        side = np.full(count, TRIED_SIDE, np.int32)
+        labelling = self._labelling_for(Frame.of((TRIED_SIDE, TRIED_SIDE), 1.0))
+        done, seconds = -1, 0.0
+        while done < 2 or seconds < TRIED_SECONDS:
+            began = time.perf_counter()
+            labelling.batch(noise, low, high, (side, side), None, count)
+            seconds += time.perf_counter() - began if done >= 0 else 0.0
+            done += 1
+        return done * noise.size / seconds / 1e6
+
+    def stages(self, images: Sequence[NDArray[Any]]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """The network alone on images of one shape, as one batch at scale 1, and the separation of its answers.
+
+        Only to be timed; the images must be of TILE pixels a side or less.
+        """
+        frame = Frame.of(images[0].shape[:2], 1.0)
+        labelling, count = self._labelling_for(frame), len(images)
+        pixels = padded_batch(images, frame.native_bucket, count)
+        low, high = np.array([percentile_range(image) for image in images], np.float32).T
+        heights, widths = np.array([frame.native] * count, np.int32).T
+
+        def network() -> Any:
+            return labelling.program.run(labelling.program.heads, pixels, low, high)
+
+        heads = network()
+        return network, lambda: labelling.separated(heads, (heights, widths))
 
     def predict(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.int32]:
         """Labels one image, (height, width) or (height, width, 3) of uint8, uint16 or float32, to (height, width)."""
@@ -119,7 +165,7 @@ class Predictor:
             raise ValueError(f"a batch of images of {images[0].shape} holds {size}, but {len(images)} were given.")
         if adapt == "each":
             return self._at_their_own_scales(images, scale)
-        found = self._segmented(images, scale, size)
+        found = self._segmented(images, scale, self._filled(len(images), size))
         for _ in range(OUTLIER_LOOKS if adapt == "outliers" else 0):
             wanted = [another_scale(one, self.diameter) for one in found]
             if not any(wanted):
@@ -188,14 +234,18 @@ class Predictor:
             most = self.batch_size(shape, scale)
             for start in range(0, len(members), most):
                 part = members[start : start + most]
-                size = min(most, 2 ** (len(part) - 1).bit_length())
+                size = min(most, _power_of_two(len(part)))
                 found.update(zip(part, self._segmented([images[i] for i in part], scale, size, look=look), strict=True))
         return found
+
+    def _filled(self, count: int, size: int) -> int:
+        """To how many images a batch that is not full is filled up: few shapes are compiled, and on a GPU only one."""
+        return min(size, _power_of_two(count)) if self.device.startswith("cpu") else size
 
     def _segmented(
         self, images: Sequence[NDArray[Any]], scale: float, size: int, *, look: bool = False
     ) -> list[Segmented]:
-        """A batch at one scale, computed as a full batch of `size`; `look` if only scales are to be compared."""
+        """A batch at one scale, computed as a batch of `size`; `look` if only scales are to be compared."""
         ranges = [percentile_range(image) for image in images]
         shapes = [(image.shape[0], image.shape[1]) for image in images]
         frame = Frame.of(shapes[0], scale)
@@ -245,6 +295,11 @@ class Predictor:
         if self.device.startswith("cpu"):
             return OnHost(self._program, **options)
         return OnDevice(Program(self._network, self.model.info.network, device=self.device, **options), look=look)
+
+
+def _power_of_two(count: int) -> int:
+    """The smallest that is not below a count."""
+    return int(2 ** (count - 1).bit_length())
 
 
 def padded_batch(images: Sequence[NDArray[Any]], bucket: tuple[int, int], size: int) -> NDArray[Any]:

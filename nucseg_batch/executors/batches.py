@@ -1,0 +1,73 @@
+"""Sizes of batches that were measured on this machine, kept for later runs: they change the speed and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nucseg_batch.files.whole import write_whole
+
+if TYPE_CHECKING:
+    from nucseg_batch.network.batching import Tried
+    from nucseg_batch.network.predictor import Predictor
+
+
+def cache_file() -> Path:
+    """Where sizes are kept: below the user's cache folder."""
+    place = os.environ.get("XDG_CACHE_HOME")
+    return (Path(place) if place else Path.home() / ".cache") / "nucseg-batch" / "batches.json"
+
+
+def remembered(predictor: Predictor) -> int | None:
+    """Pixels in a batch that were best for this device, model and precision; None where nobody has measured."""
+    found = _read().get(_key(predictor))
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def remember(predictor: Predictor, pixels: int) -> None:
+    """Keeps a size for later runs; where that is not possible, they go without."""
+    with contextlib.suppress(OSError, RuntimeError):  # a home that cannot be written, or none
+        path = cache_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({**_read(), _key(predictor): pixels}, indent=0, sort_keys=True))
+
+
+def choose(predictor: Predictor) -> list[Tried]:
+    """Gives a predictor the batches that suit its device, and returns what was tried to find them.
+
+    On a GPU it is measured, once; on a processor sizes hardly matter, and only `bench` measures them.
+    """
+    known = remembered(predictor)
+    if known is not None:
+        predictor.batch_pixels = known
+        return []
+    if predictor.device.startswith("cpu"):
+        return []
+    return measure(predictor)
+
+
+def measure(predictor: Predictor) -> list[Tried]:
+    """Measures which batches are best, gives them to a predictor and keeps them."""
+    from nucseg_batch.network.batching import grown
+
+    pixels, tried = grown(predictor.speed)
+    predictor.batch_pixels = pixels
+    remember(predictor, pixels)
+    return tried
+
+
+def _key(predictor: Predictor) -> str:
+    machine, info = predictor.machine(), predictor.model.info
+    network = f"{info.architecture} {info.task} {'-'.join(map(str, info.widths))}"
+    return " | ".join([predictor.hardware(), machine["precision"], machine["backend"], network])
+
+
+def _read() -> dict[str, object]:
+    try:
+        content = json.loads(cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,353 @@
+"""Measures this machine: each stage of a run alone, and a whole run, on given or simulated images.
+
+Stages are timed one after the other, each as the stream calls it, in one thread but for what the device's library does;
+the whole is a run like any other, of a share of the images, into a folder that is deleted afterwards. All speeds are in
+pixels of the images as they are read, whatever scale the network sees them at.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.measure import measure
+from nucseg_batch.errors import ImageError, NothingToDoError, OutputError
+from nucseg_batch.executors import batches, local
+from nucseg_batch.executors.job import Job, prepare
+from nucseg_batch.executors.progress import Progress
+from nucseg_batch.files.masks.store import MaskWriter, create_store
+from nucseg_batch.files.opened import Images, pixels_digest
+from nucseg_batch.files.sample import write_fields
+from nucseg_batch.pipeline.channels import Shown, show
+from nucseg_batch.plan import Plane, Unit
+from nucseg_batch.settings import RunSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from nucseg_batch.network.predictor import Predictor
+
+SECONDS = 0.7
+"""How long a stage is repeated at least."""
+ROUNDS = 3
+"""How often at least."""
+WINDOW = 1024
+"""Of larger planes, windows with sides of so many pixels are what stages are timed on."""
+SIMULATED_SIDE = 256
+"""Height and width of simulated images."""
+CPU_MEGAPIXELS, GPU_MEGAPIXELS = 100, 4000
+"""Megapixels of the whole run, unless the user says otherwise."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How fast one stage is alone."""
+
+    name: str
+    """`read`, `network`, `separate`, `measure` or `write`."""
+    mpx_per_s: float
+    """Megapixels a second."""
+    mpx_per_core_s: float
+    """Megapixels for each second that a core was busy with it; what a GPU does is not counted."""
+    nuclei_per_s: float | None = None
+    """Nuclei a second, where there are any yet."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run from files to masks and tables."""
+
+    planes: int
+    """Planes segmented."""
+    megapixels: float
+    """Their pixels."""
+    nuclei: int
+    """Nuclei found."""
+    startup_s: float
+    """Seconds from the finished plan to the first image read: library, model, and the look at how wide nuclei are."""
+    stream_s: float
+    """Seconds from there to the last unit written."""
+    mpx_per_s: float
+    """Megapixels a second, without the start."""
+    nuclei_per_s: float
+    """Nuclei a second, without the start."""
+    busy: dict[str, float]
+    """Part of that time in which each stage was at work, 0 to 1: `read`, `segment` and `finish`."""
+    peak_mb: float
+    """Largest resident memory of the process, in megabytes."""
+
+    @property
+    def bound(self) -> str:
+        """The stage that was at work most of the time."""
+        return max(self.busy, key=lambda name: self.busy[name], default="segment")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What all images take on this machine, and what to ask a scheduler for."""
+
+    images: int
+    """How many."""
+    megapixels: float
+    """Their pixels, as large as those measured where there are more than IN holds."""
+    seconds: float
+    """Of one process."""
+    cpus: int
+    """Cores of the process that was measured."""
+    memory_gb: int
+    """Memory to ask for: a quarter more than was used."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that was measured."""
+
+    device: str
+    """`cpu` or `gpu`."""
+    hardware: str
+    """Its name."""
+    cores: int
+    """Processor cores that this process may use."""
+    versions: dict[str, str]
+    """Of the libraries that compute."""
+    model: str
+    """File name of the model."""
+    precision: str
+    """Arithmetic of the network."""
+    precision_reason: str
+    """Why that one."""
+    batch: int
+    """Images of the measured shape in a batch."""
+    batch_shape: tuple[int, int]
+    """Height and width of these images."""
+    batch_tried: tuple[dict[str, float | None], ...]
+    """`pixels` of each size that was tried and its `mpx_per_s`, None where it did not fit; on images of 256x256."""
+    stages: tuple[Stage, ...]
+    """Stages alone."""
+    whole: Whole
+    """All of them together."""
+    estimate: Estimate
+    """What follows from it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {**asdict(self), "whole": {**asdict(self.whole), "bound": self.whole.bound}}
+
+
+def bench(
+    place: str | None,
+    model: Path | None,
+    settings: SegmentSettings,
+    progress: Progress,
+    *,
+    images: int | None = None,
+    megapixels: float | None = None,
+    scratch: Path | None = None,
+    pattern: str | None = None,
+) -> Bench:
+    """Measures this machine on images at `place`, or simulated ones.
+
+    images: for how many the estimate is; None for those at `place`. megapixels: how much the whole run is given, in
+    units as a run has them. scratch: where simulated images and results are written meanwhile; None for the system's
+    temporary folder.
+
+    Raises what `prepare` and `local.run` raise, and NothingToDoError where none of the images can be read.
+    """
+    with _folder(scratch) as folder:
+        wanted = megapixels or CPU_MEGAPIXELS
+        if place is None:
+            progress.note("no IN: simulating images, which are easier to read and separate than real ones")
+            count = max(1, round(wanted * 1e6 / SIMULATED_SIDE**2))
+            place = str(write_fields(folder / "in", count, SIMULATED_SIDE))
+        job = prepare(place, folder / "plan.zarr", model, settings, progress, pattern=pattern)
+        began = time.monotonic()
+        predictor = local.load_predictor(job, list(job.units()), choosing=False)
+        loading = time.monotonic() - began
+        tried = [] if settings.batch_size else batches.measure(predictor)
+        if megapixels is None and not predictor.device.startswith("cpu"):
+            wanted = GPU_MEGAPIXELS
+        progress.note("timing the stages one by one")
+        from nucseg_batch.network import backend
+
+        planes, shown = _sample(job, predictor, settings)
+        stages = _stages(job, predictor, settings, planes, shown, folder)
+        total = job.plan.pixel_count / 1e6
+        shares = max(1, min(round(total / wanted), sum(1 for _ in job.units())))
+        options = RunSettings(share=0) if shares > 1 else RunSettings()
+        begun = replace(job.begun, shares=shares)
+        job = replace(job, store=folder / "out.zarr", begun=begun, options=options)
+        whole = _whole(job, predictor, loading, progress)
+        shape = shown[0].pixels.shape[:2]
+        return Bench(
+            device=predictor.device.split(":")[0],
+            hardware=predictor.hardware(),
+            cores=len(os.sched_getaffinity(0)),
+            versions=backend.versions(),
+            model=job.model.name,
+            precision=predictor.precision,
+            precision_reason=backend.precision_reason(settings.precision, predictor.device),
+            batch=predictor.batch_size((shape[0], shape[1])),
+            batch_shape=(shape[0], shape[1]),
+            batch_tried=tuple({"pixels": one.pixels, "mpx_per_s": one.speed} for one in tried),
+            stages=tuple(stages),
+            whole=whole,
+            estimate=_estimate(job, whole, images),
+        )
+
+
+@contextmanager
+def _folder(scratch: Path | None) -> Iterator[Path]:
+    """A temporary folder, gone afterwards."""
+    try:
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix="nucseg-bench-", dir=scratch)
+    except OSError as error:
+        raise OutputError(f"--scratch {scratch}: no folder can be made there ({error.strerror}).") from error
+    with folder as name:
+        yield Path(name)
+
+
+def _sample(job: Job, predictor: Predictor, settings: SegmentSettings) -> tuple[list[Plane], list[Shown]]:
+    """A batch of planes, or windows of them, as the network sees them; all of the shape and type of the first."""
+    planes: list[Plane] = []
+    shown: list[Shown] = []
+    reason: Exception | None = None
+    with Images(job.begun.root, settings) as images:
+        for plane in (unit.stack.plane(unit.place(i)) for unit in job.units() for i in range(unit.plane_count)):
+            try:
+                one = show(images.read(plane, *_window(plane)), plane.image, settings.channel)
+            except ImageError as error:
+                reason = error
+                continue
+            if shown and (one.pixels.shape, one.pixels.dtype) != (shown[0].pixels.shape, shown[0].pixels.dtype):
+                continue
+            planes.append(plane)
+            shown.append(one)
+            height, width = one.pixels.shape[:2]
+            if len(shown) == predictor.batch_size((height, width)):
+                break
+    if not shown:
+        raise NothingToDoError(f"IN {job.begun.root}: none of the images can be read ({reason}).")
+    return planes, shown
+
+
+def _window(plane: Plane) -> tuple[slice, slice]:
+    rows, columns = (
+        slice((side - length) // 2, (side + length) // 2)
+        for side, length in ((side, min(side, WINDOW)) for side in (plane.image.height, plane.image.width))
+    )
+    return rows, columns
+
+
+def _stages(
+    job: Job, predictor: Predictor, settings: SegmentSettings, planes: list[Plane], shown: list[Shown], folder: Path
+) -> Iterator[Stage]:
+    """Each stage alone, on the same planes."""
+    inputs = [one.pixels for one in shown]
+    pixels = sum(one.intensity.size for one in shown)
+    with Images(job.begun.root, settings) as images:
+
+        def read() -> None:
+            for plane in planes:
+                whole = images.read(plane, *_window(plane))
+                show(whole, plane.image, settings.channel)
+                pixels_digest(whole)
+
+        yield _stage("read", read, pixels)
+    network, separate = predictor.stages(inputs)
+    found = predictor.predict_batch(inputs)
+    labels = [one.labels for one in found]
+    nuclei = sum(int(one.max(initial=0)) for one in labels)
+    yield _stage("network", network, pixels)
+    yield _stage("separate", separate, pixels, nuclei)
+
+    def measured() -> None:
+        for one, label in zip(shown, labels, strict=True):
+            measure(label, one.intensity, one.channels)
+
+    yield _stage("measure", measured, pixels, nuclei)
+    store = folder / "write.zarr"
+    create_store(store, job.plan, with_images=False, mirror=job.mirror)
+    writer, unit = MaskWriter(store), next(iter(job.units()))
+    masks = _filled(unit, labels)
+    yield _stage("write", lambda: writer.write(unit, masks), masks.size, round(nuclei * masks.size / pixels))
+
+
+def _filled(unit: Unit, labels: list[NDArray[np.int32]]) -> NDArray[np.uint32]:
+    """Masks of a unit with real labels wherever they fit."""
+    masks = np.zeros(unit.shape, np.uint32)
+    planes = masks.reshape(-1, *masks.shape[-2:])
+    for i, plane in enumerate(planes):
+        label = labels[i % len(labels)]
+        times = [-(-side // length) for side, length in zip(plane.shape, label.shape, strict=True)]
+        plane[...] = np.tile(label, times)[: plane.shape[0], : plane.shape[1]]
+    return masks
+
+
+def _stage(name: str, work: Callable[[], object], pixels: int, nuclei: int | None = None) -> Stage:
+    """Repeats a stage; its speed is that of the median round."""
+    work()
+    walls: list[float] = []
+    began, cpu = time.perf_counter(), time.process_time()
+    while len(walls) < ROUNDS or time.perf_counter() - began < SECONDS:
+        start = time.perf_counter()
+        work()
+        walls.append(time.perf_counter() - start)
+    seconds, cores = float(np.median(walls)), (time.process_time() - cpu) / len(walls)
+    return Stage(
+        name,
+        pixels / seconds / 1e6,
+        pixels / max(cores, 1e-9) / 1e6,
+        None if nuclei is None else nuclei / seconds,
+    )
+
+
+def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress) -> Whole:
+    """The job, done as `segment` does it; `loading` is how many seconds the predictor took to load."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak, which is that of trying batches
+    summary = local.run(job, progress, predictor=predictor)
+    seconds = max(summary.stream_seconds, 1e-9)
+    megapixels = summary.new_pixels / 1e6
+    return Whole(
+        planes=summary.new_planes,
+        megapixels=megapixels,
+        nuclei=summary.new_nuclei,
+        startup_s=loading + summary.seconds - summary.stream_seconds,
+        stream_s=seconds,
+        mpx_per_s=megapixels / seconds,
+        nuclei_per_s=summary.new_nuclei / seconds,
+        busy={name: summary.gauge.share(name) for name in ("read", "segment", "finish")},
+        peak_mb=_peak_kb() / 1024,
+    )
+
+
+def _peak_kb() -> int:
+    """Largest resident memory since it was last forgotten."""
+    with suppress(OSError, ValueError, StopIteration):
+        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _estimate(job: Job, whole: Whole, images: int | None) -> Estimate:
+    """What all images take at the speed of the whole run."""
+    count = images or job.plan.image_count
+    megapixels = job.plan.pixel_count / 1e6 * count / job.plan.image_count
+    return Estimate(
+        images=count,
+        megapixels=megapixels,
+        seconds=whole.startup_s + megapixels / whole.mpx_per_s,
+        cpus=len(os.sched_getaffinity(0)),
+        memory_gb=math.ceil(1.25 * whole.peak_mb / 1024),
+    )

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command import call
+
+from nucseg_batch.cli.bench import advice
+from nucseg_batch.executors.bench import Bench, Estimate, Stage, Whole
+
+
+def test_bench_measures_every_stage_of_a_run_on_given_images(one_image: Path, tmp_path: Path) -> None:
+    """What it prints answers how long all images take and what to ask Slurm for; IN stays as it was."""
+    result, before = tmp_path / "bench.json", sorted(one_image.rglob("*"))
+    scratch = tmp_path / "scratch"
+    options = ["--images", 2000, "--diameter", 22, "--scratch", scratch, "--json", result]
+    found = call("bench", one_image, *options)
+    content = json.loads(result.read_text())
+    assert [stage["name"] for stage in content["stages"]] == ["read", "network", "separate", "measure", "write"]
+    assert all(stage["mpx_per_s"] > 0 for stage in content["stages"])
+    whole = content["whole"]
+    assert (whole["planes"], whole["nuclei"]) == (1, 2)
+    assert whole["bound"] in ("read", "segment", "finish")
+    assert all(0 <= share <= 1 for share in whole["busy"].values())
+    assert content["estimate"]["images"] == 2000
+    assert content["batch_tried"][0]["pixels"] == 2**20
+    assert "ask Slurm for: --cpus-per-task=" in found.stdout
+    assert "2,000 images" in found.stdout
+    assert list(scratch.iterdir()) == []
+    assert sorted(one_image.rglob("*")) == before
+
+
+def test_bench_simulates_images_where_none_are_given(tmp_path: Path) -> None:
+    """Whoever has not copied the images yet wants to know as well."""
+    result = tmp_path / "bench.json"
+    call("bench", "--megapixels", 0.6, "--batch-size", 4, "--json", result)
+    content = json.loads(result.read_text())
+    assert content["whole"]["planes"] == 9
+    assert content["whole"]["nuclei"] > 50
+    assert content["batch"] == 4
+    assert content["batch_tried"] == []
+
+
+def test_bench_of_nothing_is_an_error(tmp_path: Path) -> None:
+    """With the exit code that `segment` has for it."""
+    call("bench", tmp_path / "nowhere", code=66)
+
+
+@pytest.fixture
+def measured() -> Bench:
+    stage = Stage("network", 10.0, 5.0)
+    whole = Whole(100, 20.0, 500, 5.0, 4.0, 5.0, 125.0, {"read": 0.2, "segment": 0.9, "finish": 0.1}, 900.0)
+    estimate = Estimate(1_000_000, 65536.0, 13112.0, 4, 2)
+    return Bench("cpu", "a processor", 4, {}, "m.keras", "float32", "", 16, (256, 256), (), (stage,), whole, estimate)
+
+
+def test_what_fits_into_a_night_is_one_job(measured: Bench) -> None:
+    """Three and a half hours, and half as much again for the scheduler."""
+    assert advice(measured) == [
+        "1,000,000 images, 65,536 Mpx: about 3.6 h here",
+        "ask Slurm for: --cpus-per-task=4 --mem=2G --time=05:28:00",
+    ]
+
+
+def test_what_does_not_is_divided(measured: Bench) -> None:
+    """Into shares of a job array that each fit."""
+    ten = replace(measured, device="gpu", estimate=replace(measured.estimate, images=10_000_000, seconds=131072.0))
+    assert advice(ten)[1] == (
+        "ask Slurm for: --array=0-4 --cpus-per-task=4 --mem=2G --time=10:56:00 --gres=gpu:1; in 5 shares 7.3 h each, "
+        "if they run at once"
+    )
