@@ -81,7 +81,7 @@ class Whole:
     nuclei_per_s: float
     """Nuclei a second, without the start."""
     busy: dict[str, float]
-    """Part of that time in which each stage was at work, 0 to 1: `read`, `segment` and `finish`."""
+    """Part of that time in which each stage was at work, 0 to 1: `read`, `segment`, `measure` and `write`."""
     peak_mb: float
     """Largest resident memory of the process, in megabytes."""
 
@@ -327,7 +327,7 @@ def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress) -
         stream_s=seconds,
         mpx_per_s=megapixels / seconds,
         nuclei_per_s=summary.new_nuclei / seconds,
-        busy={name: summary.gauge.share(name) for name in ("read", "segment", "finish")},
+        busy={name: summary.gauge.share(name) for name in ("read", "segment", "measure", "write")},
         peak_mb=_peak_kb() / 1024,
     )
 

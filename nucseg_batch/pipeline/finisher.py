@@ -1,4 +1,4 @@
-"""The last stage of the stream: a thread that measures planes, puts units together and commits them."""
+"""The last stage of the stream: a thread that puts units together and commits them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.measure import measure
 from nucseg_batch.files.masks.pixels import as_stored, empty_pixels, plane_of
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
-from nucseg_batch.files.run.tables import NucleiTable, summary
 from nucseg_batch.pipeline.gauge import Gauge
-from nucseg_batch.pipeline.work import Handed, Item, Result, Work
+from nucseg_batch.pipeline.work import Item, Measured, Work
 from nucseg_batch.plan import Failure, Plane
 from nucseg_batch.settings import SegmentSettings
 
 FINISH_AHEAD = 2
-"""Batches that may wait to be measured and written."""
+"""Batches that may wait to be written."""
 
 Advance = Callable[[Plane, PlaneResult | Failure], None]
 """Called once for every plane that was finished, well or not; from one thread at a time."""
 
 
 class Finisher:
-    """A thread that measures images and commits units; an error there is raised in the thread that feeds it."""
+    """A thread that commits units; an error there is raised in the thread that feeds it."""
 
     def __init__(
         self,
@@ -41,7 +39,6 @@ class Finisher:
         journal: Journal,
         attempts: Attempts,
         settings: SegmentSettings,
-        table: NucleiTable,
         advance: Advance,
         gauge: Gauge,
     ) -> None:
@@ -50,14 +47,13 @@ class Finisher:
         self._journal = journal
         self._attempts = attempts
         self._settings = settings
-        self._table = table
         self._advance = advance
-        self._queue: queue.Queue[list[Handed] | None] = queue.Queue(FINISH_AHEAD)
+        self._queue: queue.Queue[list[Measured] | None] = queue.Queue(FINISH_AHEAD)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
         self._thread.start()
 
-    def put(self, batch: list[Handed] | None) -> None:
+    def put(self, batch: list[Measured] | None) -> None:
         """Hands over a batch, waiting for room; raises what went wrong with an earlier one."""
         while True:
             if self._error is not None:
@@ -69,7 +65,7 @@ class Finisher:
                 continue
 
     def wait(self) -> None:
-        """Waits until everything that was handed over is measured, and written where its unit is done."""
+        """Waits until everything that was handed over is written where its unit is done."""
         while self._queue.unfinished_tasks and self._error is None:
             time.sleep(0.005)
         if self._error is not None:
@@ -96,22 +92,21 @@ class Finisher:
     def _run(self) -> None:
         try:
             while (batch := self._queue.get()) is not None:
-                self._gauge.depth("finish (batches)", self._queue.qsize())
-                with self._gauge.busy("finish"):
-                    for item, outcome in batch:
-                        self._finish(item, outcome)
+                self._gauge.depth("write (batches)", self._queue.qsize())
+                with self._gauge.busy("write"):
+                    for one in batch:
+                        self._finish(one)
                 self._queue.task_done()
         except BaseException as error:
             self._error = error
 
-    def _finish(self, item: Item, outcome: Result | Failure) -> None:
-        work = item.work
-        result = outcome if isinstance(outcome, Failure) else self._measured(item, outcome)
+    def _finish(self, one: Measured) -> None:
+        item, result, work = one.item, one.result, one.item.work
         work.results[item.index] = result
         work.seen[item.index] = item.seen
-        if isinstance(result, PlaneResult):
-            assert not isinstance(outcome, Failure)
-            self._mask_of(work, item)[...] = outcome.labels
+        if one.labels is not None:
+            work.rows[item.index] = one.rows
+            self._mask_of(work, item)[...] = one.labels
             if item.pixels is not None:
                 work.pixels = empty_pixels(work.unit) if work.pixels is None else work.pixels
                 plane_of(work.pixels, work.unit, item.index)[...] = as_stored(item.pixels, work.unit.stack)
@@ -152,15 +147,3 @@ class Finisher:
         if work.pixels is None and self._settings.with_images:
             return masks, empty_pixels(work.unit)
         return masks, work.pixels
-
-    def _measured(self, item: Item, found: Result) -> PlaneResult | Failure:
-        assert item.shown is not None
-        pixel_size = self._settings.pixel_size or item.plane.image.pixel_size
-        try:
-            measures = measure(found.labels, item.shown.intensity, item.shown.channels)
-            rows = self._table.text(item.plane, measures, pixel_size)
-            values = summary(found.labels, item.shown.intensity, measures, found.scale, pixel_size)
-        except Exception as error:  # as above: this plane fails, not its unit
-            return item.failed("measure", error)
-        item.work.rows[item.index] = rows
-        return PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))

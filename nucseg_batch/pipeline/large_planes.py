@@ -131,7 +131,7 @@ def process_regions(
             return show(pixels, plane.image, settings.channel), pixels_digest(pixels)
 
     def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]) -> None:
-        with gauge.busy("finish"):
+        with gauge.busy("measure"):
             measure_and_keep(unit, found, error, scale, digests)
 
     def measure_and_keep(

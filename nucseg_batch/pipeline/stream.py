@@ -1,7 +1,7 @@
 """The stream that turns units into committed masks: read -> predict -> measure -> write, at the same time.
 
 Reader threads decode images ahead of need, two threads feed the device, so that it computes one batch while labels of
-another are made and the next is filled, and one thread measures and writes. Batches are filled across units, so that
+another are made and the next is filled, others measure, and one thread writes. Batches are filled across units, so that
 many small stacks cost no half-empty batches. Every queue is bounded, by pixels where images are read and by batches
 where they are finished, so memory does not grow with the number of images. A `Gauge` sees how busy the stages are.
 
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -30,11 +30,14 @@ from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.channels import show
 from nucseg_batch.pipeline.finisher import Advance, Finisher
 from nucseg_batch.pipeline.gauge import Gauge
+from nucseg_batch.pipeline.measuring import measured
 from nucseg_batch.pipeline.tasks import Task, kept_rows, killer
-from nucseg_batch.pipeline.work import Handed, Item, Result, Work
+from nucseg_batch.pipeline.work import Handed, Item, Measured, Result, Work
 from nucseg_batch.plan import Adapt, Scales, Unit, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
+Before = TypeVar("Before")
+After = TypeVar("After")
 READ_AHEAD_PIXELS = 6_000_000
 """Images are read ahead until this many pixels wait; one image always may."""
 IN_FLIGHT = 2
@@ -85,7 +88,8 @@ def process_units(
     fit into memory, smaller ones are used from then on, and `tell` says so. An error while results are written, such as
     a full disk, stops the stream and is raised here. When `stopped` says so no further unit is begun.
     """
-    finisher = Finisher(writer, journal, attempts, settings, table, advance, gauge)
+    finisher = Finisher(writer, journal, attempts, settings, advance, gauge)
+    measuring = max(1, workers // 2)
     begun: list[Unit] = []
 
     def begin(task: Task) -> Work:
@@ -101,15 +105,21 @@ def process_units(
         with gauge.busy("segment"):
             return _segment(batch, predictor, scales.adapt, tell)
 
+    def finished(batch: list[Handed]) -> list[Measured]:
+        with gauge.busy("measure"):
+            return [measured(one, settings, table) for one in batch]
+
     try:
         with (
             ThreadPoolExecutor(workers, thread_name_prefix="read") as readers,
             ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="segment") as segmenters,
+            ThreadPoolExecutor(measuring, thread_name_prefix="measure") as measurers,
         ):
             ordinary = (begin(task) for task in tasks if not task.history.careful and not stopped())
             batches = _batches(_read_ahead(ordinary, readers, read, gauge), predictor.batch_size)
-            for handed in _in_flight(batches, segmenters, segment):
-                finisher.put(handed)
+            labelled = _in_flight(batches, segmenters, segment, IN_FLIGHT)
+            for done in _in_flight(labelled, measurers, finished, measuring):
+                finisher.put(done)
         for task in tasks:
             if not task.history.careful or stopped():
                 continue
@@ -119,7 +129,7 @@ def process_units(
             for index in _turned(work.task.indices, task.history.deaths):
                 if index not in task.history.guilty:
                     attempts.begin_plane(task.unit, index)
-                finisher.put(segment([read(_item(work, index))]))
+                finisher.put(finished(segment([read(_item(work, index))])))
                 finisher.wait()
         finisher.close()
     finally:
@@ -156,14 +166,14 @@ def _item(work: Work, index: int) -> Item:
 
 
 def _in_flight(
-    batches: Iterable[list[Item]], segmenters: ThreadPoolExecutor, segment: Callable[[list[Item]], list[Handed]]
-) -> Iterator[list[Handed]]:
-    """What became of batches, in their order, while the next ones are on their way."""
-    waiting: deque[Future[list[Handed]]] = deque()
+    batches: Iterable[list[Before]], pool: ThreadPoolExecutor, stage: Callable[[list[Before]], list[After]], count: int
+) -> Iterator[list[After]]:
+    """What becomes of batches in a stage of so many threads, in their order; each thread has one, and one waits."""
+    waiting: deque[Future[list[After]]] = deque()
     try:
         for batch in batches:
-            waiting.append(segmenters.submit(segment, batch))
-            if len(waiting) > IN_FLIGHT:
+            waiting.append(pool.submit(stage, batch))
+            if len(waiting) > count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

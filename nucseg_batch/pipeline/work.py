@@ -84,3 +84,17 @@ class Item:
 
 Handed = tuple[Item, Result | Failure]
 """A plane with what became of it on the device."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plane that only has to be written."""
+
+    item: Item
+    """The plane."""
+    result: PlaneResult | Failure
+    """Its statistics, or why it has none."""
+    labels: NDArray[np.int32] | None = None
+    """Its mask, (height, width); None where it failed."""
+    rows: str = ""
+    """Its rows of nuclei.csv."""

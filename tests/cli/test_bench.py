@@ -22,7 +22,7 @@ def test_bench_measures_every_stage_of_a_run_on_given_images(one_image: Path, tm
     assert all(stage["mpx_per_s"] > 0 for stage in content["stages"])
     whole = content["whole"]
     assert (whole["planes"], whole["nuclei"]) == (1, 2)
-    assert whole["bound"] in ("read", "segment", "finish")
+    assert whole["bound"] in ("read", "segment", "measure", "write")
     assert all(0 <= share <= 1 for share in whole["busy"].values())
     assert content["estimate"]["images"] == 2000
     assert content["batch_tried"][0]["pixels"] == 2**20
@@ -51,7 +51,7 @@ def test_bench_of_nothing_is_an_error(tmp_path: Path) -> None:
 @pytest.fixture
 def measured() -> Bench:
     stage = Stage("network", 10.0, 5.0)
-    whole = Whole(100, 20.0, 500, 5.0, 4.0, 5.0, 125.0, {"read": 0.2, "segment": 0.9, "finish": 0.1}, 900.0)
+    whole = Whole(100, 20.0, 500, 5.0, 4.0, 5.0, 125.0, {"read": 0.2, "segment": 0.9, "measure": 0.1}, 900.0)
     estimate = Estimate(1_000_000, 65536.0, 13112.0, 4, 2)
     return Bench("cpu", "a processor", 4, {}, "m.keras", "float32", "", 16, (256, 256), (), (stage,), whole, estimate)
 

@@ -38,10 +38,10 @@ def test_the_log_names_stages_and_queues() -> None:
     """Whoever wonders why a run is slow reads there which stage was always busy and which queue always full."""
     gauge = Gauge()
     with gauge.busy("segment"):
-        gauge.depth("finish (batches)", 2)
-        gauge.depth("finish (batches)", 0)
+        gauge.depth("write (batches)", 2)
+        gauge.depth("write (batches)", 0)
     lines = gauge.lines()
-    assert [line.split(":")[0] for line in lines] == ["stage segment", "queue finish (batches)"]
+    assert [line.split(":")[0] for line in lines] == ["stage segment", "queue write (batches)"]
     assert lines[1].endswith("1 on average, 2 at most")
 
 
