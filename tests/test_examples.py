@@ -13,7 +13,6 @@ from command import Output
 from pictures import disks, fluorescence
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-BENCHMARKS = Path(__file__).parent / "benchmarks"
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
@@ -55,15 +54,3 @@ def test_the_training_example_makes_a_model_and_uses_it(one_image: Path, tmp_pat
     run(EXAMPLES / "train_and_segment.sh", tmp_path / "annotated", one_image, out, *options)
     assert out.with_suffix(".keras").is_file()
     assert len(out.with_suffix(".images.csv").read_text().splitlines()) == 2
-
-
-def test_the_benchmark_runs(tmp_path: Path) -> None:
-    """Its figures are for quiet machines; that it works is checked here."""
-    source = tmp_path / "source"
-    source.mkdir()
-    picture = fluorescence(disks((256, 256), [(60, 60), (150, 90)], 14))
-    (source / "a.png").write_bytes(imagecodecs.png_encode(picture))
-    fast = ["--options", "--diameter", 26]
-    output = run(sys.executable, BENCHMARKS / "end_to_end.py", source, "--images", 3, 5, "--repeat", 1, *fast)
-    assert "3 images: {'Mpx/s': " in output
-    assert "peak MB" in output.splitlines()[-1]

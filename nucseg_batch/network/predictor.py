@@ -70,7 +70,7 @@ class Predictor:
         self._program = Program(self._network, model.info.network, device=self.device)
         self._labellings: dict[tuple[float, int, bool], Labelling] = {}
         self._reach = regions.Reach(model.info.network.halo, model.info.network.stride)
-        self._call_pixels = regions.CALL_PIXELS
+        self._call_pixels: int | None = None
 
     @property
     def diameter(self) -> float:
@@ -188,12 +188,13 @@ class Predictor:
         """
         labelling = self._labelling_for(tile.frame)
         while True:
+            most = self._call_pixels or max(regions.CALL_PIXELS, self.batch_pixels)
             try:
-                return regions.label_tile(labelling, tile, pixels, limits, self._reach, self._call_pixels)
+                return regions.label_tile(labelling, tile, pixels, limits, self._reach, most)
             except MemoryError:
-                if self._call_pixels < SMALLEST_CALL:
+                if most < SMALLEST_CALL:
                     raise
-                self._call_pixels //= 2
+                self._call_pixels = most // 2
 
     def heads(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.float32]:
         """The network's answer for one image at a scale, padded and folded as `Program.heads` are."""

@@ -11,7 +11,7 @@ from nucseg_batch.settings import SegmentSettings
 
 
 def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> Measured:
-    """Measures a plane that the device has labelled; one that cannot be measured fails, and one that failed stays so."""
+    """Measures a plane that the device has labelled; one that cannot be measured becomes a failure."""
     item, found = handed
     if isinstance(found, Failure):
         return Measured(item, found)

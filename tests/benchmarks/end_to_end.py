@@ -1,90 +1,87 @@
-"""Times `nucseg-batch segment` as a user runs it, from files to masks and tables, and takes its peak memory.
+"""Times `nucseg-batch segment` as a user runs it, from files to masks and tables, against the bare forward pass.
 
-    python tests/benchmarks/end_to_end.py SOURCE [--images 500 2000] [--repeat 3] [--options ...]
+    python tests/benchmarks/end_to_end.py SOURCE [--images 2000] [--source-kind png tiff zarr] [--repeat 3]
 
-SOURCE is a folder of images, of which those of 256x256 pixels are copied, under new names, until there are as many as
-asked for. Sizes alternate, so that a machine that slows down slows all alike. Mpx/s is what the program says of its
-stream (from the first image read to the last unit written, start-up excluded); memory is the system's account of the
-finished process.
+SOURCE is a folder of images, of which the grey ones of 256x256 pixels (--side) are repeated until there are as many as
+asked for: as PNG files, as TIFF files, or as planes of one OME-Zarr store. Before each run the network alone is timed,
+in a process of its own, on random batches of the same padded shape, batch size and precision, compiled as the program
+compiles it; so a machine that slows down slows both alike. `of forward` is the share of that speed that is left when
+reading, separating, measuring and writing use the same processor; `CPU for forward` is what the network alone would
+need of all processor time of the command, and changes less where others disturb the machine. `--diameter measured` is
+what a user gets who says nothing; then images are rescaled, and the network sees other numbers of pixels than are
+counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
-import shutil
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-from nucseg_batch.errors import ImageError
-from nucseg_batch.files.images import IMAGE_SUFFIXES, read_header
-
-
-def copies(source: Path, folder: Path, count: int) -> None:
-    """Fills a folder with copies of the 256x256 images of another."""
-    originals = [
-        path for path in sorted(source.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and _is_square(path)
-    ]
-    if not originals:
-        sys.exit(f"no image of 256x256 pixels in {source}")
-    folder.mkdir()
-    for i in range(count):
-        original = originals[i % len(originals)]
-        shutil.copy(original, folder / f"{i:06d}{original.suffix}")
-
-
-def _is_square(path: Path) -> bool:
-    try:
-        header = read_header(path, max_pixels=10**9)
-    except ImageError:
-        return False
-    return (header.height, header.width) == (256, 256)
-
-
-def timed(folder: Path, store: Path, options: list[str]) -> dict[str, float]:
-    """One run in a process of its own: Mpx/s of the stream, seconds in all, peak resident memory in MB."""
-    command = [sys.executable, "-m", "nucseg_batch", "segment", str(folder), str(store), *options]
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    speed = re.search(r"([\d.]+) Mpx/s", output)
-    if status or speed is None:
-        sys.exit(f"{' '.join(command)} failed:\n{output}")
-    seconds = time.monotonic() - began
-    return {"Mpx/s": float(speed[1]), "seconds": round(seconds, 1), "peak MB": round(usage.ru_maxrss / 1024)}
+import common
+import inputs
 
 
 def main() -> None:
-    """Runs the benchmark and prints a line a run, and medians as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("--images", type=int, nargs="+", default=[500, 2000])
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="passed on to nucseg-batch segment")
+    """Runs the benchmark."""
+    parser = common.parser(__doc__ or "", repeat=3)
+    parser.add_argument("--images", type=int, nargs="+", default=[2000], help="how many (2000)")
+    parser.add_argument("--side", type=int, default=256, help="of the images that are taken (256)")
+    parser.add_argument(
+        "--source-kind", nargs="+", choices=inputs.SOURCE_KINDS, default=["png"], help="what IN is (png)"
+    )
+    parser.add_argument("--forward-seconds", type=float, default=10.0, help="length of each forward run (10)")
+    common.add_model_options(parser)
     arguments = parser.parse_args()
-    results: dict[int, list[dict[str, float]]] = {count: [] for count in arguments.images}
-    with tempfile.TemporaryDirectory() as place:
-        for count in arguments.images:
-            copies(arguments.source, Path(place, f"in{count}"), count)
-        for repeat in range(arguments.repeat):
-            for count in arguments.images:
-                store = Path(place, f"out{count}_{repeat}.zarr")
-                results[count].append(timed(Path(place, f"in{count}"), store, arguments.options))
-                shutil.rmtree(store)
-                print(count, "images:", results[count][-1], flush=True)
-    medians = {
-        count: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-        for count, runs in results.items()
+    with common.scratch(arguments) as place:
+        runs = timed(arguments, place)
+    rows = [row(kind, count, count * arguments.side**2, these) for (kind, count), these in runs.items()]
+    forward = runs[next(iter(runs))][0]["forward"]
+    record = {"forward": forward, "runs": [run for these in runs.values() for run in these]}
+    common.tell(arguments, rows, record)
+    print(
+        f"medians of {arguments.repeat}; Mpx/s: of the stream; whole: of the command with its start; forward: of the "
+        f"network alone, batches of {forward['batch']}, {forward['precision']} on {forward['device']}; "
+        "peak MB: resident memory"
+    )
+
+
+def timed(arguments: argparse.Namespace, place: Path) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """All runs of each kind and number of images, each after a forward run."""
+    pictures = inputs.grey_pictures(arguments.source, arguments.side)
+    jobs = [(kind, count) for count in arguments.images for kind in arguments.source_kind]
+    places = {
+        (kind, count): inputs.write_images(pictures, place / f"{kind}{count}", count, kind) for kind, count in jobs
     }
-    print(json.dumps(medians))
+    options = common.segment_options(arguments)
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {job: [] for job in jobs}
+    store = place / "out.zarr"
+    for _ in range(arguments.repeat):
+        for kind, count in jobs:
+            seconds = ["--seconds", arguments.forward_seconds]
+            forward = common.device(["forward"], arguments, "--side", arguments.side, *seconds)["forward"]
+            result: dict[str, Any] = common.segment(places[kind, count], store, count * arguments.side**2, options)
+            common.remove_output(store)
+            result |= {"kind": kind, "images": count, "forward": forward}
+            runs[kind, count].append(result)
+            print(f"{count} images: {result}", flush=True)
+    return runs
+
+
+def row(kind: str, count: int, pixels: int, runs: list[dict[str, Any]]) -> dict[str, object]:
+    """Medians of the runs of one kind; the share of forward is the median of the pairs' shares."""
+    numbers = ("Mpx/s", "Mpx/s whole", "seconds", "CPU seconds", "peak MB", "nuclei")
+    figures = [
+        {
+            **{name: run[name] for name in numbers},
+            "forward": run["forward"]["Mpx/s"],
+            "of forward": run["Mpx/s"] / run["forward"]["Mpx/s"],
+            "whole of forward": run["Mpx/s whole"] / run["forward"]["Mpx/s"],
+            "CPU for forward": pixels / 1e6 / run["forward"]["Mpx per CPU second"] / run["CPU seconds"],
+        }
+        for run in runs
+    ]
+    return {"kind": kind, "images": count, **common.medians(figures)}
 
 
 if __name__ == "__main__":

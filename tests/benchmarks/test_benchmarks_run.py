@@ -1,0 +1,104 @@
+"""Each benchmark runs to its end on a few small images; its figures are for quiet machines."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import pytest
+from pictures import disks, fluorescence
+
+HERE = Path(__file__).parent
+PEER = os.environ.get("NUCSEG_STARDIST_PYTHON", sys.executable if importlib.util.find_spec("stardist") else "")
+"""Python of an environment with StarDist."""
+FIGURES = {"Mpx/s", "Mpx/s whole", "seconds", "CPU seconds", "peak MB", "nuclei"}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two pictures of 64x64 pixels."""
+    folder = tmp_path_factory.mktemp("source")
+    for number, centres in enumerate(([(20, 20), (44, 40)], [(30, 40)])):
+        picture = fluorescence(disks((64, 64), centres, 10), seed=number)
+        (folder / f"{number}.png").write_bytes(imagecodecs.png_encode(picture))
+    return folder
+
+
+def run(script: str, source: Path, *arguments: object, python: str = sys.executable) -> tuple[dict[str, Any], str]:
+    """What a benchmark wrote as JSON and printed."""
+    record = source / f"{script}.json"
+    words = [python, HERE / script, source, "--json", record, "--repeat", 1, *arguments]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(record.read_text()), done.stdout
+
+
+def test_end_to_end_is_compared_with_the_forward_pass_of_the_same_batch(source: Path) -> None:
+    """The share of the bare forward pass is the figure that the project is held to; a store is a source like files."""
+    options = ["--source-kind", "zarr", "--side", 64, "--images", 3, "--batch-size", 2, "--forward-seconds", 0.1]
+    record, printed = run("end_to_end.py", source, *options)
+    (row,) = record["table"]
+    assert row.keys() >= FIGURES | {"forward", "of forward", "whole of forward", "CPU for forward"}
+    assert (row["kind"], row["images"]) == ("zarr", 3)
+    assert row["nuclei"] == 5
+    assert row["of forward"] == pytest.approx(row["Mpx/s"] / row["forward"], abs=0.001)
+    assert (record["forward"]["batch"], record["forward"]["shape"]) == (2, [64, 64])
+    assert record["machine"].keys() >= {"processor", "cores", "load before and after", "versions", "commit"}
+    assert "of forward" in printed
+
+
+def test_a_large_plane_is_made_and_segmented(source: Path) -> None:
+    """A plane of several regions, with the memory it took."""
+    options = ["--side", 200, "--chunk", 100, "--tile", 64, "--options", "--region", 96]
+    record, _ = run("large_zarr.py", source, *options)
+    (row,) = record["table"]
+    assert row.keys() >= FIGURES | {"side", "files in store", "files in run folder"}
+    assert row["nuclei"] > 6
+
+
+def test_the_cost_of_an_image_is_told_without_the_start(source: Path) -> None:
+    """Files are counted apart, because each kind has its own limit on a cluster's disk."""
+    options = ["--images", 3, "--side", 48, "--start-up-images", 1]
+    record, printed = run("scaling.py", source, *options)
+    (row,) = record["table"]
+    assert row.keys() >= {
+        "s/1000",
+        "CPU s/1000",
+        "peak MB",
+        "files: store/1000",
+        "files: run/1000",
+        "files: tables/1000",
+    }
+    assert row["files: tables/1000"] == 1000.0
+    assert record["last by first"].keys() == {"s/1000", "CPU s/1000", "peak MB"}
+    assert "3 images against 3" in printed
+
+
+def test_the_benchmark_of_a_device_runs_without_a_gpu(source: Path) -> None:
+    """It is written where there is no GPU and used where there is one, so it must work on both."""
+    options = ["--device", "cpu", "--source-kind", "tiff", "--side", 64, "--images", 3, "--reference-images", 0]
+    options += ["--start-up-images", 0]
+    record, _ = run("gpu.py", source, *options, "--batches", 2, "--seconds", 0.05, "--batch-size", 2)
+    assert [one["batch"] for one in record["program"]["batches"]] == [2]
+    assert record["program"]["FLOP per pixel"] > 10_000
+    assert record["shares"].keys() >= {"share of arithmetic", "share of memory", "matmul TFLOP/s", "copy GB/s"}
+    (row,) = record["table"]
+    assert row.keys() >= FIGURES | {"steady", "idle"}
+    assert row["kind"] == "tiff"
+
+
+@pytest.mark.skipif(not PEER, reason="needs StarDist: NUCSEG_STARDIST_PYTHON, the Python of an environment with it")
+def test_the_comparison_with_stardist_runs(source: Path) -> None:
+    """Both programs get the same files; with random weights that is said."""
+    options = ["--nucseg-python", sys.executable, "--images", 2, "--nucseg-images", 2, "--side", 64, "--batches", 1]
+    small = ["--forward-sides", 64, "--forward-images", 1, "--weights", "random"]
+    record, printed = run("peer_stardist.py", source, *options, *small, python=PEER)
+    assert len(record["table"]) == 6
+    assert record["weights"] == "random"
+    assert "random weights" in printed
