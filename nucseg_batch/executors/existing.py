@@ -134,3 +134,18 @@ def found_files(found: Discovery) -> dict[str, State]:
         **{failure.image: (0, 0) for failure in found.failures},
         **{entry.key: (entry.size, entry.mtime_ns) for entry in found.entries},
     }
+
+
+def other_files(found: Discovery, plan: Plan) -> dict[str, State]:
+    """The same of what is no image of a plan that was made of all that was found."""
+    others: dict[str, State] = {failure.image: (0, 0) for failure in found.failures}
+    planned = sorted(image.key for stack in plan.stacks for image in stack.images)
+    following = iter(planned)
+    expected = next(following, None)
+    for entry in found.entries:  # sorted, too
+        if entry.key == expected:
+            others.pop(expected, None)
+            expected = next(following, None)
+        else:
+            others[entry.key] = entry.size, entry.mtime_ns
+    return others

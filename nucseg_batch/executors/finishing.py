@@ -5,8 +5,7 @@ Any process may do it, at any time and again: it writes the same bytes, and noth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from nucseg_batch.errors import ImageError
@@ -34,39 +33,60 @@ from nucseg_batch.pipeline.large_planes import join_plane
 from nucseg_batch.plan import Failure, LargePlane
 
 
-@dataclass(frozen=True)
 class Outcome:
-    """What became of a run, or of one share of it."""
+    """What became of a run, or of one share of it: counts, and what is not as it should be."""
 
-    entries: tuple[Entry, ...]
-    """Every plane, in order."""
-    whole: bool = True
-    """Whether this is the whole run and the tables are written, and not a share of it."""
+    def __init__(self, entries: Iterable[Entry] = (), whole: bool = True) -> None:
+        """Counts every plane, given in order; what is well is not kept, since it may be millions.
+
+        whole: whether this is the whole run and the tables are written, and not a share of it.
+        """
+        self.whole = whole
+        self.planes = 0
+        """Planes with a mask."""
+        self.images = 0
+        """Images with a mask, or several."""
+        self.nuclei = 0
+        """Nuclei in all masks."""
+        self._failures: list[Failure] = []
+        self._missing: list[Entry] = []
+        self._groups: dict[str, bool] = {}
+        self._image: str | None = None
+        for _ in self.heard(entries):
+            pass
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """Planes and images without a mask."""
-        return tuple(entry.outcome for entry in self.entries if isinstance(entry.outcome, Failure))
+        """Planes and images without a mask, in order."""
+        return tuple(self._failures)
 
     @property
     def missing(self) -> tuple[Entry, ...]:
-        """Planes that were not done yet."""
-        return tuple(entry for entry in self.entries if entry.outcome is None)
+        """Planes that were not done yet, in order."""
+        return tuple(self._missing)
 
     @property
-    def planes(self) -> int:
-        """Planes with a mask."""
-        return sum(isinstance(entry.outcome, PlaneResult) for entry in self.entries)
+    def failed_groups(self) -> set[str]:
+        """Groups of a store's structure that have no mask at all, because every plane of theirs failed."""
+        return {name for name, failed in self._groups.items() if failed}
 
-    @property
-    def images(self) -> int:
-        """Images with a mask, or several."""
-        return len({entry.image for entry in self.entries if isinstance(entry.outcome, PlaneResult)})
-
-    @property
-    def nuclei(self) -> int:
-        """Nuclei in all masks."""
-        return sum(entry.outcome.nuclei for entry in self.entries if isinstance(entry.outcome, PlaneResult))
+    def heard(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """The same planes, which are counted as they pass."""
+        for entry in entries:
+            result, stack = entry.outcome, entry.stack
+            if isinstance(result, PlaneResult):
+                self.planes += 1
+                self.images += entry.image != self._image
+                self.nuclei += result.nuclei
+                self._image = entry.image
+            elif result is None:
+                self._missing.append(entry)
+            else:
+                self._failures.append(result)
+            if stack is not None and stack.group is not None:
+                failed = isinstance(result, Failure)
+                self._groups[stack.name] = self._groups.get(stack.name, True) and failed
+            yield entry
 
 
 def finish(job: Job, progress: Counter, job_name: str = "", *, own: Collection[str] = ()) -> Outcome:
@@ -95,7 +115,7 @@ def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
     if noted is not None and tables and not apart and not levels and noted.state == journal.state(units, planes):
         if not job.begun.in_place:
             set_complete(job.store, not noted.missing)  # a call that ended as the one before it may have taken it away
-        return Outcome(tuple(collect(plan, journal)))
+        return Outcome(collect(plan, journal))
     if alone:
         remove_common_leftovers(job.store, plan)
         for stack in levels:
@@ -103,15 +123,13 @@ def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
     join_planes(job, apart, progress, alone=alone)
     for stack in plan.stacks:
         build_levels(job.store, stack)
-    entries = collect(plan, journal)
-    missing = sum(entry.outcome is None for entry in entries)
-    state = journal.state(units, planes)
-    failed = _failed_groups(entries)
+    outcome, digests = Outcome(), dict[str, bytes]()
+    write_tables(job.store, outcome.heard(collect(plan, journal, digests)), job.table)
+    missing, state = len(outcome.missing), journal.state(units, planes, digests)
     if not job.begun.in_place:
-        list_masks(job.store, plan, journal.mirror(), failed)
+        list_masks(job.store, plan, journal.mirror(), outcome.failed_groups)
     elif not missing:
-        register(job.store, plan, failed)
-    write_tables(job.store, entries, job.table)
+        register(job.store, plan, outcome.failed_groups)
     if not job.begun.in_place:
         set_complete(job.store, not missing)
     if not missing:
@@ -121,17 +139,7 @@ def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
         attempts.remove_folder()
     metadata = metadata_files(job.store, plan, in_place=job.begun.in_place)
     journal.finish(Finished(state, missing, table_hashes(job.store), metadata))
-    return Outcome(tuple(entries))
-
-
-def _failed_groups(entries: Iterable[Entry]) -> set[str]:
-    """Groups of a store's structure that have no mask at all, because every plane of theirs failed."""
-    outcomes: dict[str, bool] = {}
-    for entry in entries:
-        if entry.stack is not None and entry.stack.group is not None:
-            failed = isinstance(entry.outcome, Failure)
-            outcomes[entry.stack.name] = outcomes.get(entry.stack.name, True) and failed
-    return {name for name, failed in outcomes.items() if failed}
+    return outcome
 
 
 def join_planes(job: Job, planes: Iterable[LargePlane], progress: Counter, *, alone: bool = True) -> None:

@@ -23,6 +23,7 @@ from nucseg_batch.executors.existing import (
     fingerprint,
     found_files,
     news,
+    other_files,
 )
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.find.channel_files import with_channels
@@ -33,6 +34,7 @@ from nucseg_batch.files.masks.in_place import check_labels
 from nucseg_batch.files.masks.store import Metadata
 from nucseg_batch.files.opened import state_of
 from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import Beginning
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.plan import LargePlane, Plan, Unit, make_plan
@@ -57,7 +59,7 @@ class Job:
     """Whether what is at OUT may be deleted."""
     mirror: Metadata = field(default_factory=dict)
     """OME-Zarr attributes of what IN holds, whose structure OUT keeps."""
-    known: dict[str, tuple[int, int]] | None = None
+    known: Mapping[str, tuple[int, int]] | None = None
     """Size and time of last change of the images as they are now, by key; None where nobody has looked."""
     plan_state: tuple[int, int, int] = (0, 0, 0)
     """`Journal.plan_state` from before the plan was read."""
@@ -81,10 +83,8 @@ class Job:
     @cached_property
     def table(self) -> NucleiTable:
         """The columns of nuclei.csv, which depend on all images."""
-        images = [image for stack in self.plan.stacks for image in stack.images]
-        settings = self.begun.settings
-        known = settings.pixel_size is not None or any(image.pixel_size is not None for image in images)
-        return NucleiTable(self.plan.channel_names, known)
+        sizes = {self.begun.settings.pixel_size, *(size for stack in self.plan.stacks for size in stack.pixel_sizes)}
+        return NucleiTable(self.plan.channel_names, sizes != {None})
 
     @property
     def shares(self) -> list[int]:
@@ -138,21 +138,23 @@ def prepare(
         check_fingerprint(journal, begun.fingerprint, now)
         check_shares(journal, begun.shares, shares, options.share)
         begun = replace(begun, root=_absolute(found.root))  # a folder that was moved, or is mounted elsewhere here
-        if not begun.files.keys() & found_files(found).keys():
+        present = found_files(found)
+        if begun.files.keys().isdisjoint(present):
             raise MismatchError(
                 f"None of the images that {journal.folder} was planned for is in {place}; give that IN, or another OUT."
             )
         _tell(found, progress)
-        for line in news(begun.files, found_files(found), begun.plan):
+        for line in news(begun.files, present, begun.plan):
             progress.note(line)
     else:
+        plan = _plan(place, found, settings, progress)
         begun = Beginning(
             root=_absolute(found.root),
             model="" if model is None else str(model.absolute()),
             settings=settings,
-            plan=_plan(place, found, settings, progress),
+            plan=plan,
             fingerprint=now,
-            files=found_files(found),
+            files=PlannedFiles(plan, other_files(found, plan)),
             shares=shares or 1,
             in_place=in_place,
             pattern=pattern,
@@ -161,9 +163,9 @@ def prepare(
     if in_place:
         check_labels(store, begun.plan, resumed=resumed, overwrite=overwrite)
         check_beside(store, journal)
-    present = _present(begun, found, settings, progress)
+    known = _present(begun, found, settings, progress) if resumed else begun.files
     overwriting = overwrite and not resumed
-    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, present, plan_state)
+    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, known, plan_state)
 
 
 def journal_at(store: Path) -> Journal:
@@ -247,8 +249,9 @@ def _tell(found: Discovery, progress: Progress) -> None:
 
 def _plan(place: str, found: Discovery, settings: SegmentSettings, progress: Progress) -> Plan:
     total = len(found.entries)
-    surveyed = survey(found, settings, lambda done: progress.headers(done, total))
+    surveyed = survey(found, settings, lambda done: progress.headers(done, total), headers=False)
     _tell(surveyed.found, progress)
-    if not surveyed.images:
+    images = surveyed.images
+    if not images:
         raise none_usable(place, surveyed.failures)
-    return make_plan(surveyed.images, surveyed.failures, region=settings.region)
+    return make_plan(images, surveyed.failures, region=settings.region)

@@ -5,7 +5,8 @@ Nothing is written but markers whose images were only touched. A unit whose mask
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Unit
 
 STAT_THREADS = 16
 """Images whose size and time are asked for at once; network file systems take their time."""
+STATS_TOGETHER = 16
+"""Images that a thread asks for before it looks for more: handing over each would cost more than asking."""
 PASSING = frozenset(
     {"OSError", "TimeoutError", "BlockingIOError", "PermissionError", "FileNotFoundError", "NotADirectoryError"}
     | {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError", "XlaRuntimeError", "JaxRuntimeError", KILLED}
@@ -120,7 +123,8 @@ class _Finder:
         self.older: set[str] = set()
         self._begun, self._store, self._journal, self._attempts = job.begun, job.store, job.journal, attempts
         self._options = job.options
-        self._known: dict[str, State | None] = dict(job.known or {})
+        self._asked: dict[str, State | None] = {}
+        self._known: Mapping[str, State | None] = self._asked if job.known is None else job.known
         self._complete = job.known is not None
         self._tried = attempts.begun()
         self._undone: set[PlaneId] = set()
@@ -219,12 +223,15 @@ class _Finder:
         if self._complete:
             return
         missing = {plane.image.key: plane.image for plane in unit.planes if plane.image.key not in self._known}
-        if len(missing) < STAT_THREADS:
-            states = map(self._state_now, missing.values())
-            self._known.update(zip(missing, list(states), strict=True))
+        images = list(missing.values())
+        if len(images) < STAT_THREADS:
+            self._asked.update(zip(missing, map(self._state_now, images), strict=True))
             return
+        step = max(1, min(STATS_TOGETHER, len(images) // STAT_THREADS))
+        batches = [images[first : first + step] for first in range(0, len(images), step)]
         with ThreadPoolExecutor(STAT_THREADS) as pool:
-            self._known.update(zip(missing, pool.map(self._state_now, missing.values()), strict=True))
+            states = pool.map(lambda batch: list(map(self._state_now, batch)), batches)
+            self._asked.update(zip(missing, itertools.chain.from_iterable(states), strict=True))
 
     def _state(self, image: ImageInfo) -> State | None:
         """State of an image; None where it is gone."""

@@ -15,6 +15,7 @@ strip where these can be decoded alone; planes of more than MAX_PLANE pixels are
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 import threading
@@ -66,6 +67,8 @@ MAX_PLANE = 2**40
 """Pixels of the largest plane of which windows can be read."""
 KEPT_BYTES = 512 * 2**20
 """Decoded planes that are kept, of files that can only be decoded whole, while windows of them are read."""
+_START = 1024
+"""Bytes of a file that are read to tell its kind."""
 _BAND_PIXELS = 2**24
 """Pixels of a plane that are looked at together where the lowest of all is needed."""
 
@@ -121,11 +124,16 @@ class FileSource:
     """All files of the set that holds the image, sorted; empty where one file is the whole image. Any of them opens the
     whole set, so that a folder's files that share this are one image."""
 
-    def __init__(self, path: Path, kind: str, status: os.stat_result, *, max_pixels: int) -> None:
-        """Reads the header of a PNG, JPEG or TIFF; raises ImageError for what cannot or should not be decoded."""
+    def __init__(
+        self, path: str | Path, kind: str, status: os.stat_result, *, max_pixels: int, start: bytes = b""
+    ) -> None:
+        """Reads the header of a PNG, JPEG or TIFF; raises ImageError for what cannot or should not be decoded.
+
+        start: first bytes of the file, as many as were read of it.
+        """
         self._path = path
         with _reasons(path):
-            self._decoder: _Decoder = TiffImage(path) if kind == "TIFF" else Picture(path, kind)
+            self._decoder: _Decoder = TiffImage(Path(path)) if kind == "TIFF" else Picture(path, kind, start)
             self._header = _header(self._decoder, status)
             _guard(self._header, self._decoder.piece, max_pixels)
         self.parts = getattr(self._decoder, "parts", ())
@@ -212,19 +220,21 @@ class FileSource:
             return self._lowest[t, z]
 
 
-def open_file(path: Path, *, max_pixels: int) -> FileSource:
+def open_file(path: str | Path, *, max_pixels: int) -> FileSource:
     """Opens a PNG, a JPEG, a TIFF of any kind, or the companion file of an OME-TIFF set, by its first bytes.
 
     Raises ImageError, whose text says what is wrong with the file, for what cannot or should not be decoded.
     """
     with _reasons(path):
-        status, kind = _regular(path), _kind(path)
+        status, start = _regular(path), _start(path)
+        kind = _kind(start)
         if kind == "XML":
-            path = first_file(path)
-            if not path.is_file():
-                raise ImageError(f"it describes {path.name}, which is not beside it.")
-            status, kind = _regular(path), _kind(path)
-    return FileSource(path, kind, status, max_pixels=max_pixels)
+            path = first = first_file(Path(path))
+            if not first.is_file():
+                raise ImageError(f"it describes {first.name}, which is not beside it.")
+            status, start = _regular(path), _start(path)
+            kind = _kind(start)
+    return FileSource(path, kind, status, max_pixels=max_pixels, start=start)
 
 
 def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
@@ -277,7 +287,7 @@ class _Kept:
 _KEPT = _Kept()
 
 
-def _regular(path: Path) -> os.stat_result:
+def _regular(path: str | Path) -> os.stat_result:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("it is not a regular file.")
@@ -286,9 +296,18 @@ def _regular(path: Path) -> os.stat_result:
     return status
 
 
-def _kind(path: Path) -> str:
-    with open(path, "rb") as file:
-        start = file.read(16).removeprefix(b"\xef\xbb\xbf")
+def _start(path: str | Path) -> bytes:
+    """The first bytes of a file: enough for its kind, and for the header of most PNGs."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a file object costs more than reading this
+    try:
+        return os.read(handle, _START)
+    finally:
+        os.close(handle)
+
+
+def _kind(start: bytes) -> str:
+    """Which kind of file begins like this."""
+    start = start[:16].removeprefix(b"\xef\xbb\xbf")
     for signature, kind in _SIGNATURES.items():
         if start.startswith(signature):
             return kind
@@ -302,7 +321,7 @@ def _header(decoder: _Decoder, status: os.stat_result) -> Header:
     return Header(
         axes="".join(lengths),
         shape=tuple(lengths.values()),
-        dtype=_result_type(decoder.dtype).name,
+        dtype=_result_name(decoder.dtype),
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
         channels=getattr(decoder, "channels", ()),
@@ -343,6 +362,11 @@ def _result_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype.kind == "f" else dtype.newbyteorder("=")
 
 
+@functools.lru_cache(maxsize=256)  # numpy makes the name up anew each time
+def _result_name(dtype: np.dtype[Any]) -> str:
+    return _result_type(dtype).name
+
+
 def _lowest(pixels: NDArray[Any], channels: bool) -> NDArray[Any]:
     """The lowest finite value, of each channel where there are some; infinity where none is finite."""
     finite = np.where(np.isfinite(pixels), pixels, np.inf)
@@ -350,7 +374,7 @@ def _lowest(pixels: NDArray[Any], channels: bool) -> NDArray[Any]:
 
 
 @contextlib.contextmanager
-def _reasons(path: Path) -> Iterator[None]:
+def _reasons(path: str | Path) -> Iterator[None]:
     """Turns whatever a decoder raises into an ImageError of one line that keeps the decoder's own words."""
     try:
         yield
@@ -359,7 +383,7 @@ def _reasons(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ImageError("the file is no longer there.") from error
     except Exception as error:  # decoders raise their own classes, MemoryError and plain Exception among them
-        text = " ".join(str(error).replace(str(path), path.name).split())
+        text = " ".join(str(error).replace(str(path), os.path.basename(path)).split())
         raise ImageError(
             f"it cannot be decoded ({type(error).__name__}: {text[:200] or 'no further words'})."
         ) from error

@@ -13,6 +13,8 @@ def printable(key: str) -> str:
 
     Bytes of the name that are not UTF-8 become %XX, and a % that would read as such becomes %25.
     """
+    if key.isascii() and "%" not in key:
+        return key
     key = re.sub(r"%(?=[0-9A-Fa-f]{2})", "%25", key)
     return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in key)
 

@@ -150,7 +150,7 @@ def state_of(root: str | Path, info: ImageInfo, settings: SegmentSettings) -> St
         with contextlib.closing(open_source(root, info.key, settings, info.files, info.group)) as source:
             return source.header.size, source.header.mtime_ns
     try:
-        states = [os.stat(Path(root, name)) for name in info.files or (info.key,)]
+        states = [os.stat(os.path.join(root, name)) for name in info.files or (info.key,)]
     except OSError as error:
         raise ImageError(f"it cannot be read any more ({error.strerror}).") from error
     return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
@@ -172,7 +172,7 @@ def open_source(
         return open_zarr(root, group, axes=settings.axes)
     if files:
         return ChannelFiles([open_file(Path(root, name), max_pixels=settings.max_pixels) for name in files], channels)
-    path = Path(root, key)
-    if path.suffix.lower() in BIOIO_SUFFIXES:
-        return open_bioio(path)
+    path = os.path.join(root, key)  # a Path would take as long as the rest
+    if os.path.splitext(key)[1].lower() in BIOIO_SUFFIXES:
+        return open_bioio(Path(path))
     return open_file(path, max_pixels=settings.max_pixels)

@@ -1,18 +1,20 @@
 """PNG and JPEG: pictures that can only be decoded whole.
 
 PNG headers are read here, which takes a fifth of the time of a general reader; folders hold them by the ten thousand.
+Most of them lie in the bytes that were read to tell the kind of the file, so that it is opened once.
 So are their checksums: at each damaged PNG imagecodecs (2026.3.6) gives back one reference too many to None, of which
 Python 3.11 has some thousands, and with the last of them it ends. So what is damaged must not get there.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -22,17 +24,21 @@ from PIL import Image
 from nucseg_batch.errors import ImageError
 
 logging.getLogger("imagecodecs").setLevel(logging.ERROR)  # it warns of damaged comments, on the screen, for every image
+_UINT8, _UINT16 = np.dtype(np.uint8), np.dtype(np.uint16)
 Image.MAX_IMAGE_PIXELS = None  # our own limit, which the user can raise, is checked before anything is decoded
 
 
 class Picture:
     """A PNG or JPEG, which can only be decoded whole."""
 
-    def __init__(self, path: Path, kind: str) -> None:
-        """Reads the header of a `PNG` or `JPEG`; raises ImageError, or what PIL raises, for what cannot be used."""
+    def __init__(self, path: str | Path, kind: str, start: bytes = b"") -> None:
+        """Reads the header of a `PNG` or `JPEG`; raises ImageError, or what PIL raises, for what cannot be used.
+
+        start: first bytes of the file, as many as were read of it.
+        """
         self._path, self._png = path, kind == "PNG"
         if self._png:
-            height, width, colours, self.dtype = _png_header(path)
+            height, width, colours, self.dtype = _png_header(path, start)
         else:
             with Image.open(path, formats=("JPEG",)) as image:
                 if image.mode not in ("L", "RGB"):
@@ -44,7 +50,8 @@ class Picture:
     def window(self, t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
         """Pixels of a part of the picture, without alpha."""
         if self._png:
-            content = self._path.read_bytes()
+            with open(self._path, "rb", buffering=0) as file:
+                content = file.read()
             _check_png(content)
             pixels = imagecodecs.png_decode(content)
         else:
@@ -57,23 +64,39 @@ class Picture:
         return pixels[rows, columns]
 
 
-def _png_header(path: Path) -> tuple[int, int, int, np.dtype[Any]]:
+def _png_header(path: str | Path, start: bytes) -> tuple[int, int, int, np.dtype[Any]]:
     """Height, width, colours (1 or 3) and type of a PNG; raises ImageError for one that is animated or damaged."""
-    with open(path, "rb") as file:
-        start = file.read(33)
-        if len(start) < 33 or start[12:16] != b"IHDR":
-            raise ImageError("the PNG ends within its header.")
-        width, height, depth, colour = struct.unpack(">IIBB", start[16:26])
-        if depth not in (1, 2, 4, 8, 16) or colour not in (0, 2, 3, 4, 6):
-            raise ImageError(f"the PNG's header is damaged (depth {depth}, colour {colour}).")
-        while len(chunk := file.read(8)) == 8 and chunk[4:] not in (b"IDAT", b"IEND"):
-            if chunk[4:] == b"acTL":
-                (frames,) = struct.unpack(">I", file.read(4))
-                if frames > 1:
-                    raise ImageError(f"it is an animation of {frames} pictures; save the one that is meant by itself.")
-                file.seek(-4, os.SEEK_CUR)
-            file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
-    return height, width, 1 if colour in (0, 4) else 3, np.dtype(np.uint16 if depth == 16 else np.uint8)
+    header = _parsed_png(io.BytesIO(start), whole=False)
+    if header is None:  # more stands before its pixels than was read of it
+        with open(path, "rb") as file:
+            header = _parsed_png(file, whole=True)
+    assert header is not None
+    return header
+
+
+def _parsed_png(file: BinaryIO, *, whole: bool) -> tuple[int, int, int, np.dtype[Any]] | None:
+    """The same of an open file, or of the beginning of one; None where that ends before all is known."""
+    start = file.read(33)
+    if len(start) < 33 and not whole:
+        return None
+    if len(start) < 33 or start[12:16] != b"IHDR":
+        raise ImageError("the PNG ends within its header.")
+    width, height, depth, colour = struct.unpack(">IIBB", start[16:26])
+    if depth not in (1, 2, 4, 8, 16) or colour not in (0, 2, 3, 4, 6):
+        raise ImageError(f"the PNG's header is damaged (depth {depth}, colour {colour}).")
+    while len(chunk := file.read(8)) == 8 and chunk[4:] not in (b"IDAT", b"IEND"):
+        if chunk[4:] == b"acTL":
+            count = file.read(4)
+            if len(count) < 4 and not whole:
+                return None
+            (frames,) = struct.unpack(">I", count)
+            if frames > 1:
+                raise ImageError(f"it is an animation of {frames} pictures; save the one that is meant by itself.")
+            file.seek(-4, os.SEEK_CUR)
+        file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
+    if len(chunk) < 8 and not whole:
+        return None
+    return height, width, 1 if colour in (0, 4) else 3, _UINT16 if depth == 16 else _UINT8
 
 
 def _check_png(content: bytes) -> None:

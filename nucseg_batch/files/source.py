@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ AXES = "TCZYX"
 """Letters of the axes that an image can have, S for the samples of a colour apart."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ChannelInfo:
     """What is known of one channel of axis C."""
 
@@ -22,7 +23,7 @@ class ChannelInfo:
     """Of its emission, else its excitation, in nanometres; None where it is not known."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Header:
     """What an image says of itself before any pixel is read."""
 
@@ -54,7 +55,7 @@ class Header:
     @property
     def bytes(self) -> int:
         """Size of all decoded pixels."""
-        return int(np.prod(self.shape, dtype=object)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class Source(Protocol):

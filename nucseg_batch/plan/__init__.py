@@ -5,7 +5,7 @@ whose shards are the units of work (`units`). A `Plan` (`whole`) lists all of it
 sees what.
 """
 
-from nucseg_batch.plan.images import Failure, ImageInfo, Plane
+from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane
 from nucseg_batch.plan.scales import TILE, Adapt, Scales, bucket_shape
 from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LargePlane, Stack, Unit, file_stem
 from nucseg_batch.plan.whole import Plan, make_plan
@@ -17,6 +17,7 @@ __all__ = [
     "Adapt",
     "Failure",
     "ImageInfo",
+    "KnownImages",
     "LargePlane",
     "Plan",
     "Plane",

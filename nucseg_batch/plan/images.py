@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageInfo:
     """One image that can be segmented, as its header describes it."""
 
@@ -63,7 +64,16 @@ class ImageInfo:
         return len(self.times) * len(self.depths)
 
 
-@dataclass(frozen=True)
+class KnownImages(Sequence[ImageInfo]):
+    """Images of which more is known than their records, each of which would have to be looked at to find it out."""
+
+    channel_names: tuple[str, ...]
+    """Names of the separate channels of all of them, each once, in the order in which images have them."""
+    pixel_sizes: frozenset[float | None]
+    """Their widths of a pixel."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plane:
     """One plane of an image: what a mask and a row of images.csv are for."""
 
@@ -81,7 +91,7 @@ class Plane:
         return f"{self.image.key} ({', '.join(places)})" if places else self.image.key
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why one image has no mask."""
 

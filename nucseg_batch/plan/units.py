@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from nucseg_batch.plan.images import ImageInfo, Plane
+from nucseg_batch.plan.images import ImageInfo, KnownImages, Plane
 from nucseg_batch.settings import REGION
 
 SHARD_BYTES = 64 * 2**20
@@ -34,8 +36,8 @@ class Stack:
     """Rows of each plane."""
     width: int
     """Columns of each plane."""
-    images: tuple[ImageInfo, ...]
-    """In the order of the array's axis i."""
+    images: Sequence[ImageInfo]
+    """In the order of the array's axis i; never changed."""
     region: int = REGION
     """Side of the regions in which planes of more than so many pixels squared are done."""
 
@@ -44,7 +46,21 @@ class Stack:
         """Path of the group that the store's structure gives it; None for images that are files."""
         return self.images[0].group
 
-    @property
+    @cached_property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the separate channels of its images, each once, in the order in which images have them."""
+        if isinstance(self.images, KnownImages):
+            return self.images.channel_names
+        return tuple(dict.fromkeys(name for image in self.images for name in image.names))
+
+    @cached_property
+    def pixel_sizes(self) -> frozenset[float | None]:
+        """Width of a pixel of its images in micrometres, each once; with None where one does not say it."""
+        if isinstance(self.images, KnownImages):
+            return self.images.pixel_sizes
+        return frozenset(image.pixel_size for image in self.images)
+
+    @cached_property
     def name(self) -> str:
         """Group of the stack in the mask store; empty for an image that is the root of a store."""
         if self.group is not None:
@@ -54,7 +70,7 @@ class Stack:
         before = "".join(f"{lengths[axis]}{axis}" for axis in first.axes)
         return f"{before}{'-' if before else ''}{self.height}x{self.width}"
 
-    @property
+    @cached_property
     def axes(self) -> str:
         """Axes of the array of masks, such as `iyx`, `tizyx` or `zyx`."""
         axes = self.images[0].axes
@@ -62,24 +78,24 @@ class Stack:
             axes = axes.replace("z", "iz") if "z" in axes else axes + "i"
         return axes + "yx"
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Lengths of `axes`."""
         first = self.images[0]
         lengths = {"t": len(first.times), "i": len(self.images), "z": len(first.depths)}
         return (*(lengths[axis] for axis in self.axes[:-2]), self.height, self.width)
 
-    @property
+    @cached_property
     def regional(self) -> bool:
         """Whether its planes are so large that each is done by regions."""
         return self.height * self.width > self.region**2
 
-    @property
+    @cached_property
     def chunk(self) -> int:
         """Side of the chunks of a plane that is done by regions: the largest part of a region's that CHUNK allows."""
         return next(side for side in range(min(CHUNK, self.region), 0, -1) if self.region % side == 0)
 
-    @property
+    @cached_property
     def shard(self) -> tuple[int, ...]:
         """Lengths of a shard along `axes`: whole planes up to SHARD_BYTES, or one region of one plane."""
         lengths = dict.fromkeys(self.axes[:-2], 1)
@@ -93,7 +109,7 @@ class Stack:
                 room //= lengths[axis]
         return (*lengths.values(), self.height, self.width)
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """Shards along `axes`."""
         return tuple(-(-length // step) for length, step in zip(self.shape, self.shard, strict=True))
@@ -167,6 +183,16 @@ class Unit:
     def planes(self) -> list[Plane]:
         """Its planes, in the order of `places`."""
         return [self.stack.plane(place) for place in self.places]
+
+    @property
+    def keys(self) -> list[str]:
+        """Key of the image of each of its planes, in the order of `places`."""
+        axis = self.stack.axes.find("i")
+        if axis < 0:
+            return [self.stack.images[0].key] * self.plane_count
+        shape, images = self.shape, self.stack.images[self.bounds[axis]]
+        times, depths = math.prod(shape[:axis]), math.prod(shape[axis + 1 : -2])
+        return [image.key for image in images for _ in range(depths)] * times
 
     @property
     def pixels(self) -> int:

@@ -74,7 +74,7 @@ class Plan:
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the separate channels of all images, each once, in the order in which images have them."""
-        return tuple(dict.fromkeys(name for stack in self.stacks for image in stack.images for name in image.names))
+        return tuple(dict.fromkeys(name for stack in self.stacks for name in stack.channel_names))
 
 
 def make_plan(images: Iterable[ImageInfo], failures: Iterable[Failure] = (), *, region: int = REGION) -> Plan:

@@ -67,7 +67,7 @@ def test_all_that_is_known_of_an_image_is_kept(tmp_path: Path) -> None:
     )
     journal.create(whole)
     assert journal.load() == whole
-    assert '"a.png",\n11,\n13,\n31,\n37,\n1,\n"uint8"\n]' in (journal.folder / "plan.json").read_text()
+    assert '\n["a.png", 11, 13, 31, 37, 1, "uint8"],\n' in (journal.folder / "plan.json").read_text()
 
 
 def test_a_unit_is_done_only_when_marker_and_part_are_whole(tmp_path: Path) -> None:
@@ -269,3 +269,30 @@ def test_a_plan_of_another_version_is_refused_in_our_own_words(tmp_path: Path) -
         path.write_text(damaged)
         with pytest.raises(MismatchError, match="--overwrite"):
             journal.load()
+
+
+def test_a_plan_of_which_one_image_was_changed_is_refused(tmp_path: Path) -> None:
+    """Images are looked at when they are needed, hours later: damage must be known before anything is begun."""
+    journal = Journal(tmp_path / "out.zarr")
+    journal.create(begun())
+    path = journal.folder / "plan.json"
+    path.write_text(path.read_text().replace('"a.png", 11', '"a.png", 12'))
+    with pytest.raises(MismatchError, match="--overwrite"):
+        journal.load()
+
+
+def test_images_of_a_plan_that_was_read_are_those_that_were_written(tmp_path: Path) -> None:
+    """However they are asked for: one, some, every other one, or the channels and pixel sizes of all."""
+    images = [
+        ImageInfo(f"{i:04d}", i, 13, 31, 37, 1, "uint8", 0.5 if i % 2 else None, ("DAPI",) * (i % 3))
+        for i in range(700)
+    ]
+    journal = Journal(tmp_path / "out.zarr")
+    journal.create(beginning(make_plan(images)))
+    (made,), (read,) = make_plan(images).stacks, journal.load().plan.stacks
+    for part in (slice(250, 600), slice(None, None, 7), slice(699, 0, -200), slice(5, 5)):
+        assert read.images[part] == made.images[part]
+    assert (read.images[-1], read.images[256]) == (images[-1], images[256])
+    assert (read.channel_names, read.pixel_sizes) == (made.channel_names, made.pixel_sizes)
+    assert (read == made, made == read, hash(read) == hash(made)) == (True, True, True)
+    assert read != make_plan(images[1:]).stacks[0]

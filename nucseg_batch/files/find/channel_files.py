@@ -217,7 +217,9 @@ class _Joined:
     def applied_to(self, found: Discovery) -> Discovery:
         """The discovery with these images in place of their files."""
         loose = [
-            replace(entry, chosen=entry.key in self._chosen) for entry in found.entries if entry.key not in self._used
+            entry if (entry.key in self._chosen) == entry.chosen else replace(entry, chosen=not entry.chosen)
+            for entry in found.entries
+            if entry.key not in self._used
         ]
         others = tuple(entry for entry in found.unmatched if entry.key not in self._used)
         left = {UNMATCHED: [entry.key for entry in others], WITHOUT: self._without}

@@ -154,8 +154,9 @@ def _sure(key: str) -> ChannelName | None:
 
 def _borne_out(keys: Sequence[str]) -> list[ChannelName]:
     """Files of one folder by the first way of taking tokens out that leaves several channels and no two files alike."""
+    having = {kind: [key for key in keys if token.search(key, key.rfind("/") + 1)] for kind, token in _TOKEN.items()}
     for way in WAYS:
-        names = [name for key in keys if (name := _without(key, way))]
+        names = [name for key in having[way[0]] if (name := _without(key, way))]
         sites: dict[str, list[str]] = defaultdict(list)
         for name in names:
             sites[name.site].append(name.token.lower())

@@ -12,7 +12,7 @@ from nucseg_batch.plan import Failure
 Kind = Literal["file", "zarr"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileEntry:
     """An image that was found."""
 

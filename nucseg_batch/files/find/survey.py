@@ -6,7 +6,8 @@ An OME-TIFF of several files is one image: the first of its files stands for all
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,19 +24,28 @@ from nucseg_batch.plan import Failure, ImageInfo
 from nucseg_batch.settings import SegmentSettings
 
 HEADER_THREADS = 8
-"""Headers read at once; they wait for the disk more than they compute."""
+"""Headers read at once where that means to wait for the disk more than to compute."""
+ROUND = 2048
+"""Headers for which this is found out anew; a disk may be slower in one folder than in another."""
+TRIED = 32
+"""The first of them, read one after the other to find it out."""
+WAITS = 0.5
+"""How often this process must wait for each of these, for several threads to be quicker. Waits are counted and not
+timed, so that a busy machine is not taken for a slow disk: there, threads take three times as long."""
+BATCH = 16
+"""Headers that a thread reads before it looks for more: handing over each would cost more than reading it."""
 PART = "further file of an OME-TIFF of several files"
 """Why a file of a set is passed over."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Surveyed:
     """One image that was found, with what is known of it."""
 
     entry: FileEntry
     """Where it is."""
     header: Header | None
-    """What it says of itself; None where that cannot be read."""
+    """What it says of itself; None where that cannot be read, or was not to be kept."""
     outcome: ImageInfo | Failure
     """What is planned, or why it cannot be used."""
 
@@ -60,19 +70,21 @@ class Survey:
         return [*self.found.failures, *(one.outcome for one in self.surveyed if isinstance(one.outcome, Failure))]
 
 
-def survey(found: Discovery, settings: SegmentSettings, progress: Callable[[int], None]) -> Survey:
+def survey(
+    found: Discovery, settings: SegmentSettings, progress: Callable[[int], None], *, headers: bool = True
+) -> Survey:
     """Reads every header; images that cannot be used become failures of stage `plan`.
 
     found: a discovery whose channels were put together. `progress` is called with the number of headers read so far.
+    headers: whether these are kept, which for millions of images takes memory, or only what is planned.
     Raises UsageError for settings that are no selection, and where the pixels of no image can be stored with its masks.
     """
     reader = _Reader(found, settings)
     surveyed: list[Surveyed] = []
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        for done, one in enumerate(pool.map(reader.read, found.entries), start=1):
-            if one is not None:
-                surveyed.append(one)
-            progress(done)
+    for done, one in enumerate(_each(reader.read, found.entries), start=1):
+        if one is not None:
+            surveyed.append(one if headers else Surveyed(one.entry, None, one.outcome))
+        progress(done)
     whole = [one for one in surveyed if reader.first_of.get(one.entry.key, one.entry.key) == one.entry.key]
     kept = {one.entry.key for one in whole}
     parts = [entry.key for entry in found.entries if entry.key not in kept]
@@ -82,6 +94,28 @@ def survey(found: Discovery, settings: SegmentSettings, progress: Callable[[int]
         skipped, passed = found.skipped | {PART: len(parts)}, found.passed | {PART: first_names(parts)}
         found = replace(found, skipped=skipped, passed=passed)
     return Survey(found, tuple(whole))
+
+
+def _each(read: Callable[[FileEntry], Surveyed | None], entries: Sequence[FileEntry]) -> Iterator[Surveyed | None]:
+    """What `read` makes of each entry, in order; in several threads where reading is waiting for the disk."""
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        for first in range(0, len(entries), ROUND):
+            last = min(first + ROUND, len(entries))
+            before = _waits()
+            tried = [read(entry) for entry in entries[first : min(first + TRIED, last)]]
+            waited = _waits() - before
+            yield from tried
+            if waited < WAITS * len(tried):
+                yield from map(read, entries[first + TRIED : last])
+                continue
+            batches = [entries[i : min(i + BATCH, last)] for i in range(first + TRIED, last, BATCH)]
+            for made in pool.map(lambda batch: [read(entry) for entry in batch], batches):
+                yield from made
+
+
+def _waits() -> int:
+    """How often this process has waited for something, such as a disk, until now."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
 
 
 def _with_pixels(surveyed: list[Surveyed]) -> list[Surveyed]:

@@ -1,13 +1,15 @@
 """Joins what the units left into the three tables that a user reads, sorted by image whatever order units ran in.
 
 Memory does not grow with the number of nuclei: a marker says how many bytes each image has in its unit's part, so rows
-are copied as bytes from place to place.
+are copied as bytes from place to place. Nor does it grow with the number of images that share an array: these are in
+the order of the table, so that the markers of an array are read one after the other, and all arrays are merged.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +32,8 @@ OPEN_PARTS = 32
 """Parts that are held open at once; below any system's limit of open files."""
 COPIED = 2**24
 """Bytes that are copied at once."""
+ROWS = 1000
+"""Rows of images.csv that are made into text at once."""
 
 
 def table_paths(store: Path) -> dict[str, Path]:
@@ -38,7 +42,7 @@ def table_paths(store: Path) -> dict[str, Path]:
     return {"images": images_csv(store), **names}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What became of one plane."""
 
@@ -65,31 +69,48 @@ class Entry:
         return self.image, -1 if self.t is None else self.t, -1 if self.z is None else self.z
 
 
-def collect(plan: Plan, journal: Journal) -> list[Entry]:
-    """What became of every plane, and of images refused while planning, in order."""
-    entries = [Entry(failure.image, failure) for failure in plan.failures]
-    for unit in plan.units():
-        if not unit.stack.regional:
-            entries += collect_unit(unit, journal)
-    entries += [collect_large(large, journal) for large in plan.large_planes()]
-    return sorted(entries, key=lambda entry: entry.order)
+def collect(plan: Plan, journal: Journal, digests: dict[str, bytes] | None = None) -> Iterator[Entry]:
+    """What became of every plane, and of images refused while planning, in order; each marker is read once.
+
+    digests: takes the hashes of the markers that were read; see `Journal.state`.
+    """
+    refused = (Entry(failure.image, failure) for failure in plan.failures)
+    stacks = (_collect_stack(stack, journal, digests) for stack in plan.stacks)
+    return heapq.merge(refused, *stacks, key=_order)
 
 
-def collect_unit(unit: Unit, journal: Journal) -> Iterator[Entry]:
+def _collect_stack(stack: Stack, journal: Journal, digests: dict[str, bytes] | None) -> Iterator[Entry]:
+    """The same of one stack."""
+    alone = Plan((stack,), ())
+    entries = (
+        (collect_large(large, journal, digests) for large in alone.large_planes())
+        if stack.regional
+        else (entry for unit in alone.units() for entry in collect_unit(unit, journal, digests))
+    )
+    if "t" in stack.axes and "i" in stack.axes:  # there, times come before images
+        return iter(sorted(entries, key=_order))
+    return entries
+
+
+def _order(entry: Entry) -> tuple[str, int, int]:
+    return entry.order
+
+
+def collect_unit(unit: Unit, journal: Journal, digests: dict[str, bytes] | None = None) -> Iterator[Entry]:
     """What became of the planes of a unit that holds whole ones."""
-    marker = journal.marker(unit)
-    offset = 0
+    marker = journal.marker(unit, digests)
+    offset, part = 0, journal.part(unit)
     outcomes = marker.planes if marker else [None] * unit.plane_count
     for place, plane, outcome in zip(unit.places, unit.planes, outcomes, strict=True):
         index = _index(unit.stack, place)
-        yield Entry(plane.image.key, outcome, plane.t, plane.z, unit.stack, index, journal.part(unit), offset)
+        yield Entry(plane.image.key, outcome, plane.t, plane.z, unit.stack, index, part, offset)
         offset += outcome.part_bytes if isinstance(outcome, PlaneResult) else 0
 
 
-def collect_large(large: LargePlane, journal: Journal) -> Entry:
+def collect_large(large: LargePlane, journal: Journal, digests: dict[str, bytes] | None = None) -> Entry:
     """What became of a plane that is done by regions: joined, not done yet, or failed as soon as one region did."""
     plane, index = large.plane, _index(large.stack, large.place)
-    joined = journal.plane(large)
+    joined = journal.plane(large, digests)
     outcome: PlaneResult | Failure | None = joined.result if joined is not None else None
     if joined is None:
         markers = [journal.marker(unit) for unit in large.units]
@@ -101,17 +122,23 @@ def _index(stack: Stack, place: tuple[int, ...]) -> int | None:
     return place[stack.axes.index("i")] if "i" in stack.axes else None
 
 
-def write_tables(store: Path, entries: list[Entry], table: NucleiTable) -> None:
-    """Writes the three tables from what `collect` found; doing it again gives the same bytes."""
-    paths = table_paths(store)
+def write_tables(store: Path, entries: Iterable[Entry], table: NucleiTable) -> None:
+    """Writes the three tables from what `collect` finds; doing it again gives the same bytes."""
+    paths, failures = table_paths(store), list[Failure]()
     with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, _Parts() as parts:
         images.write(csv_text([IMAGES_COLUMNS]).encode())
         nuclei.write(csv_text([table.columns]).encode())
+        waiting: list[list[Any]] = []
         for entry in entries:
-            images.write(csv_text([_images_row(entry)]).encode())
+            waiting.append(_images_row(entry))
+            if len(waiting) >= ROWS:
+                images.write(csv_text(waiting).encode())
+                waiting.clear()
             if isinstance(entry.outcome, PlaneResult) and entry.part is not None:
                 parts.copy(entry.part, entry.offset, entry.outcome.part_bytes, nuclei)
-    failures = [entry.outcome for entry in entries if isinstance(entry.outcome, Failure)]
+            elif isinstance(entry.outcome, Failure):
+                failures.append(entry.outcome)
+        images.write(csv_text(waiting).encode())
     with whole_file(paths["failures"]) as file:
         rows = [(f.image, f.stage, f.error, f.message) for f in failures]
         file.write(csv_text([FAILURES_COLUMNS, *rows]).encode())

@@ -18,6 +18,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import shutil
 import time
@@ -29,9 +30,10 @@ from nucseg_batch.errors import MismatchError, OutputError
 from nucseg_batch.files.beside import beside
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
+from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
 from nucseg_batch.files.run.records import Beginning, Finished, JoinedPlane, Marker, PlaneResult, Seen
 from nucseg_batch.files.whole import PARTIAL, remove_leftovers, write_whole
-from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Scales, Unit, make_plan
+from nucseg_batch.plan import Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
 FOLDERS = ("units", "parts", "regions", "planes")
@@ -84,8 +86,10 @@ class Journal:
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
-        images = [_record(image) for stack in begun.plan.stacks for image in stack.images]
-        planned = {image.key for stack in begun.plan.stacks for image in stack.images}
+        files = begun.files
+        if not isinstance(files, PlannedFiles):
+            planned = {image.key for stack in begun.plan.stacks for image in stack.images}
+            files = PlannedFiles(begun.plan, {key: state for key, state in files.items() if key not in planned})
         record = {
             "fingerprint": begun.fingerprint,
             "root": begun.root,
@@ -94,29 +98,24 @@ class Journal:
             "pattern": begun.pattern,
             "in_place": begun.in_place,
             "shares": begun.shares,
-            "images": images,
-            "failures": [dataclasses.astuple(failure) for failure in begun.plan.failures],
-            "others": {key: state for key, state in begun.files.items() if key not in planned},
+            "others": files.others,
         }
         write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
-        write_whole(self._plan, json.dumps(record, indent=0, sort_keys=True))
+        write_plan(self._plan, begun.plan, record)
 
     def load(self) -> Beginning:
         """What `create` was given; MismatchError where it cannot be read."""
         try:
-            record = json.loads(self._plan.read_text(encoding="utf-8"))
-            images = [ImageInfo(*map(_tuple, values)) for values in record["images"]]
-            failures = [Failure(*values) for values in record["failures"]]
+            plan, record = read_plan(self._plan)
             settings = SegmentSettings(**record["settings"])
-            files = {image.key: (image.size, image.mtime_ns) for image in images}
-            files |= {key: (size, mtime_ns) for key, (size, mtime_ns) in record["others"].items()}
+            others = {key: (int(size), int(mtime_ns)) for key, (size, mtime_ns) in record["others"].items()}
             return Beginning(
                 root=record["root"],
                 model=record["model"],
                 settings=settings,
-                plan=make_plan(images, failures, region=settings.region),
+                plan=plan,
                 fingerprint=record["fingerprint"],
-                files=files,
+                files=PlannedFiles(plan, others),
                 shares=int(record["shares"]),
                 in_place=record["in_place"],
                 pattern=record["pattern"],
@@ -182,13 +181,13 @@ class Journal:
     def note_seen(self, unit: Unit, marker: Marker) -> None:
         """Writes a unit's marker alone, where nothing but the times of its images is new."""
         record = {
-            "planes": [dataclasses.asdict(plane) for plane in marker.planes],
+            "planes": [_fields(plane) for plane in marker.planes],
             "shard_bytes": marker.shard_bytes,
             "sha256": marker.sha256,
-            "seen": [None if seen is None else list(dataclasses.astuple(seen)) for seen in marker.seen],
+            "seen": [None if seen is None else list(_fields(seen).values()) for seen in marker.seen],
             "part_sha256": marker.part_sha256,
         }
-        write_whole(self._marker(unit), json.dumps(record, indent=0, sort_keys=True))
+        write_whole(self._marker(unit), json.dumps(record, sort_keys=True))
 
     def retract(self, unit: Unit) -> None:
         """Takes the marker of a unit away, before its files are written again or because they are damaged."""
@@ -196,19 +195,22 @@ class Journal:
         self._take_apart(unit)
         self._marker(unit).unlink(missing_ok=True)
 
-    def marker(self, unit: Unit) -> Marker | None:
-        """The marker of a unit; None where the unit is not done, or its marker or part is damaged."""
+    def marker(self, unit: Unit, digests: dict[str, bytes] | None = None) -> Marker | None:
+        """The marker of a unit; None where the unit is not done, or its marker or part is damaged.
+
+        digests: takes the hash of what was read, by the name of its file, for `state`.
+        """
         try:
-            record = json.loads(self._marker(unit).read_text(encoding="utf-8"))
+            record = json.loads(_read(self._marker(unit), digests))
             planes = tuple(Failure(**plane) if "stage" in plane else PlaneResult(**plane) for plane in record["planes"])
-            seen = tuple(None if one is None else Seen(*map(_nested, one)) for one in record["seen"])
+            seen = tuple(None if one is None else Seen(*one[:3], *map(_nested, one[3:])) for one in record["seen"])
             part_bytes = sum(plane.part_bytes for plane in planes if isinstance(plane, PlaneResult))
-            if [plane.image for plane in planes] != [plane.image.key for plane in unit.planes]:
+            if [plane.image for plane in planes] != unit.keys:
                 return None
             if self.part(unit).stat().st_size != part_bytes or len(seen) != len(planes):
                 return None
-            digests = str(record["sha256"]), seen, str(record["part_sha256"])
-            return Marker(planes, int(record["shard_bytes"]), *digests)
+            rest = str(record["sha256"]), seen, str(record["part_sha256"])
+            return Marker(planes, int(record["shard_bytes"]), *rest)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -238,15 +240,18 @@ class Journal:
         self._finished.unlink(missing_ok=True)
         self._plane(large).unlink(missing_ok=True)
 
-    def plane(self, large: LargePlane) -> JoinedPlane | None:
-        """What `commit_plane` recorded; None where the plane is not joined yet, or its record or rows are damaged."""
+    def plane(self, large: LargePlane, digests: dict[str, bytes] | None = None) -> JoinedPlane | None:
+        """What `commit_plane` recorded; None where the plane is not joined yet, or its record or rows are damaged.
+
+        digests: as for `marker`.
+        """
         try:
-            record = json.loads(self._plane(large).read_text(encoding="utf-8"))
+            record = json.loads(_read(self._plane(large), digests))
             result = PlaneResult(**record["result"])
-            sizes, digests = tuple(map(int, record["shard_bytes"])), tuple(map(str, record["sha256"]))
-            joined = JoinedPlane(result, sizes, digests, str(record["part_sha256"]))
+            sizes, hashes = tuple(map(int, record["shard_bytes"])), tuple(map(str, record["sha256"]))
+            joined = JoinedPlane(result, sizes, hashes, str(record["part_sha256"]))
             whole = self.plane_part(large).stat().st_size == result.part_bytes
-            whole &= len(sizes) == len(digests) == len(large.units)
+            whole &= len(sizes) == len(hashes) == len(large.units)
             return joined if whole and result.image == large.plane.image.key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -267,14 +272,20 @@ class Journal:
         """The unit's rows of nuclei.csv."""
         return self.folder / "parts" / f"{unit.name}.nuclei.csv"
 
-    def state(self, units: Iterable[Unit], planes: Iterable[LargePlane]) -> str:
-        """A hash of all markers, which tells whether anything was committed since it was last computed."""
-        digest = hashlib.sha256()
-        for path in [*map(self._marker, units), *map(self._plane, planes)]:
-            with contextlib.suppress(FileNotFoundError):
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-            digest.update(b"|")
-        return digest.hexdigest()
+    def state(
+        self, units: Iterable[Unit], planes: Iterable[LargePlane], digests: Mapping[str, bytes] | None = None
+    ) -> str:
+        """A hash of all markers, which tells whether anything was committed since it was last computed.
+
+        digests: hashes of markers that were read already; it is then the state of when they were read.
+        """
+        state, known = hashlib.sha256(), dict(digests or {})
+        for path in itertools.chain(map(self._marker, units), map(self._plane, planes)):
+            if path.name not in known:
+                with contextlib.suppress(FileNotFoundError):
+                    _read(path, known)
+            state.update(known.pop(path.name, b"") + b"|")
+        return state.hexdigest()
 
     def finish(self, finished: Finished) -> None:
         """Notes that the tables are written."""
@@ -329,20 +340,20 @@ def _is_own(name: str) -> bool:
     return name in OWN_NAMES or (name.startswith("log-") and name.endswith(".txt")) or name.endswith(PARTIAL)
 
 
-def _record(image: ImageInfo) -> list[Any]:
-    """An image as a list, without the last fields where these are what they are for most images."""
-    values = list(dataclasses.astuple(image))
-    while len(values) > 1 and values[-1] == _DEFAULTS[len(values) - 1]:
-        values.pop()
-    return values
+def _read(path: Path, digests: dict[str, bytes] | None) -> bytes:
+    """The content of a file, whose hash is noted; of one that is not there, that it is not."""
+    if digests is not None:
+        digests[path.name] = b""
+    content = path.read_bytes()
+    if digests is not None:
+        digests[path.name] = hashlib.sha256(content).digest()
+    return content
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _fields(record: PlaneResult | Failure | Seen) -> dict[str, Any]:
+    """The fields of a record by name; unlike dataclasses.asdict it copies nothing."""
+    return {name: getattr(record, name) for name in type(record).__dataclass_fields__}
 
 
 def _nested(value: Any) -> Any:
     return tuple(map(tuple, value)) if isinstance(value, list) else value
-
-
-_DEFAULTS = [field.default for field in dataclasses.fields(ImageInfo)]

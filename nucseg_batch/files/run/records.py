@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,7 @@ class Beginning:
     """What is to be done."""
     fingerprint: dict[str, Any]
     """What must be equal in every process that works on the run."""
-    files: dict[str, tuple[int, int]]
+    files: Mapping[str, tuple[int, int]]
     """Size and time of last change, in nanoseconds, of everything that was found, by key."""
     shares: int = 1
     """Into how many shares the units are divided."""
