@@ -54,7 +54,7 @@ class ThresholdSegmenter:
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
         return self._size
 
-    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
+    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
         return False
 
     def predict_batch(

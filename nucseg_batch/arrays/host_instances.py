@@ -34,6 +34,8 @@ APART = 336
 """How far buffers begin after a multiple of a page from each other: a processor that writes one while it reads another
 at the same place in a page waits for nothing, several times as long as the sum takes (measured)."""
 
+KEPT_SHAPES = 4
+"""Shapes of blocks that are kept ready: those inside a plane and along its edges."""
 _OF_THREAD = threading.local()
 _LOW = CODE - 1
 _BOTH = CODE**2 - 1
@@ -206,10 +208,13 @@ def _blocks(length: int) -> Iterator[tuple[int, int]]:
 
 
 def _sweeps(shape: tuple[int, int], reach: int) -> _Sweeps:
-    """Sweeps for blocks of a shape; those of a thread's last block where they fit."""
-    sweeps: _Sweeps | None = getattr(_OF_THREAD, "sweeps", None)
-    if sweeps is None or sweeps.made_for != (shape, reach):
-        sweeps = _OF_THREAD.sweeps = _Sweeps(shape, reach)
+    """Sweeps for blocks of a shape; a thread keeps those of the shapes that it needed last."""
+    kept: dict[tuple[tuple[int, int], int], _Sweeps] = _OF_THREAD.__dict__.setdefault("sweeps", {})
+    sweeps = kept.get((shape, reach))
+    if sweeps is None:
+        while len(kept) >= KEPT_SHAPES:
+            kept.pop(next(iter(kept)))
+        sweeps = kept[shape, reach] = _Sweeps(shape, reach)
     return sweeps
 
 
@@ -222,7 +227,6 @@ class _Sweeps:
     """
 
     def __init__(self, shape: tuple[int, int], reach: int) -> None:
-        self.made_for = shape, reach
         height, width = shape
         self._row = width + reach
         self._before = reach * self._row

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +30,7 @@ from nucseg_batch.cli.options import (
     segment_settings,
 )
 from nucseg_batch.cli.text import readable
+from nucseg_batch.errors import StorageError
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 
 NIGHT_HOURS = 8
 """Runs that take longer are better done in shares of about this long."""
+SHORT = 5.0
+"""A whole run of fewer seconds says little."""
 MARGIN = 1.5
 """A scheduler is asked for so many times the time that is expected."""
 WORDS = {
@@ -87,7 +93,7 @@ def bench(
 
     if json_file is not None:
         check_place("--json", json_file)
-    with RunProgress() as progress:
+    with RunProgress() as progress, _ended_by_term():
         found = measure(
             place,
             model,
@@ -98,9 +104,26 @@ def bench(
             scratch=scratch,
             pattern=pattern,
         )
-    if json_file is not None:
-        json_file.write_text(json.dumps(found.as_json(), indent=1) + "\n", encoding="utf-8")
     _print(found)
+    if json_file is not None:
+        try:
+            json_file.write_text(json.dumps(found.as_json(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"--json {json_file}: it cannot be written ({error.strerror}).") from error
+
+
+@contextlib.contextmanager
+def _ended_by_term() -> Iterator[None]:
+    """Has TERM end the block as an exception, so that what it wrote is deleted."""
+
+    def ended(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print(found: Bench) -> None:
@@ -109,13 +132,7 @@ def _print(found: Bench) -> None:
     height, width = found.batch_shape
     out.print(readable(f"{found.hardware}; {versions}; model {found.model}"), markup=False)
     out.print(readable(f"precision {found.precision}: {found.precision_reason}"), markup=False)
-    tried = ", ".join(
-        f"{one['pixels'] / 2**20:g} Mi: {one['mpx_per_s']:.1f}" if one["mpx_per_s"] else "no room"
-        for one in found.batch_tried
-        if one["pixels"]
-    )
-    reason = f"fastest of batches by pixels, Mpx/s: {tried}" if tried else "asked for"
-    out.print(f"batches of {found.batch} images of {height}x{width}: {reason}")
+    out.print(f"batches of {found.batch} images of {height}x{width}: {_batch_reason(found)}")
     table = Table("stage alone", "Mpx/s", "Mpx/s a core", "nuclei/s", box=box.SIMPLE)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -125,15 +142,40 @@ def _print(found: Bench) -> None:
     out.print(table)
     whole = found.whole
     network = next(stage.mpx_per_s for stage in found.stages if stage.name == "network")
+    many = f"{whole.planes} image{'s' * (whole.planes != 1)} or regions"
+    of_network = f": {whole.mpx_per_s / network:.2f} of the network alone" if whole.scale is not None else ""
     out.print(
-        f"from files to masks and tables: {whole.mpx_per_s:.1f} Mpx/s, {whole.nuclei_per_s:,.0f} nuclei/s, on "
-        f"{whole.megapixels:.0f} Mpx in {whole.planes} pieces: {whole.mpx_per_s / network:.2f} of the network alone"
+        f"from files to masks and tables: {whole.mpx_per_s:.3g} Mpx/s, {whole.nuclei_per_s:,.0f} nuclei/s, on "
+        f"{whole.megapixels:.3g} Mpx in {many}{of_network}"
     )
+    if whole.scale is None:
+        out.print("each image had a scale of its own, so that the network saw it several times")
+    elif whole.scale != 1:
+        out.print(f"images were enlarged by {whole.scale:.3g}: the network saw {whole.scale**2:.3g} times their pixels")
+    if whole.failed:
+        out.print(f"{whole.failed} failed and are not counted; `nucseg-batch inspect` or `segment` says why")
     busy = ", ".join(f"{BOUND[name]} {share:.0%}" for name, share in whole.busy.items())
     out.print(f"at work in that time: {busy}; {BOUND[whole.bound]} bounds the speed")
     out.print(f"start-up {whole.startup_s:.1f} s; memory {whole.peak_mb:.0f} MB at most")
+    if whole.stream_s < SHORT:
+        out.print(
+            f"the run took only {whole.stream_s:.1f} s, which says little: give more images, or more --megapixels"
+        )
     for line in advice(found):
         out.print(line)
+
+
+def _batch_reason(found: Bench) -> str:
+    """Why batches are as large as they are."""
+    if found.batch_tried:
+        tried = ", ".join(
+            f"{(one['pixels'] or 0) / 2**20:g} Mi {one['mpx_per_s']:.3g}" if one["mpx_per_s"] else "no room"
+            for one in found.batch_tried
+        )
+        return f"the fastest of those tried, by pixels, in Mpx/s: {tried}"
+    if found.batch_limit is not None and found.batch == found.batch_limit:
+        return "in float32 a processor's results would depend on larger ones"
+    return "asked for"
 
 
 def advice(found: Bench) -> list[str]:
@@ -144,10 +186,11 @@ def advice(found: Bench) -> list[str]:
     shares = math.ceil(hours / NIGHT_HOURS)
     each = estimate.seconds if shares == 1 else estimate.seconds / shares
     asked = f"--cpus-per-task={estimate.cpus} --mem={estimate.memory_gb}G --time={_clock(MARGIN * each)}"
+    plan = "" if shares == 1 else f"nucseg-batch plan IN OUT.zarr --shares {shares}, and then "
     gpu = "" if found.device == "cpu" else " --gres=gpu:1"
     array = "" if shares == 1 else f" --array=0-{shares - 1}"
     parts = "" if shares == 1 else f"; in {shares} shares {_duration(each)} each, if they run at once"
-    lines.append(f"ask Slurm for:{array} {asked}{gpu}{parts}")
+    lines.append(f"{plan}ask Slurm for:{array} {asked}{gpu}{parts}")
     return lines
 
 

@@ -88,7 +88,7 @@ def print_run(job: Job, summary: RunSummary) -> None:
     out, outcome = console(), summary.outcome
     speed = ""
     if summary.new_planes:
-        speed = f", {summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6:.3g} Mpx/s"
+        speed = f", {summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6:.3g} Mpx/s without the start"
     elif not summary.failures and not outcome.missing:
         out.print("everything was done already")
     share = f"share {job.options.share} of {job.begun.shares}: " if job.options.share is not None else ""

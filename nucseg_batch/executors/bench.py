@@ -7,6 +7,7 @@ pixels of the images as they are read, whatever scale the network sees them at.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import resource
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.measure import measure
-from nucseg_batch.errors import ImageError, NothingToDoError, OutputError
+from nucseg_batch.errors import ImageError, NothingToDoError, NucsegError, OutputError, StorageError
 from nucseg_batch.executors import batches, local
 from nucseg_batch.executors.job import Job, prepare
 from nucseg_batch.executors.progress import Progress
@@ -30,20 +31,23 @@ from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import Images, pixels_digest
 from nucseg_batch.files.sample import write_fields
 from nucseg_batch.pipeline.channels import Shown, show
-from nucseg_batch.plan import Plane, Unit
+from nucseg_batch.plan import Plane, Scales, Unit
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
 if TYPE_CHECKING:
+    from nucseg_batch.arrays.looks import Segmented
     from nucseg_batch.network.predictor import Predictor
 
 SECONDS = 0.7
 """How long a stage is repeated at least."""
 ROUNDS = 3
 """How often at least."""
+MOST_TRIED = 256
+"""Planes that are read at most to find a batch of one kind."""
 WINDOW = 1024
 """Of larger planes, windows with sides of so many pixels are what stages are timed on."""
-SIMULATED_SIDE = 256
-"""Height and width of simulated images."""
+SIMULATED_SIDE, SIMULATED_DIAMETER = 256, 26
+"""Height and width of simulated images, and the width of their nuclei, which the default model sees as they are."""
 CPU_MEGAPIXELS, GPU_MEGAPIXELS = 100, 4000
 """Megapixels of the whole run, unless the user says otherwise."""
 
@@ -67,7 +71,11 @@ class Whole:
     """A run from files to masks and tables."""
 
     planes: int
-    """Planes segmented."""
+    """Planes, or regions of large ones, that were segmented."""
+    failed: int
+    """Those that failed."""
+    scale: float | None
+    """By how much the images were enlarged for the network; None where each had a scale of its own."""
     megapixels: float
     """Their pixels."""
     nuclei: int
@@ -127,12 +135,14 @@ class Bench:
     """Why that one."""
     batch: int
     """Images of the measured shape in a batch."""
+    batch_limit: int | None
+    """Images in a batch at most, so that results do not depend on it; None where they never do."""
     batch_shape: tuple[int, int]
     """Height and width of these images."""
     batch_tried: tuple[dict[str, float | None], ...]
     """`pixels` of each size that was tried and its `mpx_per_s`, None where it did not fit; on images of 256x256."""
     stages: tuple[Stage, ...]
-    """Stages alone."""
+    """Stages alone, on images at the scale of the whole run, or at 1 where there was none for all."""
     whole: Whole
     """All of them together."""
     estimate: Estimate
@@ -163,45 +173,80 @@ def bench(
     Raises what `prepare` and `local.run` raise, and NothingToDoError where none of the images can be read.
     """
     with _folder(scratch) as folder:
-        wanted = megapixels or CPU_MEGAPIXELS
-        if place is None:
-            progress.note("no IN: simulating images, which are easier to read and separate than real ones")
-            count = max(1, round(wanted * 1e6 / SIMULATED_SIDE**2))
-            place = str(write_fields(folder / "in", count, SIMULATED_SIDE))
-        job = prepare(place, folder / "plan.zarr", model, settings, progress, pattern=pattern)
-        began = time.monotonic()
-        predictor = local.load_predictor(job, list(job.units()), choosing=False)
-        loading = time.monotonic() - began
-        tried = [] if settings.batch_size else batches.measure(predictor)
-        if megapixels is None and not predictor.device.startswith("cpu"):
-            wanted = GPU_MEGAPIXELS
-        progress.note("timing the stages one by one")
-        from nucseg_batch.network import backend
+        try:
+            return _measured(place, model, settings, progress, images, megapixels, folder, pattern)
+        except StorageError as error:
+            raise _no_room(scratch, error.__cause__ or error) from error
+        except NucsegError:
+            raise
+        except OSError as error:
+            raise _no_room(scratch, error) from error
 
-        planes, shown = _sample(job, predictor, settings)
-        stages = _stages(job, predictor, settings, planes, shown, folder)
-        total = job.plan.pixel_count / 1e6
-        shares = max(1, min(round(total / wanted), sum(1 for _ in job.units())))
-        options = RunSettings(share=0) if shares > 1 else RunSettings()
-        begun = replace(job.begun, shares=shares)
-        job = replace(job, store=folder / "out.zarr", begun=begun, options=options)
-        whole = _whole(job, predictor, loading, progress)
-        shape = shown[0].pixels.shape[:2]
-        return Bench(
-            device=predictor.device.split(":")[0],
-            hardware=predictor.hardware(),
-            cores=len(os.sched_getaffinity(0)),
-            versions=backend.versions(),
-            model=job.model.name,
-            precision=predictor.precision,
-            precision_reason=backend.precision_reason(settings.precision, predictor.device),
-            batch=predictor.batch_size((shape[0], shape[1])),
-            batch_shape=(shape[0], shape[1]),
-            batch_tried=tuple({"pixels": one.pixels, "mpx_per_s": one.speed} for one in tried),
-            stages=tuple(stages),
-            whole=whole,
-            estimate=_estimate(job, whole, images),
-        )
+
+def _no_room(scratch: Path | None, error: BaseException) -> StorageError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return StorageError(
+        f"--scratch {scratch or tempfile.gettempdir()}: writing failed ({reason}); nothing is kept. Give a folder on a "
+        "disk with more room."
+    )
+
+
+def _measured(
+    place: str | None,
+    model: Path | None,
+    settings: SegmentSettings,
+    progress: Progress,
+    images: int | None,
+    megapixels: float | None,
+    folder: Path,
+    pattern: str | None,
+) -> Bench:
+    if place is None:
+        progress.note("no IN: simulating images, which are easier to read and separate than real ones")
+        count = max(1, round((megapixels or CPU_MEGAPIXELS) * 1e6 / SIMULATED_SIDE**2))
+        place = str(write_fields(folder / "in", count, SIMULATED_SIDE, SIMULATED_DIAMETER))
+    job = prepare(place, folder / "plan.zarr", model, settings, progress, pattern=pattern)
+    began = time.monotonic()
+    predictor = local.load_predictor(job, list(job.units()), choosing=False)
+    loading = time.monotonic() - began
+    from nucseg_batch.network import backend
+
+    on_gpu = not predictor.device.startswith("cpu")
+    planes, shown = _sample(job, predictor, settings)
+    inputs = [one.pixels for one in shown]
+    fixed = settings.batch_size is not None or predictor.largest_batch is not None
+    known = batches.remembered(predictor)
+    predictor.batch_pixels = known if known is not None and not fixed else predictor.batch_pixels
+    tried = batches.measure(predictor) if on_gpu and not fixed else []
+    for scale in {1.0, 1.0 if settings.diameter is None else predictor.diameter / settings.diameter}:
+        predictor.predict_batch(inputs, scale)  # compiles, which a long run does not notice
+    wanted = megapixels or (GPU_MEGAPIXELS if on_gpu else CPU_MEGAPIXELS)
+    shares = max(1, min(round(job.plan.pixel_count / 1e6 / wanted), sum(1 for _ in job.units())))
+    share = shares // 2  # the first and the last are of the rarest shapes
+    options = RunSettings(share=share) if shares > 1 else RunSettings()
+    job = replace(job, store=folder / "out.zarr", begun=replace(job.begun, shares=shares), options=options)
+    whole = _whole(job, predictor, loading, progress, shown[0].pixels.ndim)
+    if not on_gpu and not fixed:  # after the run, whose memory it would add to
+        tried = batches.measure(predictor)
+    progress.note("timing the stages one by one")
+    stages = tuple(_stages(job, predictor, settings, planes, shown, whole.scale or 1.0, folder))
+    shape = (inputs[0].shape[0], inputs[0].shape[1])
+    return Bench(
+        device="gpu" if on_gpu else "cpu",
+        hardware=predictor.hardware(),
+        cores=len(os.sched_getaffinity(0)),
+        versions=backend.versions(),
+        model=job.model.name,
+        precision=predictor.precision,
+        precision_reason=backend.precision_reason(settings.precision, predictor.device),
+        batch=predictor.batch_size(shape, whole.scale or 1.0),
+        batch_limit=predictor.largest_batch,
+        batch_shape=shape,
+        batch_tried=tuple({"pixels": one.pixels, "mpx_per_s": one.speed} for one in tried),
+        stages=stages,
+        whole=whole,
+        estimate=_estimate(job, whole, images),
+    )
 
 
 @contextmanager
@@ -218,12 +263,15 @@ def _folder(scratch: Path | None) -> Iterator[Path]:
 
 
 def _sample(job: Job, predictor: Predictor, settings: SegmentSettings) -> tuple[list[Plane], list[Shown]]:
-    """A batch of planes, or windows of them, as the network sees them; all of the shape and type of the first."""
+    """A batch of planes, or windows of them, as the network sees them: of the shape of which there are most pixels."""
+    stack = max(job.plan.stacks, key=lambda one: len(one.images) * one.height * one.width)
+    units = (unit for unit in job.units() if unit.stack == stack)
     planes: list[Plane] = []
     shown: list[Shown] = []
     reason: Exception | None = None
+    tried = (unit.stack.plane(unit.place(i)) for unit in units for i in range(unit.plane_count))
     with Images(job.begun.root, settings) as images:
-        for plane in (unit.stack.plane(unit.place(i)) for unit in job.units() for i in range(unit.plane_count)):
+        for plane in itertools.islice(tried, MOST_TRIED):
             try:
                 one = show(images.read(plane, *_window(plane)), plane.image, settings.channel)
             except ImageError as error:
@@ -237,7 +285,7 @@ def _sample(job: Job, predictor: Predictor, settings: SegmentSettings) -> tuple[
             if len(shown) == predictor.batch_size((height, width)):
                 break
     if not shown:
-        raise NothingToDoError(f"IN {job.begun.root}: none of the images can be read ({reason}).")
+        raise NothingToDoError(f"IN {job.begun.root}: none of the first images can be read ({reason}).")
     return planes, shown
 
 
@@ -250,9 +298,15 @@ def _window(plane: Plane) -> tuple[slice, slice]:
 
 
 def _stages(
-    job: Job, predictor: Predictor, settings: SegmentSettings, planes: list[Plane], shown: list[Shown], folder: Path
+    job: Job,
+    predictor: Predictor,
+    settings: SegmentSettings,
+    planes: list[Plane],
+    shown: list[Shown],
+    scale: float,
+    folder: Path,
 ) -> Iterator[Stage]:
-    """Each stage alone, on the same planes."""
+    """Each stage alone, on the same planes, which the network sees at a scale."""
     inputs = [one.pixels for one in shown]
     pixels = sum(one.intensity.size for one in shown)
     with Images(job.begun.root, settings) as images:
@@ -264,12 +318,14 @@ def _stages(
                 pixels_digest(whole)
 
         yield _stage("read", read, pixels)
-    network, separate = predictor.stages(inputs)
-    found = predictor.predict_batch(inputs)
+    inputs = inputs[: predictor.batch_size((inputs[0].shape[0], inputs[0].shape[1]), scale)]
+    network, separate = predictor.stages(inputs, scale)
+    seen = pixels * len(inputs) // len(shown)
+    found = _found(predictor, [one.pixels for one in shown], len(inputs), scale)
     labels = [one.labels for one in found]
     nuclei = sum(int(one.max(initial=0)) for one in labels)
-    yield _stage("network", network, pixels)
-    yield _stage("separate", separate, pixels, nuclei)
+    yield _stage("network", network, seen)
+    yield _stage("separate", separate, seen, nuclei * len(inputs) // len(shown))
 
     def measured() -> None:
         for one, label in zip(shown, labels, strict=True):
@@ -281,6 +337,12 @@ def _stages(
     writer, unit = MaskWriter(store), next(iter(job.units()))
     masks = _filled(unit, labels)
     yield _stage("write", lambda: writer.write(unit, masks), masks.size, round(nuclei * masks.size / pixels))
+
+
+def _found(predictor: Predictor, inputs: list[NDArray[Any]], size: int, scale: float) -> list[Segmented]:
+    """Labels of images, in batches of a size."""
+    parts = (inputs[start : start + size] for start in range(0, len(inputs), size))
+    return [one for part in parts for one in predictor.predict_batch(part, scale)]
 
 
 def _filled(unit: Unit, labels: list[NDArray[np.int32]]) -> NDArray[np.uint32]:
@@ -312,15 +374,25 @@ def _stage(name: str, work: Callable[[], object], pixels: int, nuclei: int | Non
     )
 
 
-def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress) -> Whole:
-    """The job, done as `segment` does it; `loading` is how many seconds the predictor took to load."""
+def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress, dimensions: int) -> Whole:
+    """The job, done as `segment` does it.
+
+    loading: seconds that the predictor took to load. dimensions: of the images whose scale is told, 2 of grey and 3 of
+    colour. Raises NothingToDoError where none of its images could be segmented.
+    """
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak, which is that of trying batches
     summary = local.run(job, progress, predictor=predictor)
+    if not summary.new_planes:
+        failure = summary.failures[0]
+        raise NothingToDoError(f"IN {job.begun.root}: no image can be segmented; {failure.image}: {failure.message}")
+    scales = job.journal.scales() or Scales()
     seconds = max(summary.stream_seconds, 1e-9)
     megapixels = summary.new_pixels / 1e6
     return Whole(
         planes=summary.new_planes,
+        failed=len(summary.failures),
+        scale=None if scales.adapt == "each" else scales.of(1 if dimensions == 2 else 3),
         megapixels=megapixels,
         nuclei=summary.new_nuclei,
         startup_s=loading + summary.seconds - summary.stream_seconds,

@@ -171,9 +171,9 @@ class Shared:
         """See Predictor."""
         return self._predictor.batch_size(shape, scale)
 
-    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
+    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
         """See Predictor."""
-        return self._predictor.shrink(shape, scale)
+        return self._predictor.shrink(shape, scale, size)
 
     def predict_batch(self, images: Sequence[Any], scale: float = 1.0, *, adapt: Any = "no") -> Any:
         """See Predictor."""

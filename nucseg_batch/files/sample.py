@@ -231,17 +231,18 @@ def write_sample(folder: Path, *, seed: int = 1) -> list[Path]:
     return sorted(_write(folder, images))
 
 
-def write_fields(folder: Path, count: int, side: int, *, seed: int = 1) -> Path:
+def write_fields(folder: Path, count: int, side: int, diameter: float, *, seed: int = 1) -> Path:
     """Writes simulated 8-bit fields as PNG, for timing: `count` files, of which every DIFFERENT-th is the same picture.
 
-    Each is `side` pixels high and wide, with NUCLEI of them in 256 x 256 pixels. Returns the folder, which is made.
+    Each is `side` pixels high and wide, with NUCLEI in 256 x 256 pixels, `diameter` pixels wide. Returns the folder,
+    which is made.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     nuclei = max(1, round(NUCLEI * side**2 / 256**2))
     fields = []
     for _ in range(min(count, DIFFERENT)):
-        image, _ = simulate_field((side, side), diameter=22, count=nuclei, rng=rng)
+        image, _ = simulate_field((side, side), diameter=diameter, count=nuclei, rng=rng)
         fields.append(_png(np.rint(20 + image * 220).astype(np.uint8)))
     for number in range(count):
         (folder / f"{number:06d}.png").write_bytes(fields[number % len(fields)])

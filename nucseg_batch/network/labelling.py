@@ -114,12 +114,12 @@ class OnHost:
         self, pixels: NDArray[Any], low: NDArray[Any], high: NDArray[Any], real: Real, ways: Ways | None, count: int
     ) -> list[Found]:
         """See `Labelling.batch`."""
-        program, there_and_back = self.program, ways
+        program = self.program
         native, near = None, None
-        if there_and_back is None:
+        if ways is None:
             heads, certain = program.run(program.answers, pixels, low, high)
         else:
-            there, (rows, columns, *near) = there_and_back
+            there, (rows, columns, *near) = ways
             heads, certain, native = program.run(program.answers_rescaled, pixels, low, high, there, (rows, columns))
         found = []
         for i in range(count):

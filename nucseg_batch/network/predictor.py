@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.looks import LOOKS, Segmented, another_scale, fitting_scale, larger_scale
@@ -88,13 +89,21 @@ class Predictor:
             return 1  # its tiles are the batches; more such images at once would only fill memory
         most = max(MAX_BATCH, self.batch_pixels // TRIED_SIDE**2)
         size = self._settings.batch_size or int(np.clip(self.batch_pixels // math.prod(bucket), 1, most))
-        exact = self.precision == "float32" and self.device.startswith("cpu")
-        return min(size, self._shrunk.get(bucket, size), CPU_FLOAT32_BATCH if exact else size)
+        return min(size, self._shrunk.get(bucket, size), self.largest_batch or size)
 
-    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
-        """Halves the batches of this padded shape, after a MemoryError; False where they are of one image already."""
-        size = self.batch_size(shape, scale)
-        self._shrunk[bucket_shape(*scaled_shape(*shape, scale))] = max(1, size // 2)
+    @property
+    def largest_batch(self) -> int | None:
+        """Images in a batch at most, so that results do not depend on it; None where they never do."""
+        return CPU_FLOAT32_BATCH if self.precision == "float32" and self.device.startswith("cpu") else None
+
+    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
+        """Halves the batches of this padded shape, after a MemoryError in one of `size`; False where that was 1.
+
+        Where several threads meet the same size at once, it is halved once.
+        """
+        bucket = bucket_shape(*scaled_shape(*shape, scale))
+        with self._making:
+            self._shrunk[bucket] = min(self._shrunk.get(bucket, size), max(1, size // 2))
         return size > 1
 
     def machine(self) -> dict[str, str]:
@@ -125,21 +134,28 @@ class Predictor:
             done += 1
         return done * noise.size / seconds / 1e6
 
-    def stages(self, images: Sequence[NDArray[Any]]) -> tuple[Callable[[], Any], Callable[[], Any]]:
-        """The network alone on images of one shape, as one batch at scale 1, and the separation of its answers.
+    def stages(self, images: Sequence[NDArray[Any]], scale: float) -> tuple[Callable[[], object], Callable[[], object]]:
+        """The network alone on images of one shape at a scale, as one batch, and the separation of its answers.
 
-        Only to be timed; the images must be of TILE pixels a side or less.
+        Only to be timed. Answers stay on the device, and labels stay on the network's grid. Images must be so small
+        that they are not done in tiles.
         """
-        frame = Frame.of(images[0].shape[:2], 1.0)
+        frame = Frame.of(images[0].shape[:2], scale)
         labelling, count = self._labelling_for(frame), len(images)
+        program = labelling.program
         pixels = padded_batch(images, frame.native_bucket, count)
         low, high = np.array([percentile_range(image) for image in images], np.float32).T
-        heights, widths = np.array([frame.native] * count, np.int32).T
+        heights, widths = np.array([frame.scaled] * count, np.int32).T
 
-        def network() -> Any:
-            return labelling.program.run(labelling.program.heads, pixels, low, high)
+        def answer() -> Any:
+            if frame.is_native:
+                return program.call(program.heads, pixels, low, high)
+            return program.call(program.heads_rescaled, pixels, low, high, *frame.there())
 
-        heads = network()
+        def network() -> None:
+            ops.convert_to_numpy(answer()[:1, :1, :1])  # waits until all of it is there, and fetches next to nothing
+
+        heads = answer()
         return network, lambda: labelling.separated(heads, (heights, widths))
 
     def predict(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.int32]:

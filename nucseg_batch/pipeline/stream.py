@@ -42,6 +42,8 @@ READ_AHEAD_PIXELS = 6_000_000
 """Images are read ahead until this many pixels wait; one image always may."""
 IN_FLIGHT = 2
 """Batches that are on their way through the device at once."""
+SEEN = 32
+"""Of so many images, how many wait is counted once."""
 
 
 class Segmenter(Protocol):
@@ -60,8 +62,8 @@ class Segmenter(Protocol):
         """
         ...
 
-    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
-        """Halves the batches of this padded shape; False where they are of one image already."""
+    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
+        """Halves the batches of this padded shape, of which one of `size` did not fit; False where that was 1."""
         ...
 
 
@@ -187,21 +189,28 @@ def _read_ahead(
 ) -> Iterator[Item]:
     """Items in the order of the units, read by the pool up to READ_AHEAD_PIXELS before they are asked for."""
     waiting: deque[tuple[int, Future[Item]]] = deque()
-    pixels = 0
+    pixels, taken = 0, 0
+
+    def first() -> Item:
+        nonlocal pixels, taken
+        if taken % SEEN == 0:
+            gauge.depth("images that were read and wait (Mpx)", sum(size for size, one in waiting if one.done()) / 1e6)
+        taken += 1
+        size, future = waiting.popleft()
+        pixels -= size
+        return future.result()
+
     try:
         for work in works:
             for index in work.task.indices:
                 item = _item(work, index)
                 size = item.plane.image.height * item.plane.image.width * max(1, len(item.plane.image.names))
                 while waiting and pixels + size > READ_AHEAD_PIXELS:
-                    gauge.depth("read ahead (Mpx)", pixels / 1e6)
-                    first, future = waiting.popleft()
-                    pixels -= first
-                    yield future.result()
+                    yield first()
                 waiting.append((size, readers.submit(read, item)))
                 pixels += size
         while waiting:
-            yield waiting.popleft()[1].result()
+            yield first()
     finally:
         for _, future in waiting:
             future.cancel()
@@ -253,7 +262,7 @@ def _segment(batch: list[Item], predictor: Segmenter, adapt: Adapt, tell: Callab
         except NucsegError:
             raise
         except MemoryError as error:
-            if not predictor.shrink(shape, scale):
+            if not predictor.shrink(shape, scale, size):
                 return [(item, item.failed("segment", error)) for item in batch]
             size = predictor.batch_size(shape, scale)
             tell(f"out of memory: images of {shape[0]}x{shape[1]} go in batches of {size} from here on")

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command import call
+from command import COMMAND, call
 
 from nucseg_batch.cli.bench import advice
 from nucseg_batch.executors.bench import Bench, Estimate, Stage, Whole
@@ -51,9 +54,11 @@ def test_bench_of_nothing_is_an_error(tmp_path: Path) -> None:
 @pytest.fixture
 def measured() -> Bench:
     stage = Stage("network", 10.0, 5.0)
-    whole = Whole(100, 20.0, 500, 5.0, 4.0, 5.0, 125.0, {"read": 0.2, "segment": 0.9, "measure": 0.1}, 900.0)
+    whole = Whole(100, 0, 1.0, 20.0, 500, 5.0, 4.0, 5.0, 125.0, {"read": 0.2, "segment": 0.9, "measure": 0.1}, 900.0)
     estimate = Estimate(1_000_000, 65536.0, 13112.0, 4, 2)
-    return Bench("cpu", "a processor", 4, {}, "m.keras", "float32", "", 16, (256, 256), (), (stage,), whole, estimate)
+    return Bench(
+        "cpu", "a processor", 4, {}, "m.keras", "float32", "", 16, None, (256, 256), (), (stage,), whole, estimate
+    )
 
 
 def test_what_fits_into_a_night_is_one_job(measured: Bench) -> None:
@@ -68,6 +73,36 @@ def test_what_does_not_is_divided(measured: Bench) -> None:
     """Into shares of a job array that each fit."""
     ten = replace(measured, device="gpu", estimate=replace(measured.estimate, images=10_000_000, seconds=131072.0))
     assert advice(ten)[1] == (
-        "ask Slurm for: --array=0-4 --cpus-per-task=4 --mem=2G --time=10:56:00 --gres=gpu:1; in 5 shares 7.3 h each, "
-        "if they run at once"
+        "nucseg-batch plan IN OUT.zarr --shares 5, and then ask Slurm for: --array=0-4 --cpus-per-task=4 --mem=2G "
+        "--time=10:56:00 --gres=gpu:1; in 5 shares 7.3 h each, if they run at once"
     )
+
+
+def test_bench_tells_of_images_that_cannot_be_used(one_image: Path) -> None:
+    """Their pixels are neither in the speed nor in the estimate, so it must be said."""
+    (picture,) = one_image.iterdir()
+    (one_image / "cut.png").write_bytes(picture.read_bytes()[:-60])
+    found = call("bench", one_image, "--diameter", 22, "--batch-size", 2)
+    assert "1 failed and are not counted" in found.stdout
+    assert "the run took only" in found.stdout
+    picture.unlink()
+    call("bench", one_image, "--diameter", 22, "--batch-size", 2, code=65)
+
+
+def test_the_network_and_the_run_are_compared_at_one_scale(one_image: Path, tmp_path: Path) -> None:
+    """Else an enlarged image would look as if all but the network took most of the time."""
+    result = tmp_path / "bench.json"
+    found = call("bench", one_image, "--diameter", 13, "--batch-size", 2, "--json", result)
+    assert json.loads(result.read_text())["whole"]["scale"] == 2
+    assert "the network saw 4 times their pixels" in found.stdout
+
+
+def test_bench_that_is_terminated_leaves_nothing_behind(one_image: Path, tmp_path: Path) -> None:
+    """Schedulers and `timeout` end programs with TERM."""
+    command = [*COMMAND, "bench", one_image, "--scratch", tmp_path / "scratch"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob("scratch/*")):
+            time.sleep(0.05)
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list((tmp_path / "scratch").iterdir()) == []

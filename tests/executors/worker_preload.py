@@ -41,7 +41,7 @@ class ThresholdPredictor:
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
         return 4
 
-    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
+    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
         return False
 
     def look(self, pixels: NDArray[Any], begin: float) -> Segmented:

@@ -118,7 +118,7 @@ class Threshold:
         """Always the same."""
         return BATCH
 
-    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
+    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
         """There is always room."""
         return False
 

@@ -19,7 +19,9 @@ def own(tmp_path: Path) -> Path:
 
 
 def paused(driver: Driver, images: Path, store: Path, **faults: object) -> Run:
-    """A run that has the first images in hand and has not read the last ones."""
+    """A run that has the first images in hand and has not read the last ones, as there are more than it reads ahead."""
+    for number in range(3, 9):
+        write_picture(images / f"{number}.png", (20, 30), seed=number)
     return driver.start("segment", images, store, *REGION, pause=1, **faults).is_paused()
 
 

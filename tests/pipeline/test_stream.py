@@ -43,9 +43,9 @@ class ThresholdSegmenter:
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
         return self._size
 
-    def shrink(self, shape: tuple[int, int], scale: float = 1.0) -> bool:
-        self._size, before = max(1, self._size // 2), self._size
-        return before > 1
+    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
+        self._size = min(self._size, max(1, size // 2))
+        return size > 1
 
     def predict_batch(
         self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
@@ -209,6 +209,25 @@ def test_planes_of_a_unit_are_listed_once_however_many_they_are(job: Job, monkey
     monkeypatch.setattr(Stack, "plane", counted)
     job.run(ThresholdSegmenter())
     assert len(listed) == 40
+
+
+def test_two_batches_that_run_out_of_memory_at_once_lose_no_image(job: Job) -> None:
+    """Each is told of the size that failed, not of the one that the other has made of it meanwhile."""
+    write_images(job.folder, 4)
+    both = threading.Barrier(2)
+
+    class TwoAtOnce(ThresholdSegmenter):
+        def predict_batch(
+            self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+        ) -> list[Segmented]:
+            if len(images) > 1:
+                both.wait(60)
+                raise MemoryError("the device has no room")
+            return super().predict_batch(images, scale, adapt=adapt)
+
+    plan = job.run(TwoAtOnce(2))
+    assert all(isinstance(result, PlaneResult) for result in results(job, plan).values())
+    assert len(job.finished) == 4
 
 
 def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

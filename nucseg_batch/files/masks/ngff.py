@@ -194,8 +194,7 @@ def _dump(model: Any) -> dict[str, Any]:
 
 
 def _frame_of_files(stack: Stack) -> Frame:
-    sizes = {image.pixel_size for image in stack.images}
-    size = next(iter(sizes)) if len(sizes) == 1 else None
+    size = next(iter(stack.pixel_sizes)) if len(stack.pixel_sizes) == 1 else None
     if size is None:
         return Frame({}, {}, {})
     return Frame(dict.fromkeys("yx", size), {}, dict.fromkeys("yx", "micrometer"))
