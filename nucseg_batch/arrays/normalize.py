@@ -7,6 +7,8 @@ image, because those of an empty margin would turn its noise into nuclei.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +38,19 @@ def percentile_range(pixels: NDArray[np.generic]) -> tuple[float, float]:
     if high <= low:
         high = top
     return float(low), float(high)
+
+
+def as_gain(ranges: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """For each image the value that becomes 0, and the factor by which all above it are multiplied; (n,) both.
+
+    ranges: the values that become 0 and 1. Where these are equal the factor is 0. It is not for the device to divide:
+    TensorFlow does so in another way for images that have seven others beside them in a batch than for the rest, and
+    the last bits differ (measured).
+    """
+    low, high = np.array(ranges, np.float32).T
+    gain = np.zeros_like(low)
+    np.divide(np.float32(1), high - low, out=gain, where=high > low)
+    return low, gain
 
 
 def apply_range(pixels: NDArray[np.generic], low: float, high: float) -> NDArray[np.float32]:

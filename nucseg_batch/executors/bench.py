@@ -214,6 +214,7 @@ def _measured(
     on_gpu = not predictor.device.startswith("cpu")
     planes, shown = _sample(job, predictor, settings)
     inputs = [one.pixels for one in shown]
+    shape = (inputs[0].shape[0], inputs[0].shape[1])
     fixed = settings.batch_size is not None or predictor.largest_batch is not None
     known = batches.remembered(predictor)
     predictor.batch_pixels = known if known is not None and not fixed else predictor.batch_pixels
@@ -230,7 +231,6 @@ def _measured(
         tried = batches.measure(predictor)
     progress.note("timing the stages one by one")
     stages = tuple(_stages(job, predictor, settings, planes, shown, whole.scale or 1.0, folder))
-    shape = (inputs[0].shape[0], inputs[0].shape[1])
     return Bench(
         device="gpu" if on_gpu else "cpu",
         hardware=predictor.hardware(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,17 +114,19 @@ def on_device(device: str) -> Any:
 
 
 def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """`function` of arrays, compiled on its first call and again for inputs of other dtypes or, where needed, shapes.
+    """`function` of arrays, compiled on its first call and, where needed, again for inputs of other shapes.
 
-    XLA is used on GPUs; on CPUs TensorFlow's own graph is faster (measured: five times), and one graph serves all
-    shapes that differ only in batch, height and width, because building a graph takes as long as a second of work.
+    It is always called with arrays of the same dtypes, numbers of axes and, of images, channels. XLA is used on GPUs;
+    on CPUs TensorFlow's own graph is faster (measured: five times), and one graph serves all shapes, because building
+    a graph takes as long as a second of work.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        gpu = device.startswith("gpu")
-        return tf.function(function, jit_compile=gpu, reduce_retracing=not gpu)
+        if device.startswith("gpu"):
+            return tf.function(function, jit_compile=True, autograph=False)
+        return _of_any_shape(function)
     if backend == "jax":
         import jax
 
@@ -131,6 +134,31 @@ def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
     import torch
 
     return torch.inference_mode()(function)
+
+
+def _of_any_shape(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A TensorFlow function with one graph, made on the first call, for arrays of any shape."""
+    import tensorflow as tf
+
+    lock = threading.Lock()
+    made: list[Callable[..., Any]] = []
+
+    def call(*arguments: Any) -> Any:
+        with lock:
+            if not made:
+                signature = keras.tree.map_structure(_any_shape, arguments)
+                made.append(tf.function(function, input_signature=signature, autograph=False))
+        return made[0](*arguments)
+
+    return call
+
+
+def _any_shape(array: Any) -> Any:
+    """What a TensorFlow function must know of an array: its dtype and axes, and of images and answers the channels."""
+    import tensorflow as tf
+
+    shape = [None] * len(array.shape)
+    return tf.TensorSpec([*shape[:-1], array.shape[-1]] if len(shape) == 4 else shape, array.dtype)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -35,7 +35,7 @@ class Labelling(Protocol):
         ...
 
     def batch(
-        self, pixels: NDArray[Any], low: NDArray[Any], high: NDArray[Any], real: Real, ways: Ways | None, count: int
+        self, pixels: NDArray[Any], low: NDArray[Any], gain: NDArray[Any], real: Real, ways: Ways | None, count: int
     ) -> list[Found]:
         """Labels of the first `count` images, as `Program.label` and, with ways, `Program.label_rescaled`."""
         ...
@@ -66,15 +66,15 @@ class OnDevice:
         self._look = look
 
     def batch(
-        self, pixels: NDArray[Any], low: NDArray[Any], high: NDArray[Any], real: Real, ways: Ways | None, count: int
+        self, pixels: NDArray[Any], low: NDArray[Any], gain: NDArray[Any], real: Real, ways: Ways | None, count: int
     ) -> list[Found]:
         """See `Labelling.batch`."""
         program = self.program
         if ways is None:
-            answer = program.run(program.look if self._look else program.label, pixels, low, high, *real)
+            answer = program.run(program.look if self._look else program.label, pixels, low, gain, *real)
         else:
             rescaled = program.look_rescaled if self._look else program.label_rescaled
-            answer = program.run(rescaled, pixels, low, high, real, *ways)
+            answer = program.run(rescaled, pixels, low, gain, real, *ways)
         labels, certain = answer if self._look else (answer, np.ones(len(pixels), np.float32))
         return [(labels[i], float(certain[i])) for i in range(count)]
 
@@ -111,16 +111,16 @@ class OnHost:
         self._look = look
 
     def batch(
-        self, pixels: NDArray[Any], low: NDArray[Any], high: NDArray[Any], real: Real, ways: Ways | None, count: int
+        self, pixels: NDArray[Any], low: NDArray[Any], gain: NDArray[Any], real: Real, ways: Ways | None, count: int
     ) -> list[Found]:
         """See `Labelling.batch`."""
         program = self.program
         native, near = None, None
         if ways is None:
-            heads, certain = program.run(program.answers, pixels, low, high)
+            heads, certain = program.run(program.answers, pixels, low, gain)
         else:
             there, (rows, columns, *near) = ways
-            heads, certain, native = program.run(program.answers_rescaled, pixels, low, high, there, (rows, columns))
+            heads, certain, native = program.run(program.answers_rescaled, pixels, low, gain, there, (rows, columns))
         found = []
         for i in range(count):
             answer, size = self._answer(heads[i], certain[i]), (int(real[0][i]), int(real[1][i]))

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.scale import mirrored, nearest, numbered
 from nucseg_batch.network.bands import BAND, bands, needed
 from nucseg_batch.network.geometry import Frame
@@ -82,19 +83,19 @@ def tile_heads(program: Program, read: Read, limits: tuple[float, float], frame:
     window: begins and ends at multiples of the network's stride and, where the plane is rescaled, of BAND. Returns
     `Program.heads` of one image, folded.
     """
-    low, high = (np.array([value], np.float32) for value in limits)
+    low, gain = as_gain([limits])
     places = [mirrored(p, n)[s] for p, n, s in zip(frame.bucket, frame.scaled, window, strict=True)]
     if frame.is_native:
         tile = read(*(slice(int(p.min()), int(p.max()) + 1) for p in places))
         for axis, place in enumerate(places):
             if place[-1] - place[0] != len(place) - 1:
                 tile = np.take(tile, place - place.min(), axis=axis)
-        return program.call(program.heads, _batch_of_one(tile), low, high)
+        return program.call(program.heads, _batch_of_one(tile), low, gain)
     sides = list(zip(frame.native, frame.scaled, places, strict=True))
     sources = [needed(*side) for side in sides]
     rows, columns = (bands(*side, source) for side, source in zip(sides, sources, strict=True))
     along = ((rows.index, rows.weights), (columns.index, columns.weights))
-    return program.call(program.heads_in_bands, _batch_of_one(read(*sources)), low, high, *along)
+    return program.call(program.heads_in_bands, _batch_of_one(read(*sources)), low, gain, *along)
 
 
 def window_labels(

@@ -21,7 +21,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.looks import LOOKS, Segmented, another_scale, fitting_scale, larger_scale
-from nucseg_batch.arrays.normalize import percentile_range
+from nucseg_batch.arrays.normalize import as_gain, percentile_range
 from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, fold_weights
@@ -123,13 +123,13 @@ class Predictor:
         """
         count = max(1, pixels // TRIED_SIDE**2)
         noise = np.random.default_rng(1).integers(0, 256, (count, TRIED_SIDE, TRIED_SIDE, 1), np.uint8)
-        low, high = np.zeros(count, np.float32), np.full(count, 255, np.float32)
+        low, gain = as_gain([(0.0, 255.0)] * count)
         side = np.full(count, TRIED_SIDE, np.int32)
         labelling = self._labelling_for(Frame.of((TRIED_SIDE, TRIED_SIDE), 1.0))
         done, seconds = -1, 0.0
         while done < 2 or seconds < TRIED_SECONDS:
             began = time.perf_counter()
-            labelling.batch(noise, low, high, (side, side), None, count)
+            labelling.batch(noise, low, gain, (side, side), None, count)
             seconds += time.perf_counter() - began if done >= 0 else 0.0
             done += 1
         return done * noise.size / seconds / 1e6
@@ -144,13 +144,13 @@ class Predictor:
         labelling, count = self._labelling_for(frame), len(images)
         program = labelling.program
         pixels = padded_batch(images, frame.native_bucket, count)
-        low, high = np.array([percentile_range(image) for image in images], np.float32).T
+        low, gain = as_gain([percentile_range(image) for image in images])
         heights, widths = np.array([frame.scaled] * count, np.int32).T
 
         def answer() -> Any:
             if frame.is_native:
-                return program.call(program.heads, pixels, low, high)
-            return program.call(program.heads_rescaled, pixels, low, high, *frame.there())
+                return program.call(program.heads, pixels, low, gain)
+            return program.call(program.heads_rescaled, pixels, low, gain, *frame.there())
 
         def network() -> None:
             ops.convert_to_numpy(answer()[:1, :1, :1])  # waits until all of it is there, and fetches next to nothing
@@ -271,11 +271,11 @@ class Predictor:
             return [self._large(labelling, *one, scale, look=look) for one in zip(images, ranges, strict=True)]
         fill = size - len(images)
         pixels = padded_batch(images, frame.native_bucket, size)
-        low, high = np.array(ranges + [(0.0, 0.0)] * fill, np.float32).T
+        low, gain = as_gain(ranges + [(0.0, 0.0)] * fill)
         sizes = (shapes if frame.is_native else [frame.scaled] * len(images)) + [(1, 1)] * fill
         heights, widths = np.array(sizes, np.int32).T
         ways = None if frame.is_native else (frame.there(), frame.back())
-        answers = labelling.batch(pixels, low, high, (heights, widths), ways, len(images))
+        answers = labelling.batch(pixels, low, gain, (heights, widths), ways, len(images))
         found = [labels[:height, :width] for (labels, _), (height, width) in zip(answers, shapes, strict=True)]
         found = found if frame.is_native else [numbered(one) for one in found]
         return [Segmented(one, scale, certain) for one, (_, certain) in zip(found, answers, strict=True)]

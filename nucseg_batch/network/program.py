@@ -86,61 +86,61 @@ class Program:
                 raise MemoryError(f"the device has no room for a batch of {batch}") from error
             raise
 
-    def label(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
+    def label(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> Any:
         """(batch, height, width, 1 or 3) raw pixels to (batch, height, width) int32 labels."""
-        return self.separate(self.heads(pixels, low, high), heights, widths)
+        return self.separate(self.heads(pixels, low, gain), heights, widths)
 
     def label_rescaled(
-        self, pixels: Any, low: Any, high: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
+        self, pixels: Any, low: Any, gain: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
     ) -> Any:
         """The same with the network looking at another scale; labels come back on the grid of `pixels`.
 
         shape: ((batch,), (batch,)), the real height and width at the network's scale. there: the matrices
         (scaled, native) for rows and columns that rescale the images. back: how to return.
         """
-        heads = self.heads_rescaled(pixels, low, high, *there)
+        heads = self.heads_rescaled(pixels, low, gain, *there)
         return self.native(self.separate(heads, *shape), self._foreground(heads), *back)
 
-    def look(self, pixels: Any, low: Any, high: Any, heights: Any, widths: Any) -> Any:
+    def look(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> Any:
         """As `label`, and how certain the foreground is, (batch,) float32."""
-        heads = self.heads(pixels, low, high)
+        heads = self.heads(pixels, low, gain)
         return self.separate(heads, heights, widths), self.certainty(heads, heights, widths)
 
     def look_rescaled(
-        self, pixels: Any, low: Any, high: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
+        self, pixels: Any, low: Any, gain: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
     ) -> Any:
         """As `label_rescaled`, and how certain the foreground is, (batch,) float32."""
-        heads = self.heads_rescaled(pixels, low, high, *there)
+        heads = self.heads_rescaled(pixels, low, gain, *there)
         labels = self.native(self.separate(heads, *shape), self._foreground(heads), *back)
         return labels, self.certainty(heads, *shape)
 
-    def heads(self, pixels: Any, low: Any, high: Any) -> Any:
+    def heads(self, pixels: Any, low: Any, gain: Any) -> Any:
         """(batch, height, width, 1 or 3) raw pixels to the network's answers, folded, offsets in units of OFFSET_UNIT.
 
-        low, high: (batch,) float32, the values shown as 0 and 1.
+        low, gain: (batch,) float32, as `arrays.normalize.as_gain` gives them.
         """
-        return self._heads(_normalised(pixels, low, high))
+        return self._heads(_normalised(pixels, low, gain))
 
-    def heads_rescaled(self, pixels: Any, low: Any, high: Any, rows: Any, columns: Any) -> Any:
+    def heads_rescaled(self, pixels: Any, low: Any, gain: Any, rows: Any, columns: Any) -> Any:
         """The same after rescaling: rows (scaled height, height) and columns (scaled width, width), float32."""
-        image = ops.transpose(_normalised(pixels, low, high), (0, 3, 1, 2))
+        image = ops.transpose(_normalised(pixels, low, gain), (0, 3, 1, 2))
         image = ops.matmul(ops.matmul(rows, image), ops.transpose(columns))
         return self._heads(ops.transpose(image, (0, 2, 3, 1)))
 
-    def heads_in_bands(self, pixels: Any, low: Any, high: Any, rows: Banded, columns: Banded) -> Any:
+    def heads_in_bands(self, pixels: Any, low: Any, gain: Any, rows: Banded, columns: Banded) -> Any:
         """The same for one image, rescaled in the narrow bands of `network.bands`."""
-        return self._heads(_resampled(_normalised(pixels, low, high), rows, columns))
+        return self._heads(_resampled(_normalised(pixels, low, gain), rows, columns))
 
-    def answers(self, pixels: Any, low: Any, high: Any) -> tuple[Any, Any]:
+    def answers(self, pixels: Any, low: Any, gain: Any) -> tuple[Any, Any]:
         """The network's answers and the sigmoid of all of them, for a separation elsewhere."""
-        heads = self.heads(pixels, low, high)
+        heads = self.heads(pixels, low, gain)
         return heads, ops.sigmoid(heads)
 
     def answers_rescaled(
-        self, pixels: Any, low: Any, high: Any, there: tuple[Any, Any], back: tuple[Any, Any]
+        self, pixels: Any, low: Any, gain: Any, there: tuple[Any, Any], back: tuple[Any, Any]
     ) -> tuple[Any, Any, Any]:
         """The same after rescaling, and the foreground's probability on the grid of `pixels`; see `native`."""
-        heads = self.heads_rescaled(pixels, low, high, *there)
+        heads = self.heads_rescaled(pixels, low, gain, *there)
         certain = ops.sigmoid(heads)
         return heads, certain, _brought_back(self._foreground(certain), *back)
 
@@ -218,11 +218,9 @@ Banded = tuple[Any, Any]
 """How an axis is resampled in bands: `index` and `weights` of `network.bands.Bands`."""
 
 
-def _normalised(pixels: Any, low: Any, high: Any) -> Any:
-    low = ops.reshape(low, (-1, 1, 1, 1))
-    high = ops.reshape(high, (-1, 1, 1, 1))
-    scale = ops.where(high > low, 1.0 / ops.where(high > low, high - low, 1.0), 0.0)
-    return ops.clip((ops.cast(pixels, "float32") - low) * scale, 0.0, LIMIT)
+def _normalised(pixels: Any, low: Any, gain: Any) -> Any:
+    low, gain = (ops.reshape(one, (-1, 1, 1, 1)) for one in (low, gain))
+    return ops.clip((ops.cast(pixels, "float32") - low) * gain, 0.0, LIMIT)
 
 
 def _brought_back(probability: Any, rows: Any, columns: Any) -> Any:

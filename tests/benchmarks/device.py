@@ -29,7 +29,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from nucseg_batch.arrays.normalize import percentile_range
+from nucseg_batch.arrays.normalize import as_gain, percentile_range
 from nucseg_batch.executors.existing import default_model
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import build, fold_weights
@@ -118,9 +118,9 @@ def program(arguments: argparse.Namespace) -> dict[str, Any]:
         chosen = [pictures[i % len(pictures)] for i in range(batch)]
         pixels = np.zeros((batch, height, width, 1), chosen[0].dtype)
         pixels[:, : arguments.side, : arguments.side, 0] = chosen
-        low, high = np.array([percentile_range(one) for one in chosen], np.float32).T
+        low, gain = as_gain([percentile_range(one) for one in chosen])
         sides = np.full(batch, arguments.side, np.int32)
-        host = (pixels, low, high, sides, sides)
+        host = (pixels, low, gain, sides, sides)
         with backend.on_device(where):
             there = [ops.convert_to_tensor(one) for one in host]
         resident = seconds_per_call(lambda _: compiled.call(compiled.label, *there), arguments.seconds)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from pictures import disks, fluorescence
 
+from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.network import backend, large
 from nucseg_batch.network import predictor as predictor_module
+from nucseg_batch.network.geometry import Frame
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor, padded_batch
 from nucseg_batch.plan import Adapt
@@ -51,6 +53,40 @@ def test_neither_do_those_of_a_rescaled_image(of_seven: Predictor, adapt: Adapt)
         (alone,) = of_seven.predict_batch([image], 2.0, adapt=adapt)
         assert alone.scale == result.scale
         np.testing.assert_array_equal(alone.labels, result.labels)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2**-0.5, 1.0, 2**0.5])
+def test_an_image_is_answered_alike_at_every_place_of_every_batch(default_network: Model, scale: float) -> None:
+    """All that the network says, to the last bit: labels hide differences that show in one image of thousands."""
+    predictor = Predictor(default_network, SegmentSettings(device="cpu", precision="mixed_bfloat16"))
+    image = np.random.default_rng(1).integers(0, 256, (128, 160), np.uint8)
+    frame = Frame.of(image.shape, scale)
+    program = predictor._program
+
+    def answers(count: int) -> list[np.ndarray]:
+        batch = padded_batch([image] * count, frame.native_bucket, count)
+        low, gain = as_gain([(3.0, 199.0)] * count)  # of 1 / 196 a fast division has other bits than an exact one
+        if frame.is_native:
+            return [np.asarray(one) for one in program.run(program.answers, batch, low, gain)]
+        rows, columns, *_ = frame.back()
+        return [
+            np.asarray(o)
+            for o in program.run(program.answers_rescaled, batch, low, gain, frame.there(), (rows, columns))
+        ]
+
+    alone = answers(1)
+    for count in (4, 7, 8, 13, 16):
+        for one, others in zip(alone, answers(count), strict=True):
+            for other in others:
+                np.testing.assert_array_equal(one[0], other)
+
+
+def test_the_range_of_an_image_does_not_depend_on_its_neighbours() -> None:
+    """Factors are those of exact division, however many there are."""
+    ranges = [(float(i % 7), float(9 + 13 * i)) for i in range(37)]
+    low, gain = as_gain([*ranges, (5.0, 5.0)])
+    assert [float(one) for one in gain[:-1]] == [float(np.float32(1) / np.float32(b - a)) for a, b in ranges]
+    assert (low[-1], gain[-1]) == (5.0, 0.0)
 
 
 def fields(count: int) -> list[np.ndarray]:
