@@ -11,6 +11,7 @@ from nucseg_batch.network import predictor as predictor_module
 from nucseg_batch.network.geometry import Frame
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor, padded_batch
+from nucseg_batch.network.program import _normalised
 from nucseg_batch.plan import Adapt
 from nucseg_batch.settings import Precision, SegmentSettings
 
@@ -57,7 +58,7 @@ def test_neither_do_those_of_a_rescaled_image(of_seven: Predictor, adapt: Adapt)
 
 @pytest.mark.parametrize("scale", [0.5, 2**-0.5, 1.0, 2**0.5])
 def test_an_image_is_answered_alike_at_every_place_of_every_batch(default_network: Model, scale: float) -> None:
-    """All that the network says, to the last bit: labels hide differences that show in one image of thousands."""
+    """What it is shown and all that it says, to the last bit: labels hide what shows in one image of thousands."""
     predictor = Predictor(default_network, SegmentSettings(device="cpu", precision="mixed_bfloat16"))
     image = np.random.default_rng(1).integers(0, 64, (128, 160), np.uint8)
     frame = Frame.of(image.shape, scale)
@@ -66,13 +67,11 @@ def test_an_image_is_answered_alike_at_every_place_of_every_batch(default_networ
     def answers(count: int) -> list[np.ndarray]:
         batch = padded_batch([image] * count, frame.native_bucket, count)
         low, gain = as_gain([(3.0, 33.0)] * count)  # of 1 / 30 a fast division has other bits than an exact one
+        shown = program.run(_normalised, batch, low, gain)
         if frame.is_native:
-            return [np.asarray(one) for one in program.run(program.answers, batch, low, gain)]
+            return [shown, *program.run(program.answers, batch, low, gain)]
         rows, columns, *_ = frame.back()
-        return [
-            np.asarray(o)
-            for o in program.run(program.answers_rescaled, batch, low, gain, frame.there(), (rows, columns))
-        ]
+        return [shown, *program.run(program.answers_rescaled, batch, low, gain, frame.there(), (rows, columns))]
 
     alone = answers(1)
     for count in (4, 7, 8, 13, 16):
