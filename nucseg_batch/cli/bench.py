@@ -34,7 +34,7 @@ from nucseg_batch.errors import StorageError
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
-    from nucseg_batch.executors.bench import Bench
+    from nucseg_batch.executors.bench_records import Bench
 
 NIGHT_HOURS = 8
 """Runs that take longer are better done in shares of about this long."""

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.errors import ImageError, NothingToDoError, NucsegError, OutputError, StorageError
 from nucseg_batch.executors import batches, local
+from nucseg_batch.executors.bench_records import Bench, Estimate, Stage, Whole
 from nucseg_batch.executors.job import Job, prepare
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.masks.store import MaskWriter, create_store
@@ -50,107 +51,6 @@ SIMULATED_SIDE, SIMULATED_DIAMETER = 256, 26
 """Height and width of simulated images, and the width of their nuclei, which the default model sees as they are."""
 CPU_MEGAPIXELS, GPU_MEGAPIXELS = 100, 4000
 """Megapixels of the whole run, unless the user says otherwise."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """How fast one stage is alone."""
-
-    name: str
-    """`read`, `network`, `separate`, `measure` or `write`."""
-    mpx_per_s: float
-    """Megapixels a second."""
-    mpx_per_core_s: float
-    """Megapixels for each second that a core was busy with it; what a GPU does is not counted."""
-    nuclei_per_s: float | None = None
-    """Nuclei a second, where there are any yet."""
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A run from files to masks and tables."""
-
-    planes: int
-    """Planes, or regions of large ones, that were segmented."""
-    failed: int
-    """Those that failed."""
-    scale: float | None
-    """By how much the images were enlarged for the network; None where each had a scale of its own."""
-    megapixels: float
-    """Their pixels."""
-    nuclei: int
-    """Nuclei found."""
-    startup_s: float
-    """Seconds from the finished plan to the first image read: library, model, and the look at how wide nuclei are."""
-    stream_s: float
-    """Seconds from there to the last unit written."""
-    mpx_per_s: float
-    """Megapixels a second, without the start."""
-    nuclei_per_s: float
-    """Nuclei a second, without the start."""
-    busy: dict[str, float]
-    """Part of that time in which each stage was at work, 0 to 1: `read`, `segment`, `measure` and `write`."""
-    peak_mb: float
-    """Largest resident memory of the process, in megabytes."""
-
-    @property
-    def bound(self) -> str:
-        """The stage that was at work most of the time."""
-        return max(self.busy, key=lambda name: self.busy[name], default="segment")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What all images take on this machine, and what to ask a scheduler for."""
-
-    images: int
-    """How many."""
-    megapixels: float
-    """Their pixels, as large as those measured where there are more than IN holds."""
-    seconds: float
-    """Of one process."""
-    cpus: int
-    """Cores of the process that was measured."""
-    memory_gb: int
-    """Memory to ask for: a quarter more than was used."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """All that was measured."""
-
-    device: str
-    """`cpu` or `gpu`."""
-    hardware: str
-    """Its name."""
-    cores: int
-    """Processor cores that this process may use."""
-    versions: dict[str, str]
-    """Of the libraries that compute."""
-    model: str
-    """File name of the model."""
-    precision: str
-    """Arithmetic of the network."""
-    precision_reason: str
-    """Why that one."""
-    batch: int
-    """Images of the measured shape in a batch."""
-    batch_limit: int | None
-    """Images in a batch at most, so that results do not depend on it; None where they never do."""
-    batch_shape: tuple[int, int]
-    """Height and width of these images."""
-    batch_tried: tuple[dict[str, float | None], ...]
-    """`pixels` of each size that was tried and its `mpx_per_s`, None where it did not fit; on images of 256x256."""
-    stages: tuple[Stage, ...]
-    """Stages alone, on images at the scale of the whole run, or at 1 where there was none for all."""
-    whole: Whole
-    """All of them together."""
-    estimate: Estimate
-    """What follows from it."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return {**asdict(self), "whole": {**asdict(self.whole), "bound": self.whole.bound}}
 
 
 def bench(

@@ -11,7 +11,7 @@ import pytest
 from command import COMMAND, call
 
 from nucseg_batch.cli.bench import advice
-from nucseg_batch.executors.bench import Bench, Estimate, Stage, Whole
+from nucseg_batch.executors.bench_records import Bench, Estimate, Stage, Whole
 
 
 def test_bench_measures_every_stage_of_a_run_on_given_images(one_image: Path, tmp_path: Path) -> None:
