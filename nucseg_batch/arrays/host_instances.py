@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.instances import (
     BLUR,
     CODE,
+    CODE_BITS,
     JUMPS,
     MIN_ROOT_VOTES,
     VOTE,
@@ -31,8 +32,8 @@ BLOCK = 256
 PAGE = 1024
 """Values in a page of memory."""
 APART = 336
-"""How far buffers begin after a multiple of a page from each other: a processor that writes one while it reads another
-at the same place in a page waits for nothing, several times as long as the sum takes (measured)."""
+"""How far after a multiple of a page from each other buffers begin: a processor that reads one and writes another at
+the same place of their pages takes both for one and waits, several times as long as the sum takes (measured)."""
 
 KEPT_SHAPES = 4
 """Shapes of blocks that are kept ready: those inside a plane and along its edges."""
@@ -160,7 +161,7 @@ def _followed(places: NDArray[np.intp], strongest: NDArray[np.int32], columns: i
     for _ in range(2**JUMPS):
         y, x = np.divmod(places, columns)
         code = strongest.take(places)
-        following = (y + _signed((code >> 4) - y)) * columns + x + _signed(code - x)
+        following = (y + _signed((code >> CODE_BITS) - y)) * columns + x + _signed(code - x)
         if np.array_equal(following, places):
             break
         places = following

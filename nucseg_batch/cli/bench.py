@@ -29,7 +29,8 @@ from nucseg_batch.cli.options import (
     check_place,
     segment_settings,
 )
-from nucseg_batch.cli.text import readable
+from nucseg_batch.cli.progress import duration
+from nucseg_batch.cli.text import readable, three_digits
 from nucseg_batch.errors import StorageError
 from nucseg_batch.settings import SegmentSettings
 
@@ -145,8 +146,8 @@ def _print(found: Bench) -> None:
     many = f"{whole.planes} image{'s' * (whole.planes != 1)} or regions"
     of_network = f": {whole.mpx_per_s / network:.2f} of the network alone" if whole.scale is not None else ""
     out.print(
-        f"from files to masks and tables: {whole.mpx_per_s:.3g} Mpx/s, {whole.nuclei_per_s:,.0f} nuclei/s, on "
-        f"{whole.megapixels:.3g} Mpx in {many}{of_network}"
+        f"from files to masks and tables: {three_digits(whole.mpx_per_s)} Mpx/s, {whole.nuclei_per_s:,.0f} nuclei/s, "
+        f"on {three_digits(whole.megapixels)} Mpx in {many}{of_network}"
     )
     if whole.scale is None:
         out.print("each image had a scale of its own, so that the network saw it several times")
@@ -171,7 +172,7 @@ def _batch_reason(found: Bench) -> str:
         return "in float32 a processor's results would depend on larger ones"
     if found.batch_tried:
         tried = ", ".join(
-            f"{(one['pixels'] or 0) / 2**20:g} Mi {one['mpx_per_s']:.3g}" if one["mpx_per_s"] else "no room"
+            f"{(one['pixels'] or 0) / 2**20:g} Mi {three_digits(one['mpx_per_s'])}" if one["mpx_per_s"] else "no room"
             for one in found.batch_tried
         )
         return f"the fastest of those tried, by pixels, in Mpx/s: {tried}"
@@ -182,22 +183,16 @@ def advice(found: Bench) -> list[str]:
     """How long all images take, and what to ask Slurm for."""
     estimate = found.estimate
     hours = estimate.seconds / 3600
-    lines = [f"{estimate.images:,} images, {estimate.megapixels:,.0f} Mpx: about {_duration(estimate.seconds)} here"]
+    lines = [f"{estimate.images:,} images, {estimate.megapixels:,.0f} Mpx: about {duration(estimate.seconds)} here"]
     shares = math.ceil(hours / NIGHT_HOURS)
     each = estimate.seconds if shares == 1 else estimate.seconds / shares
     asked = f"--cpus-per-task={estimate.cpus} --mem={estimate.memory_gb}G --time={_clock(MARGIN * each)}"
     plan = "" if shares == 1 else f"nucseg-batch plan IN OUT.zarr --shares {shares}, and then "
     gpu = "" if found.device == "cpu" else " --gres=gpu:1"
     array = "" if shares == 1 else f" --array=0-{shares - 1}"
-    parts = "" if shares == 1 else f"; in {shares} shares {_duration(each)} each, if they run at once"
+    parts = "" if shares == 1 else f"; in {shares} shares {duration(each)} each, if they run at once"
     lines.append(f"{plan}ask Slurm for:{array} {asked}{gpu}{parts}")
     return lines
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nucseg_batch.cli.console import console
 from nucseg_batch.cli.progress import duration
-from nucseg_batch.cli.text import readable
+from nucseg_batch.cli.text import readable, three_digits
 from nucseg_batch.executors.finishing import Outcome
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import RunSummary
@@ -88,7 +88,9 @@ def print_run(job: Job, summary: RunSummary) -> None:
     out, outcome = console(), summary.outcome
     speed = ""
     if summary.new_planes:
-        speed = f", {summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6:.3g} Mpx/s without the start"
+        speed = (
+            f", {three_digits(summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6)} Mpx/s without the start"
+        )
     elif not summary.failures and not outcome.missing:
         out.print("everything was done already")
     share = f"share {job.options.share} of {job.begun.shares}: " if job.options.share is not None else ""

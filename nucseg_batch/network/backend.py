@@ -73,18 +73,23 @@ def precision_reason(precision: Precision, device: str) -> str:
 
 
 def _cpu_flags() -> set[str]:
+    return set(_cpuinfo("flags").split())
+
+
+def _cpuinfo(name: str) -> str:
+    """What Linux says of the first processor under a name; empty where it says nothing."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("flags"):
-                return set(line.split())
-    return set()
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 def hardware(device: str) -> str:
     """Name of a device, such as the model of the GPU; of a processor with the cores that this process may use."""
     if device.startswith("cpu"):
         cores = len(os.sched_getaffinity(0))
-        return f"{_cpu_name()}, {cores} core{'s' * (cores != 1)}"
+        return f"{_cpuinfo('model name') or platform.machine()}, {cores} core{'s' * (cores != 1)}"
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -98,14 +103,6 @@ def hardware(device: str) -> str:
     import torch
 
     return str(torch.cuda.get_device_name(0))
-
-
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def on_device(device: str) -> Any:
