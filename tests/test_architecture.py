@@ -21,6 +21,7 @@ LAYERS = {
     "pipeline": 4,
     "training": 4,
     "executors": 5,
+    "results": 5,
     "cli": 6,
 }
 FAMILIES = ("arrays", "files", "network")

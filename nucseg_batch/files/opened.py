@@ -48,7 +48,7 @@ class Images:
     def __init__(self, root: str | Path, settings: SegmentSettings, states: Mapping[str, State] | None = None) -> None:
         self._root = root
         self._settings = settings
-        self._states = states or {}
+        self._states = {} if states is None else states
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -1,0 +1,219 @@
+"""A run as its user has it: the store, the tables beside it and, where they can still be had, the images.
+
+Everything is read when it is asked for, and nothing is written. Keras is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from nucseg_batch.errors import ImageError, InputMissingError, MismatchError, NucsegError
+from nucseg_batch.files.masks.ngff import axes_of, image_kind
+from nucseg_batch.files.masks.nodes import read_attributes
+from nucseg_batch.files.masks.store import label_path
+from nucseg_batch.files.opened import Images, State, state_of
+from nucseg_batch.files.run.finish import table_paths
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import Beginning
+from nucseg_batch.pipeline.channels import Shown, show
+from nucseg_batch.plan import ImageInfo, Plane, Stack
+from nucseg_batch.results.tables import Nuclei, PlaneRow, nuclei_columns, read_nuclei, read_planes
+
+KEPT_ARRAYS = 64
+"""Arrays of the store that stay open at once."""
+WHOLE = slice(None)
+
+
+class FinishedRun:
+    """A run whose tables are written; a context manager, which closes the images that it opened.
+
+    store: OUT.zarr. images: where the images are now, if no longer where they were segmented.
+
+    Raises InputMissingError where the store or its tables are missing.
+    """
+
+    def __init__(self, store: Path, images: Path | None = None) -> None:
+        self.store = store
+        self.tables = table_paths(store)
+        """The tables by name: images, nuclei, failures."""
+        missing = [path.name for path in (store, *self.tables.values()) if not path.exists()]
+        if missing:
+            raise InputMissingError(
+                f"OUT {store}: {missing[0]} is missing. Give the OUT.zarr of a run that is finished, with its tables "
+                "beside it; `nucseg-batch finish` writes these."
+            )
+        self._images_place = images
+        self._arrays: OrderedDict[str, tuple[zarr.Array[Any], str]] = OrderedDict()
+        self._states: dict[str, State] = {}
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> FinishedRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The run folder, which may have been deleted."""
+        return Journal(self.store)
+
+    @cached_property
+    def begun(self) -> Beginning | None:
+        """The plan and the settings; None where the run folder is gone or cannot be read."""
+        try:
+            return self.journal.load() if self.journal.exists() else None
+        except MismatchError:
+            return None
+
+    def planes(self, pattern: str | None = None) -> Iterator[PlaneRow]:
+        """The rows of images.csv, in order; of those images only whose path or name matches a glob pattern."""
+        rows = read_planes(self.tables["images"])
+        return rows if pattern is None else (row for row in rows if matches(row.image, pattern))
+
+    @cached_property
+    def nuclei_columns(self) -> tuple[str, ...]:
+        """Names of the columns of nuclei.csv."""
+        return nuclei_columns(self.tables["nuclei"])
+
+    def with_nuclei(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, Nuclei]]:
+        """Some of the planes, in their order, each with its nuclei; reads nuclei.csv once."""
+        return read_nuclei(self.tables["nuclei"], planes)
+
+    def mask_array(self, row: PlaneRow) -> tuple[zarr.Array[Any], tuple[int, ...]]:
+        """The array that holds a plane's mask, and the plane's place along its axes before y; for planes with masks."""
+        array, axes = self._opened(row.mask)
+        return array, _place(row, axes)
+
+    def mask(self, row: PlaneRow, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint32]:
+        """A plane's mask, or a window of it: (height, width), 0 is background and nuclei have their label."""
+        array, place = self.mask_array(row)
+        window: tuple[int | slice, ...] = (*place, rows, columns)
+        return np.asarray(array[window], np.uint32)
+
+    def shown(self, row: PlaneRow, rows: slice = WHOLE, columns: slice = WHOLE) -> Shown:
+        """A plane's pixels, or a window of them, as the network saw them and as they were measured.
+
+        They come from the images that were segmented; where these are not there, from the store, if it has the pixels
+        (`--with-images`). Raises ImageError, or InputMissingError where there is neither.
+        """
+        return self._source(row)(rows, columns)
+
+    def image(self, row: PlaneRow) -> ImageInfo | None:
+        """What was known of the image when it was planned; None without the run folder."""
+        plane = self._plane(row)
+        return None if plane is None else plane.image
+
+    def _source(self, row: PlaneRow) -> Callable[[slice, slice], Shown]:
+        plane = self._plane(row)
+        channel = "auto" if self.begun is None else self.begun.settings.channel
+        stored = self._stored(row)
+        if plane is None and stored is None:
+            raise InputMissingError(
+                f"the pixels of {row.name} cannot be found: the run folder {self.journal.folder.name} is gone, and the "
+                "store has no pixels (--with-images)."
+            )
+
+        def from_images(rows: slice, columns: slice) -> Shown:
+            assert plane is not None
+            height, width = plane.image.height, plane.image.width
+            window = slice(*rows.indices(height)), slice(*columns.indices(width))
+            return show(self._images_for(plane.image).read(plane, *window), plane.image, channel)
+
+        def from_store(rows: slice, columns: slice) -> Shown:
+            assert stored is not None
+            array, place = stored
+            pixels = np.asarray(array[(*place, rows, columns)])
+            if pixels.ndim == 3 and (plane is None or not plane.image.names):
+                pixels = np.moveaxis(pixels, 0, -1)
+            if plane is not None:
+                return show(pixels, plane.image, channel)
+            return Shown(pixels, pixels if pixels.ndim == 2 else pixels.mean(axis=2))
+
+        if plane is None:
+            return from_store
+        if stored is None:
+            return from_images
+
+        def either(rows: slice, columns: slice) -> Shown:
+            try:
+                return from_images(rows, columns)
+            except (OSError, NucsegError):
+                return from_store(rows, columns)
+
+        return either
+
+    def _images_for(self, info: ImageInfo) -> Images:
+        """The images, of which this one is expected as it is now: copies have another time, but not another size."""
+        begun, images = self.begun, self._images
+        assert begun is not None
+        assert images is not None
+        if info.key not in self._states:
+            state = state_of(self._root, info, begun.settings)
+            if state[0] != info.size:
+                raise ImageError(f"{info.key}: the image was changed after it was segmented.")
+            self._states[info.key] = state
+        return images
+
+    @cached_property
+    def _root(self) -> str:
+        if self._images_place is not None:
+            return str(self._images_place)
+        return "" if self.begun is None else self.begun.root
+
+    @cached_property
+    def _images(self) -> Images | None:
+        if self.begun is None:
+            return None
+        return self._closing.enter_context(Images(self._root, self.begun.settings, self._states))
+
+    @cached_property
+    def _stacks(self) -> dict[str, Stack]:
+        return {} if self.begun is None else {label_path(stack): stack for stack in self.begun.plan.stacks}
+
+    def _plane(self, row: PlaneRow) -> Plane | None:
+        stack = self._stacks.get(row.mask)
+        if stack is None:
+            return None
+        return Plane(stack.images[row.index or 0], row.t, row.z)
+
+    def _opened(self, group: str) -> tuple[zarr.Array[Any], str]:
+        """The array of the first level of a label or image group, and its axes."""
+        if group not in self._arrays:
+            try:
+                array = zarr.open_array(self.store / group / "0", mode="r")
+            except (OSError, ValueError) as error:
+                raise ImageError(f"{self.store / group}: the masks cannot be read ({type(error).__name__}).") from error
+            while len(self._arrays) >= KEPT_ARRAYS:
+                self._arrays.popitem(last=False)
+            self._arrays[group] = array, axes_of(read_attributes(self.store / group))
+        self._arrays.move_to_end(group)
+        return self._arrays[group]
+
+    def _stored(self, row: PlaneRow) -> tuple[zarr.Array[Any], tuple[int | slice, ...]] | None:
+        """The array of a plane's pixels beside its mask and its place there; None where there is none."""
+        group = row.mask.rpartition("/labels/")[0]
+        if not group or image_kind(read_attributes(self.store / group)) != "pixels":
+            return None
+        array, axes = self._opened(group)
+        return array, tuple(WHOLE if axis == "c" else _place(row, axis)[0] for axis in axes[:-2])
+
+
+def matches(image: str, pattern: str) -> bool:
+    """Whether an image is meant by a glob pattern: its name, or its whole path where the pattern has a `/`."""
+    return fnmatch.fnmatchcase(image if "/" in pattern else image.rpartition("/")[2], pattern)
+
+
+def _place(row: PlaneRow, axes: str) -> tuple[int, ...]:
+    places = {"i": row.index or 0, "t": row.time, "z": row.depth}
+    return tuple(places[axis] for axis in axes if axis in places)

@@ -1,0 +1,156 @@
+"""The tables of a run read back, row by row: of 10 million images none need be held."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.errors import DamageError
+from nucseg_batch.files.names import file_name
+from nucseg_batch.files.run.tables import IMAGES_COLUMNS, PLANE_COLUMNS, SUMMARY_COLUMNS
+
+PlaneKey = tuple[str, str, str]
+"""The cells image, t and z of a row, as they stand in the tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneRow:
+    """A row of images.csv: one plane."""
+
+    key: PlaneKey
+    """What names the plane in all tables."""
+    image: str
+    """Path of the image relative to IN, as Python names files."""
+    status: str
+    """`ok`, `failed` or `missing`."""
+    mask: str
+    """Label group in the store; empty without a mask."""
+    index: int | None
+    """Place on axis i of the masks; None where they have no such axis."""
+    t: int | None
+    """Time point; None without such an axis."""
+    z: int | None
+    """Depth; None without such an axis."""
+    time: int
+    """Which of the image's time points, counted from 0: the place on axis t of the masks."""
+    depth: int
+    """Likewise on axis z."""
+    values: Mapping[str, float]
+    """The numbers of tables.SUMMARY_COLUMNS by name, where the table has one."""
+
+    @property
+    def name(self) -> str:
+        """What to call it: `plate/A01.tif (t=3, z=1)`."""
+        places = [f"{axis}={place}" for axis, place in (("t", self.t), ("z", self.z)) if place is not None]
+        return f"{self.image} ({', '.join(places)})" if places else self.image
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels; of a plane with a mask."""
+        return int(self.values["height"]), int(self.values["width"])
+
+    @property
+    def nuclei(self) -> int:
+        """Nuclei found."""
+        return int(self.values.get("nuclei", 0))
+
+
+class Nuclei:
+    """The rows of nuclei.csv of one plane."""
+
+    def __init__(self, columns: Sequence[str], rows: list[list[str]]) -> None:
+        self.columns = tuple(columns)
+        """Names of all columns."""
+        self.rows = rows
+        """The cells of each row."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @functools.cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Number of each nucleus in its mask, (n,)."""
+        return self["label"].astype(np.int64)
+
+    def __getitem__(self, column: str) -> NDArray[np.float64]:
+        """A column as numbers, (n,); NaN for empty cells. Raises KeyError where there is no such column."""
+        if column not in self.columns:
+            raise KeyError(column)
+        place = self.columns.index(column)
+        return np.array([float(row[place]) if row[place] else math.nan for row in self.rows], np.float64)
+
+
+def read_planes(table: Path) -> Iterator[PlaneRow]:
+    """The rows of images.csv, in order; raises DamageError where the table is none of ours."""
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        if not set(IMAGES_COLUMNS[:6]) <= set(header):
+            raise DamageError(f"{table}: this is not a table of images that nucseg-batch wrote.")
+        place = {name: header.index(name) for name in header}
+        for _, group in itertools.groupby(rows, key=lambda row: row[place["image"]]):
+            yield from _planes_of_image(list(group), place)
+
+
+def _planes_of_image(rows: list[list[str]], place: Mapping[str, int]) -> Iterator[PlaneRow]:
+    t, z = place["t"], place["z"]
+    times = {cell: number for number, cell in enumerate(sorted({row[t] for row in rows}, key=_number))}
+    depths = {cell: number for number, cell in enumerate(sorted({row[z] for row in rows}, key=_number))}
+    numbers = [(name, place[name]) for name in SUMMARY_COLUMNS if name in place]
+    for row in rows:
+        index = row[place["index"]]
+        yield PlaneRow(
+            (row[place["image"]], row[t], row[z]),
+            file_name(row[place["image"]]),
+            row[place["status"]],
+            file_name(row[place["mask"]]),
+            int(index) if index else None,
+            int(row[t]) if row[t] else None,
+            int(row[z]) if row[z] else None,
+            times[row[t]],
+            depths[row[z]],
+            {name: float(row[i]) for name, i in numbers if row[i]},
+        )
+
+
+def _number(cell: str) -> int:
+    return int(cell) if cell else -1
+
+
+def nuclei_columns(table: Path) -> tuple[str, ...]:
+    """Names of the columns of nuclei.csv."""
+    with open(table, newline="", encoding="utf-8") as file:
+        return tuple(next(csv.reader(file), []))
+
+
+def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[PlaneRow, Nuclei]]:
+    """Planes, in the order of the tables but not necessarily all of them, each with its rows of nuclei.csv.
+
+    The table is read once, from its beginning. Raises DamageError where it has rows of a plane that comes later in
+    images.csv, or of none.
+    """
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        columns = next(rows, [])
+        if tuple(columns[:3]) != PLANE_COLUMNS:
+            raise DamageError(f"{table}: this is not a table of nuclei that nucseg-batch wrote.")
+        groups = itertools.groupby(rows, key=lambda row: (row[0], row[1], row[2]))
+        key, group = next(groups, (None, None))
+        for plane in planes:
+            if not plane.nuclei:
+                yield plane, Nuclei(columns, [])
+                continue
+            while key is not None and key != plane.key:
+                key, group = next(groups, (None, None))
+            if group is None:
+                raise DamageError(f"{table}: it has no rows of {plane.name}; `nucseg-batch finish` writes it anew.")
+            yield plane, Nuclei(columns, list(group))
+            key, group = next(groups, (None, None))
