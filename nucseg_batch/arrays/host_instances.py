@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.confidence import REACH, closeness, supported
 from nucseg_batch.arrays.instances import (
     BLUR,
     CODE,
@@ -25,6 +26,7 @@ from nucseg_batch.arrays.instances import (
     VOTE,
     WINDOW_RADIUS,
 )
+from nucseg_batch.arrays.separated import Separated
 
 BLOCK = 256
 """Side in pixels of the blocks in which votes are blurred: with their margin they stay in a core's own cache."""
@@ -97,18 +99,17 @@ def separate(
     min_area: int,
     blur: int = BLUR,
     window: int = WINDOW_RADIUS,
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Labels the nuclei of one image, and says where their roots are.
+) -> Separated:
+    """Labels the nuclei of one image, of the answer's shape: what `instances.separate_rooted` gives.
 
-    Returns labels, int32 of the answer's shape, and the root of each, (n, 2): what `instances.separate_rooted` gives
-    for the same logits and offsets. height, width: the part that is real. Other arguments as there.
+    It is for the same logits and offsets. height, width: the part that is real. Other arguments as there.
     """
     inside = answer.inside(height, width, threshold)
-    labels = np.zeros(answer.shape, np.int32)
+    labels, support = np.zeros(answer.shape, np.int32), np.zeros(answer.shape, np.uint8)
     columns = answer.shape[1]
     pixel = np.flatnonzero(inside)
     if pixel.size == 0:
-        return labels, np.zeros((0, 2), np.int64)
+        return Separated(labels, np.zeros((0, 2), np.int64), support)
     y, x = np.divmod(pixel, columns)
     place = answer.places(y, x)
     heads, probability = answer.heads.reshape(-1), answer.probability.reshape(-1)
@@ -122,13 +123,28 @@ def separate(
     voted = np.flatnonzero(voters > 0)
     root = _followed(voted, strongest.reshape(-1), columns)
 
+    close = np.zeros(votes.size, np.uint8)
+    (root_y, root_x), (voted_y, voted_x) = np.divmod(root, columns), np.divmod(voted, columns)
+    close[voted] = closeness((voted_y - root_y) ** 2 + (voted_x - root_x) ** 2)
+    support.reshape(-1)[pixel] = supported(weight.astype(np.int32), close.take(target))
+
     roots, which = np.unique(root, return_inverse=True)
     area = np.bincount(which, voters[voted])
     kept = (votes.reshape(-1)[roots] >= MIN_ROOT_VOTES * VOTE * blur**2) & (area >= max(min_area, 1))
     number = voters  # no longer needed: from here on, the label of each place
     number[voted] = (np.cumsum(kept) * kept)[which]
     labels.reshape(-1)[pixel] = number.take(target)
-    return labels, np.stack(np.divmod(roots[kept], columns), axis=1)
+    return Separated(labels, np.stack(np.divmod(roots[kept], columns), axis=1), support)
+
+
+def foreground(answer: Answer, height: int, width: int, *, threshold: float) -> Separated:
+    """The plain mask as label 1, without roots; a pixel's support is its probability. See `separate`."""
+    inside = answer.inside(height, width, threshold)
+    support = np.zeros(answer.shape, np.uint8)
+    place = answer.places(*np.nonzero(inside))
+    weight = np.rint(answer.probability.reshape(-1).take(place) * np.float32(VOTE)).astype(np.int32)
+    support[inside] = supported(weight, REACH**2)
+    return Separated(inside.astype(np.int32), np.zeros((0, 2), np.int64), support)
 
 
 def certainty(answer: Answer, height: int, width: int, *, threshold: float) -> float:

@@ -17,7 +17,9 @@ from typing import Any
 
 from keras import ops
 
-VOTE = 255
+from nucseg_batch.arrays.confidence import FULL, REACH, closeness, supported
+
+VOTE = FULL
 """Votes of a pixel that is certainly foreground; a pixel has its probability in these parts."""
 BLUR = 7
 """Width of the box that votes are blurred with, twice along each axis (together a sigma of 2.8 pixels); odd."""
@@ -64,11 +66,12 @@ def separate_rooted(
     min_area: int,
     blur: int = BLUR,
     window: int = WINDOW_RADIUS,
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, Any]:
     """Labels the nuclei of a batch: int32 (batch, height, width), 0 is background, 1..n in each image.
 
     The second result, int32 (batch, height, width), is 1 at the roots: the k-th of these in raster order is that of
-    label k. It may lie outside the nucleus' own pixels.
+    label k. It may lie outside the nucleus' own pixels. The third, uint8 (batch, height, width), is how far each pixel
+    of the foreground supports its nucleus, see `arrays.confidence`; 0 elsewhere.
 
     foreground: (batch, height, width) float32 logits. offsets: (batch, height, width, 2) float32, pixels along y and x
     from each pixel to the centre of its nucleus. heights, widths: (batch,) int32, the part of each image that is real;
@@ -99,13 +102,25 @@ def separate_rooted(
         parent = ops.take(parent, parent)
     root = ops.take(parent, target)
 
+    close = closeness(_squared_distance(parent, width, size))
+    close = ops.reshape(ops.take(close, target), (batch, height, width))
+    support = ops.where(inside, supported(weight, close), 0)
+
     inside = ops.reshape(inside, (-1,))
     area = ops.segment_sum(ops.cast(inside, "int32"), root, num_segments=batch * size)
     strong = ops.reshape(votes, (-1,)) >= MIN_ROOT_VOTES * VOTE * blur**2
     kept = ops.cast(ops.reshape(strong & (area >= max(min_area, 1)), (batch, size)), "int32")
     number = ops.reshape(ops.cumsum(kept, axis=1) * kept, (-1,))
     labels = ops.where(inside, ops.take(number, root), 0)
-    return ops.reshape(labels, (batch, height, width)), ops.reshape(kept, (batch, height, width))
+    shape = (batch, height, width)
+    return ops.reshape(labels, shape), ops.reshape(kept, shape), ops.cast(support, "uint8")
+
+
+def _squared_distance(root: Any, width: Any, size: Any) -> Any:
+    """Of each place from its root, int32; root: flat index of each place of a batch of images of so many pixels."""
+    place = ops.arange(ops.shape(root)[0], dtype="int32")
+    y, x = place % size // width - root % size // width, place % width - root % width
+    return y * y + x * x
 
 
 def foreground_mask(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:
@@ -116,6 +131,16 @@ def foreground_mask(foreground: Any, heights: Any, widths: Any, *, threshold: fl
     y, x = _coordinates(*ops.shape(foreground)[1:])
     inside = (y < ops.reshape(heights, (-1, 1, 1))) & (x < ops.reshape(widths, (-1, 1, 1)))
     return ops.cast((ops.sigmoid(foreground) > threshold) & inside, "int32")
+
+
+def foreground_support(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:
+    """The support of pixels without votes, uint8 (batch, height, width): their probability, 0 outside the mask.
+
+    foreground, heights and widths as for `separate`.
+    """
+    inside = foreground_mask(foreground, heights, widths, threshold=threshold)
+    weight = ops.cast(ops.round(ops.sigmoid(foreground) * VOTE), "int32")
+    return ops.cast(inside * supported(weight, REACH**2), "uint8")
 
 
 def certainty(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:

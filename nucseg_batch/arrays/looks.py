@@ -37,6 +37,8 @@ class Segmented:
     """By how much the image was enlarged for the network."""
     certainty: float = 1.0
     """Mean probability of the pixels that were taken for nuclei, where it was asked for."""
+    support: NDArray[np.uint8] | None = None
+    """(height, width): how far each pixel supports its nucleus, see `arrays.confidence`; None where nobody says."""
 
     @cached_property
     def width(self) -> float | None:

@@ -7,6 +7,7 @@ the device's program would there.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays import host_instances
 from nucseg_batch.arrays.host_instances import Answer
+from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.network.architectures import OFFSET_UNIT
 from nucseg_batch.network.program import LOOK_REACH, Banded, Grid, Program
 
@@ -22,8 +24,18 @@ Real = tuple[NDArray[np.int32], NDArray[np.int32]]
 """Heights and widths of the real part of each image of a batch, in pixels at the network's scale."""
 Ways = tuple[tuple[Any, Any], Grid]
 """How images are rescaled for the network, and how their labels return; as `Frame.there` and `Frame.back`."""
-Found = tuple[NDArray[np.int32], float]
-"""Labels of an image, and in a look how certain its foreground is, else 1."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one image of a batch."""
+
+    labels: NDArray[np.int32]
+    """(height, width): 0 is background, 1..n are nuclei."""
+    support: NDArray[np.uint8]
+    """(height, width): how far each pixel supports its nucleus, see `arrays.confidence`."""
+    certainty: float = 1.0
+    """In a look, how certain the foreground is."""
 
 
 class Labelling(Protocol):
@@ -37,17 +49,15 @@ class Labelling(Protocol):
     def batch(
         self, pixels: NDArray[Any], low: NDArray[Any], gain: NDArray[Any], real: Real, ways: Ways | None, count: int
     ) -> list[Found]:
-        """Labels of the first `count` images, as `Program.label` and, with ways, `Program.label_rescaled`."""
+        """What is in the first `count` images, as `Program.label` and, with ways, `Program.label_rescaled`."""
         ...
 
     def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
         """Labels of a batch from its answers, at the network's scale; as `Program.separate`."""
         ...
 
-    def window(
-        self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Labels and roots, (n, 2), of the one image of these answers.
+    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> Separated:
+        """Labels, roots and support of the one image of these answers.
 
         As `Program.separate_rooted` and, with a way `back` to another grid, `Program.native_in_bands`.
         """
@@ -75,23 +85,22 @@ class OnDevice:
         else:
             rescaled = program.look_rescaled if self._look else program.label_rescaled
             answer = program.run(rescaled, pixels, low, gain, real, *ways)
-        labels, certain = answer if self._look else (answer, np.ones(len(pixels), np.float32))
-        return [(labels[i], float(certain[i])) for i in range(count)]
+        labels, support, certain = answer if self._look else (*answer, np.ones(len(pixels), np.float32))
+        return [Found(labels[i], support[i], float(certain[i])) for i in range(count)]
 
     def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
         """See `Labelling.separated`."""
-        return list(self.program.run(self.program.separate, heads, *real))
+        labels, _ = self.program.run(self.program.separate, heads, *real)
+        return list(labels)
 
-    def window(
-        self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> Separated:
         """See `Labelling.window`."""
         program = self.program
         if back is None:
-            labels, roots = program.run(program.separate_rooted, heads, *real)
+            labels, roots, support = program.run(program.separate_rooted, heads, *real)
         else:
-            labels, roots = program.run(program.native_in_bands, heads, *real, *back)
-        return labels[0], np.argwhere(roots[0])
+            labels, roots, support = program.run(program.native_in_bands, heads, *real, *back)
+        return Separated(labels[0], np.argwhere(roots[0]), support[0])
 
     def certainty(self, heads: Any, real: Real) -> float:
         """See `Labelling.certainty`."""
@@ -124,11 +133,11 @@ class OnHost:
         found = []
         for i in range(count):
             answer, size = self._answer(heads[i], certain[i]), (int(real[0][i]), int(real[1][i]))
-            labels, _ = self._separated(answer, size)
+            one = self._separated(answer, size)
             sure = host_instances.certainty(answer, *size, threshold=self._threshold) if self._look else 1.0
             if native is not None and near is not None:
-                labels = self._brought_back(labels, answer, native[i], *near)
-            found.append((labels, sure))
+                one = self._brought_back(one, answer, native[i], *near)
+            found.append(Found(one.labels, one.support, sure))
         return found
 
     def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
@@ -137,13 +146,11 @@ class OnHost:
         heads = ops.convert_to_numpy(heads)
         sizes = zip(*(lengths.tolist() for lengths in real), strict=True)
         return [
-            self._separated(self._answer(*one), (height, width))[0]
+            self._separated(self._answer(*one), (height, width)).labels
             for one, (height, width) in zip(zip(heads, certain, strict=True), sizes, strict=True)
         ]
 
-    def window(
-        self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> Separated:
         """See `Labelling.window`."""
         program, size = self.program, (int(real[0][0]), int(real[1][0]))
         if back is None:
@@ -152,8 +159,7 @@ class OnHost:
         rows, columns, *near = back
         certain, native = program.run(program.probability_in_bands, heads, rows, columns)
         answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
-        labels, roots = self._separated(answer, size)
-        return self._brought_back(labels, answer, native[0], *near), roots
+        return self._brought_back(self._separated(answer, size), answer, native[0], *near)
 
     def certainty(self, heads: Any, real: Real) -> float:
         """See `Labelling.certainty`."""
@@ -165,16 +171,16 @@ class OnHost:
         spec = self.program.spec
         return Answer(heads, certain, spec.block, OFFSET_UNIT, spec.outputs)
 
-    def _separated(self, answer: Answer, size: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    def _separated(self, answer: Answer, size: tuple[int, int]) -> Separated:
         if self.program.spec.task == "semantic":
-            return answer.inside(*size, self._threshold).astype(np.int32), np.zeros((0, 2), np.int64)
+            return host_instances.foreground(answer, *size, threshold=self._threshold)
         return host_instances.separate(answer, *size, threshold=self._threshold, **self._options)
 
     def _brought_back(
-        self, labels: NDArray[np.int32], answer: Answer, native: NDArray[np.float32], rows: Any, columns: Any
-    ) -> NDArray[np.int32]:
+        self, one: Separated, answer: Answer, native: NDArray[np.float32], rows: Any, columns: Any
+    ) -> Separated:
         """As `Program.native` of one image, whose probability on its own grid is known."""
-        outlined = host_instances.outlined(labels, answer, threshold=self._threshold)
+        outlined = host_instances.outlined(one.labels, answer, threshold=self._threshold)
         near = outlined.take(rows, axis=0).take(columns, axis=1)
         near[native <= np.float32(self._threshold)] = 0
-        return near
+        return Separated(near, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))

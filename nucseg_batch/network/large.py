@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.scale import mirrored, nearest, numbered
+from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.network.bands import BAND, bands, needed
 from nucseg_batch.network.geometry import Frame
 from nucseg_batch.network.labelling import Labelling
@@ -63,12 +64,12 @@ def folded(pixels: slice, block: int) -> slice:
     return slice(pixels.start // block, pixels.stop // block)
 
 
-def labels(labelling: Labelling, answer: NDArray[np.float32], frame: Frame) -> NDArray[np.int32]:
-    """Labels on the image's own grid from the network's answer over the padded scaled image."""
+def found(labelling: Labelling, answer: NDArray[np.float32], frame: Frame) -> Separated:
+    """Labels and support on the image's own grid from the network's answer over the padded scaled image."""
     window = (slice(0, frame.bucket[0]), slice(0, frame.bucket[1]))
     grid = (slice(0, frame.native[0]), slice(0, frame.native[1]))
-    found, _ = window_labels(labelling, answer[None], frame, window, grid)
-    return found if frame.is_native else numbered(found)
+    one = window_labels(labelling, answer[None], frame, window, grid)
+    return one if frame.is_native else one._replace(labels=numbered(one.labels))
 
 
 def certainty(labelling: Labelling, answer: NDArray[np.float32], frame: Frame) -> float:
@@ -98,10 +99,8 @@ def tile_heads(program: Program, read: Read, limits: tuple[float, float], frame:
     return program.call(program.heads_in_bands, _batch_of_one(read(*sources)), low, gain, *along)
 
 
-def window_labels(
-    labelling: Labelling, answer: Any, frame: Frame, window: Window, grid: Window
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Labels of a part of the plane, and where their roots are.
+def window_labels(labelling: Labelling, answer: Any, frame: Frame, window: Window, grid: Window) -> Separated:
+    """Labels of a part of the plane, where their roots are, and how far pixels support them.
 
     answer: the network's over a window of the padded scaled plane, of one image, folded. grid: the part of the
     plane, in its own pixels, that is labelled; the window must cover it. Where the plane is rescaled, the window begins
@@ -112,14 +111,14 @@ def window_labels(
         np.array([min(n - s.start, s.stop - s.start)], np.int32) for n, s in zip(frame.scaled, window, strict=True)
     )
     if frame.is_native:
-        found, roots = labelling.window(answer, (height, width), None)
+        one = labelling.window(answer, (height, width), None)
         inner = tuple(slice(g.start - w.start, g.stop - w.start) for g, w in zip(grid, window, strict=True))
     else:
         sides = list(zip(frame.scaled, frame.native, window, grid, strict=True))
         (rows, near_rows), (columns, near_columns) = (_back(*side) for side in sides)
-        found, roots = labelling.window(answer, (height, width), (rows, columns, near_rows, near_columns))
+        one = labelling.window(answer, (height, width), (rows, columns, near_rows, near_columns))
         inner = tuple(slice(0, part.stop - part.start) for part in grid)
-    return found[inner], roots + [part.start for part in window]
+    return Separated(one.labels[inner], one.roots + [part.start for part in window], one.support[inner])
 
 
 def _back(

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.looks import LOOKS, Segmented, another_scale, fitting_scale, larger_scale
 from nucseg_batch.arrays.normalize import as_gain, percentile_range
 from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
+from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, fold_weights
 from nucseg_batch.network.batching import BATCH_PIXELS
@@ -195,10 +196,8 @@ class Predictor:
         """The tiles in which a region, `bounds`, of a plane of this shape is done; region: longest side of regions."""
         return list(regions.tiles(regions.plane_frame(shape, scale), bounds, region, self._reach))
 
-    def label_tile(
-        self, tile: regions.Tile, pixels: NDArray[Any], limits: tuple[float, float]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Labels and roots of a tile, see `regions.label_tile`; where memory runs out, in smaller calls from then on.
+    def label_tile(self, tile: regions.Tile, pixels: NDArray[Any], limits: tuple[float, float]) -> Separated:
+        """What is in a tile, see `regions.label_tile`; where memory runs out, in smaller calls from then on.
 
         Raises MemoryError where even those do not fit.
         """
@@ -222,7 +221,7 @@ class Predictor:
         self, heads: NDArray[np.float32], shape: tuple[int, int], scale: float, *, threshold: float, min_area: int
     ) -> NDArray[np.int32]:
         """Labels on an image's grid of `shape` from its `heads`, as when several thresholds are tried on one answer."""
-        return large.labels(self._labelling(threshold, min_area), heads, Frame.of(shape, scale))
+        return large.found(self._labelling(threshold, min_area), heads, Frame.of(shape, scale)).labels
 
     def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[Segmented]:
         """Looks at each image at several scales, the first of them `begin`, and keeps the one that fits."""
@@ -276,9 +275,12 @@ class Predictor:
         heights, widths = np.array(sizes, np.int32).T
         ways = None if frame.is_native else (frame.there(), frame.back())
         answers = labelling.batch(pixels, low, gain, (heights, widths), ways, len(images))
-        found = [labels[:height, :width] for (labels, _), (height, width) in zip(answers, shapes, strict=True)]
-        found = found if frame.is_native else [numbered(one) for one in found]
-        return [Segmented(one, scale, certain) for one, (_, certain) in zip(found, answers, strict=True)]
+        found = []
+        for one, (height, width) in zip(answers, shapes, strict=True):
+            labels, support = one.labels[:height, :width], one.support[:height, :width]
+            labels = labels if frame.is_native else numbered(labels)
+            found.append(Segmented(labels, scale, one.certainty, support))
+        return found
 
     def _large(
         self, labelling: Labelling, pixels: NDArray[Any], limits: tuple[float, float], scale: float, *, look: bool
@@ -286,8 +288,8 @@ class Predictor:
         """An image that goes through the network in tiles."""
         frame = Frame.of(pixels.shape[:2], scale)
         heads = large.heads(labelling.program, pixels, limits, frame, self.model.info.network.halo)
-        labels = large.labels(labelling, heads, frame)
-        return Segmented(labels, scale, large.certainty(labelling, heads, frame) if look else 1.0)
+        one = large.found(labelling, heads, frame)
+        return Segmented(one.labels, scale, large.certainty(labelling, heads, frame) if look else 1.0, one.support)
 
     def _labelling_for(self, frame: Frame, *, look: bool = False) -> Labelling:
         """The way to labels at a scale; the settings' smallest area is in the image's pixels, the model's is not."""

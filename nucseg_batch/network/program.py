@@ -15,7 +15,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from nucseg_batch.arrays.instances import certainty, foreground_mask, separate_rooted, sliding_maximum
+from nucseg_batch.arrays.instances import (
+    certainty,
+    foreground_mask,
+    foreground_support,
+    separate_rooted,
+    sliding_maximum,
+)
 from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
@@ -86,8 +92,8 @@ class Program:
                 raise MemoryError(f"the device has no room for a batch of {batch}") from error
             raise
 
-    def label(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> Any:
-        """(batch, height, width, 1 or 3) raw pixels to (batch, height, width) int32 labels."""
+    def label(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
+        """(batch, height, width, 1 or 3) raw pixels to int32 labels and uint8 support, (batch, height, width) both."""
         return self.separate(self.heads(pixels, low, gain), heights, widths)
 
     def label_rescaled(
@@ -99,20 +105,20 @@ class Program:
         (scaled, native) for rows and columns that rescale the images. back: how to return.
         """
         heads = self.heads_rescaled(pixels, low, gain, *there)
-        return self.native(self.separate(heads, *shape), self._foreground(heads), *back)
+        return self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
 
     def look(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> Any:
         """As `label`, and how certain the foreground is, (batch,) float32."""
         heads = self.heads(pixels, low, gain)
-        return self.separate(heads, heights, widths), self.certainty(heads, heights, widths)
+        return *self.separate(heads, heights, widths), self.certainty(heads, heights, widths)
 
     def look_rescaled(
         self, pixels: Any, low: Any, gain: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
     ) -> Any:
         """As `label_rescaled`, and how certain the foreground is, (batch,) float32."""
         heads = self.heads_rescaled(pixels, low, gain, *there)
-        labels = self.native(self.separate(heads, *shape), self._foreground(heads), *back)
-        return labels, self.certainty(heads, *shape)
+        found = self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
+        return *found, self.certainty(heads, *shape)
 
     def heads(self, pixels: Any, low: Any, gain: Any) -> Any:
         """(batch, height, width, 1 or 3) raw pixels to the network's answers, folded, offsets in units of OFFSET_UNIT.
@@ -153,18 +159,20 @@ class Program:
         certain = ops.sigmoid(heads)
         return certain, _resampled(self._foreground(certain)[..., None], rows, columns)[..., 0]
 
-    def separate(self, heads: Any, heights: Any, widths: Any) -> Any:
-        """Answers to labels, (batch, height, width) int32; see `arrays.instances.separate`.
+    def separate(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
+        """Answers to labels, int32, and support, uint8, (batch, height, width) both; see `separate_rooted`."""
+        labels, _, support = self.separate_rooted(heads, heights, widths)
+        return labels, support
 
-        A semantic network's foreground is label 1.
+    def separate_rooted(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any, Any]:
+        """Labels, where the roots are, and support; see `arrays.instances.separate_rooted`.
+
+        A semantic network's foreground is label 1, and has no roots.
         """
-        return self.separate_rooted(heads, heights, widths)[0]
-
-    def separate_rooted(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
-        """The same, and where the roots are; see `arrays.instances.separate_rooted`. A semantic network has none."""
         if self.spec.task == "semantic":
             mask = foreground_mask(self._foreground(heads), heights, widths, threshold=self._threshold)
-            return mask, ops.zeros_like(mask)
+            support = foreground_support(self._foreground(heads), heights, widths, threshold=self._threshold)
+            return mask, ops.zeros_like(mask), support
         heads = to_full_resolution(ops.convert_to_tensor(heads), self.spec.block, self.spec.outputs)
         foreground, offsets = heads[..., 0], heads[..., 1:] * OFFSET_UNIT
         options: dict[str, Any] = {"threshold": self._threshold, "min_area": self._min_area, **self._reach}
@@ -174,26 +182,35 @@ class Program:
         """Mean probability of the foreground's pixels, (batch,) float32."""
         return certainty(self._foreground(heads), heights, widths, threshold=self._threshold)
 
-    def native(self, labels: Any, foreground: Any, rows: Any, columns: Any, near_rows: Any, near_columns: Any) -> Any:
-        """Labels (batch, scaled height, scaled width) brought to the image's own grid: (batch, height, width) int32.
+    def native(
+        self,
+        labels: Any,
+        support: Any,
+        foreground: Any,
+        rows: Any,
+        columns: Any,
+        near_rows: Any,
+        near_columns: Any,
+    ) -> tuple[Any, Any]:
+        """Labels and support, (batch, scaled height, scaled width), brought to the image's own grid.
 
         What is nucleus is decided on that grid, by the interpolated probability of `foreground` logits; which nucleus,
         by the nearest pixel of `labels`, or of the nucleus beside it where that pixel is just outside.
         """
         probability, labels = self._outlined(labels, foreground)
         probability = _brought_back(probability, rows, columns)
-        near = ops.take(ops.take(labels, near_rows, axis=1), near_columns, axis=2)
-        return ops.where(probability > self._threshold, near, 0)
+        near = _nearest(labels, near_rows, near_columns)
+        return ops.where(probability > self._threshold, near, 0), _nearest(support, near_rows, near_columns)
 
     def native_in_bands(
         self, heads: Any, heights: Any, widths: Any, rows: Banded, columns: Banded, near_rows: Any, near_columns: Any
-    ) -> tuple[Any, Any]:
-        """What `separate_rooted` gives for one image, with the labels brought to its own grid in narrow bands."""
-        labels, roots = self.separate_rooted(heads, heights, widths)
+    ) -> tuple[Any, Any, Any]:
+        """What `separate_rooted` gives for one image, with labels and support brought to its own grid in bands."""
+        labels, roots, support = self.separate_rooted(heads, heights, widths)
         probability, labels = self._outlined(labels, self._foreground(heads))
         probability = _resampled(probability[..., None], rows, columns)[..., 0]
-        near = ops.take(ops.take(labels, near_rows, axis=1), near_columns, axis=2)
-        return ops.where(probability > self._threshold, near, 0), roots
+        near = _nearest(labels, near_rows, near_columns)
+        return ops.where(probability > self._threshold, near, 0), roots, _nearest(support, near_rows, near_columns)
 
     def _outlined(self, labels: Any, foreground: Any) -> tuple[Any, Any]:
         """The foreground's probability, and the labels with one pixel more around each nucleus."""
@@ -221,6 +238,11 @@ Banded = tuple[Any, Any]
 def _normalised(pixels: Any, low: Any, gain: Any) -> Any:
     low, gain = (ops.reshape(one, (-1, 1, 1, 1)) for one in (low, gain))
     return ops.clip((ops.cast(pixels, "float32") - low) * gain, 0.0, LIMIT)
+
+
+def _nearest(values: Any, rows: Any, columns: Any) -> Any:
+    """Values (batch, height, width) at these rows and columns."""
+    return ops.take(ops.take(values, rows, axis=1), columns, axis=2)
 
 
 def _brought_back(probability: Any, rows: Any, columns: Any) -> Any:

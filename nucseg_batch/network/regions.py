@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.scale import mirrored
+from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.network import large
 from nucseg_batch.network.bands import BAND, needed
 from nucseg_batch.network.geometry import Frame
@@ -111,8 +111,8 @@ def label_tile(
     limits: tuple[float, float],
     reach: Reach,
     call_pixels: int = CALL_PIXELS,
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Labels of a tile's `grid`, and the root of each in pixels of the scaled plane, (n, 2).
+) -> Separated:
+    """Labels and support of a tile's `grid`, and the root of each nucleus in pixels of the scaled plane.
 
     pixels: (h, w) or (h, w, 3), the tile's `source`. limits: the values of the plane that are shown as 0 and 1. Labels
     are 1..n in the raster order of their roots; some may not occur. Raises MemoryError where the device has no room.

@@ -7,7 +7,6 @@ at most one region ahead of the next: memory is bounded by a few regions, whatev
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.sampling import Survey, survey
 from nucseg_batch.arrays.scale import step_scale
@@ -27,7 +27,7 @@ from nucseg_batch.files.patience import patiently
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import JoinedPlane, Marker, PlaneResult, Seen
-from nucseg_batch.files.run.tables import NucleiTable, labelled_rows, plane_summary
+from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
 from nucseg_batch.files.whole import whole_file
 from nucseg_batch.pipeline.channels import Shown, show
 from nucseg_batch.pipeline.failures import failure_of
@@ -248,7 +248,7 @@ def join_plane(
         shards.append(writer.write(unit, masks.reshape(unit.shape), pixels))
 
     pixel_size = settings.pixel_size or plane.image.pixel_size
-    areas, means = [], []
+    nuclei: dict[str, list[Any]] = {name: [] for name in SUMMARISED}
     digest, length = hashlib.sha256(), 0
     with whole_file(journal.plane_part(large)) as file:
         for number, result in enumerate(results):
@@ -258,12 +258,13 @@ def join_plane(
             file.write(rows)
             digest.update(rows)
             length += len(rows)
-            areas.append(measures["area"])
-            means.append(measures["intensity_mean"])
+            for name, values in nuclei.items():
+                values.append(measures[name])
     marker = journal.marker(units[0])
     scale = marker.planes[0].summary["scale"] if marker and isinstance(marker.planes[0], PlaneResult) else 1.0
-    total = math.fsum(result.total for result in results)
-    summary = plane_summary(shape, np.concatenate(areas), np.concatenate(means), total, scale, pixel_size)
+    exposure = Exposure.joined([result.exposure for result in results])
+    together = {name: np.concatenate(values) for name, values in nuclei.items()}
+    summary = plane_summary(shape, together, exposure, scale, pixel_size)
     written = PlaneResult(plane.image.key, int(summary["nuclei"] or 0), summary, length)
     sizes, digests = tuple(shard.bytes for shard in shards), tuple(shard.sha256 for shard in shards)
     journal.commit_plane(large, JoinedPlane(written, sizes, digests, digest.hexdigest()))

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.confidence import nuclei_confidence
+from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.files.run.records import PlaneResult
-from nucseg_batch.files.run.tables import NucleiTable, summary
+from nucseg_batch.files.run.tables import NucleiTable, plane_summary
 from nucseg_batch.pipeline.work import Handed, Measured
 from nucseg_batch.plan import Failure
 from nucseg_batch.settings import SegmentSettings
@@ -18,10 +26,28 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
     assert item.shown is not None
     pixel_size = settings.pixel_size or item.plane.image.pixel_size
     try:
-        measures = measure(found.labels, item.shown.intensity, item.shown.channels)
+        intensity = item.shown.intensity
+        measures = measured_nuclei(found.labels, intensity, item.shown.channels, found.support)
         rows = table.text(item.plane, measures, pixel_size)
-        values = summary(found.labels, item.shown.intensity, measures, found.scale, pixel_size)
+        values = plane_summary(item.shape, measures, Exposure.of(intensity), found.scale, pixel_size)
     except Exception as error:  # whatever it is: this plane fails, not its unit
         return Measured(item, item.failed("measure", error))
     result = PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))
     return Measured(item, result, found.labels, rows)
+
+
+def measured_nuclei(
+    labels: NDArray[np.integer],
+    intensity: NDArray[Any],
+    channels: Mapping[str, NDArray[Any]],
+    support: NDArray[np.uint8] | None,
+) -> dict[str, NDArray[Any]]:
+    """What `arrays.measure.measure` says, and `confidence`, which is NaN where there is no support.
+
+    All are (height, width); support as in `arrays.confidence`.
+    """
+    measures = measure(labels, intensity, channels)
+    ids = measures["label"]
+    unknown = np.full(ids.size, np.nan)
+    measures["confidence"] = unknown if support is None else nuclei_confidence(labels, support, ids)
+    return measures

@@ -19,10 +19,12 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.measure import measure
+from nucseg_batch.arrays.exposure import APART, Exposure
 from nucseg_batch.arrays.sampling import is_constant, nothing_bright
 from nucseg_batch.arrays.seams import Joined, Part, Rect, grown, join, spans
+from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.pipeline.channels import Shown
+from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Unit
 
 Read = Callable[[slice, slice], Shown]
@@ -44,10 +46,8 @@ class Labeller(Protocol):
         """The tiles of a region of a plane of this shape."""
         ...
 
-    def label_tile(
-        self, tile: Any, pixels: NDArray[Any], limits: tuple[float, float]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Labels 1..n of the tile's `grid` from the pixels of its `source`, and the roots of each, (n, 2)."""
+    def label_tile(self, tile: Any, pixels: NDArray[Any], limits: tuple[float, float]) -> Separated:
+        """Labels 1..n of the tile's `grid` from the pixels of its `source`, their roots and the pixels' support."""
         ...
 
 
@@ -60,9 +60,9 @@ class RegionResult:
     labels: NDArray[np.uint32]
     """Their labels over the core and its rim, `seams.grown(part.core, shape)`."""
     measures: dict[str, NDArray[Any]]
-    """What `arrays.measure.measure` says of them, in the order of their ids, in the plane's coordinates."""
-    total: float
-    """Sum of the measured intensity over the core."""
+    """What `measured_nuclei` says of them, in the order of their ids, in the plane's coordinates."""
+    exposure: Exposure
+    """Of the measured intensity over the core."""
     skipped: int = 0
     """Pixels of the core that were passed over as empty."""
     lost: tuple[int, int] = (0, 0)
@@ -81,6 +81,8 @@ class TileResult:
     """Labels of its grid; None where it was passed over as empty."""
     roots: NDArray[np.int64]
     """The root of each label, in pixels of the scaled plane."""
+    support: NDArray[np.uint8] | None = None
+    """How far pixels of the grid support their nucleus, see `arrays.confidence`; None where nobody says."""
 
 
 def process_region(
@@ -140,7 +142,7 @@ def packed(result: RegionResult) -> bytes:
     arrays: dict[str, NDArray[Any]] = {
         "core": np.array([[side.start, side.stop] for side in part.core]),
         "numbers": np.array([result.skipped, *result.lost]),
-        "total": np.array(result.total),
+        "exposure": result.exposure.numbers(),
         "shape": np.array(result.labels.shape),
         "labels": result.labels if part.keys.size else result.labels[:0],
         **{f"part.{name}": getattr(part, name) for name in _PART},
@@ -163,7 +165,7 @@ def unpacked(data: bytes, *, labels: bool = True) -> RegionResult:
             part,
             arrays["labels"] if labels and part.keys.size else none,
             measures,
-            float(arrays["total"]),
+            Exposure.from_numbers(arrays["exposure"]),
             skipped,
             (lost[0], lost[1]),
         )
@@ -188,9 +190,11 @@ def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
     tile = found.tile
     core, grid, source = (tile.part(name) for name in ("core", "grid", "source"))
     rim = grown(core, shape)
-    total = float(found.shown.intensity[_within(core, source)].sum(dtype=np.float64))
+    rows, columns = _within(core, source)
+    beside = found.shown.intensity[rows, columns.start : columns.stop + APART]
+    exposure = Exposure.of(beside, columns.stop - columns.start, top_row=core[0].start)
     if found.labels is None:
-        return _nothing(found, core, rim, total)
+        return _nothing(found, core, rim, exposure)
     labels, roots = found.labels, found.roots
     if not len(roots):
         labels, roots = _foreground(found)
@@ -202,7 +206,7 @@ def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
     kept_labels = np.concatenate([[0], np.cumsum(kept) * kept]).astype(np.uint32)[labels]
     near = _within(grid, source)
     channels = {name: plane[near] for name, plane in found.shown.channels.items()}
-    measures = measure(kept_labels, found.shown.intensity[near], channels)
+    measures = measured_nuclei(kept_labels, found.shown.intensity[near], channels, found.support)
     for axis, side in enumerate(grid):
         for column in (f"bbox-{axis}", f"bbox-{axis + 2}", f"centroid-{axis}"):
             measures[column] = measures[column] + side.start
@@ -210,17 +214,17 @@ def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
     kept_labels = np.ascontiguousarray(kept_labels[_within(rim, grid)])
     reach = spans(kept_labels, core, shape, int(np.count_nonzero(kept)))
     part = Part(core, keys[kept], owned[kept], inside[kept], measures["area"], reach)
-    return RegionResult(part, kept_labels, measures, total)
+    return RegionResult(part, kept_labels, measures, exposure)
 
 
-def _nothing(found: TileResult, core: Rect, rim: Rect, total: float) -> RegionResult:
+def _nothing(found: TileResult, core: Rect, rim: Rect, exposure: Exposure) -> RegionResult:
     """The result of a tile that was passed over."""
     none = np.zeros(0, np.int64)
     part = Part(core, none, none.astype(bool), none, none, none)
     channels = {name: np.zeros((1, 1)) for name in found.shown.channels}
-    measures = measure(np.zeros((1, 1), np.int32), np.zeros((1, 1)), channels)
+    measures = measured_nuclei(np.zeros((1, 1), np.int32), np.zeros((1, 1)), channels, None)
     labels = np.zeros([side.stop - side.start for side in rim], np.uint32)
-    return RegionResult(part, labels, measures, total, math.prod(side.stop - side.start for side in core))
+    return RegionResult(part, labels, measures, exposure, math.prod(side.stop - side.start for side in core))
 
 
 def _foreground(found: TileResult) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -261,8 +265,8 @@ def _joined_tiles(
     measures = {name: np.concatenate([one.measures[name] for one in results])[first] for name in results[0].measures}
     measures["label"] = np.arange(1, count + 1)
     part = Part(core, joined.keys, joined.owned, joined.pixels, measures["area"], spans(labels, core, shape, count))
-    total, skipped = math.fsum(one.total for one in results), sum(one.skipped for one in results)
-    return RegionResult(part, labels, measures, total, skipped, (joined.lost, joined.lost_pixels))
+    exposure, skipped = Exposure.joined([one.exposure for one in results]), sum(one.skipped for one in results)
+    return RegionResult(part, labels, measures, exposure, skipped, (joined.lost, joined.lost_pixels))
 
 
 def _composed(

@@ -24,6 +24,11 @@ class Result(Protocol):
         ...
 
     @property
+    def support(self) -> NDArray[np.uint8] | None:
+        """(height, width): how far each pixel supports its nucleus, see `arrays.confidence`; None if unknown."""
+        ...
+
+    @property
     def scale(self) -> float:
         """By how much the image was enlarged for the network."""
         ...

@@ -8,20 +8,33 @@ import numpy as np
 import pytest
 from beginnings import SEEN, beginning
 
-from nucseg_batch.arrays.measure import COLUMNS, measure
+from nucseg_batch.arrays.exposure import Exposure
+from nucseg_batch.arrays.measure import COLUMNS
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.finish import collect, table_paths, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
-from nucseg_batch.files.run.tables import SUMMARY_COLUMNS, NucleiTable, csv_text, labelled_rows, summary
+from nucseg_batch.files.run.tables import SUMMARY_COLUMNS, NucleiTable, csv_text, labelled_rows, plane_summary
+from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Failure, ImageInfo, Plane, make_plan
 
 LABELS = np.kron(np.array([[1, 0, 2], [0, 0, 2]]), np.ones((3, 5), int))
+SUPPORT = np.where(LABELS == 2, 204, 255).astype(np.uint8)
 PIXELS = (np.arange(90).reshape(6, 15) * 7 % 101).astype(np.uint16)
 
 
 def plane(key: str, t: int | None = None, z: int | None = None) -> Plane:
     return Plane(ImageInfo(key, 1, 1, 6, 15, 1, "uint16"), t, z)
+
+
+def measure(
+    labels: np.ndarray, pixels: np.ndarray, channels: dict[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    return measured_nuclei(labels, pixels, channels or {}, SUPPORT)
+
+
+def summary(labels: np.ndarray, scale: float, pixel_size: float | None) -> dict[str, int | float | None]:
+    return plane_summary(labels.shape, measure(labels, PIXELS), Exposure.of(PIXELS), scale, pixel_size)
 
 
 def read(text: str, table: NucleiTable) -> list[dict[str, str]]:
@@ -36,6 +49,17 @@ def test_a_row_of_nuclei_reads_back_to_what_was_measured() -> None:
     for name in COLUMNS:
         np.testing.assert_allclose([float(row[name]) for row in rows], measures[name], rtol=1e-6)
     assert rows[1]["area"] == "30"
+    assert [row["confidence"] for row in rows] == ["1", "0.8"]
+
+
+def test_a_confidence_that_nobody_knows_is_an_empty_cell() -> None:
+    """Not nan, which a spreadsheet takes for text, and not 0, which would be an answer."""
+    measures = measured_nuclei(LABELS, PIXELS, {}, None)
+    assert [row["confidence"] for row in read(NucleiTable().text(plane("a"), measures, None), NucleiTable())] == [
+        "",
+        "",
+    ]
+    assert plane_summary(LABELS.shape, measures, Exposure.of(PIXELS), 1.0, None)["confidence"] is None
 
 
 def test_rows_name_their_time_point_and_depth() -> None:
@@ -91,7 +115,7 @@ def test_names_that_are_not_utf8_are_written_so_that_any_program_reads_them_back
 
 def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
     """Against plain sums over masks."""
-    values = summary(LABELS, PIXELS, measure(LABELS, PIXELS), 0.5, 0.65)
+    values = summary(LABELS, 0.5, 0.65)
     means = [PIXELS[i == LABELS].mean() for i in (1, 2)]
     assert values["nuclei"] == 2
     assert values["area_fraction"] == pytest.approx((LABELS > 0).mean())
@@ -99,14 +123,17 @@ def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
     assert values["intensity_mean"] == pytest.approx(np.mean(means))
     assert values["intensity_std"] == pytest.approx(np.std(means))
     assert values["intensity_background"] == pytest.approx(PIXELS[LABELS == 0].mean())
+    assert values["confidence"] == pytest.approx(0.9)
+    assert values["saturated_fraction"] == pytest.approx((PIXELS.max() == PIXELS).mean())
     assert (values["scale"], values["pixel_size"]) == (0.5, 0.65)
     assert tuple(values) == SUMMARY_COLUMNS
 
 
 def test_an_empty_plane_has_no_averages() -> None:
     """The mean area of no nuclei is not zero."""
-    values = summary(LABELS * 0, PIXELS, measure(LABELS * 0, PIXELS), 1.0, None)
+    values = summary(LABELS * 0, 1.0, None)
     assert (values["nuclei"], values["area_mean"], values["intensity_mean"]) == (0, None, None)
+    assert values["confidence"] is None
     assert values["intensity_background"] == pytest.approx(PIXELS.mean())
 
 

@@ -50,6 +50,7 @@ def test_both_ways_give_the_same_labels(two_ways: tuple[Predictor, Predictor], s
     for one, other in zip(host.predict_batch(images, scale), device.predict_batch(images, scale), strict=True):
         assert one.labels.max() > 2
         np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.support, other.support)
 
 
 def test_both_ways_see_the_same_in_a_look(two_ways: tuple[Predictor, Predictor]) -> None:

@@ -146,7 +146,7 @@ def test_where_memory_runs_out_a_tile_is_the_same_in_smaller_calls(
     """To the last bit: how much memory a machine has must not show in masks."""
     (tile,) = predictor.tiles(image.shape, scale, (slice(0, 300), slice(0, 269)), 300)
     pixels = image[tile.part("source")]
-    labels, roots = predictor.label_tile(tile, pixels, (15.0, 220.0))
+    labels, roots, support = predictor.label_tile(tile, pixels, (15.0, 220.0))
     assert labels.max() == len(roots) >= 25
     calls = []
     whole = regions.label_tile
@@ -159,10 +159,11 @@ def test_where_memory_runs_out_a_tile_is_the_same_in_smaller_calls(
 
     monkeypatch.setattr(regions, "label_tile", with_little_memory)
     monkeypatch.setattr(predictor, "_call_pixels", 2**21)
-    again, same_roots = predictor.label_tile(tile, pixels, (15.0, 220.0))
+    again, same_roots, same_support = predictor.label_tile(tile, pixels, (15.0, 220.0))
     assert calls == [2**21, 2**20, 2**19]
     np.testing.assert_array_equal(again, labels)
     np.testing.assert_array_equal(same_roots, roots)
+    np.testing.assert_array_equal(same_support, support)
 
 
 def test_where_even_small_calls_do_not_fit_the_memory_is_out(
@@ -184,6 +185,7 @@ def test_a_grey_picture_is_the_same_as_colour(predictor: Predictor, image: np.nd
     """Rescaling treats the three channels alike."""
     (tile,) = predictor.tiles(image.shape, 2**0.5, (slice(0, 300), slice(0, 269)), 300)
     grey = image[tile.part("source")]
-    expected, _ = predictor.label_tile(tile, grey, (15.0, 220.0))
-    labels, _ = predictor.label_tile(tile, np.stack([grey] * 3, axis=-1), (15.0, 220.0))
-    np.testing.assert_array_equal(labels, expected)
+    expected = predictor.label_tile(tile, grey, (15.0, 220.0))
+    colour = predictor.label_tile(tile, np.stack([grey] * 3, axis=-1), (15.0, 220.0))
+    for one, other in zip(colour, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

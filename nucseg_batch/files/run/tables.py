@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import COLUMNS
 from nucseg_batch.files.names import printable
 from nucseg_batch.plan import Plane
@@ -24,6 +25,8 @@ PLANE_COLUMNS = ("image", "t", "z")
 """What names a plane; t and z are empty where the image has no such axis."""
 INTENSITIES = tuple(name for name in COLUMNS if name.startswith("intensity_"))
 """Columns that are there once more for each separate channel, as `intensity_mean-DAPI`."""
+CONFIDENCE = "confidence"
+"""Column of how far a nucleus can be trusted, 0 to 1; see `arrays.confidence`. Empty where nobody says."""
 MICROMETRES = {
     "area_um2": ("area", 2),
     "equivalent_diameter_area_um": ("equivalent_diameter_area", 1),
@@ -32,6 +35,8 @@ MICROMETRES = {
     "perimeter_um": ("perimeter", 1),
 }
 """Columns in micrometres: the column in pixels, and the power of the pixel's width that it is multiplied by."""
+SUMMARISED = ("area", "intensity_mean", "confidence")
+"""Columns of nuclei that `plane_summary` needs."""
 SUMMARY_COLUMNS = (
     "height",
     "width",
@@ -43,12 +48,17 @@ SUMMARY_COLUMNS = (
     "intensity_mean",
     "intensity_std",
     "intensity_background",
+    "confidence",
+    "sharpness",
+    "saturated_fraction",
     "scale",
     "pixel_size",
 )
 """Columns of images.csv that describe a segmented plane. intensity_mean and intensity_std are over the nuclei's own
-means, intensity_background is the mean of all pixels outside nuclei, all of the channel that shows the nuclei; scale is
-by how much the image was enlarged for the network; pixel_size is the width of a pixel in micrometres, where known."""
+means, intensity_background is the mean of all pixels outside nuclei, all of the channel that shows the nuclei, as are
+sharpness and saturated_fraction, see `arrays.exposure`; confidence is the mean over the nuclei of their own, see
+`arrays.confidence`; scale is by how much the image was enlarged for the network; pixel_size is the width of a pixel in
+micrometres, where known."""
 IMAGES_COLUMNS = ("image", "status", "mask", "index", "t", "z", *SUMMARY_COLUMNS)
 """Columns of images.csv."""
 FAILURES_COLUMNS = ("image", "stage", "error", "message")
@@ -76,16 +86,16 @@ class NucleiTable:
     def columns(self) -> tuple[str, ...]:
         """All columns."""
         more = [f"{name}-{channel}" for channel in self.channels for name in INTENSITIES]
-        return (*PLANE_COLUMNS, *COLUMNS, *(MICROMETRES if self.micrometres else ()), *more)
+        return (*PLANE_COLUMNS, *COLUMNS, CONFIDENCE, *(MICROMETRES if self.micrometres else ()), *more)
 
     def rows(self, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> list[str]:
         """One text a nucleus: its row after the label, without end of line.
 
-        measures: what `arrays.measure.measure` returns, and `intensity_mean-<channel>` and so on for the separate
-        channels that the image has; pixel_size in micrometres. Cells of what is not known are empty.
+        measures: what `pipeline.measuring.measured_nuclei` returns, with `intensity_mean-<channel>` and so on for the
+        separate channels that the image has; pixel_size in micrometres. Cells of what is not known are empty.
         """
         count = int(measures["label"].size)
-        columns = [_column(measures[name]) for name in COLUMNS if name != "label"]
+        columns = [_column(measures[name]) for name in (*COLUMNS, CONFIDENCE) if name != "label"]
         if self.micrometres:
             for source, power in MICROMETRES.values():
                 unknown = [""] * count
@@ -109,17 +119,19 @@ def labelled_rows(plane: Plane, labels: Iterable[int], rows: Iterable[str]) -> s
 
 def plane_summary(
     shape: tuple[int, ...],
-    areas: NDArray[np.int64],
-    means: NDArray[np.float64],
-    total: float,
+    nuclei: Mapping[str, NDArray[Any]],
+    exposure: Exposure,
     scale: float,
     pixel_size: float | None,
 ) -> dict[str, int | float | None]:
     """The values of SUMMARY_COLUMNS for one plane; None where there is nothing to average.
 
-    areas, means: `area` and `intensity_mean` of all its nuclei. total: sum of the intensities of all its pixels.
+    nuclei: at least the columns SUMMARISED of all its nuclei; exposure: of all its pixels.
     """
+    areas, means, confidence = (nuclei[name] for name in SUMMARISED)
     size, covered = math.prod(shape), int(areas.sum())
+    outside = exposure.total - float((means * areas).sum())
+    known = areas.size and not np.isnan(confidence).any()
     return {
         "height": shape[0],
         "width": shape[1],
@@ -130,28 +142,19 @@ def plane_summary(
         "area_std": float(areas.std()) if areas.size else None,
         "intensity_mean": float(means.mean()) if areas.size else None,
         "intensity_std": float(means.std()) if areas.size else None,
-        "intensity_background": (total - float((means * areas).sum())) / (size - covered) if covered < size else None,
+        "intensity_background": outside / (size - covered) if covered < size else None,
+        "confidence": float(confidence.mean()) if known else None,
+        "sharpness": exposure.sharpness,
+        "saturated_fraction": exposure.saturated_fraction,
         "scale": scale,
         "pixel_size": pixel_size,
     }
 
 
-def summary(
-    labels: NDArray[np.integer],
-    intensity: NDArray[Any],
-    measures: Mapping[str, NDArray[Any]],
-    scale: float,
-    pixel_size: float | None,
-) -> dict[str, int | float | None]:
-    """The same for a plane at hand; measures: what `arrays.measure.measure` says of its labels."""
-    total = float(intensity.sum(dtype=np.float64))
-    return plane_summary(labels.shape, measures["area"], measures["intensity_mean"], total, scale, pixel_size)
-
-
 def _column(values: NDArray[Any]) -> list[str]:
     if values.dtype.kind in "iu":
         return [str(value) for value in values.tolist()]
-    return [f"{value:.7g}" for value in values.tolist()]
+    return [f"{value:.7g}" if value == value else "" for value in values.tolist()]  # NaN is not known
 
 
 def _cell(value: Any) -> Any:

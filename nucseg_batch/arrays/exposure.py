@@ -1,0 +1,118 @@
+"""How an image was taken: how bright, how sharp, and how much of it is overexposed; as sums, to which parts add up.
+
+A large plane is never there as a whole, so everything is kept as sums over its parts, of whole numbers where pixels are
+whole numbers: these come out the same however the plane is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+APART = 2
+"""How far apart along x pixels are that are compared: direct neighbours are alike in any image."""
+EVERY = 4
+"""Only every so many-th row is compared, which says the same in a fourth of the time."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """Sums over a plane, or over a part of one."""
+
+    pixels: int = 0
+    """Pixels."""
+    total: float = 0.0
+    """Sum of their values."""
+    top: float = -math.inf
+    """The highest value."""
+    at_top: int = 0
+    """Pixels that have it."""
+    compared: int = 0
+    """Pixels that were compared with one that is APART to the right."""
+    difference: float = 0.0
+    """Sum of the squared differences."""
+    rows: int = 0
+    """Pixels of the rows that were compared."""
+    row_total: float = 0.0
+    """Sum of their values."""
+    row_squares: float = 0.0
+    """Sum of their squares."""
+
+    @classmethod
+    def of(cls, plane: NDArray[np.generic], width: int | None = None, *, top_row: int = 0) -> Exposure:
+        """The sums over the first `width` columns of a plane (h, w) of any real dtype; None for all.
+
+        Columns after these only serve to be compared with. top_row: which row of the whole plane the first one is.
+        """
+        own = plane[:, :width]
+        if not own.size:
+            return cls()
+        whole = own.dtype.kind in "ui" and own.dtype.itemsize <= 2
+        kind = np.int64 if whole else np.float64
+        rows: NDArray[Any] = plane[-top_row % EVERY :: EVERY].astype(np.int32 if whole else np.float64)
+        mine = rows[:, : own.shape[1]]
+        there = rows[:, APART : mine.shape[1] + APART]
+        apart = there - mine[:, : there.shape[1]]
+        top = own.max()
+        return cls(
+            own.size,
+            float(own.sum(dtype=kind)),
+            float(top),
+            int(np.count_nonzero(own == top)),
+            apart.size,
+            float(np.square(apart, dtype=kind).sum()),
+            mine.size,
+            float(mine.sum(dtype=kind)),
+            float(np.square(mine, dtype=kind).sum()),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Exposure]) -> Exposure:
+        """The sums over parts together."""
+        top = max((part.top for part in parts), default=-math.inf)
+        return cls(
+            sum(part.pixels for part in parts),
+            math.fsum(part.total for part in parts),
+            top,
+            sum(part.at_top for part in parts if part.top == top),
+            sum(part.compared for part in parts),
+            math.fsum(part.difference for part in parts),
+            sum(part.rows for part in parts),
+            math.fsum(part.row_total for part in parts),
+            math.fsum(part.row_squares for part in parts),
+        )
+
+    def numbers(self) -> NDArray[np.float64]:
+        """All sums as numbers, to be kept; exact to 2**53."""
+        return np.array(astuple(self), np.float64)
+
+    @classmethod
+    def from_numbers(cls, numbers: NDArray[np.float64]) -> Exposure:
+        """What `numbers` was made from."""
+        pixels, total, top, at_top, compared, difference, rows, row_total, row_squares = numbers.tolist()
+        return cls(int(pixels), total, top, int(at_top), int(compared), difference, int(rows), row_total, row_squares)
+
+    @property
+    def saturated_fraction(self) -> float:
+        """Share of the pixels that have the highest value: hardly any, unless that is where the camera ended."""
+        return self.at_top / self.pixels if self.pixels else 0.0
+
+    @property
+    def sharpness(self) -> float | None:
+        """How different pixels are that are APART, relative to how different any two are; None for a constant plane.
+
+        One minus the autocorrelation at that distance, after Brenner's gradient (Brenner et al. 1976): near 0 out of
+        focus, about 1 for noise. Only images of one kind can be compared.
+        """
+        if not self.compared or not self.rows:
+            return None
+        mean = self.row_total / self.rows
+        variance = self.row_squares / self.rows - mean * mean
+        if variance <= 1e-12 * max(mean * mean, 1e-300):
+            return None
+        return self.difference / self.compared / (2 * variance)
