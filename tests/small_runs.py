@@ -22,7 +22,7 @@ from nucseg_batch.executors import finishing, job, local
 from nucseg_batch.executors.progress import Counter
 from nucseg_batch.executors.verification import Verified, verify
 from nucseg_batch.files.opened import Images
-from nucseg_batch.files.run.finish import table_paths
+from nucseg_batch.files.run.finish import result_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker
 from nucseg_batch.plan import Adapt, Plan, Plane, Unit
@@ -204,7 +204,7 @@ class SmallRun:
     def results(self) -> dict[str, bytes]:
         """What a user has: the store and the tables, file by file."""
         files = [path for path in self.store.rglob("*") if path.is_file()]
-        tables = [path for path in table_paths(self.store).values() if path.exists()]
+        tables = [path for path in result_paths(self.store).values() if path.exists()]
         return {path.relative_to(self.store.parent).as_posix(): path.read_bytes() for path in [*files, *tables]}
 
     def everything(self) -> dict[str, str]:

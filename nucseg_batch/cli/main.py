@@ -18,6 +18,7 @@ import typer
 
 from nucseg_batch import __version__
 from nucseg_batch.cli.bench import bench
+from nucseg_batch.cli.cite import cite
 from nucseg_batch.cli.evaluate import evaluate
 from nucseg_batch.cli.finish import finish
 from nucseg_batch.cli.inspect import inspect
@@ -66,7 +67,7 @@ def _options(
     """Options before the command; `--debug` is read by `main`, which also works when nothing parses."""
 
 
-for command in (segment, inspect, plan, finish, status, verify, train, evaluate, bench, sample):
+for command in (segment, inspect, plan, finish, status, verify, train, evaluate, bench, sample, cite):
     app.command()(command)
 
 

@@ -15,7 +15,7 @@ from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import State
-from nucseg_batch.files.run.finish import table_paths
+from nucseg_batch.files.run.finish import result_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.whole import file_sha256
 from nucseg_batch.plan import Plan
@@ -79,7 +79,7 @@ def check_beside(store: Path, journal: Journal) -> None:
     """Raises OutputError where tables or a run folder that are no run of ours are in the way of a new one."""
     if journal.exists():
         return
-    beside = [path for path in table_paths(store).values() if path.exists()]
+    beside = [path for path in result_paths(store).values() if path.exists()]
     if journal.is_foreign():
         beside.append(journal.folder)
     if beside:

@@ -11,6 +11,7 @@ from pathlib import Path
 from nucseg_batch.errors import ImageError
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Counter
+from nucseg_batch.executors.provenance import provenance
 from nucseg_batch.executors.todo import planes_apart
 from nucseg_batch.files.masks.in_place import register
 from nucseg_batch.files.masks.metadata import metadata_files
@@ -24,8 +25,9 @@ from nucseg_batch.files.masks.store import (
 )
 from nucseg_batch.files.opened import Images
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.finish import Entry, collect, table_hashes, table_paths, write_tables
+from nucseg_batch.files.run.finish import Entry, collect, result_hashes, result_paths, table_hashes, write_tables
 from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, holders
+from nucseg_batch.files.run.provenance import InputFingerprint, write_provenance
 from nucseg_batch.files.run.records import Finished, Marker, PlaneResult
 from nucseg_batch.files.whole import remove_leftovers
 from nucseg_batch.pipeline.failures import failure_of
@@ -105,10 +107,10 @@ def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
     journal, plan = job.journal, job.plan
     if alone:
         journal.remove_common_leftovers()
-        for table in table_paths(job.store).values():
+        for table in result_paths(job.store).values():
             remove_leftovers(table.parent, {table.name})
     units, planes = list(plan.units()), list(plan.large_planes())
-    tables = all(path.exists() for path in table_paths(job.store).values())
+    tables = all(path.exists() for path in result_paths(job.store).values())
     apart = planes_apart(planes, job.store, journal)
     levels = [stack for stack in plan.stacks if levels_missing(job.store, stack)]
     noted = journal.finished()
@@ -123,22 +125,26 @@ def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
     join_planes(job, apart, progress, alone=alone)
     for stack in plan.stacks:
         build_levels(job.store, stack)
-    outcome, digests = Outcome(), dict[str, bytes]()
-    write_tables(job.store, outcome.heard(collect(plan, journal, digests)), job.table)
+    outcome, inputs, digests = Outcome(), InputFingerprint(), dict[str, bytes]()
+    write_tables(job.store, inputs.heard(outcome.heard(collect(plan, journal, digests))), job.table)
+    made = provenance(job, inputs.sha256)
+    found = {"images": outcome.images, "planes": outcome.planes, "nuclei": outcome.nuclei}
+    counts = {**found, "failures": len(outcome.failures), "missing": len(outcome.missing)}
+    write_provenance(job.store, {**made, "output": {**counts, "sha256": table_hashes(job.store)}})
     missing, state = len(outcome.missing), journal.state(units, planes, digests)
     if not job.begun.in_place:
         list_masks(job.store, plan, journal.mirror(), outcome.failed_groups)
     elif not missing:
-        register(job.store, plan, outcome.failed_groups)
+        register(job.store, plan, outcome.failed_groups, made)
     if not job.begun.in_place:
-        set_complete(job.store, not missing)
+        set_complete(job.store, not missing, made)
     if not missing:
         attempts = Attempts(journal.folder)
         for unit in units if attempts.begun() else ():
             attempts.end(unit)
         attempts.remove_folder()
     metadata = metadata_files(job.store, plan, in_place=job.begun.in_place)
-    journal.finish(Finished(state, missing, table_hashes(job.store), metadata))
+    journal.finish(Finished(state, missing, result_hashes(job.store), metadata))
     return outcome
 
 
@@ -176,4 +182,4 @@ def all_done(job: Job) -> bool:
 
 def files_of(store: Path) -> tuple[Path, ...]:
     """What a finished run has: the store and the tables."""
-    return store, *table_paths(store).values()
+    return store, *result_paths(store).values()

@@ -42,7 +42,7 @@ from nucseg_batch.files.masks.store import (
 )
 from nucseg_batch.files.opened import Images
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.finish import Entry, collect_large, collect_unit, table_paths
+from nucseg_batch.files.run.finish import Entry, collect_large, collect_unit, result_paths
 from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holders, share_lock
 from nucseg_batch.pipeline.first_look import choose_scales
 from nucseg_batch.pipeline.gauge import Gauge
@@ -376,7 +376,7 @@ def check_free(job: Job, own: Collection[str] = ()) -> None:
 def _remove_output(job: Job) -> None:
     """Deletes an earlier output, unless processes are at it."""
     check_free(job, own={ROOT, ALL, *(share_lock(share) for share in job.shares)})
-    for path in table_paths(job.store).values():
+    for path in result_paths(job.store).values():
         path.unlink(missing_ok=True)
     job.journal.clear()
     if job.begun.in_place:

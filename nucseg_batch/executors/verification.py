@@ -14,7 +14,7 @@ from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.todo import regions_done
 from nucseg_batch.files.masks.metadata import metadata_damage
 from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_written
-from nucseg_batch.files.run.finish import table_hashes
+from nucseg_batch.files.run.finish import result_hashes
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.records import Beginning, Marker, PlaneResult
@@ -165,9 +165,9 @@ def verify(job: Job, step: Callable[[int, int], None]) -> Verified:
         if wrong:
             damage.append(Damage(f"{job.store.name}/{name}", wrong, metadata=name))
     if noted is not None:
-        now = table_hashes(job.store)
+        now = result_hashes(job.store)
         damage += [
-            Damage(f"{name}.csv", "it is not as it was written" if name in now else "it is gone")
+            Damage(name, "it is not as it was written" if name in now else "it is gone")
             for name, digest in noted.tables.items()
             if now.get(name) != digest
         ]

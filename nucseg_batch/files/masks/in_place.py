@@ -86,8 +86,10 @@ def create_labels(folder: Path, plan: Plan) -> None:
         put_group(label, attributes, version=version)
 
 
-def register(folder: Path, plan: Plan, failed: Collection[str] = ()) -> None:
-    """Lists the label images of a complete run; doing it again changes nothing.
+def register(
+    folder: Path, plan: Plan, failed: Collection[str] = (), provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Lists the label images of a complete run, and says in each what made it; doing it again changes nothing.
 
     Those of images that failed, by path of group, are empty and stay out of the lists.
     """
@@ -95,10 +97,20 @@ def register(folder: Path, plan: Plan, failed: Collection[str] = ()) -> None:
         if stack.name in failed:
             continue
         labels = folder / stack.name / "labels"
+        if provenance is not None:
+            _say(labels / LABEL_NAME, provenance)
         names = _names(labels)
         if LABEL_NAME not in names:
             _list(labels, [*names, LABEL_NAME])
     _consolidate(folder, plan)
+
+
+def _say(label: Path, provenance: Mapping[str, Any]) -> None:
+    """Notes in a label group of ours what made it."""
+    attributes = read_attributes(label)
+    new = {**attributes.get(OWNER, {}), "provenance": dict(provenance)}
+    if attributes.get(OWNER) != new:
+        write_attributes(label, {**attributes, OWNER: new})
 
 
 def remove_labels(folder: Path, plan: Plan) -> None:

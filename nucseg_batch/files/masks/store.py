@@ -316,12 +316,15 @@ def is_complete(path: Path) -> bool:
     return isinstance(own, dict) and own.get("complete") is True
 
 
-def set_complete(path: Path, complete: bool) -> None:
-    """Notes in the root of a store of ours whether every plane of its run was tried."""
+def set_complete(path: Path, complete: bool, provenance: Mapping[str, Any] | None = None) -> None:
+    """Notes in the root of a store of ours whether every plane of its run was tried, and what masks were made with."""
     attributes = read_attributes(path)
     own = attributes.get(OWNER)
-    if isinstance(own, dict) and own.get("complete", False) is not complete:
-        write_attributes(path, {**attributes, OWNER: {**own, "complete": complete}})
+    if not isinstance(own, dict):
+        return
+    new = {**own, "complete": complete, **({} if provenance is None else {"provenance": dict(provenance)})}
+    if new != own:
+        write_attributes(path, {**attributes, OWNER: new})
 
 
 def remove_store(path: Path) -> None:

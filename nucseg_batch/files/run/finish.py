@@ -7,6 +7,7 @@ the order of the table, so that the markers of an array are read one after the o
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -62,6 +63,8 @@ class Entry:
     """The file that holds its rows of nuclei.csv."""
     offset: int = 0
     """Where its rows begin in that file, in bytes."""
+    pixels_sha256: str = ""
+    """Of its pixels as they were read; of a plane that was done by regions, of the hashes of these."""
 
     @property
     def order(self) -> tuple[str, int, int]:
@@ -101,9 +104,10 @@ def collect_unit(unit: Unit, journal: Journal, digests: dict[str, bytes] | None 
     marker = journal.marker(unit, digests)
     offset, part = 0, journal.part(unit)
     outcomes = marker.planes if marker else [None] * unit.plane_count
-    for place, plane, outcome in zip(unit.places, unit.planes, outcomes, strict=True):
-        index = _index(unit.stack, place)
-        yield Entry(plane.image.key, outcome, plane.t, plane.z, unit.stack, index, part, offset)
+    inputs = marker.seen if marker else [None] * unit.plane_count
+    for place, plane, outcome, seen in zip(unit.places, unit.planes, outcomes, inputs, strict=True):
+        index, digest = _index(unit.stack, place), "" if seen is None else seen.sha256
+        yield Entry(plane.image.key, outcome, plane.t, plane.z, unit.stack, index, part, offset, digest)
         offset += outcome.part_bytes if isinstance(outcome, PlaneResult) else 0
 
 
@@ -112,10 +116,12 @@ def collect_large(large: LargePlane, journal: Journal, digests: dict[str, bytes]
     plane, index = large.plane, _index(large.stack, large.place)
     joined = journal.plane(large, digests)
     outcome: PlaneResult | Failure | None = joined.result if joined is not None else None
+    markers = [journal.marker(unit) for unit in large.units]
     if joined is None:
-        markers = [journal.marker(unit) for unit in large.units]
         outcome = next((failure for marker in markers if marker is not None for failure in marker.failures), None)
-    return Entry(plane.image.key, outcome, plane.t, plane.z, large.stack, index, journal.plane_part(large))
+    seen = [one.sha256 for marker in markers if marker is not None for one in marker.seen if one is not None]
+    digest = hashlib.sha256("".join(seen).encode()).hexdigest()
+    return Entry(plane.image.key, outcome, plane.t, plane.z, large.stack, index, journal.plane_part(large), 0, digest)
 
 
 def _index(stack: Stack, place: tuple[int, ...]) -> int | None:
@@ -146,7 +152,18 @@ def write_tables(store: Path, entries: Iterable[Entry], table: NucleiTable) -> N
 
 def table_hashes(store: Path) -> dict[str, str]:
     """The sha256 of each table that is there, by its name."""
-    return {name: file_sha256(path) for name, path in table_paths(store).items() if path.is_file()}
+    return {f"{name}.csv": file_sha256(path) for name, path in table_paths(store).items() if path.is_file()}
+
+
+def result_paths(store: Path) -> dict[str, Path]:
+    """All files that a finished run has beside its store and its run folder, by what their names end in."""
+    tables = {f"{name}.csv": path for name, path in table_paths(store).items()}
+    return {**tables, "provenance.json": beside(store, ".provenance.json")}
+
+
+def result_hashes(store: Path) -> dict[str, str]:
+    """The sha256 of each of these that is there."""
+    return {name: file_sha256(path) for name, path in result_paths(store).items() if path.is_file()}
 
 
 def _images_row(entry: Entry) -> list[Any]:

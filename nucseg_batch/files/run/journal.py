@@ -154,6 +154,13 @@ class Journal:
             return
         write_whole(self._machine, json.dumps(machine, sort_keys=True))
 
+    def machine(self) -> dict[str, str]:
+        """What `bind` noted; empty before that."""
+        try:
+            return dict(json.loads(self._machine.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return {}
+
     def scales(self) -> Scales | None:
         """The scales that the run settled on; None where it has not yet, or they cannot be read."""
         try:

@@ -107,6 +107,6 @@ class Finished:
     missing: int
     """Planes that were not done then."""
     tables: dict[str, str]
-    """The sha256 of each table, by its name."""
+    """The sha256 of each table and of the provenance, by what its name ends in."""
     metadata: list[str] = field(default_factory=list)
     """The files of metadata in the store, by path."""

@@ -1,0 +1,58 @@
+"""Puts together what a run's results were made with, as `files.run.provenance` writes it."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from typing import Any
+
+from nucseg_batch import __version__
+from nucseg_batch.executors.job import Job
+
+CARD = "nucseg.json"
+"""What a model file says of itself; `network.model_file` reads all of it, and needs Keras."""
+
+
+def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
+    """Tool, model, settings, way of computing and input of a run, as plain data.
+
+    - `tool`, `version`; `packages`: versions that count;
+    - `model`: `name` of its file (`default` for the one that ships), `sha256`, and of what it says of itself
+      `architecture`, `task`, `diameter` (pixels), `threshold`, `min_area` (pixels);
+    - `settings`: all options that can change a result; None where the model's own, or automatic;
+    - `computed`: `precision`, `device` and `backend`; `scales`: how images were enlarged, and why;
+    - `input`: `images`, `planes`, `pixels`, and the `sha256` of the names and pixels of all segmented planes.
+    """
+    begun, plan = job.begun, job.plan
+    computed, scales = job.journal.machine(), job.journal.scales()
+    packages = {name: begun.fingerprint[name] for name in ("keras", "zarr") if name in begun.fingerprint}
+    return {
+        "tool": "nucseg-batch",
+        "version": begun.fingerprint.get("nucseg-batch", __version__),
+        "packages": packages,
+        "model": {
+            "name": job.model.name if begun.model else "default",
+            "sha256": begun.fingerprint.get("--model (sha256)", ""),
+            **_card(job),
+        },
+        "settings": begun.settings.result_options(),
+        "pattern": begun.pattern,
+        "in_place": begun.in_place,
+        "computed": computed,
+        "scales": None if scales is None else vars(scales),
+        "input": {
+            "images": plan.image_count + len(plan.failures),
+            "planes": plan.plane_count,
+            "pixels": plan.pixel_count,
+            "sha256": input_sha256,
+        },
+    }
+
+
+def _card(job: Job) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(job.model) as archive:
+            card = json.loads(archive.read(CARD))
+        return {name: card[name] for name in ("architecture", "task", "diameter", "threshold", "min_area")}
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # an odd model never keeps tables from being written
+        return {}

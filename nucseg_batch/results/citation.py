@@ -1,0 +1,195 @@
+"""A paragraph for a methods section, and its references, from the provenance of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nucseg_batch.settings import SegmentSettings
+
+SHOWN = 16
+"""Digits of a hash that a paragraph shows; the provenance has all 64."""
+PRECISIONS = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16", "float32": "float32"}
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+OPTIONS = {
+    "t": "time points",
+    "z": "depths",
+    "channel": "channel of the nuclei",
+    "region": "large planes by regions of so many pixels",
+    "skip_empty": "regions without anything bright passed over",
+}
+"""What options are called in a paragraph, of those that are named only where they are not the default."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A work to cite."""
+
+    key: str
+    """Name in BibTeX."""
+    kind: str
+    """Kind of entry in BibTeX."""
+    fields: Mapping[str, str]
+    """Fields of the entry."""
+
+    def bibtex(self) -> str:
+        """The entry in BibTeX."""
+        inside = ",\n".join(f"  {name} = {{{value}}}" for name, value in self.fields.items())
+        return f"@{self.kind}{{{self.key},\n{inside}\n}}"
+
+    def line(self) -> str:
+        """The entry as one line of text."""
+        source = self.fields.get("journal") or self.fields.get("booktitle") or self.fields.get("note", "")
+        place = self.fields.get("doi", "") and f" doi:{self.fields['doi']}"
+        return f"{self.fields['author'].strip('{}')} ({self.fields['year']}). {self.fields['title']}. {source}.{place}"
+
+
+UNET = Reference(
+    "ronneberger2015unet",
+    "inproceedings",
+    {
+        "author": "Ronneberger, O. and Fischer, P. and Brox, T.",
+        "title": "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+        "booktitle": "MICCAI",
+        "year": "2015",
+        "doi": "10.1007/978-3-319-24574-4_28",
+    },
+)
+BOWL = Reference(
+    "caicedo2019bowl",
+    "article",
+    {
+        "author": "Caicedo, J. C. and others",
+        "title": "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl",
+        "journal": "Nature Methods 16, 1247-1253",
+        "year": "2019",
+        "doi": "10.1038/s41592-019-0612-7",
+    },
+)
+CENTRES = Reference(
+    "neven2019instance",
+    "inproceedings",
+    {
+        "author": "Neven, D. and De Brabandere, B. and Proesmans, M. and Van Gool, L.",
+        "title": "Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth",
+        "booktitle": "CVPR",
+        "year": "2019",
+        "note": "arXiv:1906.11109",
+    },
+)
+SKIMAGE = Reference(
+    "vanderwalt2014skimage",
+    "article",
+    {
+        "author": "van der Walt, S. and others",
+        "title": "scikit-image: image processing in Python",
+        "journal": "PeerJ 2, e453",
+        "year": "2014",
+        "doi": "10.7717/peerj.453",
+    },
+)
+NGFF = Reference(
+    "moore2021ngff",
+    "article",
+    {
+        "author": "Moore, J. and others",
+        "title": "OME-NGFF: a next-generation file format for expanding bioimaging data-access strategies",
+        "journal": "Nature Methods 18, 1496-1498",
+        "year": "2021",
+        "doi": "10.1038/s41592-021-01326-w",
+    },
+)
+
+
+def references(record: Mapping[str, Any]) -> list[Reference]:
+    """What a run rests on, itself first; record: as `files.run.provenance` writes it."""
+    own = {
+        "author": "{The nucseg-batch developers}",
+        "title": f"nucseg-batch {record['version']}",
+        "year": "2026",
+        "note": f"Computer software, version {record['version']}",
+    }
+    model = record["model"]
+    named = [UNET] if model.get("architecture") in ("default", "unet") else []
+    trained = [BOWL] if model["name"] == "default" else []
+    votes = [CENTRES] if model.get("task", "instances") == "instances" else []
+    return [Reference("nucsegbatch", "software", own), *named, *trained, *votes, SKIMAGE, NGFF]
+
+
+def paragraph(record: Mapping[str, Any]) -> str:
+    """The methods of a run in a few sentences, each of them a fact from its provenance."""
+    return " ".join(_sentences(record))
+
+
+def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
+    model, given, output = record["model"], record["settings"], record["output"]
+    name = "its default model" if model["name"] == "default" else f"the model {model['name']}"
+    network = _network(model)
+    yield (
+        f"Nuclei were segmented with nucseg-batch {record['version']} and {name} (SHA-256 {model['sha256'][:SHOWN]}"
+        f"{'; ' + network if network else ''}{_computed(record['computed'])})."
+    )
+    threshold, smallest = given["threshold"], given["min_area"]
+    parts = []
+    if model.get("threshold") is not None or threshold is not None:
+        tuned = " (tuned with the model)" if threshold is None else ""
+        parts.append(f"foreground above a probability of {threshold or model['threshold']:g}{tuned}")
+    if model.get("min_area") is not None or smallest is not None:
+        least = model.get("min_area") if smallest is None else smallest
+        unit = "pixels at the network's scale" if smallest is None else "pixels"
+        parts.append(f"nuclei of at least {least} {unit}")
+    if parts:
+        yield f"Settings: {', '.join(parts)}{_others(given, record.get('pattern'))}."
+    yield _scale(record, given)
+    planes = f" ({output['planes']} planes)" if output["planes"] != output["images"] else ""
+    failed = f"; {output['failures']} could not be processed" if output["failures"] else ""
+    missing = f"; {output['missing']} planes were not done yet" if output["missing"] else ""
+    yield f"In {output['images']} images{planes}, {output['nuclei']} nuclei were found{failed}{missing}."
+    yield (
+        "Properties of nuclei are defined as in scikit-image's regionprops; masks are OME-Zarr "
+        f"{'labels written into the input store' if record.get('in_place') else '0.5 label images'}."
+    )
+    yield (
+        f"Input: SHA-256 {record['input']['sha256'][:SHOWN]} over names and pixels; output: nuclei.csv SHA-256 "
+        f"{output['sha256'].get('nuclei.csv', '')[:SHOWN]}."
+    )
+
+
+def _network(model: Mapping[str, Any]) -> str:
+    kind = {"default": "a half-resolution U-Net", "unet": "a U-Net"}.get(model.get("architecture", ""), "")
+    kind = kind or (f"architecture {model['architecture']}" if model.get("architecture") else "")
+    data = " trained on images of the 2018 Data Science Bowl" if model["name"] == "default" else ""
+    return f"{kind}{data}" if kind else ""
+
+
+def _computed(computed: Mapping[str, str]) -> str:
+    if not computed:
+        return ""
+    library, _, version = computed.get("backend", "").partition(" ")
+    device = computed.get("device", "").upper()
+    precision = PRECISIONS.get(computed.get("precision", ""), computed.get("precision", ""))
+    return f"; {BACKENDS.get(library, library)} {version}, {precision} on a {device}"
+
+
+def _others(given: Mapping[str, Any], pattern: str | None) -> str:
+    named = {name: given[name] for name in OPTIONS if given.get(name) != getattr(SegmentSettings, name)}
+    parts = [f"{OPTIONS[name]}{'' if value is True else f' {value}'}" for name, value in named.items()]
+    if pattern:
+        parts.append(f"files that match {pattern}")
+    return "".join(f", {part}" for part in parts)
+
+
+def _scale(record: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    known = record["model"].get("diameter")
+    width = f", so that nuclei are {known:g} pixels wide" if known else ""
+    if given["diameter"] is not None:
+        return (
+            f"Images were rescaled for the network from a given nuclear width of {given['diameter']:g} pixels{width}."
+        )
+    adapt = (record.get("scales") or {}).get("adapt")
+    how = {
+        "each": "each by a factor of its own, found by looks at several scales",
+        "outliers": "all by one factor measured on a sample, and by one of their own where their nuclei differ",
+    }.get(str(adapt), "by a factor that was measured")
+    return f"Images were rescaled for the network{width}, {how} (column scale of images.csv)."

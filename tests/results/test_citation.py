@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from small_runs import mosaic, picture, small_run
+
+from nucseg_batch.executors import provenance
+from nucseg_batch.executors.existing import default_model
+from nucseg_batch.files.run.finish import result_paths, table_paths
+from nucseg_batch.files.run.provenance import read_provenance
+from nucseg_batch.results.citation import paragraph, references
+
+
+def record_of(store: Path) -> dict[str, object]:
+    record = read_provenance(store)
+    assert record is not None
+    return record
+
+
+def test_results_say_what_they_were_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version, model, settings, input and output: all that a methods section and a repetition need."""
+    run = small_run(tmp_path, monkeypatch, threshold=0.4)
+    for name, nuclei in (("a.tif", 2), ("b.tif", 3)):
+        run.put(name, picture(nuclei))
+    run.segment()
+    record = record_of(run.store)
+    assert record["model"]["sha256"] == hashlib.sha256(default_model().read_bytes()).hexdigest()
+    assert record["settings"]["threshold"] == 0.4
+    assert record["computed"] == {"precision": "float32", "device": "cpu"}
+    assert (record["input"]["images"], record["output"]["images"], record["output"]["nuclei"]) == (2, 2, 5)
+    for name, path in table_paths(run.store).items():
+        assert record["output"]["sha256"][f"{name}.csv"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    attributes = json.loads((run.store / "zarr.json").read_bytes())["attributes"]["nucseg-batch"]
+    assert attributes["provenance"] == {name: value for name, value in record.items() if name != "output"}
+
+
+def test_the_input_is_known_by_its_pixels_and_not_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images elsewhere, in any order of work, are the same input; one other pixel is another."""
+    digests = []
+    for place, value, shares in (("one", 150, 1), ("two", 150, 2), ("three", 151, 1)):
+        run = small_run(tmp_path / place, monkeypatch)
+        run.put("a.tif", picture(2, value=value))
+        run.put("large.tif", mosaic())
+        for share in range(shares):
+            run.segment(shares=shares, share=share if shares > 1 else None)
+        digests.append(record_of(run.store)["input"]["sha256"])
+    assert digests[0] == digests[1]
+    assert digests[0] != digests[2]
+
+
+def test_a_call_after_the_end_writes_the_same_provenance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a result like others: damage is noticed, and made good by the same command."""
+    run = small_run(tmp_path, monkeypatch)
+    run.put("a.tif", picture(2))
+    run.segment()
+    path = result_paths(run.store)["provenance.json"]
+    before = path.read_bytes()
+    path.write_bytes(before[:50])
+    assert [one.where for one in run.verify().damage] == ["provenance.json"]
+    path.unlink()
+    run.segment()
+    assert path.read_bytes() == before
+
+
+def test_labels_in_place_carry_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the store is the user's, and so is its root."""
+    from nucseg_batch.files.masks.in_place import register
+    from nucseg_batch.files.masks.nodes import read_attributes
+    from nucseg_batch.files.masks.store import label_path
+
+    run = small_run(tmp_path, monkeypatch)
+    run.put("a.tif", picture(2))
+    run.segment()
+    register(run.store, run.plan, provenance={"tool": "nucseg-batch"})
+    label = run.store / label_path(run.plan.stacks[0])
+    own = read_attributes(label)["nucseg-batch"]
+    assert own["provenance"] == {"tool": "nucseg-batch"}
+    assert "levels" in own
+
+
+def test_a_methods_section_is_written_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Facts only; options that are as ever are not named, others are."""
+    run = small_run(tmp_path, monkeypatch, skip_empty=True)
+    run.put("a.tif", picture(2))
+    run.put("b.tif", picture(3))
+    (run.folder / "bad.png").write_bytes(b"no picture")
+    run.segment()
+    record = record_of(run.store)
+    text = paragraph(record)
+    for fact in (
+        record["version"],
+        record["model"]["sha256"][:16],
+        "2018 Data Science Bowl",
+        "above a probability of 0.5 (tuned with the model)",
+        "regions without anything bright passed over",
+        "nuclear width of 26 pixels",
+        "In 2 images, 5 nuclei were found; 1 could not be processed.",
+        record["input"]["sha256"][:16],
+    ):
+        assert fact in text, fact
+    assert "channel of the nuclei" not in text
+    keys = [one.key for one in references(record)]
+    assert "caicedo2019bowl" in keys
+    own = {**record, "model": {**record["model"], "name": "mine.keras", "architecture": "mobilenetv2"}}
+    assert "the model mine.keras" in paragraph(own)
+    assert "Data Science Bowl" not in paragraph(own)
+    assert {"caicedo2019bowl", "ronneberger2015unet"}.isdisjoint(one.key for one in references(own))
+    for one in references(record):
+        assert one.bibtex().count("{") == one.bibtex().count("}")
+        assert one.fields["title"] in one.line()
+
+
+def test_a_methods_section_never_needs_what_an_odd_model_does_not_say(tmp_path: Path) -> None:
+    """The card of a model is read without Keras, and only where it is there."""
+    from nucseg_batch.network.model_file import MEMBER
+
+    assert provenance.CARD == MEMBER
+    with zipfile.ZipFile(default_model()) as archive:
+        assert provenance.CARD in archive.namelist()
