@@ -1,21 +1,56 @@
-"""nucseg-batch: nuclei in large collections of microscope images, to OME-Zarr masks and CSV statistics."""
+"""nucseg-batch: nuclei in large collections of microscope images, to OME-Zarr masks and CSV statistics.
+
+From Python: `segment` does a collection as the command line does, `Predictor` labels arrays, `open_masks`,
+`read_nuclei` and `read_images` give what a run wrote, and `evaluate` scores it.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from nucseg_batch.api.evaluate import evaluate
+    from nucseg_batch.api.predictor import Predictor
+    from nucseg_batch.api.segment import SegmentResult, segment
+    from nucseg_batch.api.tables import read_images, read_nuclei
     from nucseg_batch.files.masks.store import Masks, open_masks
+    from nucseg_batch.settings import SegmentSettings
 
-__all__ = ["Masks", "__version__", "open_masks"]
+__all__ = [
+    "Masks",
+    "Predictor",
+    "SegmentResult",
+    "SegmentSettings",
+    "__version__",
+    "evaluate",
+    "open_masks",
+    "read_images",
+    "read_nuclei",
+    "segment",
+]
+
+_PLACES = {
+    "Masks": "files.masks.store",
+    "Predictor": "api.predictor",
+    "SegmentResult": "api.segment",
+    "SegmentSettings": "settings",
+    "evaluate": "api.evaluate",
+    "open_masks": "files.masks.store",
+    "read_images": "api.tables",
+    "read_nuclei": "api.tables",
+    "segment": "api.segment",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Loads `open_masks` and `Masks` when they are first used, so that the command line starts without zarr."""
-    if name in ("open_masks", "Masks"):
-        from nucseg_batch.files.masks import store as mask_store
-
-        return getattr(mask_store, name)
+    """Loads what is public when it is first used, so that the command line starts without zarr and Keras."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"nucseg_batch.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -22,6 +22,7 @@ LAYERS = {
     "training": 4,
     "executors": 5,
     "results": 5,
+    "api": 6,
     "cli": 6,
 }
 FAMILIES = ("arrays", "files", "network")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pytest
 from command import Output
 from pictures import disks, fluorescence
 
@@ -54,3 +55,17 @@ def test_the_training_example_makes_a_model_and_uses_it(one_image: Path, tmp_pat
     run(EXAMPLES / "train_and_segment.sh", tmp_path / "annotated", one_image, out, *options)
     assert out.with_suffix(".keras").is_file()
     assert len(out.with_suffix(".images.csv").read_text().splitlines()) == 2
+
+
+def test_the_example_of_python_segments_and_reads_back(one_image: Path, tmp_path: Path) -> None:
+    """What a program does with a collection."""
+    pytest.importorskip("pandas")
+    said = run(sys.executable, EXAMPLES / "python_api.py", one_image, tmp_path / "out.zarr")
+    assert "2 nuclei in 1 images, 0 failed" in said
+    assert "small8.png (67, 83) 2" in said
+
+
+def test_the_example_of_an_array_finds_nuclei() -> None:
+    """What a program does with an image in memory."""
+    said = run(sys.executable, EXAMPLES / "predict_array.py")
+    assert int(said.split()[0]) > 50

@@ -17,6 +17,12 @@ from nucseg_batch.errors import DamageError
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.tables import IMAGES_COLUMNS, PLANE_COLUMNS, SUMMARY_COLUMNS
 
+TEXT_COLUMNS = frozenset({"image", "status", "mask", "stage", "error", "message"})
+"""Columns that hold text."""
+WHOLE_COLUMNS = frozenset(
+    {"index", "t", "z", "height", "width", "nuclei", "label", "area", "bbox-0", "bbox-1", "bbox-2", "bbox-3"}
+)
+"""Columns that hold whole numbers, or nothing; all others hold real numbers, or nothing."""
 PlaneKey = tuple[str, str, str]
 """The cells image, t and z of a row, as they stand in the tables."""
 

@@ -1,0 +1,28 @@
+"""Scoring masks from Python."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nucseg_batch.pipeline.evaluate import Evaluation, find_index
+from nucseg_batch.pipeline.evaluate import evaluate as compare
+
+
+def evaluate(
+    prediction: str | os.PathLike[str],
+    truth: str | os.PathLike[str],
+    *,
+    index: str | os.PathLike[str] | None = None,
+    group: str = "modality",
+) -> Evaluation:
+    """Compares masks with annotation, as `nucseg-batch evaluate PRED TRUTH` does.
+
+    prediction, truth: OUT.zarr of a run, folders of label images, or OME-Zarr labels. index: a CSV with the columns id
+    and `group`; None takes the nearest index.csv at or above the truth. `result.groups["all"].image_mean["AP50"]` is
+    the mean AP at an IoU of .50; `result.rows()` has all values of each image. Raises what
+    `nucseg_batch.pipeline.evaluate.evaluate` does.
+    """
+    truth = Path(truth)
+    found = find_index(truth, group) if index is None else Path(index)
+    return compare(Path(prediction), truth, index=found, group=group, progress=lambda done, total: None)

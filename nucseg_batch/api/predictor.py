@@ -1,0 +1,78 @@
+"""A model at work on arrays, for programs that have images in memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.api.segment import settings_of
+from nucseg_batch.arrays.confidence import nuclei_confidence
+from nucseg_batch.errors import UsageError
+from nucseg_batch.executors.existing import default_model
+
+if TYPE_CHECKING:
+    from nucseg_batch.arrays.looks import Segmented
+
+BEGIN = 1.0
+"""Scale at which a look at an image of which nothing is known begins."""
+
+
+class Predictor:
+    """A model, loaded once and used for any number of arrays; threads may share it.
+
+    model: a file made by `train`; None for the model that ships. options: `threshold`, `min_area` (pixels),
+    `precision`, `device` of `nucseg_batch.SegmentSettings`. Raises InputMissingError, ModelError or DeviceError where
+    there is no such model or device. The first image takes seconds, while the network is compiled.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | None = None, **options: Any) -> None:
+        from nucseg_batch.network.model_file import load_model
+        from nucseg_batch.network.predictor import Predictor as DevicePredictor
+
+        loaded = load_model(default_model() if model is None else Path(model))
+        self._predictor = DevicePredictor(loaded, settings_of(options))
+
+    def predict(self, image: NDArray[Any], *, diameter: float | None = None) -> NDArray[np.int32]:
+        """Labels the nuclei of one image: (height, width), 0 is background, 1..n are nuclei.
+
+        image: (height, width) grey or (height, width, 3) colour, of any whole or real type. diameter: width of its
+        nuclei in pixels; None has the image looked at at several scales, which takes about four times as long. Raises
+        UsageError for arrays of other shapes.
+        """
+        return self._segmented(image, diameter).labels
+
+    def predict_with_confidence(
+        self, image: NDArray[Any], *, diameter: float | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """The same, and how far each nucleus can be trusted: (n,), 0 to 1, of labels 1..n; see docs/confidence.md."""
+        found = self._segmented(image, diameter)
+        assert found.support is not None
+        return found.labels, nuclei_confidence(found.labels, found.support, np.arange(1, found.labels.max() + 1))
+
+    def _segmented(self, image: NDArray[Any], diameter: float | None) -> Segmented:
+        pixels = _as_shown(image)
+        if diameter is None:
+            return self._predictor.look(pixels, BEGIN)
+        if not 0.01 <= diameter <= 10_000:
+            raise UsageError(f"diameter must be between 0.01 and 10000 pixels, but is {diameter}.")
+        return self._predictor.predict_batch([pixels], self._predictor.diameter / diameter)[0]
+
+
+def _as_shown(image: NDArray[Any]) -> NDArray[Any]:
+    """The image as the network takes it; UsageError for what is no image."""
+    image = np.asarray(image)
+    colour = image.ndim == 3 and image.shape[2] == 3
+    if not (image.ndim == 2 or colour) or 0 in image.shape:
+        raise UsageError(f"image must be (height, width) or (height, width, 3), but is {image.shape}.")
+    if image.dtype.kind not in "uifb":
+        raise UsageError(f"image must have whole or real numbers, but has {image.dtype}.")
+    if image.dtype in (np.uint8, np.uint16):
+        return image
+    real = image.astype(np.float32)
+    if not np.isfinite(real).all():
+        raise UsageError("image has values that are no numbers; replace them first, as with numpy.nan_to_num.")
+    return real

@@ -1,0 +1,104 @@
+"""The tables of a run as data frames of pandas or polars, whichever is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from nucseg_batch.errors import InputMissingError, UsageError
+from nucseg_batch.files.run.finish import table_paths
+from nucseg_batch.results.run import matches
+from nucseg_batch.results.tables import TEXT_COLUMNS, WHOLE_COLUMNS
+
+Library = Literal["pandas", "polars"]
+LIBRARIES: tuple[Library, ...] = ("pandas", "polars")
+CHUNK = 500_000
+"""Rows that are read at once."""
+TYPED = TEXT_COLUMNS | WHOLE_COLUMNS
+"""Columns that are no real numbers."""
+
+
+def read_nuclei(
+    store: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    pattern: str | None = None,
+    library: Library | None = None,
+) -> Any:
+    """The table of nuclei of a run as a data frame, a row for each nucleus; docs/output.md defines the columns.
+
+    store: OUT.zarr. columns: only these. pattern: only of images whose name, or path where it has a `/`, matches this
+    glob pattern. library: `pandas` or `polars`; None takes the first that is installed. Raises InputMissingError where
+    there is no such table or library, and UsageError for columns that it does not have.
+    """
+    return _read(store, "nuclei", columns, pattern, library)
+
+
+def read_images(
+    store: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    pattern: str | None = None,
+    library: Library | None = None,
+) -> Any:
+    """The table of images likewise, a row for each image, or each time point and depth of one."""
+    return _read(store, "images", columns, pattern, library)
+
+
+def _read(
+    store: str | os.PathLike[str],
+    name: str,
+    columns: Sequence[str] | None,
+    pattern: str | None,
+    library: Library | None,
+) -> Any:
+    path = table_paths(Path(store))[name]
+    if not path.is_file():
+        raise InputMissingError(f"{store}: its table {path.name} is missing; give the OUT.zarr of a finished run.")
+    with open(path, encoding="utf-8", newline="") as file:
+        header = file.readline().rstrip("\n").split(",")
+    unknown = [column for column in columns or () if column not in header]
+    if unknown:
+        raise UsageError(f"{path.name} has no column {unknown[0]}; it has {', '.join(header)}.")
+    wanted = list(header if columns is None else columns)
+    read = {"pandas": _pandas, "polars": _polars}[_installed(library)]
+    return read(path, header, wanted, pattern)
+
+
+def _installed(library: Library | None) -> Library:
+    if library is not None and library not in LIBRARIES:
+        raise UsageError(f"library must be one of {', '.join(LIBRARIES)}, but is {library!r}.")
+    for name in LIBRARIES if library is None else (library,):
+        if importlib.util.find_spec(name) is not None:
+            return name
+    wanted = "pandas or polars" if library is None else library
+    raise InputMissingError(f"{wanted} is not installed; `pip install {library or 'pandas'}` first.")
+
+
+def _pandas(path: Path, header: Sequence[str], wanted: list[str], pattern: str | None) -> Any:
+    pandas = importlib.import_module("pandas")
+    kinds = {name: "string" if name in TEXT_COLUMNS else "Int64" for name in header if name in TYPED}
+    read = list(dict.fromkeys([*wanted, "image"]))
+    options = {"usecols": read, "dtype": kinds, "encoding": "utf-8", "keep_default_na": False, "na_values": [""]}
+    if pattern is None:
+        return pandas.read_csv(path, **options)[wanted]
+    with pandas.read_csv(path, chunksize=CHUNK, **options) as parts:
+        kept = [part[[matches(image, pattern) for image in part["image"]]] for part in parts]
+    return pandas.concat(kept, ignore_index=True)[wanted]
+
+
+def _polars(path: Path, header: Sequence[str], wanted: list[str], pattern: str | None) -> Any:
+    polars = importlib.import_module("polars")
+    kinds = {
+        name: polars.String if name in TEXT_COLUMNS else polars.Int64 if name in WHOLE_COLUMNS else polars.Float64
+        for name in header
+    }
+    rows = polars.scan_csv(path, schema=kinds)
+    if pattern is not None:
+        names = polars.col("image").map_elements(lambda image: matches(image, pattern), return_dtype=polars.Boolean)
+        rows = rows.filter(names)
+    return rows.select(wanted).collect()

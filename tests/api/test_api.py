@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import disks, fluorescence
+from small_runs import picture, small_run
+
+import nucseg_batch
+from nucseg_batch.errors import InputMissingError, UsageError
+from nucseg_batch.executors import local
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run of three images, one of them without nuclei, and one that failed."""
+    run = small_run(tmp_path, monkeypatch)
+    for name, nuclei in (("a.tif", 2), ("b.tif", 0), ("c1.tif", 3)):
+        run.put(name, picture(nuclei))
+    (run.folder / "bad.png").write_bytes(b"no picture")
+    run.segment()
+    return run.store
+
+
+def test_everything_public_is_there_and_nothing_is_loaded_before_it_is_used() -> None:
+    """`import nucseg_batch` is what every program and the command line begin with."""
+    program = (
+        "import sys, nucseg_batch\n"
+        "assert not {'keras', 'zarr', 'numpy', 'pandas'} & set(sys.modules), sorted(sys.modules)\n"
+        "for name in nucseg_batch.__all__: getattr(nucseg_batch, name)\n"
+        "assert 'keras' not in sys.modules\n"
+        "assert set(dir(nucseg_batch)) == set(nucseg_batch.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = nucseg_batch.nothing
+
+
+def test_a_collection_is_segmented_as_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same store and tables; a second call has nothing to do."""
+    run = small_run(tmp_path, monkeypatch)
+    run.put("a.tif", picture(2))
+    (run.folder / "bad.png").write_bytes(b"no picture")
+    told: list[str] = []
+    result = nucseg_batch.segment(run.folder, run.store, diameter=26.0, region=64, tell=told.append)
+    assert (result.images, result.planes, result.nuclei) == (1, 1, 2)
+    assert [failure.image for failure in result.failures] == ["bad.png"]
+    assert all(path.is_file() for path in result.tables.values())
+    assert any("computing" in line for line in told)
+    assert nucseg_batch.open_masks(result.store)["a.tif"].max() == 2
+    monkeypatch.setattr(local, "load_predictor", lambda *_: pytest.fail("nothing is to be segmented"))
+    assert nucseg_batch.segment(run.folder, run.store, diameter=26.0, region=64) == result
+
+
+def test_options_that_there_are_not_are_refused_with_the_nearest(tmp_path: Path) -> None:
+    """A misspelt option must not be ignored, nor end in a traceback that names our insides."""
+    with pytest.raises(UsageError, match="did you mean diameter"):
+        nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", diamter=26)
+    with pytest.raises(UsageError, match="threshold"):
+        nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", threshold=7)
+    with pytest.raises(UsageError, match="zarr"):
+        nucseg_batch.segment(tmp_path, tmp_path / "out")
+    with pytest.raises(UsageError, match="in_place"):
+        nucseg_batch.segment(tmp_path)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_tables_come_as_data_frames_with_types(finished: Path, library: str) -> None:
+    """Numbers as numbers, what is not there as missing, names as text."""
+    pytest.importorskip(library)
+    images = nucseg_batch.read_images(finished, library=library)
+    with open(finished.with_suffix(".images.csv"), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(images.columns) == list(rows[0])
+    assert list(images["image"]) == [row["image"] for row in rows] == ["a.tif", "b.tif", "bad.png", "c1.tif"]
+    nuclei = nucseg_batch.read_nuclei(finished, columns=["label", "area"], pattern="[ac]*.tif", library=library)
+    assert list(nuclei.columns) == ["label", "area"]
+    assert [int(label) for label in nuclei["label"]] == [1, 2, 1, 2, 3]
+    assert int(nuclei["area"].sum()) == 5 * 20
+    assert [str(count) for count in images["nuclei"]] == ["2", "0", {"pandas": "<NA>", "polars": "None"}[library], "3"]
+    assert len(nucseg_batch.read_nuclei(finished, pattern="nothing*", library=library)) == 0
+
+
+def test_what_is_missing_is_said(finished: Path, tmp_path: Path) -> None:
+    """The table, the column or the library."""
+    with pytest.raises(InputMissingError, match=r"other\.nuclei\.csv"):
+        nucseg_batch.read_nuclei(tmp_path / "other.zarr")
+    with pytest.raises(UsageError, match=r"no column aera; it has image,"):
+        nucseg_batch.read_nuclei(finished, columns=["aera"])
+    with pytest.raises(UsageError, match="library"):
+        nucseg_batch.read_nuclei(finished, library="numpy")
+
+
+def test_a_predictor_labels_arrays_of_any_type() -> None:
+    """A program has images in memory; types that the network does not take are converted, others refused."""
+    predictor = nucseg_batch.Predictor(device="cpu")
+    truth = disks((131, 157), [(40, 40), (80, 110), (100, 45)], 13)
+    image = fluorescence(truth, seed=4)
+    labels, confidence = predictor.predict_with_confidence(image, diameter=26)
+    assert labels.shape == image.shape
+    assert confidence.shape == (3,)
+    assert ((confidence > 0.6) & (confidence <= 1)).all()
+    for other in (image.astype(np.int64) * 100, image / 255, np.dstack([image] * 3)):
+        np.testing.assert_array_equal(predictor.predict(other, diameter=26) > 0, labels > 0)
+    assert predictor.predict(image).max() == 3
+    for wrong in (image[0], np.zeros((3, 5, 7, 9)), np.zeros((0, 5)), image.astype(complex), image * np.nan):
+        with pytest.raises(UsageError, match="image"):
+            predictor.predict(wrong)
+    with pytest.raises(UsageError, match="diameter"):
+        predictor.predict(image, diameter=0)
+
+
+def test_masks_are_scored_from_python(finished: Path) -> None:
+    """A run against itself."""
+    result = nucseg_batch.evaluate(finished, finished)
+    assert result.groups["all"].image_mean["mean_ap"] == 1
+    assert len(list(result.rows())) == 3
