@@ -97,6 +97,7 @@ def test_nothing_but_the_documented_files_is_written(finished: Path) -> None:
         "out.images.csv",
         "out.nuclei.csv",
         "out.failures.csv",
+        "out.provenance.json",
         "out.run",
     }
     run_folder = finished.with_suffix(".run")

@@ -43,6 +43,7 @@ from nucseg_batch.training.layouts import find_pairs
 class Found:
     labels: NDArray[np.int32]
     scale: float = 1.0
+    support: None = None
 
 
 class ThresholdSegmenter:

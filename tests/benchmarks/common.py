@@ -142,6 +142,7 @@ def remove_output(store: Path) -> None:
     shutil.rmtree(store.with_suffix(".run"), ignore_errors=True)
     for path in store.parent.glob(f"{store.stem}.*.csv"):
         path.unlink()
+    store.with_suffix(".provenance.json").unlink(missing_ok=True)
 
 
 # Command lines

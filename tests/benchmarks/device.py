@@ -123,8 +123,8 @@ def program(arguments: argparse.Namespace) -> dict[str, Any]:
         host = (pixels, low, gain, sides, sides)
         with backend.on_device(where):
             there = [ops.convert_to_tensor(one) for one in host]
-        resident = seconds_per_call(lambda _: compiled.call(compiled.label, *there), arguments.seconds)
-        carried = seconds_per_call(lambda _: compiled.run(compiled.label, *host), arguments.seconds)
+        resident = seconds_per_call(lambda _: compiled.call(compiled.label, *there)[0], arguments.seconds)
+        carried = seconds_per_call(lambda _: compiled.run(compiled.label, *host)[0], arguments.seconds)
         shape = (batch, arguments.side, arguments.side)
         figures = {"batch": batch, "Mpx/s": speed(shape, resident), "with transfers": speed(shape, carried)}
         print(figures, flush=True)
