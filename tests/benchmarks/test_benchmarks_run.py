@@ -12,6 +12,7 @@ from typing import Any
 
 import imagecodecs
 import pytest
+from command import Output
 from pictures import disks, fluorescence
 
 HERE = Path(__file__).parent
@@ -102,3 +103,15 @@ def test_the_comparison_with_stardist_runs(source: Path) -> None:
     assert len(record["table"]) == 6
     assert record["weights"] == "random"
     assert "random weights" in printed
+
+
+def test_what_confidence_is_worth_is_measured_on_a_run_with_its_truth(segmented: Output, tmp_path: Path) -> None:
+    """A run against its own masks: every nucleus is right, whatever its confidence, and counted once."""
+    record = tmp_path / "confidence.json"
+    words = [sys.executable, HERE / "confidence.py", segmented.store, segmented.store, "--json", record]
+    subprocess.run([str(word) for word in words], capture_output=True, timeout=240, check=True)
+    found = json.loads(record.read_text())
+    assert found["images"]["all"]["images"] == 5
+    assert found["nuclei"]["right"] == 1
+    rows = len(segmented.store.with_suffix(".nuclei.csv").read_text().splitlines()) - 1
+    assert sum(one["nuclei"] for one in found["nuclei"]["by"].values()) == found["nuclei"]["nuclei"] == rows
