@@ -15,8 +15,8 @@ def finish(store: Out) -> None:
 
     Example: nucseg-batch finish out.zarr
     """
+    from nucseg_batch.cli.printed import print_finish
     from nucseg_batch.cli.progress import RunProgress
-    from nucseg_batch.cli.report import print_finish
     from nucseg_batch.executors import finishing
     from nucseg_batch.executors import job as jobs
     from nucseg_batch.executors.local import job_name, storage_error

@@ -66,8 +66,8 @@ def plan(
 
     Example: nucseg-batch plan images/ out.zarr --shares 64
     """
+    from nucseg_batch.cli.printed import print_planned
     from nucseg_batch.cli.progress import RunProgress
-    from nucseg_batch.cli.report import print_planned
     from nucseg_batch.executors import job as jobs
     from nucseg_batch.executors.planning import write_plan
     from nucseg_batch.executors.stop import Stop

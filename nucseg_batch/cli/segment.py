@@ -178,7 +178,7 @@ def segment(
     Example: nucseg-batch segment images/ out.zarr
     """
     from nucseg_batch.cli.progress import RunProgress
-    from nucseg_batch.cli.report import print_job, print_run
+    from nucseg_batch.cli.printed import print_job, print_run
     from nucseg_batch.cli.shares import array_number, share_of
     from nucseg_batch.executors import job as planning
     from nucseg_batch.executors import local
