@@ -23,6 +23,7 @@ from nucseg_batch.cli.evaluate import evaluate
 from nucseg_batch.cli.finish import finish
 from nucseg_batch.cli.inspect import inspect
 from nucseg_batch.cli.plan import plan
+from nucseg_batch.cli.report import report
 from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.status import status, verify
@@ -67,7 +68,7 @@ def _options(
     """Options before the command; `--debug` is read by `main`, which also works when nothing parses."""
 
 
-for command in (segment, inspect, plan, finish, status, verify, train, evaluate, bench, sample, cite):
+for command in (segment, inspect, plan, finish, status, verify, report, cite, train, evaluate, bench, sample):
     app.command()(command)
 
 

@@ -91,6 +91,9 @@ def segment(
     with_images: WithImages = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     overwrite: Overwrite = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="When all is done, write the page that `nucseg-batch report` writes.")
+    ] = False,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -177,8 +180,8 @@ def segment(
 
     Example: nucseg-batch segment images/ out.zarr
     """
-    from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.cli.printed import print_job, print_run
+    from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.cli.shares import array_number, share_of
     from nucseg_batch.executors import job as planning
     from nucseg_batch.executors import local
@@ -236,6 +239,11 @@ def segment(
         else:
             summary = local.run(job, progress, stop)
     print_run(job, summary)
+    if report and summary.outcome.whole and not summary.outcome.missing:
+        from nucseg_batch.cli.report import write
+
+        root = job.begun.root  # a folder that was moved since it was planned, or is mounted elsewhere here
+        write(job.store, None if "://" in root else Path(root))
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -244,7 +252,7 @@ def _whole(shares: int) -> None:
     """No share: a cluster does all of them, also where it is started in a job array."""
 
 
-_WITH_RUN = {"context", "run", "share", "batch_size", "workers", "dry_run", "grace"} | {
+_WITH_RUN = {"context", "run", "share", "batch_size", "workers", "dry_run", "grace", "report"} | {
     "verify_inputs",
     "retry_failed",
     "max_failures",

@@ -1,0 +1,55 @@
+"""The command `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nucseg_batch.cli.options import check_place
+from nucseg_batch.errors import UsageError
+
+
+def report(
+    store: Annotated[Path, typer.Argument(metavar="OUT.zarr", help="Store of a `segment` that is done.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Where the images are now, if no longer where they were segmented.", metavar="IN"),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Where to write it; default: out.report.html beside OUT.")
+    ] = None,
+) -> None:
+    """Write a page to judge a run by: pictures with outlines, what is suspicious and why, histograms and plates.
+
+    It is one HTML file that needs no network, for any browser. Example: nucseg-batch report out.zarr
+    """
+    if to is not None and to.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--to must be a name that ends in .html, but is {to}.")
+    write(store, images, to)
+
+
+def write(store: Path, images: Path | None = None, to: Path | None = None) -> None:
+    """Writes the report of a run that is done and says where it is."""
+    from nucseg_batch.cli.console import say
+    from nucseg_batch.cli.progress import StepProgress
+    from nucseg_batch.errors import StorageError
+    from nucseg_batch.results.report import report_path, write_report
+    from nucseg_batch.results.run import FinishedRun
+
+    steps: dict[str, StepProgress] = {}
+
+    def told(what: str, done: int, total: int) -> None:
+        steps.setdefault(what, StepProgress(what))(done, total)
+
+    with FinishedRun(store, images) as run:
+        place = to or report_path(store)
+        check_place("--to", place)
+        try:
+            write_report(run, place, told)
+        except OSError as error:
+            if error.filename is None or Path(error.filename).name != place.name:
+                raise
+            raise StorageError(f"--to {place}: it cannot be written ({error.strerror}).") from error
+    say(f"report: {place}")
