@@ -22,7 +22,7 @@ from nucseg_batch.results.report.gallery import draw_all, gallery, unread
 from nucseg_batch.results.report.page import Section, page
 from nucseg_batch.results.report.survey import survey
 from nucseg_batch.results.report.timings import timings
-from nucseg_batch.results.report.words import provenance, settings_in_words
+from nucseg_batch.results.report.words import made_with, origin, settings_in_words
 from nucseg_batch.results.run import FinishedRun
 
 __all__ = ["Told", "report_path", "report_text", "write_report"]
@@ -46,9 +46,8 @@ def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -
     found = survey(run, lambda done, total: told("planes counted", done, total))
     choice = choose(run, found, lambda done, total: told("planes judged", done, total))
     pictures = draw_all(run, choice.groups, found.planes, lambda done, total: told("pictures", done, total))
-    times, begun = timings(run.journal.folder), run.begun
+    times, made = timings(run.journal.folder), made_with(run)
     plates = found.plates.found()
-    version = "" if begun is None else str(begun.fingerprint.get("nucseg-batch", ""))
     said = notes(found, choice, unread(pictures), len(pictures))
     parts = [Section("look", "What to look at first", sections.look_at(said))]
     reasons = failures(run.tables["failures"])
@@ -61,12 +60,11 @@ def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -
     if plates:
         title = "Plate" if len(plates) == 1 else f"{len(plates)} plates"
         parts.append(Section("plates", title, sections.plates(plates, found)))
-    settings = [] if begun is None else settings_in_words(begun)
     parts += [
         Section("distributions", "Distributions", sections.distributions(found)),
         Section("outliers", "Outliers", sections.outliers(found, choice, pictures.keys())),
-        Section("how", "How it was made", sections.how(settings, provenance(run))),
+        Section("how", "How it was made", sections.how(settings_in_words(made), origin(run, made))),
         Section("times", "Times", sections.stages(times)),
     ]
     name = printable(run.store.name)
-    return page(f"Nuclei of {name}", sections.header(name, found, times, version), parts)
+    return page(f"Nuclei of {name}", sections.header(name, found, times, str(made.get("version", ""))), parts)

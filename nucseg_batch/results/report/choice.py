@@ -152,4 +152,5 @@ def _groups(wishes: Iterable[tuple[Group, int]], outliers: Mapping[str, Ranking]
 def _reason(kind: Kind, finding: Finding) -> str:
     """Why a plane is an outlier, in one phrase."""
     title = kind.title.lower()
-    return f"{title} ({finding.what})" if finding.what else title
+    told = finding.what and kind.name != "unsure"  # that stands below every picture
+    return f"{title} ({finding.what})" if told else title

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.files.run.records import Beginning
+from nucseg_batch.files.run.provenance import read_provenance
 from nucseg_batch.results.run import FinishedRun
-from nucseg_batch.settings import SPEED_OPTIONS, SegmentSettings
+from nucseg_batch.settings import SegmentSettings
 
 MODEL_HASH = "--model (sha256)"
 """Where the fingerprint of a run has the hash of its model."""
@@ -61,42 +61,71 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 
 
-def settings_in_words(begun: Beginning) -> list[Setting]:
+def made_with(run: FinishedRun) -> dict[str, Any]:
+    """What is known of how a run was made, as its provenance says it; empty where nothing is.
+
+    Runs of versions without a provenance have most of it in their run folder.
+    """
+    known = read_provenance(run.store)
+    if known is not None:
+        return known
+    begun, folder = run.begun, run.journal.folder
+    if begun is None:
+        return {}
+    of = begun.fingerprint
+    return {
+        "version": of.get("nucseg-batch", "unknown"),
+        "model": {"name": Path(begun.model).name or "default", "sha256": of.get(MODEL_HASH, "unknown")},
+        "settings": begun.settings.result_options(),
+        "pattern": begun.pattern,
+        "in_place": begun.in_place,
+        "computed": _record(folder / "machine.json"),
+        "scales": _record(folder / "scales.json"),
+        "packages": {name: of[name] for name in ("keras", "zarr") if name in of},
+    }
+
+
+def settings_in_words(made: Mapping[str, Any]) -> list[Setting]:
     """Every setting that can change a result; those that are not the defaults first."""
-    found = [Setting("Model", begun.model or "the default model of the package", "--model", bool(begun.model))]
-    defaults = SegmentSettings()
-    for field in dataclasses.fields(begun.settings):
-        if field.name in SPEED_OPTIONS:
-            continue
-        value, option = getattr(begun.settings, field.name), f"--{field.name.replace('_', '-')}"
-        name, say = _WORDS.get(field.name, (field.name.replace("_", " ").capitalize(), str))
-        found.append(Setting(name, say(value), option, value != getattr(defaults, field.name)))
-    found.append(Setting("Which files", begun.pattern or "all images", "--pattern", begun.pattern is not None))
-    place = "as labels into the input" if begun.in_place else "into a store of its own"
-    found.append(Setting("Masks were written", place, "--in-place", begun.in_place))
+    if not made.get("settings"):
+        return []
+    model = made.get("model", {})
+    own = model.get("name", "default") != "default"
+    found = [Setting("Model", str(model["name"]) if own else "the default model of the package", "--model", own)]
+    defaults = {field.name: field.default for field in dataclasses.fields(SegmentSettings)}
+    for key, value in made["settings"].items():
+        name, say = _WORDS.get(key, (key.replace("_", " ").capitalize(), str))
+        words = say(value)
+        if value is None and model.get(key) is not None and key in ("threshold", "min_area"):
+            words += f", {say(model[key])}"
+        option = f"--{key.replace('_', '-')}"
+        found.append(Setting(name, words, option, key in defaults and value != defaults[key]))
+    pattern, in_place = made.get("pattern"), bool(made.get("in_place"))
+    found.append(Setting("Which files", pattern or "all images", "--pattern", pattern is not None))
+    place = "as labels into the input" if in_place else "into a store of its own"
+    found.append(Setting("Masks were written", place, "--in-place", in_place))
     return sorted(found, key=lambda setting: not setting.changed)
 
 
-def provenance(run: FinishedRun) -> list[Setting]:
-    """What the results come from: version, model, machine, scales, images."""
+def origin(run: FinishedRun, made: Mapping[str, Any]) -> list[Setting]:
+    """What the results come from: images, version, model, machine, scales."""
     begun, folder = run.begun, run.journal.folder
+    found = [Setting("Images", begun.root)] if begun is not None else []
+    found.append(Setting("Masks", run.store.name))
+    if made:
+        found.append(Setting("nucseg-batch", str(made.get("version", "unknown"))))
+        found.append(Setting("Model, sha256", str(made.get("model", {}).get("sha256", "unknown"))))
+    if computed := made.get("computed"):
+        found.append(Setting("Computed", ", ".join(f"{name} {value}" for name, value in sorted(computed.items()))))
+    if scales := made.get("scales"):
+        found.append(Setting("Scales", str(scales.get("reason", "unknown"))))
+    if given := made.get("input"):
+        found.append(Setting("Pixels that were read, sha256", str(given.get("sha256", "unknown"))))
+    if packages := made.get("packages"):
+        found.append(Setting("Packages", ", ".join(f"{name} {version}" for name, version in packages.items())))
     if begun is None:
-        return [Setting("Run folder", f"{folder.name} is gone or of another version; settings and times are not known")]
-    of = begun.fingerprint
-    found = [
-        Setting("Images", begun.root),
-        Setting("Masks", str(run.store.name)),
-        Setting("nucseg-batch", str(of.get("nucseg-batch", "unknown"))),
-        Setting("Model, sha256", str(of.get(MODEL_HASH, "unknown"))),
-    ]
-    machine = _record(folder / "machine.json")
-    if machine:
-        found.append(Setting("Computed", ", ".join(f"{name} {value}" for name, value in sorted(machine.items()))))
-    scales = _record(folder / "scales.json")
-    if scales.get("reason"):
-        found.append(Setting("Scales", str(scales["reason"])))
-    packages = [f"{name} {of[name]}" for name in ("keras", "zarr") if name in of]
-    return [*found, Setting("Packages", ", ".join(packages))] if packages else found
+        found.append(Setting("Run folder", f"{folder.name} is gone or of another version, so times are not known"))
+    return found
 
 
 def _record(path: Path) -> dict[str, Any]:
