@@ -17,7 +17,8 @@ CROWDED = 0.35
 """Area fraction above which a plane can be crowded at all; above the next it always is."""
 PACKED = 0.6
 SATURATED = 0.01
-"""Share of pixels at the highest value of an image whose nuclei are bright, from which on intensities cannot be trusted."""
+"""Share of pixels at the highest value from which on intensities cannot be trusted; only of images with bright nuclei,
+since in tissue the ground is white."""
 BLURRED = 0.5
 """Part of the usual sharpness below which a plane can be out of focus at all."""
 
@@ -114,7 +115,8 @@ def judge(row: PlaneRow, limits: Limits) -> dict[str, tuple[float, str]]:
     if sharpness is not None and limits.sharpness is not None and sharpness < limits.sharpness:
         found["blurred"] = 2 - sharpness / limits.sharpness, f"sharpness {figure(sharpness)}"
     saturated = values.get("saturated_fraction", 0.0)
-    if row.nuclei and saturated >= SATURATED and values.get("intensity_background", 0) < values["intensity_mean"]:
+    bright = values.get("intensity_background", 0.0) < values.get("intensity_mean", math.inf)
+    if row.nuclei and saturated >= SATURATED and bright:
         found["saturated"] = 1 + saturated, f"{percent(saturated)} of the pixels"
     covered = values.get("area_fraction", 0.0)
     if covered > limits.crowded:

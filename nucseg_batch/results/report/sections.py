@@ -37,7 +37,7 @@ STAGES = {
 def header(name: str, survey: Survey, times: Timings, version: str) -> Markup:
     """Title, when, and the figures that matter most."""
     per = "plane" if survey.stacks else "image"
-    facts = [("Images", f"{survey.images:,}", f"{survey.pixels / 1e6:,.1f} megapixels", "")]
+    facts = [("Images", f"{survey.images:,}", f"{figure(survey.pixels / 1e6)} megapixels", "")]
     if survey.planes != survey.images:
         facts.append(("Planes", f"{survey.planes:,}", "time points and depths", ""))
     facts.append(("Nuclei", f"{survey.nuclei:,}", "", ""))
