@@ -96,7 +96,7 @@ def histogram(
         f"{figure(values.quantile(0.95))}."
     )
     if beyond:
-        words += f" {percent(beyond, values.count)} ({beyond:,}) lie beyond the axis."
+        words += f" Beyond the axis lie {beyond:,} ({percent(beyond, values.count)})."
     drawing = element(
         "svg",
         element("title", f"{title}. {words}"),

@@ -94,7 +94,7 @@ def heatmap(plate: Plate, metric: Metric, span: tuple[float, float], per: str) -
         role="img",
         class_="plate" if columns <= 24 else "plate dense",
     )
-    return element("figure", element("h4", metric.title), drawing, class_="panel map")
+    return element("figure", element("h4", metric.title), drawing, class_="panel broad" if columns > 24 else "panel")
 
 
 def _cell(plate: Plate, row: int, column: int, metric: Metric, span: tuple[float, float], per: str) -> Markup:

@@ -130,7 +130,7 @@ class Plates:
         for name, folder in self._folders.items():
             if folder.named < BELIEVED * folder.images:
                 continue
-            if len(folder.plates) > 1 and all(map(_is_plate, folder.plates.values())):
+            if all(map(_is_plate, folder.plates.values())):
                 plates += [
                     _of_names("/".join(filter(None, (name, prefix.rstrip("_-. ")))), wells)
                     for prefix, wells in folder.plates.items()
