@@ -23,7 +23,9 @@ def report(
 ) -> None:
     """Write a page to judge a run by: pictures with outlines, what is suspicious and why, histograms and plates.
 
-    It is one HTML file that needs no network, for any browser. Example: nucseg-batch report out.zarr
+    It is one HTML file that needs no network, for any browser.
+
+    Example: nucseg-batch report out.zarr
     """
     if to is not None and to.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--to must be a name that ends in .html, but is {to}.")
