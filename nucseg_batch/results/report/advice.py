@@ -9,7 +9,7 @@ from nucseg_batch.results.report.charts import in_words
 from nucseg_batch.results.report.choice import Choice
 from nucseg_batch.results.report.markup import count, figure, percent
 from nucseg_batch.results.report.outliers import KINDS
-from nucseg_batch.results.report.survey import Survey
+from nucseg_batch.results.report.survey import UNSURE, Survey
 
 MANY = 0.05
 """Share of the planes that makes outliers of a kind worth a sentence."""
@@ -73,7 +73,7 @@ def _doubtful(survey: Survey, choice: Choice) -> list[Note]:
             found.append(Note(title, kind.why, "outliers"))
     rated = survey.of_nuclei.get("confidence")
     if rated is not None and survey.unsure >= MANY * rated.count:
-        title = f"{percent(survey.unsure, rated.count)} of the nuclei have a confidence under 0.5."
+        title = f"{percent(survey.unsure, rated.count)} of the nuclei have a confidence under {UNSURE:g}."
         words = "Column `confidence` of the nuclei table lets you leave them out."
         found.append(Note(title, words, "distributions"))
     return found

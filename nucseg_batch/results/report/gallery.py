@@ -12,7 +12,7 @@ from nucseg_batch.results.report.markup import Markup, count, element, figure, j
 from nucseg_batch.results.report.page import soft
 from nucseg_batch.results.report.pictures import Picture, Sites, draw
 from nucseg_batch.results.report.ranking import Finding
-from nucseg_batch.results.report.survey import Progress
+from nucseg_batch.results.report.survey import UNSURE, Progress
 from nucseg_batch.results.report.windows import windows_through
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneRow
@@ -83,7 +83,7 @@ def _key(pictures: list[Picture], *, rated: bool) -> Markup:
         where = " on bright pictures" if kind and len(bright) > 1 else ""
         parts += [element("i", class_=f"sure{kind}"), f"nucleus{where}"]
         if rated:
-            parts += [element("i", class_=f"unsure{kind}"), "nucleus of confidence under 0.5"]
+            parts += [element("i", class_=f"unsure{kind}"), f"nucleus of confidence under {UNSURE:g}"]
     if len(drawn) < len(pictures):
         parts.append(" Where images could not be read: masks alone, each nucleus in a colour.")
     return join(

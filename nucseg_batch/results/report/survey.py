@@ -18,8 +18,8 @@ PLANE_VALUES = ("nuclei", "area_fraction", "confidence", "sharpness", "saturated
 """Columns of images.csv of which the distribution is wanted, where the table has them."""
 NUCLEI_VALUES = ("area", "area_um2", "intensity_mean", "confidence")
 """Columns of nuclei.csv likewise."""
-UNSURE = 0.5
-"""A nucleus, or plane, of less confidence is doubtful."""
+UNSURE = 0.6
+"""A nucleus of less confidence is doubtful: about half of these are right (docs/confidence.md)."""
 BORDER_SHARE, BORDER_NUCLEI = 0.5, 5
 """A plane with at least so many nuclei, of which at least this share is cut, is worth a look."""
 COPIED = 2**24
