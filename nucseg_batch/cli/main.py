@@ -20,6 +20,7 @@ from nucseg_batch import __version__
 from nucseg_batch.cli.bench import bench
 from nucseg_batch.cli.cite import cite
 from nucseg_batch.cli.evaluate import evaluate
+from nucseg_batch.cli.export import export
 from nucseg_batch.cli.finish import finish
 from nucseg_batch.cli.inspect import inspect
 from nucseg_batch.cli.plan import plan
@@ -68,7 +69,7 @@ def _options(
     """Options before the command; `--debug` is read by `main`, which also works when nothing parses."""
 
 
-for command in (segment, inspect, plan, finish, status, verify, report, cite, train, evaluate, bench, sample):
+for command in (segment, inspect, plan, finish, status, verify, report, cite, export, train, evaluate, bench, sample):
     app.command()(command)
 
 
