@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from skimage.measure import label as connected
 
 Ring = NDArray[np.int64]
-"""(n, 2): corners x, y of a closed line, the first not repeated. With y downwards an outer one is clockwise, so that its
-area is positive; that of a hole is negative."""
+"""(n, 2): corners x, y of a closed line, the first not repeated. With y downwards an outer one is clockwise, so that
+its area is positive; that of a hole is negative."""
 Polygon = list[Ring]
 """An outer ring and, after it, its holes."""
 

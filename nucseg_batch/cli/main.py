@@ -23,6 +23,7 @@ from nucseg_batch.cli.evaluate import evaluate
 from nucseg_batch.cli.export import export
 from nucseg_batch.cli.finish import finish
 from nucseg_batch.cli.inspect import inspect
+from nucseg_batch.cli.overlay import overlay
 from nucseg_batch.cli.plan import plan
 from nucseg_batch.cli.report import report
 from nucseg_batch.cli.sample import sample
@@ -30,6 +31,7 @@ from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.status import status, verify
 from nucseg_batch.cli.text import readable
 from nucseg_batch.cli.train import train
+from nucseg_batch.cli.view import view
 from nucseg_batch.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -69,7 +71,7 @@ def _options(
     """Options before the command; `--debug` is read by `main`, which also works when nothing parses."""
 
 
-for command in (segment, inspect, plan, finish, status, verify, report, cite, export, train, evaluate, bench, sample):
+for command in (segment, inspect, plan, finish, status, verify, report, cite, export, overlay, view, train, evaluate, bench, sample):
     app.command()(command)
 
 

@@ -28,7 +28,7 @@ from nucseg_batch.files.masks.ngff import (
 )
 from nucseg_batch.files.masks.nodes import ArrayLayout, put_array, put_group, read_attributes, write_attributes
 from nucseg_batch.files.run.tables import PLANE_COLUMNS
-from nucseg_batch.results.export.planes import TILE, Labelled
+from nucseg_batch.results.export.planes import Labelled
 from nucseg_batch.results.export.task import Task
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import MICROMETRE
@@ -39,8 +39,8 @@ TABLE = "nuclei"
 """Name of the tables."""
 BACKEND = "parquet"
 """How ngio keeps the tables: one file each, where its default has some twenty."""
-SHARD = 8 * TILE
-"""Side in pixels of the shards of a large plane."""
+SHARD = 8
+"""Chunks on each side of the shards of a large plane."""
 
 
 class _Image:
@@ -59,7 +59,7 @@ class _Image:
         places = {"t": plane.row.time, "z": plane.row.depth}
         before = tuple(places[axis] for axis in self._axes[:-2])
         height, width = plane.row.shape
-        side = SHARD if plane.large else max(height, width)
+        side = SHARD * plane.chunk or max(height, width)
         for top in range(0, height, side):
             for left in range(0, width, side):
                 window = slice(top, min(top + side, height)), slice(left, min(left + side, width))
@@ -85,8 +85,9 @@ class _Image:
         counts = {axis: len({getattr(row, name) for row in self._task.rows}) for axis, name in _PLACES.items()}
         height, width = plane.row.shape
         before = tuple(counts[axis] for axis in self._axes[:-2])
-        sides = (TILE, TILE) if plane.large else (height, width)
-        shards = tuple(min(SHARD, -(-side // TILE) * TILE) for side in (height, width)) if plane.large else sides
+        chunk = plane.chunk
+        sides = (chunk, chunk) if chunk else (height, width)
+        shards = tuple(min(SHARD, -(-side // chunk)) * chunk for side in (height, width)) if chunk else sides
         ones = (1,) * len(before)
         layout = ArrayLayout(self._axes, (*before, height, width), (*ones, *sides), (*ones, *shards), "uint32")
         name = self._task.path.name

@@ -14,12 +14,9 @@ from nucseg_batch.arrays.outlines import Polygon, trace
 from nucseg_batch.errors import DamageError
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import Nuclei, PlaneRow
-from nucseg_batch.settings import REGION
 
-WINDOW = 2048
-"""Side in pixels of the windows of a large plane, before those of its nuclei that reach out of it."""
-TILE = 512
-"""Side in pixels of the tiles of a large plane, which is that of the chunks of its mask."""
+WINDOW = 4
+"""Chunks on each side of the windows of a large plane, before those of its nuclei that reach out of it."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,17 @@ class Labelled:
         self.nuclei = nuclei
         """Its rows of nuclei.csv."""
 
+    @cached_property
+    def chunk(self) -> int:
+        """Side of the squares in which its mask is stored, and read; 0 for a small plane, which is read whole."""
+        array, _ = self.run.mask_array(self.row)
+        sides = array.chunks[-2:]
+        return 0 if tuple(sides) == tuple(array.shape[-2:]) else max(sides)
+
     @property
     def large(self) -> bool:
         """Whether its mask is read by windows."""
-        height, width = self.row.shape
-        return height * width > REGION**2
+        return self.chunk > 0
 
     @cached_property
     def mask(self) -> NDArray[np.uint32]:
@@ -83,7 +86,7 @@ class Labelled:
     def bands(self) -> Iterator[NDArray[np.uint32]]:
         """All of its mask in bands of whole rows, from the top."""
         height, width = self.row.shape
-        step = TILE if self.large else height
+        step = self.chunk or height
         for top in range(0, height, step):
             yield self.read(slice(top, min(top + step, height)), slice(0, width))
 
@@ -95,8 +98,9 @@ class Labelled:
             yield Window(0, 0, self.mask, np.arange(len(self.nuclei)))
             return
         box = np.stack([self.nuclei[f"bbox-{side}"] for side in range(4)], axis=1).astype(np.int64)
-        across = -(-self.row.shape[1] // WINDOW)
-        owner = box[:, 0] // WINDOW * across + box[:, 1] // WINDOW
+        side = WINDOW * self.chunk
+        across = -(-self.row.shape[1] // side)
+        owner = box[:, 0] // side * across + box[:, 1] // side
         order = np.argsort(owner, kind="stable")
         for places in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
             top, left = box[places, :2].min(axis=0).tolist()

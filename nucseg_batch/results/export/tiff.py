@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError
 from nucseg_batch.files.whole import whole_file
-from nucseg_batch.results.export.planes import TILE, Labelled
+from nucseg_batch.results.export.planes import Labelled
 from nucseg_batch.results.export.task import Task
 
 CLASSIC_BYTES = 2**32 - 2**25
@@ -40,7 +40,8 @@ class _Stack:
         """Writes the plane, and before it empty pages for those that have no mask."""
         self._fill(next(place for place, row in enumerate(self._task.rows) if row is plane.row))
         if plane.large:
-            self._page(map(self._checked, plane.tiles(TILE)), tile=(TILE, TILE))
+            side = -(-plane.chunk // 16) * 16  # TIFF allows multiples of 16
+            self._page(map(self._checked, plane.tiles(side)), tile=(side, side))
         else:
             self._page(self._checked(plane.mask))
 
