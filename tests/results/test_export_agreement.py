@@ -14,13 +14,13 @@ import pytest
 import roifile
 import shapely.geometry
 import tifffile
+from exporting import exported
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 from small_runs import SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.results.export.formats import FORMATS
-from nucseg_batch.results.export.writing import Exported, export
 from nucseg_batch.results.run import FinishedRun
 
 
@@ -35,14 +35,6 @@ class Nucleus:
 
 Found = dict[tuple[str, int], Nucleus]
 """By image without suffix, and label."""
-
-
-def nobody(what: str, done: int, total: int) -> None: ...
-
-
-def exported(run: SmallRun, folder: Path, *formats: str, **options: object) -> Exported:
-    with FinishedRun(run.store) as finished:
-        return export(finished, folder, formats or tuple(FORMATS), progress=nobody, **options)  # type: ignore[arg-type]
 
 
 def of_pixels(name: str, mask: NDArray[np.integer]) -> Found:
