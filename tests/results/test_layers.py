@@ -137,6 +137,7 @@ def test_without_napari_the_command_says_how_to_have_it(run: SmallRun, monkeypat
     assert "nucseg-batch overlay" in errors
 
 
+@pytest.mark.filterwarnings("ignore")  # of libraries below napari
 @pytest.mark.parametrize("image", [None, "stack.tif", "large.tif"])
 def test_napari_takes_the_layers(run: SmallRun, image: str | None) -> None:
     """In its own model of a viewer, which needs no window."""
