@@ -15,7 +15,7 @@ import numpy as np
 from nucseg_batch.arrays.rle import MOST_PIXELS, encode
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.whole import whole_file
-from nucseg_batch.results.export.planes import Labelled
+from nucseg_batch.results.export.planes import Blocks, Labelled
 from nucseg_batch.results.export.task import Whole
 from nucseg_batch.results.tables import PlaneRow
 
@@ -57,9 +57,9 @@ def _image(number: int, row: PlaneRow) -> str:
 
 
 def _annotations(whole: Whole) -> Iterator[str]:
-    number = 0
+    number, blocks = 0, Blocks(whole.run)
     for image, (row, nuclei) in enumerate(whole.run.with_nuclei(_rows(whole)), start=1):
-        plane = Labelled(whole.run, row, nuclei)
+        plane = Labelled(blocks, row, nuclei)
         height, width = row.shape
         box = np.stack([nuclei[f"bbox-{side}"] for side in range(4)], axis=1).astype(np.int64)
         boxes = np.stack([box[:, 1], box[:, 0], box[:, 3] - box[:, 1], box[:, 2] - box[:, 0]], axis=1).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,10 @@ from nucseg_batch.results.tables import Nuclei, PlaneRow
 
 WINDOW = 4
 """Chunks on each side of the windows of a large plane, before those of its nuclei that reach out of it."""
+BLOCK_BYTES = 2**22
+"""Bytes of masks that are read at once."""
+KEPT_BLOCKS = 16
+"""Blocks that are kept: images of several shapes come in turn."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,37 @@ class Outline:
     """In pixels of the plane."""
 
 
+class Blocks:
+    """The masks of small planes, read many at a time, because each reading takes longer than the planes in it."""
+
+    def __init__(self, run: FinishedRun) -> None:
+        self.run = run
+        """The run."""
+        self._kept: OrderedDict[tuple[str, int], NDArray[np.uint32]] = OrderedDict()
+
+    def mask(self, row: PlaneRow) -> NDArray[np.uint32]:
+        """A plane's mask, (height, width); not to be changed."""
+        array, place = self.run.mask_array(row)
+        step = max(1, BLOCK_BYTES // (4 * row.shape[0] * row.shape[1]))
+        if len(place) != 1 or step == 1:
+            return self.run.mask(row)
+        key = row.mask, place[0] // step
+        if key not in self._kept:
+            begin = key[1] * step
+            self._kept[key] = np.asarray(array[begin : begin + step], np.uint32)
+            while len(self._kept) > KEPT_BLOCKS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key][place[0] % step]
+
+
 class Labelled:
     """A plane that has a mask, with its nuclei. What is read of a small one is kept as long as the object."""
 
-    def __init__(self, run: FinishedRun, row: PlaneRow, nuclei: Nuclei) -> None:
-        self.run = run
+    def __init__(self, blocks: Blocks, row: PlaneRow, nuclei: Nuclei) -> None:
+        self._blocks = blocks
+        self.run = blocks.run
+        """The run it is of."""
         self.row = row
         """Its row of images.csv."""
         self.nuclei = nuclei
@@ -70,7 +101,7 @@ class Labelled:
     @cached_property
     def mask(self) -> NDArray[np.uint32]:
         """(height, width); only for planes that are not large."""
-        return self.run.mask(self.row)
+        return self._blocks.mask(self.row)
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint32]:
         """A window of its mask."""

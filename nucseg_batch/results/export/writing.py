@@ -13,7 +13,7 @@ from nucseg_batch.errors import NothingToDoError
 from nucseg_batch.results.export.folder import ExportFolder, export_folder
 from nucseg_batch.results.export.formats import IMAGE_FORMATS, RUN_FORMATS, check_installed, load
 from nucseg_batch.results.export.names import Names, plane_suffix
-from nucseg_batch.results.export.planes import Labelled
+from nucseg_batch.results.export.planes import Blocks, Labelled
 from nucseg_batch.results.export.task import Opener, Refused, Sink, Task, Whole
 from nucseg_batch.results.origin import origin
 from nucseg_batch.results.run import FinishedRun
@@ -107,6 +107,7 @@ class _Call:
     ) -> None:
         self._run = run
         self._place = place
+        self._blocks = Blocks(run)
         self._pattern = pattern
         self._overwrite = overwrite
         self._progress = progress
@@ -207,7 +208,7 @@ class _Call:
                 else:
                     sinks += self._begun(stack, kind, task)
             for row, nuclei in pairs:
-                plane = Labelled(self._run, row, nuclei)
+                plane = Labelled(self._blocks, row, nuclei)
                 for sink in sinks:
                     sink.add(plane)
                 for kind, task in own.get(row.key, ()):
