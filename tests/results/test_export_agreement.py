@@ -147,7 +147,10 @@ def read_ngio(folder: Path) -> Found:
             container = ngio.open_ome_zarr_container(path)
             table = container.get_table("nuclei").dataframe.reset_index()
             pixels = of_pixels(name, np.squeeze(container.get_label("nuclei").get_as_numpy()))
-            assert of_table(table.assign(image=name)) == pixels
+            rows = of_table(table.assign(image=name))
+            assert {key: (one.area, one.box) for key, one in rows.items()} == {
+                key: (one.area, one.box) for key, one in pixels.items()
+            }
             found |= pixels
     return found
 
