@@ -71,7 +71,23 @@ def _options(
     """Options before the command; `--debug` is read by `main`, which also works when nothing parses."""
 
 
-for command in (segment, inspect, plan, finish, status, verify, report, cite, export, overlay, view, train, evaluate, bench, sample):
+for command in (
+    segment,
+    inspect,
+    plan,
+    finish,
+    status,
+    verify,
+    report,
+    cite,
+    export,
+    overlay,
+    view,
+    train,
+    evaluate,
+    bench,
+    sample,
+):
     app.command()(command)
 
 
