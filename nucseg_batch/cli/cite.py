@@ -29,9 +29,7 @@ def cite(
 ) -> None:
     """Write the methods section of a run: version, model, settings, input, output and what to cite.
 
-    Examples:
-        nucseg-batch cite out.zarr
-        nucseg-batch cite out.zarr --format bibtex > nuclei.bib
+    Example: nucseg-batch cite out.zarr --format bibtex
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.files.run.finish import result_paths

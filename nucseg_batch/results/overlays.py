@@ -18,7 +18,7 @@ from nucseg_batch.files.whole import whole_file
 from nucseg_batch.results.export.folder import export_folder
 from nucseg_batch.results.export.names import Names, plane_suffix
 from nucseg_batch.results.origin import origin
-from nucseg_batch.results.picture import OUTLINE, outlines, stretched
+from nucseg_batch.results.picture import Colour, outline_colour, outlines, stretched
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneRow, nuclei_columns
 
@@ -118,9 +118,10 @@ def overlay_of(run: FinishedRun, row: PlaneRow, style: Style) -> NDArray[np.uint
     """
     pixels, mask = reduced(run, row, max(1, math.ceil(max(row.shape) / style.longest)))
     picture = stretched(pixels)
-    picture[outlines(mask, style.width)] = OUTLINE
+    colour = outline_colour(picture)
+    picture[outlines(mask, style.width)] = colour
     if style.numbers:
-        _number(picture, mask)
+        _number(picture, mask, colour)
     return picture
 
 
@@ -160,7 +161,7 @@ def _with_masks(run: FinishedRun, drawn: Drawn, pattern: str | None) -> Iterator
             drawn.without_mask += 1
 
 
-def _number(picture: NDArray[np.uint8], mask: NDArray[np.uint32]) -> None:
+def _number(picture: NDArray[np.uint8], mask: NDArray[np.uint32], colour: Colour) -> None:
     """Writes the number of each nucleus at its centre."""
     from PIL import Image, ImageDraw
 
@@ -172,7 +173,7 @@ def _number(picture: NDArray[np.uint8], mask: NDArray[np.uint32]) -> None:
     draw = ImageDraw.Draw(image)
     for label in np.flatnonzero(counts[1:]) + 1:
         place = float(centres[0][label]), float(centres[1][label])
-        draw.text(place, str(label), fill=OUTLINE, anchor="mm")
+        draw.text(place, str(label), fill=colour, anchor="mm")
     picture[...] = np.asarray(image)
 
 

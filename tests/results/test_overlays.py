@@ -13,7 +13,7 @@ from PIL import Image
 from small_runs import SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.results.overlays import Style, overlay_of, reduced
-from nucseg_batch.results.picture import OUTLINE
+from nucseg_batch.results.picture import ON_BRIGHT, ON_DARK, overlay
 from nucseg_batch.results.run import FinishedRun
 
 
@@ -36,7 +36,7 @@ def drawn(folder: Path) -> dict[str, NDArray[np.uint8]]:
 
 
 def yellow(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    return (image == OUTLINE).all(axis=2)
+    return (image == ON_DARK[0]).all(axis=2)
 
 
 def test_each_plane_has_a_picture_with_lines_just_inside_its_nuclei(run: SmallRun, tmp_path: Path) -> None:
@@ -118,3 +118,13 @@ def test_images_that_are_gone_are_told_with_what_to_do(run: SmallRun, tmp_path: 
     assert len(drawn(tmp_path / "drawn")) == 4
     (moved / "plate" / "a.tif").unlink()
     assert "1 planes were left out" in call("overlay", run.store, tmp_path / "drawn", "--images", moved, code=3).stdout
+
+
+def test_outlines_are_seen_on_stained_tissue_too() -> None:
+    """Yellow is lost on a bright ground."""
+    mask = np.zeros((41, 53), np.uint8)
+    mask[10:30, 12:40] = 1
+    dark, bright = (overlay(np.where(mask, inside, ground), mask) for inside, ground in ((200, 9), (60, 230)))
+    assert tuple(dark[10, 20]) == ON_DARK[0]
+    assert tuple(bright[10, 20]) == ON_BRIGHT[0]
+    assert tuple(bright[20, 20]) == (0, 0, 0)

@@ -16,19 +16,13 @@ from PIL import Image
 
 from nucseg_batch.arrays.normalize import percentile_range
 from nucseg_batch.errors import NucsegError
-from nucseg_batch.results.picture import outlines, stretched
+from nucseg_batch.results.picture import ON_BRIGHT, ON_DARK, is_bright, outlines, stretched
 from nucseg_batch.results.report.survey import UNSURE
 from nucseg_batch.results.report.windows import Window, scale_bar, window
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import Nuclei, PlaneRow
 from nucseg_batch.settings import REGION
 
-ON_DARK = ((255, 220, 0), (255, 70, 200))
-"""Outlines of nuclei and of doubtful ones: yellow and pink."""
-ON_BRIGHT = ((0, 158, 115), (213, 94, 0))
-"""The same over bright pictures: green and vermilion, which everyone can tell apart."""
-BRIGHT = 128
-"""Pictures whose median grey value is above this are bright."""
 WIDTH = 2
 """Pixels of the picture that an outline is wide."""
 QUALITY = 82
@@ -106,7 +100,7 @@ def draw(run: FinishedRun, row: PlaneRow, sites: Sites, part: Window) -> Picture
     if pixels is None:
         return Picture(mask.shape[1], mask.shape[0], None, _coloured(mask), False, part, bar)
     pixels = pixels[: mask.shape[0], : mask.shape[1]]
-    bright = float(np.median(pixels)) > BRIGHT
+    bright = is_bright(pixels)
     drawn = _outlined(mask, sites.labels[sites.confidence < UNSURE], ON_BRIGHT if bright else ON_DARK)
     return Picture(mask.shape[1], mask.shape[0], _jpeg(pixels), drawn, bright, part, bar)
 
