@@ -24,7 +24,7 @@ from nucseg_batch.errors import (
     StorageError,
     UsageError,
 )
-from nucseg_batch.executors.batches import choose
+from nucseg_batch.executors.batches import choose, described
 from nucseg_batch.executors.existing import check_fingerprint
 from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.garbage import spared
@@ -126,7 +126,7 @@ def run(
 
 
 class Worker:
-    """One process at one job; `ready`, `settle` and `process` are what is done otherwise where others do the work."""
+    """One process at one job; `ready`, `settle` and `process` are done otherwise where others do the work."""
 
     def __init__(self, job: Job, progress: Progress, stop: Stopping, predictor: Predictor | None = None) -> None:
         self._job = job
@@ -212,6 +212,8 @@ class Worker:
             self._gauge = process(
                 job, tasks, images, self._predictor, self._scales, self._attempts, done, lambda: stop.asked
             )
+        for line in (*described(self._predictor, tasks, self._scales), *self._gauge.lines()):
+            done.progress.detail(line)
 
     def _segment(self, tasks: Sequence[Task], states: dict[str, tuple[int, int]], name: str) -> float:
         """Does units, and returns for how many seconds."""
@@ -222,7 +224,7 @@ class Worker:
             remove_leftovers_of(job.store, unit)
         done.tell(f"computing in {computing}, model {job.model.name}")
         planes = sum(1 if task.unit.stack.regional else len(task.indices) for task in tasks)
-        journal.log(f"{len(units)} units, {planes} planes to do; {job.settings}; {job.options}")
+        done.log(f"{len(units)} units, {planes} planes to do; {job.settings}; {job.options}")
         done_before = not job.begun.in_place and is_complete(job.store)
         settled = journal.scales() is not None
         with nullcontext(True) if settled and not done_before else self._root(name):
@@ -234,7 +236,7 @@ class Worker:
         with self._stop.draining(), spared():
             self.process(tasks, states)
         seconds = time.monotonic() - began
-        journal.log(f"{done.planes} planes segmented")
+        done.log(f"{done.planes} planes segmented")
         return seconds
 
     def _own_entries(self, units: Sequence[Unit]) -> list[Entry]:
@@ -326,7 +328,7 @@ def begin(job: Job, progress: Progress) -> None:
                 "run the same command again."
             )
     else:
-        journal.create(job.begun, job.mirror)
+        journal.create(job.begun, job.mirror, job.config)
     make_store(job, progress)
 
 
