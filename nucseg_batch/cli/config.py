@@ -41,12 +41,11 @@ class Config:
     """Where each key of each table stands, counted from 1."""
 
     def where(self, message: str, command: str) -> str:
-        """` (line 3 of run.toml)` where a message is about an option that this file says for a command."""
-        for key in re.findall(r"--([a-z][a-z-]*)", message):
-            for table in dict.fromkeys([command, "segment"]):
-                if (table, key) in self.lines:
-                    return f" ({self.path}, line {self.lines[table, key]})"
-        return ""
+        """`run.toml, line 3: ` to put before a message about an option that this file says for a command."""
+        about = re.match(r"--([a-z][a-z-]*)", message)
+        key = about[1] if about else ""
+        line = self.lines.get((command, key), self.lines.get(("segment", key)))
+        return f"{self.path}, line {line}: " if key and line else ""
 
 
 def read_config(path: Path, commands: Mapping[str, Any]) -> Config:

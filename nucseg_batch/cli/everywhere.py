@@ -12,7 +12,14 @@ from typing import Any
 
 from nucseg_batch.errors import UsageError
 
-FLAGS = {"--quiet": "quiet", "-q": "quiet", "--verbose": "verbose", "-v": "verbose", "--debug": "debug"}
+FLAGS = {
+    "--quiet": "quiet",
+    "-q": "quiet",
+    "--verbose": "verbose",
+    "-v": "verbose",
+    "--debug": "debug",
+    "--version": "version",
+}
 """How they are written, and the field of `Everywhere` that each sets."""
 
 
@@ -26,6 +33,8 @@ class Everywhere:
     """Whether more is told."""
     debug: bool = False
     """Whether the traceback of an error is shown."""
+    version: bool = False
+    """Whether versions are asked for, and nothing else."""
     config: Path | None = None
     """The file that says options."""
 

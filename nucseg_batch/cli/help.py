@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import typer
 
 EVERYWHERE = "Every command"
 """Panel of the options that every command has."""
-
-
-def commands_of(group: Any) -> Mapping[str, Any]:
-    """The commands of a program, by name."""
-    return group.commands
 
 
 def with_common_options(group: Any, names: frozenset[str]) -> Any:

@@ -20,6 +20,7 @@ import typer
 
 from nucseg_batch.cli.bench import bench
 from nucseg_batch.cli.cite import cite
+from nucseg_batch.cli.completion import join_words
 from nucseg_batch.cli.config import Config, read_config
 from nucseg_batch.cli.console import Voice, answer, voice
 from nucseg_batch.cli.evaluate import evaluate
@@ -43,7 +44,6 @@ from nucseg_batch.errors import (
     NucsegError,
     StoppedError,
     StorageError,
-    UsageError,
 )
 
 app = typer.Typer(
@@ -119,6 +119,7 @@ _STOPPED = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the codes that errors.py lists."""
     _open_closed_streams()
+    join_words(os.environ)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -133,7 +134,7 @@ def _run(arguments: list[str]) -> int:
         valued = {name for one in commands.values() for p in one.params if not _flag(p) for name in p.opts}
         said, rest = take(arguments, valued)
         voice.quiet, voice.verbose = said.quiet, said.verbose
-        if "--version" in rest[:1]:
+        if said.version:
             return _print_versions(said)
         name = next(iter(rest), "")
         if said.config is not None:
@@ -146,11 +147,9 @@ def _run(arguments: list[str]) -> int:
         return _tell(_STOPPED.get(name, "stopped."), None, code) if code == EXIT_INTERRUPTED else code
     except StoppedError as error:
         return _tell(_stopped(rest), None, error.exit_code)
-    except UsageError as error:
-        where = "" if config is None else config.where(str(error), next(iter(rest), ""))
-        return _tell(f"{error}{where}", error if said.debug else None, error.exit_code)
     except NucsegError as error:
-        return _tell(str(error), error if said.debug else None, error.exit_code)
+        where = "" if config is None else config.where(str(error), next(iter(rest), ""))
+        return _tell(f"{where}{error}", error if said.debug else None, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _tell(_stopped(rest), None, EXIT_INTERRUPTED)
     except _BadUsage as error:
@@ -189,7 +188,7 @@ def _bad_usage(error: Exception, arguments: list[str], commands: Mapping[str, An
         return EXIT_USAGE  # the help is printed already
     line = usage_line(error, arguments, commands)
     where = "" if config is None else config.where(line, next(iter(arguments), ""))
-    return _tell(f"{line}{where}", None, EXIT_USAGE)
+    return _tell(f"{where}{line}", None, EXIT_USAGE)
 
 
 def _flushed(code: int) -> int:
