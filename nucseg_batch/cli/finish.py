@@ -26,9 +26,10 @@ def finish(store: Out, as_json: Json = False) -> None:
     from nucseg_batch.cli.report import print_finish
     from nucseg_batch.executors import finishing
     from nucseg_batch.executors import job as jobs
-    from nucseg_batch.executors.local import job_name, storage_error
+    from nucseg_batch.executors.local import job_name
     from nucseg_batch.executors.progress import Counter
     from nucseg_batch.executors.stop import Stop
+    from nucseg_batch.executors.storage import storage_error
 
     began = time.monotonic()
     with RunProgress() as progress, Stop(tell=progress.note):

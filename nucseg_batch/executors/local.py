@@ -6,7 +6,6 @@ written, so that a call that cannot work leaves nothing behind.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Collection, Sequence
@@ -19,9 +18,6 @@ from nucseg_batch.errors import (
     InputMissingError,
     LockedError,
     MismatchError,
-    NucsegError,
-    OutputError,
-    StorageError,
     UsageError,
 )
 from nucseg_batch.executors.batches import choose, described
@@ -30,6 +26,7 @@ from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish
 from nucseg_batch.executors.garbage import spared
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Counter, Progress
+from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.executors.todo import find_tasks, planes_apart
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
 from nucseg_batch.files.masks.store import (
@@ -53,9 +50,6 @@ from nucseg_batch.plan import Failure, Scales, Unit
 
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
-
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM})
-"""Errors of the output's disk, which no other image would escape."""
 
 
 class Stopping(Protocol):
@@ -385,16 +379,3 @@ def _remove_output(job: Job) -> None:
         remove_labels(job.store, job.plan)
     elif job.store.exists():
         remove_store(job.store)
-
-
-def storage_error(store: Path, error: OSError) -> Exception:
-    """The error to raise for one of the operating system while OUT was written."""
-    if isinstance(error, NucsegError):
-        return error
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in DISK_ERRORS:
-        return StorageError(
-            f"OUT {store}: writing failed ({reason}). What was finished is kept; when the disk takes files again, run "
-            "the same command again."
-        )
-    return OutputError(f"OUT {store}: it cannot be written ({reason}).")

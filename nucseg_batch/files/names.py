@@ -39,10 +39,15 @@ def did_you_mean(word: str, known: Iterable[str], *, mark: str = "'") -> str:
 
 
 def name_beside(place: str, ending: str = "") -> str:
-    """The same for a path that is not there, among what is in its folder and has this ending."""
+    """The same for a path that is not there, among what is in its folder and has this ending.
+
+    Endings are not compared: all models are `.keras`, and what is mistyped may be the ending.
+    """
     folder, name = os.path.split(place.rstrip(os.sep))
     try:
         beside = [other for other in os.listdir(folder or ".") if other.endswith(ending) and not other.startswith(".")]
     except OSError:
         return ""
-    return did_you_mean(printable(name), map(printable, beside))
+    stems = {os.path.splitext(other)[0].lower(): other for other in beside}
+    close = difflib.get_close_matches(os.path.splitext(name)[0].lower(), stems, n=1)
+    return f"; did you mean '{printable(os.path.join(folder, stems[close[0]]))}'?" if close else ""

@@ -13,11 +13,15 @@ from command import Output, call
 
 from nucseg_batch.errors import EXIT_SOME_FAILED
 
+PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+
 
 def told(*arguments: object, code: int = 0) -> dict[str, Any]:
     """The one JSON object of standard output, which must name the exit code."""
     found: dict[str, Any] = json.loads(call(*arguments, code=code).stdout)
     assert found["exit_code"] == code
+    if arguments[0] != "inspect":
+        assert all(f"`{key}`" in PAGE for key in found), "docs/command-line.md explains every key"
     return found
 
 

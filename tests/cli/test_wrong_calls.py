@@ -38,7 +38,7 @@ CALLS = {
     "model to start from": (("train", "images", "m.keras", "--init", "mine.kera"), 66, "did you mean 'mine.keras'?"),
     "model without ending": (("train", "images", "mine"), 2, "such as mine.keras"),
     "channel": ((*SEGMENT, "--channel", "DAPPI"), 65, "Did you mean 'DAPI'?"),
-    "run that is not there": (("status", "ot.zarr"), 66, "did you mean 'old.zarr'?"),
+    "run that is not there": (("status", "od.zarr"), 66, "did you mean 'old.zarr'?"),
     "no run": (("status", "plate7.zarr"), 66, "begin one with `nucseg-batch segment IN OUT.zarr`"),
     "prediction": (("evaluate", "imags", "images"), 66, "did you mean 'images'?"),
     "share without count": ((*SEGMENT, "--share", "3"), 2, "such as 7/64"),
