@@ -14,14 +14,13 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nucseg_batch.cli.bench import bench
 from nucseg_batch.cli.cite import cite
 from nucseg_batch.cli.completion import join_words
-from nucseg_batch.cli.config import Config, read_config
 from nucseg_batch.cli.console import Voice, answer, voice
 from nucseg_batch.cli.evaluate import evaluate
 from nucseg_batch.cli.everywhere import Everywhere, take, wants_json
@@ -34,7 +33,6 @@ from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.status import status, verify
 from nucseg_batch.cli.text import readable
 from nucseg_batch.cli.train import train
-from nucseg_batch.cli.usage import usage_line
 from nucseg_batch.cli.versions import versions
 from nucseg_batch.errors import (
     EXIT_BUG,
@@ -45,6 +43,9 @@ from nucseg_batch.errors import (
     StoppedError,
     StorageError,
 )
+
+if TYPE_CHECKING:
+    from nucseg_batch.cli.config import Config
 
 app = typer.Typer(
     name="nucseg-batch",
@@ -138,6 +139,8 @@ def _run(arguments: list[str]) -> int:
             return _print_versions(said)
         name = next(iter(rest), "")
         if said.config is not None:
+            from nucseg_batch.cli.config import read_config
+
             config = read_config(said.config, commands)
             voice.json |= bool(config.defaults.get(name, {}).get("as_json"))
         defaults = {} if config is None else config.defaults
@@ -184,6 +187,8 @@ def _print_versions(said: Everywhere) -> int:
 
 
 def _bad_usage(error: Exception, arguments: list[str], commands: Mapping[str, Any], config: Config | None) -> int:
+    from nucseg_batch.cli.usage import usage_line
+
     if type(error).__name__ == "NoArgsIsHelpError":
         return EXIT_USAGE  # the help is printed already
     line = usage_line(error, arguments, commands)

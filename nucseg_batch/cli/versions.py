@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-from importlib import metadata
 
 from nucseg_batch import __version__
 
@@ -14,6 +13,8 @@ PACKAGES = ("keras", "tensorflow", "tensorflow_cpu", "jax", "torch", "zarr", "da
 
 def versions(*, all_of_them: bool) -> list[str]:
     """Lines: the version of this program, and where all are asked for those of Python and of what it works with."""
+    from importlib import metadata
+
     lines = [f"nucseg-batch {__version__}"]
     if not all_of_them:
         return lines
