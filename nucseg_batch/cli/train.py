@@ -190,7 +190,7 @@ def train(
     check_place("MODEL", model)
     start = None if init is None else existing_model("--init", Path(init)) or default_model()
     _run(data, folder, model, settings, start, resume=resume, tensorboard=tensorboard)
-    write_whole(model.with_name(f"{model.stem}.config.toml"), _used(context))
+    write_whole(model.with_name(f"{model.stem}.config.toml"), used_config(context))
 
 
 def _run(
@@ -239,18 +239,22 @@ def _run(
 _BESIDE = (".history.csv", ".curves.png", ".examples.png", ".config.toml")
 
 
-def _used(context: typer.Context) -> str:
+def used_config(context: typer.Context) -> str:
     """What a training was made with, as a file for --config; DATA and MODEL are given anew."""
     from nucseg_batch.files.toml import to_toml
 
-    apart = {"data", "model", "resume"}
-    values = {
-        name.replace("_", "-"): str(value) if isinstance(value, Path | StrEnum) else value
-        for name, value in context.params.items()
-        if name not in apart
-    }
+    values: dict[str, Any] = {}
+    for name, value in context.params.items():
+        if name in _PLACES and value is not None and Path(value).exists():  # as it is found from any folder
+            value = str(Path(value).absolute())
+        if name not in ("data", "model", "resume"):
+            values[name.replace("_", "-")] = str(value) if isinstance(value, Path | StrEnum) else value
     heading = "What this model was trained with. To do the same: nucseg-batch train DATA NEW.keras --config THIS_FILE"
     return to_toml({"train": values}, [heading])
+
+
+_PLACES = ("init", "encoder_weights", "validation", "tensorboard")
+"""Options of `train` that may name a file or folder."""
 
 
 def _share_or_folder(text: str) -> tuple[float, Path | None]:

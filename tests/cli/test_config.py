@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from command import Output, call, contents
 
-from nucseg_batch.cli.config import COMMAND_LINE_ONLY, keys_of
+from nucseg_batch.cli.config import COMMAND_LINE_ONLY, keys_of, read_config
 from nucseg_batch.cli.main import parser
+from nucseg_batch.cli.train import used_config
 from nucseg_batch.files.toml import to_toml
 
 
@@ -131,3 +132,17 @@ def test_written_toml_is_read_back_as_it_was() -> None:
     table = {"a": 'q"\\\n\t\x00\x7f ü', "b": True, "c": False, "d": 7, "e": 1e-05, "f": 0.1, "g": ["x", "y z"], "h": -3}
     assert tomllib.loads(to_toml({"one": table, "two": {}}, ["said"])) == {"one": table, "two": {}}
     assert tomllib.loads(to_toml({"one": {"gone": None, "name": "\udcff.tif"}})) == {"one": {}}
+
+
+def test_a_training_leaves_a_file_that_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places in it are found from any folder; DATA and MODEL are given anew. No network is needed to see that."""
+    (tmp_path / "start.keras").touch()
+    monkeypatch.chdir(tmp_path)
+    command = parser().commands["train"]
+    said = ["data", "new.keras", "--init", "start.keras", "--epochs", "3", "--device", "cpu", "--group", "plate"]
+    (tmp_path / "plate").mkdir()  # a column may be called as a folder is
+    path = written(tmp_path, used_config(command.make_context("train", said)))
+    again = read_config(path, parser().commands).defaults["train"]
+    assert (again["init"], again["epochs"], again["device"]) == (str(tmp_path / "start.keras"), 3, "cpu")
+    assert again["group"] == "plate"
+    assert not again.keys() & {"data", "model", "resume"}
