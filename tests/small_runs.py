@@ -129,6 +129,8 @@ class Notes:
 
     def plane(self, pixels: int, nuclei: int, failed: bool) -> None: ...
 
+    def detail(self, line: str) -> None: ...
+
     def note(self, line: str) -> None:
         self.lines.append(line)
 

@@ -103,6 +103,7 @@ def test_nothing_but_the_documented_files_is_written(finished: Path) -> None:
     run_folder = finished.with_suffix(".run")
     assert {path.name for path in run_folder.iterdir()} == {
         "plan.json",
+        "config.toml",
         "mirror.json",
         "machine.json",
         "scales.json",

@@ -49,6 +49,8 @@ class _Told:
 
     def plane(self, pixels: int, nuclei: int, failed: bool) -> None: ...
 
+    def detail(self, line: str) -> None: ...
+
 
 def segment(
     images: PathLike,

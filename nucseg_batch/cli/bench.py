@@ -14,8 +14,10 @@ import typer
 from rich import box
 from rich.table import Table
 
-from nucseg_batch.cli.console import console
+from nucseg_batch.cli.console import answer, console
 from nucseg_batch.cli.options import (
+    OUTPUT,
+    STDOUT,
     BatchSize,
     Channel,
     Device,
@@ -37,6 +39,7 @@ from nucseg_batch.settings import SegmentSettings
 if TYPE_CHECKING:
     from nucseg_batch.executors.bench_records import Bench
 
+MEASURED = "What is measured"
 NIGHT_HOURS = 8
 """Runs that take longer are better done in shares of about this long."""
 SHORT = 5.0
@@ -60,39 +63,65 @@ def bench(
         typer.Argument(metavar="IN", help="Images to measure on, as `segment` takes them; default: simulated ones."),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="For how many images to estimate the time; default: those of IN.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="For how many images to estimate the time; default: those of IN.",
+            rich_help_panel=MEASURED,
+        ),
     ] = None,
     megapixels: Annotated[
         float | None,
-        typer.Option(min=0.1, help="Megapixels of the run from files to masks; default: 100, on a GPU 4000."),
+        typer.Option(
+            metavar="MPX",
+            min=0.1,
+            help="Megapixels of the run from files to masks; default: 100, on a GPU 4000.",
+            rich_help_panel=MEASURED,
+        ),
     ] = None,
     scratch: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER",
             help="Folder for what is written meanwhile, best on the disk where results will be; default: the system's "
-            "temporary folder. It is left as it was."
+            "temporary folder. It is left as it was.",
+            rich_help_panel=MEASURED,
         ),
     ] = None,
-    model: Model = None,
-    diameter: Diameter = None,
     channel: Channel = SegmentSettings.channel,
     pattern: Pattern = None,
-    batch_size: BatchSize = None,
-    precision: Precision = PrecisionChoice.auto,
+    model: Model = None,
+    diameter: Diameter = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="FILE|-",
+            help="Write all that was measured to this file; - prints it, and text for people goes to stderr.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     device: Device = DeviceChoice.auto,
+    precision: Precision = PrecisionChoice.auto,
+    batch_size: BatchSize = None,
     workers: Workers = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all that was measured to this file.")] = None,
 ) -> None:
-    """Measure how fast this machine is: each stage, a whole run, and what to ask a scheduler for.
+    """Measure how fast this machine is: each stage, a whole run, what to ask Slurm for.
 
     The size of batches that is found best is kept for later runs on this machine.
 
-    Example: nucseg-batch bench images/ --images 200000
+    Examples:
+    # on simulated images
+    nucseg-batch bench
+    # how long 200 000 of these will take here
+    nucseg-batch bench images/ --images 200000
+    nucseg-batch bench images/ --json - --quiet > bench.json
     """
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors.bench import bench as measure
 
-    if json_file is not None:
+    if json_file is not None and json_file != STDOUT:
         check_place("--json", json_file)
     with RunProgress() as progress, _ended_by_term():
         found = measure(
@@ -106,7 +135,9 @@ def bench(
             pattern=pattern,
         )
     _print(found)
-    if json_file is not None:
+    if json_file == STDOUT:
+        answer(found.as_json())
+    elif json_file is not None:
         try:
             json_file.write_text(json.dumps(found.as_json(), indent=1) + "\n", encoding="utf-8")
         except OSError as error:

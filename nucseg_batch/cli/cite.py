@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import Out
+from nucseg_batch.cli.options import OUTPUT, Out
 from nucseg_batch.errors import InputMissingError
 
 
@@ -24,12 +24,18 @@ def cite(
     store: Out,
     form: Annotated[
         CiteFormat,
-        typer.Option("--format", help="A paragraph and its references; the references as BibTeX; or all as JSON."),
+        typer.Option(
+            "--format",
+            help="A paragraph and its references; the references as BibTeX; or all as JSON.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = CiteFormat.text,
 ) -> None:
     """Write the methods section of a run: version, model, settings, input, output and what to cite.
 
-    Example: nucseg-batch cite out.zarr --format bibtex
+    Examples:
+    nucseg-batch cite out.zarr
+    nucseg-batch cite out.zarr --format bibtex
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.files.run.finish import result_paths

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import check_place
+from nucseg_batch.cli.options import OUTPUT, STDOUT, check_place
 from nucseg_batch.errors import UsageError
+
+COMPARED = "What is compared"
 
 
 def evaluate(
@@ -25,31 +27,62 @@ def evaluate(
     ],
     index: Annotated[
         Path | None,
-        typer.Option(help="CSV with columns id and GROUP; default: the nearest index.csv at or above TRUTH."),
+        typer.Option(
+            metavar="FILE",
+            help="CSV with columns id and GROUP; default: the nearest index.csv at or above TRUTH.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="Column of the index whose values are scored apart; default: modality, if there.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the index whose values are scored apart; default: modality, if there.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Write a row for each image with all its values to this file.")
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Write a row for each image with all its values to this file.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the values of all groups and images to this file.")
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="FILE|-",
+            help="Write the values of all groups and images to this file; - prints them, and tables go to stderr.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    worst: Annotated[int, typer.Option(min=0, help="Name so many images of the lowest mean AP.")] = 0,
+    worst: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Name so many images of the lowest mean AP.", rich_help_panel=OUTPUT),
+    ] = 0,
 ) -> None:
-    """Score masks against annotation: AP, precision, recall and F1 over IoU thresholds, PQ, AJI, IoU, Dice and counts.
+    """Score masks against annotation.
 
-    Example: nucseg-batch evaluate out.zarr truth/ --csv images.csv --json scores.json --worst 5
+    AP, precision, recall and F1 over IoU thresholds, PQ, AJI, IoU, Dice and counts.
+
+    Examples:
+    nucseg-batch evaluate out.zarr truth/
+    # a row for each image, and the five worst
+    nucseg-batch evaluate out.zarr truth/ --csv scores.csv --worst 5
+    # for a script
+    nucseg-batch evaluate out.zarr truth/ --json - --quiet > scores.json
     """
-    from nucseg_batch.cli.console import say
+    from nucseg_batch.cli.console import answer, say
     from nucseg_batch.cli.evaluation_report import print_evaluation, write_csv, write_json
     from nucseg_batch.cli.progress import StepProgress
     from nucseg_batch.pipeline.evaluate import evaluate as compare
     from nucseg_batch.pipeline.evaluate import find_index
 
     for option, path in (("--csv", csv_file), ("--json", json_file)):
-        if path is not None:
+        if path is not None and path != STDOUT:
             check_place(option, path)
     if csv_file is not None and json_file is not None and csv_file.resolve() == json_file.resolve():
         raise UsageError(f"--csv and --json are both {csv_file}; give two files.")
@@ -60,9 +93,11 @@ def evaluate(
     result = compare(prediction, truth, index=index, group=group, progress=StepProgress("comparing"))
     if csv_file is not None:
         write_csv(csv_file, result)
-    if json_file is not None:
+    if json_file is not None and json_file != STDOUT:
         write_json(json_file, result)
     print_evaluation(result, index, group, worst=worst)
-    written = [str(path) for path in (csv_file, json_file) if path is not None]
+    written = [str(path) for path in (csv_file, json_file) if path not in (None, STDOUT)]
     if written:
         say("wrote " + "  ".join(written))
+    if json_file == STDOUT:
+        answer(result.as_json())

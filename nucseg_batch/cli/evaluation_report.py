@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from nucseg_batch.cli.console import PatientConsole, say
+from nucseg_batch.cli.console import console, say
 from nucseg_batch.cli.text import readable
 from nucseg_batch.files.run.tables import csv_text
 from nucseg_batch.pipeline.evaluate import ALL, Evaluation, ImageResult
@@ -57,7 +57,7 @@ def write_json(path: Path, result: Evaluation) -> None:
 
 def print_evaluation(result: Evaluation, index: Path | None, group: str, *, worst: int) -> None:
     """Prints scores by group, those of all images by threshold, and the `worst` images."""
-    out = PatientConsole(highlight=False)
+    out = console(soft_wrap=False)
     out.print(_table(result, "AP at IoU thresholds, panoptic quality, aggregated Jaccard index", QUALITY))
     out.print(_table(result, "Precision, recall and F1 at IoU thresholds", FINDING))
     out.print(_table(result, "Foreground pixels; nuclei, and the error of their count", EXTENT))

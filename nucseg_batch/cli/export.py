@@ -48,7 +48,11 @@ def export(store: Out, folder: Folder, formats: Formats, pattern: Matching = Non
     The same call again writes only what is missing, or older than the run. Images without a mask are left out. Exit
     code 3 where a format cannot hold an image.
 
-    Example: nucseg-batch export out.zarr exported/ --format tiff --format geojson
+    Examples:
+    nucseg-batch export out.zarr exported/ --format tiff --format geojson
+    nucseg-batch export out.zarr tables/ --format parquet
+    # only wells of row A
+    nucseg-batch export out.zarr row_a/ --format roi --pattern 'A*'
     """
     from nucseg_batch.cli.progress import StepProgress
     from nucseg_batch.results.export.writing import export as write

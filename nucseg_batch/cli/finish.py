@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import time
+
 import typer
 
-from nucseg_batch.cli.options import Out
-from nucseg_batch.errors import EXIT_SOME_FAILED
+from nucseg_batch.cli.options import Json, Out
+from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
 
 
-def finish(store: Out) -> None:
-    """Join what the shares of a run left: tables, ids of large planes, smaller levels. It may be called at any time.
+def finish(store: Out, as_json: Json = False) -> None:
+    """Join what the shares of a run left: tables, ids of large planes, smaller levels.
 
-    The share that is done last does the same. Exit code 3 where images failed or are not done yet.
+    The share that is done last does the same, so this is for when it was killed. It may be called at any time; exit
+    code 3 where images failed or are not done yet.
 
-    Example: nucseg-batch finish out.zarr
+    Examples:
+    nucseg-batch finish out.zarr
+    nucseg-batch finish out.zarr --json
     """
+    from nucseg_batch.cli.console import answer
     from nucseg_batch.cli.printed import print_finish
     from nucseg_batch.cli.progress import RunProgress
+    from nucseg_batch.cli.records import finish_record
     from nucseg_batch.executors import finishing
     from nucseg_batch.executors import job as jobs
-    from nucseg_batch.executors.local import job_name, storage_error
+    from nucseg_batch.executors.local import job_name
     from nucseg_batch.executors.progress import Counter
     from nucseg_batch.executors.stop import Stop
+    from nucseg_batch.executors.storage import storage_error
 
+    began = time.monotonic()
     with RunProgress() as progress, Stop(tell=progress.note):
         job = jobs.planned(store)
         try:
@@ -30,5 +39,7 @@ def finish(store: Out) -> None:
         except OSError as error:
             raise storage_error(store, error) from error
     print_finish(outcome, finishing.files_of(store))
-    if outcome.failures or outcome.missing:
-        raise typer.Exit(EXIT_SOME_FAILED)
+    code = EXIT_SOME_FAILED if outcome.failures or outcome.missing else EXIT_OK
+    if as_json:
+        answer(finish_record(store, outcome, finishing.files_of(store), time.monotonic() - began), code)
+    raise typer.Exit(code)

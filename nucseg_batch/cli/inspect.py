@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.table import Table
 
-from nucseg_batch.cli.console import console
-from nucseg_batch.cli.options import Axes, Channel, Depths, MaxPixels, Pattern, Place, TimePoints
+from nucseg_batch.cli.console import answer, console
+from nucseg_batch.cli.options import (
+    COMPUTING,
+    OUTPUT,
+    Axes,
+    Channel,
+    Depths,
+    Json,
+    MaxPixels,
+    Pattern,
+    Place,
+    TimePoints,
+)
 from nucseg_batch.cli.text import readable
-from nucseg_batch.errors import EXIT_SOME_FAILED
+from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
@@ -43,25 +53,41 @@ def inspect(
     z: Depths = None,
     axes: Axes = None,
     max_pixels: MaxPixels = SegmentSettings.max_pixels,
-    region: Annotated[
-        int, typer.Option(help="Side in pixels of the regions in which larger planes would be done.")
-    ] = SegmentSettings.region,
     with_images: Annotated[
-        bool, typer.Option("--with-images", help="Count the files of a run that also stores the pixels.")
+        bool,
+        typer.Option(
+            "--with-images", help="Count the files of a run that also stores the pixels.", rich_help_panel=OUTPUT
+        ),
     ] = False,
+    as_json: Json = False,
+    region: Annotated[
+        int,
+        typer.Option(
+            metavar="PX",
+            help="Side in pixels of the regions in which larger planes would be done: 64 to 16384, in steps of 4.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = SegmentSettings.region,
     mpx_per_s: Annotated[
         float | None,
         typer.Option(
-            help="Megapixels a second, as a short run of `segment` prints them: then the time is told.", min=0
+            metavar="MPX/S",
+            help="Megapixels a second, as a short run of `segment` prints them: then the time is told.",
+            min=0,
+            rich_help_panel=COMPUTING,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all that was found as JSON.")] = False,
 ) -> None:
-    """Show what a folder, plate or store holds and what segmenting it would take; no pixel is read, nothing written.
+    """Show what a folder, plate or store holds and what segmenting it would take.
 
-    Exit codes are those that `segment` would end with: 3 where single images would be refused.
+    No pixel is read and nothing is written. Exit codes are those that `segment` would end with: 3 where single images
+    would be refused.
 
-    Example: nucseg-batch inspect images/ --channel DAPI
+    Examples:
+    nucseg-batch inspect images/
+    nucseg-batch inspect plate.zarr --channel DAPI
+    # how long it will take, from the speed that `segment` printed
+    nucseg-batch inspect images/ --mpx-per-s 7
     """
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors import inspection
@@ -71,14 +97,16 @@ def inspect(
     )
     with RunProgress() as progress:
         found = inspection.inspect(place, settings, pattern=pattern, progress=progress.headers)
+    error = found.error()
+    code = error.exit_code if error is not None else EXIT_SOME_FAILED if found.plan.failures else EXIT_OK
     if as_json:
-        print(json.dumps(inspection.as_json(found, mpx_per_s or None), indent=1))
+        told = None if error is None else str(error)
+        answer(inspection.as_json(found, mpx_per_s or None), code, error=told)
     else:
         _print(found, mpx_per_s or None)
-    if (error := found.error()) is not None:
+    if error is not None:
         raise error
-    if found.plan.failures:
-        raise typer.Exit(EXIT_SOME_FAILED)
+    raise typer.Exit(code)
 
 
 def _print(found: Inspection, mpx_per_s: float | None) -> None:

@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nucseg_batch import __version__
 from nucseg_batch.cli.bench import bench
 from nucseg_batch.cli.cite import cite
+from nucseg_batch.cli.completion import join_words
+from nucseg_batch.cli.console import Voice, answer, voice
 from nucseg_batch.cli.evaluate import evaluate
-from nucseg_batch.cli.export import export
+from nucseg_batch.cli.everywhere import Everywhere, take, wants_json
 from nucseg_batch.cli.finish import finish
+from nucseg_batch.cli.help import with_common_options
 from nucseg_batch.cli.inspect import inspect
-from nucseg_batch.cli.overlay import overlay
 from nucseg_batch.cli.plan import plan
-from nucseg_batch.cli.report import report
 from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.status import status, verify
 from nucseg_batch.cli.text import readable
 from nucseg_batch.cli.train import train
-from nucseg_batch.cli.view import view
+from nucseg_batch.cli.versions import versions
 from nucseg_batch.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -42,9 +44,11 @@ from nucseg_batch.errors import (
     StorageError,
 )
 
+if TYPE_CHECKING:
+    from nucseg_batch.cli.config import Config
+
 app = typer.Typer(
     name="nucseg-batch",
-    help="Find nuclei in large collections of microscope images: OME-Zarr masks and statistics of each nucleus.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -54,41 +58,54 @@ app = typer.Typer(
 _BadUsage: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """What the parser raises; some versions of Typer take it from click, others carry their own."""
 
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(f"nucseg-batch {__version__}")
-        raise typer.Exit
+PANELS = {
+    "Segment": (segment, inspect, status, verify),
+    "Look and take away": (report, overlay, view, export, cite),
+    "Many machines": (plan, finish),
+    "Models": (train, evaluate),
+    "This machine": (bench, sample),
+}
+"""All commands, in groups as the help shows them."""
 
 
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors, and the JSON of --json.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell of each image and of what every stage does.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="TOML file of options; those on the command line go before it."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop; with --debug also those of other packages."),
+    ] = False,
 ) -> None:
-    """Options before the command; `--debug` is read by `main`, which also works when nothing parses."""
+    """Find nuclei in large collections of microscope images.
+
+    Images in; out come OME-Zarr masks, and tables with a row for each nucleus.
+
+    Examples:
+    nucseg-batch sample images/
+    nucseg-batch segment images/ out.zarr
+    nucseg-batch segment --help
+    """  # the options are read by `main`, so that they work anywhere, also where nothing parses
 
 
-for command in (
-    segment,
-    inspect,
-    plan,
-    finish,
-    status,
-    verify,
-    report,
-    cite,
-    export,
-    overlay,
-    view,
-    train,
-    evaluate,
-    bench,
-    sample,
-):
-    app.command()(command)
+for _panel, _commands in PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+
+
+@functools.cache
+def parser() -> Any:
+    """The parser of the whole command line."""
+    return with_common_options(typer.main.get_command(app), frozenset({"quiet", "verbose", "config", "debug"}))
 
 
 _AGAIN = "stopped; run the same command again to go on."
@@ -103,35 +120,80 @@ _STOPPED = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the codes that errors.py lists."""
     _open_closed_streams()
+    join_words(os.environ)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]  # it may stand before or after a command
-    code = _run(arguments, debug)
-    sys.exit(_flushed(code))
+    voice.__dict__.update(vars(Voice(json=wants_json(arguments, _named(arguments)))))
+    sys.exit(_flushed(_run(arguments)))
 
 
-def _run(arguments: list[str], debug: bool) -> int:
-    stopped = _STOPPED.get(next(iter(arguments), ""), "stopped.")
+def _run(arguments: list[str]) -> int:
+    commands = parser().commands
+    said, rest, config = Everywhere(debug="--debug" in arguments), arguments, None
     try:
-        code = int(app(arguments, prog_name="nucseg-batch", standalone_mode=False) or EXIT_OK)
-        return _tell(stopped, None, code) if code == EXIT_INTERRUPTED else code
+        valued = {name for one in commands.values() for p in one.params if not _flag(p) for name in p.opts}
+        said, rest = take(arguments, valued)
+        voice.quiet, voice.verbose = said.quiet, said.verbose
+        if said.version:
+            return _print_versions(said)
+        name = next(iter(rest), "")
+        if said.config is not None:
+            from nucseg_batch.cli.config import read_config
+
+            config = read_config(said.config, commands)
+            voice.json |= bool(config.defaults.get(name, {}).get("as_json"))
+        defaults = {} if config is None else config.defaults
+        code = int(
+            parser().main(rest, prog_name="nucseg-batch", standalone_mode=False, default_map=defaults) or EXIT_OK
+        )
+        return _tell(_STOPPED.get(name, "stopped."), None, code) if code == EXIT_INTERRUPTED else code
     except StoppedError as error:
-        return _tell(stopped, None, error.exit_code)
+        return _tell(_stopped(rest), None, error.exit_code)
     except NucsegError as error:
-        return _tell(str(error), error if debug else None, error.exit_code)
+        where = "" if config is None else config.where(str(error), next(iter(rest), ""))
+        return _tell(f"{where}{error}", error if said.debug else None, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _tell(stopped, None, EXIT_INTERRUPTED)
+        return _tell(_stopped(rest), None, EXIT_INTERRUPTED)
     except _BadUsage as error:
-        error.show()  # type: ignore[attr-defined]
-        return EXIT_USAGE
+        return _bad_usage(error, rest, commands, config)
     except OSError as error:
         line = f"{error.strerror or type(error).__name__}: {error.filename or 'standard output, or a file'}"
-        return _tell(line, error if debug else None, StorageError.exit_code)
+        return _tell(line, error if said.debug else None, StorageError.exit_code)
     except Exception as error:  # a bug of ours: say so in one line, and how to see more
         line = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-        return _tell(line, error if debug else None, EXIT_BUG)
+        return _tell(line, error if said.debug else None, EXIT_BUG)
+
+
+def _stopped(arguments: Sequence[str]) -> str:
+    return _STOPPED.get(next(iter(arguments), ""), "stopped.")
+
+
+def _named(arguments: Sequence[str]) -> dict[str, Any]:
+    """The options of the command that a command line names, by name; none where it names none."""
+    commands = parser().commands
+    command = next((commands[argument] for argument in arguments if argument in commands), None)
+    return {} if command is None else {name: parameter for parameter in command.params for name in parameter.opts}
+
+
+def _flag(parameter: Any) -> bool:
+    return bool(getattr(parameter, "is_flag", True))  # arguments have no such thing, and no option before them
+
+
+def _print_versions(said: Everywhere) -> int:
+    for line in versions(all_of_them=said.debug):
+        print(line)
+    return EXIT_OK
+
+
+def _bad_usage(error: Exception, arguments: list[str], commands: Mapping[str, Any], config: Config | None) -> int:
+    from nucseg_batch.cli.usage import usage_line
+
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return EXIT_USAGE  # the help is printed already
+    line = usage_line(error, arguments, commands)
+    where = "" if config is None else config.where(line, next(iter(arguments), ""))
+    return _tell(f"{where}{line}", None, EXIT_USAGE)
 
 
 def _flushed(code: int) -> int:
@@ -157,6 +219,10 @@ def _open_closed_streams() -> None:
 
 
 def _tell(line: str, error: BaseException | None, code: int) -> int:
+    """Tells how a call ended, on standard error and, where JSON was asked for and not yet given, as that."""
+    if voice.json and not voice.answered:
+        with contextlib.suppress(StorageError):
+            answer({}, code, error=readable(line))
     with contextlib.suppress(OSError):
         if error is not None:
             traceback.print_exception(error)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from nucseg_batch.cli.models import model_file
 from nucseg_batch.errors import OutputError, UsageError
 from nucseg_batch.settings import SegmentSettings
 
@@ -31,70 +32,183 @@ class DeviceChoice(StrEnum):
     gpu = "gpu"
 
 
+INPUT = "What is read"
+NUCLEI = "Nuclei"
+OUTPUT = "What is written"
+COMPUTING = "Computing"
+"""Panels of the help, in the order in which commands should have their options."""
+
+STDOUT = Path("-")
+"""The name of standard output where a file is asked for."""
 PLACE_HELP = "Folder, file, @list.txt, 'glob*', or OME-Zarr store or plate (path or URL) of images."
 Place = Annotated[str, typer.Argument(metavar="IN", help=PLACE_HELP)]
 Out = Annotated[Path, typer.Argument(metavar="OUT.zarr", help="Store of an earlier `segment` or `plan`.")]
-Model = Annotated[
-    Path | None, typer.Option(help="Model file made by `train`; without it, the one that ships with the package.")
+NewOut = Annotated[
+    Path | None,
+    typer.Argument(metavar="OUT.zarr", help="Store for the masks; the tables go beside it. Not with --in-place."),
 ]
-Diameter = Annotated[
-    float | None,
-    typer.Option(help="Width of the nuclei in pixels; default: measured on a sample of the images, and on outliers."),
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object, for scripts; text for people goes to stderr.", rich_help_panel=OUTPUT
+    ),
 ]
-PixelSize = Annotated[
-    float | None,
-    typer.Option(help="Width of a pixel in micrometres, where measuring the nuclei begins; default: the files' own."),
-]
+
 Channel = Annotated[
     str,
     typer.Option(
-        help="Which channel shows the nuclei: name, number from 0 or wavelength; red, green, blue or grey of colour "
-        "images; auto takes the only one, or the DNA stain; each takes every file for itself."
+        metavar="NAME|NUMBER|NM",
+        help="Which channel shows the nuclei: name, number from 0 or wavelength in nm; red, green, blue or grey of "
+        "colour images; auto takes the only one, or the DNA stain; each takes every file for itself.",
+        rich_help_panel=INPUT,
     ),
 ]
 Pattern = Annotated[
-    str | None, typer.Option(help="Only files whose name matches, such as '*w1*.TIF'; others may be measured.")
+    str | None,
+    typer.Option(
+        metavar="GLOB",
+        help="Only files whose name matches, such as '*w1*.TIF'; others may be measured.",
+        rich_help_panel=INPUT,
+    ),
 ]
-TimePoints = Annotated[str | None, typer.Option("--t", help="Time points: 3, or 0:10, or 0:10:2; default: all.")]
+TimePoints = Annotated[
+    str | None,
+    typer.Option(
+        "--t",
+        metavar="RANGE",
+        help="Time points, numbers from 0: 3, or 0:10, or 0:10:2; default: all.",
+        rich_help_panel=INPUT,
+    ),
+]
 Depths = Annotated[
-    str | None, typer.Option("--z", help="Depths: 3, or 0:10, or max for the projection of all; default: all.")
+    str | None,
+    typer.Option(
+        "--z",
+        metavar="RANGE|max",
+        help="Depths, numbers from 0: 3, or 0:10, or max for the projection of all; default: all.",
+        rich_help_panel=INPUT,
+    ),
 ]
-Axes = Annotated[str | None, typer.Option(help="Axes of plain zarr arrays that do not say them, such as tczyx.")]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AXES", help="Axes of plain zarr arrays that do not say them, such as tczyx.", rich_help_panel=INPUT
+    ),
+]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(
+        metavar="UM",
+        help="Width of a pixel in micrometres, where measuring the nuclei begins; default: the files' own.",
+        rich_help_panel=INPUT,
+    ),
+]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        metavar="PX",
+        help="Refuse planes with more pixels than this if they must be decoded whole.",
+        rich_help_panel=INPUT,
+    ),
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        callback=model_file,
+        help="Model file made by `train`; without it, or as `default`, the one that ships with the package.",
+        rich_help_panel=NUCLEI,
+    ),
+]
+Diameter = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PX",
+        help="Width of the nuclei in pixels; default: measured on a sample of the images, and on outliers.",
+        rich_help_panel=NUCLEI,
+    ),
+]
 Threshold = Annotated[
-    float | None, typer.Option(help="Foreground probability of a nucleus' pixels, 0 to 1; default: the model's own.")
+    float | None,
+    typer.Option(
+        metavar="P",
+        help="Foreground probability of a nucleus' pixels, 0 to 1; default: the model's own.",
+        rich_help_panel=NUCLEI,
+    ),
 ]
-MinArea = Annotated[int | None, typer.Option(help="Smallest nucleus to keep, in pixels; default: the model's own.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Images in one call of the network; default: by image size. Changes speed only.")
-]
-Workers = Annotated[
+MinArea = Annotated[
     int | None,
-    typer.Option(help="Threads that read images; default: half the processor's cores. Changes speed only."),
-]
-MaxPixels = Annotated[int, typer.Option(help="Refuse planes with more pixels than this if they must be decoded whole.")]
-RegionSide = Annotated[int, typer.Option(help="Side in pixels of the regions in which larger planes are done.")]
-SkipEmpty = Annotated[
-    bool, typer.Option("--skip-empty", help="Pass over regions of large planes in which nothing is bright.")
+    typer.Option(
+        metavar="PX", help="Smallest nucleus to keep, in pixels; default: the model's own.", rich_help_panel=NUCLEI
+    ),
 ]
 InPlace = Annotated[
-    bool, typer.Option("--in-place", help="Write the masks as labels into the OME-Zarr store that IN is.")
+    bool,
+    typer.Option(
+        "--in-place", help="Write the masks as labels into the OME-Zarr store that IN is.", rich_help_panel=OUTPUT
+    ),
 ]
 WithImages = Annotated[
     bool,
-    typer.Option("--with-images", help="Store the pixels beside the masks, to view and correct them together."),
+    typer.Option(
+        "--with-images",
+        help="Store the pixels beside the masks, to view and correct them together.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
         help="Start over: first delete an earlier output at OUT.zarr, or with --in-place labels called nuclei.",
+        rich_help_panel=OUTPUT,
     ),
+]
+Device = Annotated[
+    DeviceChoice,
+    typer.Option(help="Where to compute; auto takes a GPU when there is one.", rich_help_panel=COMPUTING),
 ]
 Precision = Annotated[
     PrecisionChoice,
-    typer.Option(help="Arithmetic of the network; auto is bfloat16 where the processor computes in it, else float32."),
+    typer.Option(
+        metavar="KIND",
+        help="Arithmetic of the network: auto, float32, mixed_bfloat16 or mixed_float16; auto is bfloat16 where the "
+        "processor computes in it, else float32.",
+        rich_help_panel=COMPUTING,
+    ),
 ]
-Device = Annotated[DeviceChoice, typer.Option(help="Where to compute; auto takes a GPU when there is one.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Images in one call of the network, 1 or more; default: by image size. Changes speed only.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Threads that read images, 1 or more; default: half the processor's cores. Changes speed only.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+RegionSide = Annotated[
+    int,
+    typer.Option(
+        metavar="PX",
+        help="Side in pixels of the regions in which larger planes are done: 64 to 16384, in steps of 4.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+SkipEmpty = Annotated[
+    bool,
+    typer.Option(
+        "--skip-empty",
+        help="Pass over regions of large planes in which nothing is bright.",
+        rich_help_panel=COMPUTING,
+    ),
+]
 
 
 def segment_settings(context: typer.Context) -> SegmentSettings:
@@ -102,6 +216,21 @@ def segment_settings(context: typer.Context) -> SegmentSettings:
     names = (field.name for field in dataclasses.fields(SegmentSettings))
     given = {name: context.params[name] for name in names if name in context.params}
     return SegmentSettings(**{name: getattr(value, "value", value) for name, value in given.items()})
+
+
+def places(
+    context: typer.Context, place: str | None, store: Path | None, *, in_place: bool
+) -> tuple[str | None, Path | None]:
+    """IN and OUT; where a file of --config says IN, a single argument on the command line is OUT.
+
+    That is how a run is done again from the configuration that it left, which has no OUT.
+    """
+    said = (context.default_map or {}).get("place")
+    sources = [context.get_parameter_source(name) for name in ("place", "store")]
+    given = [source is not None and source.name == "COMMANDLINE" for source in sources]
+    if said is not None and given == [True, False] and not in_place:
+        return str(said), Path(str(place))
+    return place, store
 
 
 def output_place(place: str, store: Path | None, in_place: bool) -> Path:
@@ -113,7 +242,7 @@ def output_place(place: str, store: Path | None, in_place: bool) -> Path:
     if store is None:
         raise UsageError("OUT is missing: give a name that ends in .zarr, such as out.zarr.")
     if store.suffix != ".zarr":
-        raise UsageError(f"OUT must be a name that ends in .zarr, such as out.zarr, but is {store}.")
+        raise UsageError(f"OUT must be a name that ends in .zarr, such as {store.name or 'out'}.zarr, but is {store}.")
     return store
 
 

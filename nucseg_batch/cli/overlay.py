@@ -42,7 +42,10 @@ def overlay(
     Contrast is stretched as the network saw it. Each time point and depth is a picture of its own. Exit code 3 where
     the pixels of some images cannot be read.
 
-    Example: nucseg-batch overlay out.zarr overlays/ --first 20
+    Examples:
+    nucseg-batch overlay out.zarr overlays/ --first 20
+    # the images to distrust most
+    nucseg-batch overlay out.zarr doubtful/ --lowest 50
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.cli.progress import StepProgress

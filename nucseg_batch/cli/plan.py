@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nucseg_batch.cli.options import (
+    PLACE_HELP,
     Axes,
     Channel,
     Depths,
@@ -15,13 +15,14 @@ from nucseg_batch.cli.options import (
     DeviceChoice,
     Diameter,
     InPlace,
+    Json,
     MaxPixels,
     MinArea,
     Model,
+    NewOut,
     Overwrite,
     Pattern,
     PixelSize,
-    Place,
     Precision,
     PrecisionChoice,
     RegionSide,
@@ -30,49 +31,70 @@ from nucseg_batch.cli.options import (
     TimePoints,
     WithImages,
     output_place,
+    places,
     segment_settings,
 )
+from nucseg_batch.errors import UsageError
 from nucseg_batch.settings import SegmentSettings
 
 
 def plan(
     context: typer.Context,
-    place: Place,
-    store: Annotated[
-        Path | None,
-        typer.Argument(metavar="OUT.zarr", help="Store for the masks; the tables go beside it. Not with --in-place."),
-    ] = None,
-    shares: Annotated[int, typer.Option(min=1, max=100_000, help="Into how many shares the run is divided.")] = 1,
-    model: Model = None,
-    diameter: Diameter = None,
-    pixel_size: PixelSize = None,
+    place: Annotated[str | None, typer.Argument(metavar="IN", help=PLACE_HELP)] = None,
+    store: NewOut = None,
+    shares: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=100_000,
+            help="Into how many shares the run is divided.",
+            rich_help_panel="How it is divided",
+        ),
+    ] = 1,
     channel: Channel = SegmentSettings.channel,
     pattern: Pattern = None,
     t: TimePoints = None,
     z: Depths = None,
     axes: Axes = None,
+    pixel_size: PixelSize = None,
+    max_pixels: MaxPixels = SegmentSettings.max_pixels,
+    model: Model = None,
+    diameter: Diameter = None,
     threshold: Threshold = None,
     min_area: MinArea = None,
-    precision: Precision = PrecisionChoice.auto,
-    device: Device = DeviceChoice.auto,
-    max_pixels: MaxPixels = SegmentSettings.max_pixels,
-    region: RegionSide = SegmentSettings.region,
-    skip_empty: SkipEmpty = False,
     in_place: InPlace = False,
     with_images: WithImages = False,
     overwrite: Overwrite = False,
+    as_json: Json = False,
+    device: Device = DeviceChoice.auto,
+    precision: Precision = PrecisionChoice.auto,
+    region: RegionSide = SegmentSettings.region,
+    skip_empty: SkipEmpty = False,
 ) -> None:
-    """Fix once what a run will do and how it is divided, for `segment --run OUT.zarr --share K` in many processes.
+    """Fix once what a run will do and how it is divided, for many processes.
 
-    Example: nucseg-batch plan images/ out.zarr --shares 64
+    Each of them then does its share with `segment --run OUT.zarr --share K`.
+
+    Examples:
+    nucseg-batch plan images/ out.zarr --shares 64
+    # then, in each task of a job array:
+    nucseg-batch segment --run out.zarr --share 7
+    # and last, in case a share was killed:
+    nucseg-batch finish out.zarr
     """
+    from nucseg_batch.cli.console import answer
     from nucseg_batch.cli.printed import print_planned
     from nucseg_batch.cli.progress import RunProgress
+    from nucseg_batch.cli.records import planned_record
     from nucseg_batch.executors import job as jobs
     from nucseg_batch.executors.planning import write_plan
     from nucseg_batch.executors.stop import Stop
 
     settings = segment_settings(context)
+    place, store = places(context, place, store, in_place=in_place)
+    if place is None:
+        raise UsageError("IN is missing: give a folder, file or store, as in `nucseg-batch plan images/ out.zarr`.")
     with RunProgress() as progress, Stop(tell=progress.note):
         job = jobs.prepare(
             place,
@@ -87,3 +109,5 @@ def plan(
         )
         write_plan(job, progress)
     print_planned(job)
+    if as_json:
+        answer(planned_record(job))

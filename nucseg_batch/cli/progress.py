@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from nucseg_batch.cli.console import console_of_progress
+from nucseg_batch.cli.console import console_of_progress, voice
 from nucseg_batch.cli.text import readable
 
 LINE_SECONDS = 5.0
@@ -57,6 +57,11 @@ class RunProgress:
     def note(self, line: str) -> None:
         """One line that stays."""
         self._console.print(readable(line), markup=False)
+
+    def detail(self, line: str) -> None:
+        """One line for those who asked for more."""
+        if voice.verbose:
+            self.note(line)
 
     def headers(self, done: int, total: int) -> None:
         """So many headers of all were read."""
@@ -122,7 +127,7 @@ class StepProgress:
     def __call__(self, done: int, total: int) -> None:
         """So many steps of all are done."""
         now = self._clock()
-        if now - self._began > QUIET_SECONDS and now - self._last_line > LINE_SECONDS:
+        if not voice.quiet and now - self._began > QUIET_SECONDS and now - self._last_line > LINE_SECONDS:
             self._last_line = now
             with contextlib.suppress(OSError):
                 print(f"{self._what}: {done} of {total}", file=sys.stderr, flush=True)

@@ -25,7 +25,10 @@ def report(
 
     It is one HTML file that needs no network, for any browser.
 
-    Example: nucseg-batch report out.zarr
+    Examples:
+    nucseg-batch report out.zarr
+    # the images are elsewhere now
+    nucseg-batch report out.zarr --images /mnt/plate1 --to plate1.html
     """
     if to is not None and to.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--to must be a name that ends in .html, but is {to}.")

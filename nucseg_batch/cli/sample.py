@@ -10,11 +10,17 @@ import typer
 
 def sample(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder for the images.")],
-    seed: Annotated[int, typer.Option(help="Seed of the simulated fields.")] = 1,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of the simulated fields.", rich_help_panel="Fields")
+    ] = 1,
 ) -> None:
-    """Write a small data set to try things on: simulated fields with known truth, and a real histology image.
+    """Write a small data set to try things on.
 
-    Example: nucseg-batch sample images/
+    Simulated fluorescence fields, with their truth beside them in FOLDER_truth, and a real histology image.
+
+    Examples:
+    nucseg-batch sample images/
+    nucseg-batch segment images/ out.zarr
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.files.sample import truth_folder, write_sample

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nucseg_batch.cli.options import (
+    OUTPUT,
     PLACE_HELP,
     Axes,
     BatchSize,
@@ -19,9 +20,11 @@ from nucseg_batch.cli.options import (
     DeviceChoice,
     Diameter,
     InPlace,
+    Json,
     MaxPixels,
     MinArea,
     Model,
+    NewOut,
     Overwrite,
     Pattern,
     PixelSize,
@@ -34,10 +37,14 @@ from nucseg_batch.cli.options import (
     WithImages,
     Workers,
     output_place,
+    places,
     segment_settings,
 )
-from nucseg_batch.errors import EXIT_SOME_FAILED, UsageError
+from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, MismatchError, UsageError
 from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
+
+if TYPE_CHECKING:
+    from nucseg_batch.executors.job import Job
 
 
 class VerifyChoice(StrEnum):
@@ -66,34 +73,39 @@ CLUSTER = "Several processes at once"
 def segment(
     context: typer.Context,
     place: Annotated[str | None, typer.Argument(metavar="IN", help=PLACE_HELP + " Not with --run.")] = None,
-    store: Annotated[
-        Path | None,
-        typer.Argument(metavar="OUT.zarr", help="Store for the masks; the tables go beside it. Not with --in-place."),
-    ] = None,
-    model: Model = None,
-    diameter: Diameter = None,
-    pixel_size: PixelSize = None,
+    store: NewOut = None,
     channel: Channel = SegmentSettings.channel,
     pattern: Pattern = None,
     t: TimePoints = None,
     z: Depths = None,
     axes: Axes = None,
+    pixel_size: PixelSize = None,
+    max_pixels: MaxPixels = SegmentSettings.max_pixels,
+    model: Model = None,
+    diameter: Diameter = None,
     threshold: Threshold = None,
     min_area: MinArea = None,
-    batch_size: BatchSize = None,
-    precision: Precision = PrecisionChoice.auto,
-    device: Device = DeviceChoice.auto,
-    workers: Workers = None,
-    max_pixels: MaxPixels = SegmentSettings.max_pixels,
-    region: RegionSide = SegmentSettings.region,
-    skip_empty: SkipEmpty = False,
     in_place: InPlace = False,
     with_images: WithImages = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     overwrite: Overwrite = False,
     report: Annotated[
-        bool, typer.Option("--report", help="When all is done, write the page that `nucseg-batch report` writes.")
+        bool,
+        typer.Option(
+            "--report",
+            help="When all is done, write the page that `nucseg-batch report` writes.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.", rich_help_panel=OUTPUT)
+    ] = False,
+    as_json: Json = False,
+    device: Device = DeviceChoice.auto,
+    precision: Precision = PrecisionChoice.auto,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    region: RegionSide = SegmentSettings.region,
+    skip_empty: SkipEmpty = False,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -130,7 +142,9 @@ def segment(
     ] = False,
     max_failures: Annotated[
         str | None,
-        typer.Option(metavar="N|P%", help="Stop when more images than this fail.", rich_help_panel=WAYS),
+        typer.Option(
+            metavar="N|P%", help="Stop when more images than this fail: a number or a percentage.", rich_help_panel=WAYS
+        ),
     ] = None,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first image that fails.", rich_help_panel=WAYS)
@@ -138,7 +152,9 @@ def segment(
     grace: Annotated[
         float,
         typer.Option(
-            help="Seconds in which work in hand is finished after TERM, INT, USR1 or USR2.", rich_help_panel=WAYS
+            metavar="S",
+            help="Seconds in which work in hand is finished after TERM, INT, USR1 or USR2.",
+            rich_help_panel=WAYS,
         ),
     ] = RunSettings.grace,
     scheduler: Annotated[
@@ -152,19 +168,25 @@ def segment(
     cluster: Annotated[
         ClusterChoice | None,
         typer.Option(
-            help="Start processes that do it: on this machine, or as jobs of a scheduler (needs the extra hpc).",
+            metavar="KIND",
+            help="Start processes that do it: local ones, or jobs of slurm, pbs, sge, lsf or oar (extra hpc).",
             rich_help_panel=CLUSTER,
         ),
     ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes with --cluster local; default: one for each GPU, else one.", rich_help_panel=CLUSTER
+            metavar="N",
+            min=1,
+            help="Processes with --cluster local; default: one for each GPU, else one.",
+            rich_help_panel=CLUSTER,
         ),
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Jobs with --cluster slurm and others; default: 1.", rich_help_panel=CLUSTER),
+        typer.Option(
+            metavar="N", min=1, help="Jobs with --cluster slurm and others; default: 1.", rich_help_panel=CLUSTER
+        ),
     ] = None,
     job_option: Annotated[
         list[str] | None,
@@ -176,12 +198,21 @@ def segment(
         ),
     ] = None,
 ) -> None:
-    """Segment every image of a folder, plate or store; the same command again does what is missing.
+    """Segment every image of a folder, plate or store; again, it does what is missing.
 
-    Example: nucseg-batch segment images/ out.zarr
+    Examples:
+    nucseg-batch segment images/ out.zarr
+    # one microscope, nuclei 26 pixels wide: fastest, and all alike
+    nucseg-batch segment images/ out.zarr --diameter 26
+    # a plate whose channels are files: the nuclei are in w1
+    nucseg-batch segment plate/ out.zarr --channel w1
+    # options from a file; those given here go before it
+    nucseg-batch segment images/ out.zarr --config run.toml --dry-run
     """
+    from nucseg_batch.cli.console import answer
     from nucseg_batch.cli.printed import print_job, print_run
     from nucseg_batch.cli.progress import RunProgress
+    from nucseg_batch.cli.records import planned_record, run_record
     from nucseg_batch.cli.shares import array_number, share_of
     from nucseg_batch.executors import job as planning
     from nucseg_batch.executors import local
@@ -199,6 +230,7 @@ def segment(
     many = any(value is not None for value in (scheduler, cluster, processes, jobs, job_option))
     if many and share is not None:
         raise UsageError("--share is one process's part of a run; --scheduler and --cluster do all of it.")
+    place, store = places(context, place, store, in_place=in_place)
     with RunProgress() as progress, Stop(grace=grace, tell=progress.note) as stop:
         if run is not None:
             _check_alone(context)
@@ -206,9 +238,13 @@ def segment(
             speed: dict[str, Any] = {name: getattr(settings, name) for name in SPEED_OPTIONS}
             options = dataclasses.replace(options, share=number)
             job = planning.planned(run, options, speed, shares=shares, otherwise=_whole if many else array_number)
+            _check_config(context, job)
         else:
             if place is None:
-                raise UsageError("IN is missing: give a folder, file, list or store of images, or --run OUT.zarr.")
+                raise UsageError(
+                    "IN is missing: give a folder, file, list or store of images, as in `nucseg-batch segment images/ "
+                    "out.zarr`, or --run OUT.zarr."
+                )
             number, shares = share_of(share, count_needed=True)
             if number is not None and overwrite:
                 raise UsageError("--overwrite with --share would delete what other shares did; use `plan --overwrite`.")
@@ -226,9 +262,10 @@ def segment(
             )
         if dry_run:
             print_job(job)
-            if job.plan.failures:
-                raise typer.Exit(EXIT_SOME_FAILED)
-            return
+            code = EXIT_SOME_FAILED if job.plan.failures else EXIT_OK
+            if as_json:
+                answer(planned_record(job), code)
+            raise typer.Exit(code)
         if many:
             from nucseg_batch.executors import cluster as others
             from nucseg_batch.executors.team import ClusterSettings
@@ -244,15 +281,17 @@ def segment(
 
         root = job.begun.root  # a folder that was moved since it was planned, or is mounted elsewhere here
         write(job.store, None if "://" in root else Path(root))
-    if summary.failures:
-        raise typer.Exit(EXIT_SOME_FAILED)
+    code = EXIT_SOME_FAILED if summary.failures else EXIT_OK
+    if as_json:
+        answer(run_record(job, summary), code)
+    raise typer.Exit(code)
 
 
 def _whole(shares: int) -> None:
     """No share: a cluster does all of them, also where it is started in a job array."""
 
 
-_WITH_RUN = {"context", "run", "share", "batch_size", "workers", "dry_run", "grace", "report"} | {
+_WITH_RUN = {"context", "run", "share", "batch_size", "workers", "dry_run", "grace", "as_json", "report"} | {
     "verify_inputs",
     "retry_failed",
     "max_failures",
@@ -272,4 +311,27 @@ def _check_alone(context: typer.Context) -> None:
         source = context.get_parameter_source(name)
         if name not in _WITH_RUN and source is not None and source.name == "COMMANDLINE":
             option = {"place": "IN", "store": "OUT"}.get(name, f"--{name.replace('_', '-')}")
-            raise UsageError(f"--run goes on as the run was planned, so {option} cannot be given beside it.")
+            raise UsageError(
+                f"--run goes on as the run was planned, so {option} cannot be given beside it; leave it out, or give "
+                "IN and OUT instead of --run."
+            )
+
+
+def _check_config(context: typer.Context, job: Job) -> None:
+    """Raises MismatchError where a file of --config says other settings than the run was planned with."""
+    begun = job.begun
+    for name, value in (context.default_map or {}).items():
+        now = context.params.get(name)
+        if name == "model":
+            planned, now = begun.model, str(now.absolute()) if now is not None else ""
+        elif name in ("pattern", "in_place"):
+            planned = getattr(begun, name)
+        elif name in begun.settings.result_options():
+            planned, now = getattr(begun.settings, name), getattr(now, "value", now)
+        else:
+            continue
+        if now != planned:
+            raise MismatchError(
+                f"--{name.replace('_', '-')} is {value!r} in the file of --config, but the run was planned with "
+                f"{planned!r}; leave --config out, or plan another OUT."
+            )

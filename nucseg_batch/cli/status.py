@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import Out
-from nucseg_batch.errors import DamageError
+from nucseg_batch.cli.options import OUTPUT, Json, Out
+from nucseg_batch.errors import EXIT_OK, DamageError
 
 SHOWN_SHARES = 100
 """Shares that are listed; --json has all."""
@@ -16,20 +15,23 @@ SHOWN_DAMAGE = 20
 """Damaged units that are listed; --json has all."""
 
 
-def status(
-    store: Out, as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False
-) -> None:
-    """Show how far a run is, share by share, and who is at it. Reads only; Keras and a GPU are not needed.
+def status(store: Out, as_json: Json = False) -> None:
+    """Show how far a run is, share by share, and who is at it.
 
-    Example: nucseg-batch status out.zarr
+    It only reads; neither Keras nor a GPU is needed.
+
+    Examples:
+    nucseg-batch status out.zarr
+    # how many units are done, in a script
+    nucseg-batch status out.zarr --json | jq .units_done
     """
-    from nucseg_batch.cli.console import console, say
+    from nucseg_batch.cli.console import answer, console, say
     from nucseg_batch.executors.job import journal_at
     from nucseg_batch.executors.verification import status as found
 
     now = found(store, journal_at(store))
     if as_json:
-        print(json.dumps(now.record(), indent=1))
+        answer(now.record())
         return
     record = now.record()
     say(
@@ -60,15 +62,22 @@ def status(
 def verify(
     store: Out,
     redo: Annotated[
-        bool, typer.Option("--redo", help="Forget what is damaged, so that `segment` does it again.")
+        bool,
+        typer.Option("--redo", help="Forget what is damaged, so that `segment` does it again.", rich_help_panel=OUTPUT),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Read every mask and table row of a run again and compare them with what was written. Exit code 74 for damage.
+    """Read every mask and table row of a run again and compare with what was written.
 
-    Example: nucseg-batch verify out.zarr
+    Exit code 74 for damage.
+
+    Examples:
+    nucseg-batch verify out.zarr
+    # have what is damaged done anew
+    nucseg-batch verify out.zarr --redo
+    nucseg-batch segment images/ out.zarr
     """
-    from nucseg_batch.cli.console import say
+    from nucseg_batch.cli.console import answer, say
     from nucseg_batch.cli.progress import RunProgress, StepProgress
     from nucseg_batch.executors import job as jobs
     from nucseg_batch.executors import verification
@@ -79,19 +88,28 @@ def verify(
         result = verification.verify(job, StepProgress("verified"))
         if redo and result.damage:
             verification.forget(job, result.damage, progress.note)
+    count = len(result.damage)
+    error = None
+    if result.damage and not redo:
+        error = DamageError(
+            f"OUT {store}: {count} of its parts are damaged; `nucseg-batch verify {store} --redo` and then the same "
+            "`segment` do them again."
+        )
     if as_json:
-        damage = [{"where": one.where, "what": one.what} for one in result.damage]
-        print(json.dumps({"units": result.units, "missing": result.missing, "damage": damage}, indent=1))
+        record = {
+            "store": str(store),
+            "units": result.units,
+            "missing": result.missing,
+            "damage": [{"where": one.where, "what": one.what} for one in result.damage],
+        }
+        answer(record, EXIT_OK if error is None else error.exit_code, error=None if error is None else str(error))
     else:
-        say(f"{result.units} units verified, {len(result.damage)} damaged, {result.missing} not done yet")
+        say(f"{result.units} units verified, {count} damaged, {result.missing} not done yet")
         for one in result.damage[:SHOWN_DAMAGE]:
             say(f"  {one.where}: {one.what}")
-        if len(result.damage) > SHOWN_DAMAGE:
-            say(f"  ... and {len(result.damage) - SHOWN_DAMAGE} more; --json lists them")
-    if result.damage and not redo:
-        raise DamageError(
-            f"OUT {store}: {len(result.damage)} of its parts are damaged; `verify --redo` and then the same `segment` "
-            "do them again."
-        )
+        if count > SHOWN_DAMAGE:
+            say(f"  ... and {count - SHOWN_DAMAGE} more; --json lists them")
+    if error is not None:
+        raise error
     if result.damage:
         say("forgotten; run the same `segment` again to have it done anew")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nucseg_batch.cli.options import Device, DeviceChoice, Precision, PrecisionChoice, check_place
+from nucseg_batch.cli.models import existing_model
+from nucseg_batch.cli.options import COMPUTING, Device, DeviceChoice, Precision, PrecisionChoice, check_place
 from nucseg_batch.errors import UsageError
-from nucseg_batch.settings import FINE_TUNING, TrainSettings
+from nucseg_batch.settings import CROP_STEP, FINE_TUNING, TrainSettings
 
 _DEFAULT = TrainSettings()
 
@@ -32,12 +33,23 @@ class TaskChoice(StrEnum):
     semantic = "semantic"
 
 
+DATA = "Data"
+NETWORK = "The network"
+PASSES = "Training"
+
+
 def _help(text: str, name: str) -> str:
     """Help of an option whose default differs with --init."""
     return f"{text} Default: {getattr(_DEFAULT, name):g}, with --init {FINE_TUNING[name]:g}."
 
 
+def _count(text: str) -> Any:
+    """An option that is a number of things, at least one."""
+    return typer.Option(metavar="N", min=1, help=text, rich_help_panel=PASSES)
+
+
 def train(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(
@@ -49,48 +61,104 @@ def train(
     model: Annotated[Path, typer.Argument(metavar="MODEL.keras", help="Model file to write.")],
     init: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Start from this model file; `default` is the one that ships."),
+        typer.Option(
+            metavar="FILE|default",
+            help="Start from this model file; `default` is the one that ships.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was stopped.")] = False,
+    architecture: Annotated[
+        ArchitectureChoice, typer.Option(help="Network; with --init that of the model.", rich_help_panel=NETWORK)
+    ] = ArchitectureChoice.default,
+    encoder_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="imagenet|none|FILE",
+            help="Where the encoder of a mobilenet starts.",
+            rich_help_panel=NETWORK,
+            autocompletion=lambda: ["imagenet", "none"],
+        ),
+    ] = _DEFAULT.encoder_weights,
+    task: Annotated[
+        TaskChoice, typer.Option(help="Nuclei one by one, or only the foreground mask.", rich_help_panel=NETWORK)
+    ] = TaskChoice.instances,
+    diameter: Annotated[
+        float,
+        typer.Option(
+            metavar="PX",
+            help="Width in pixels, 4 to 256, to which nuclei are brought; with --init that of the model.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = _DEFAULT.diameter,
     validation: Annotated[
         str,
         typer.Option(
             metavar="FOLDER|SHARE",
-            help="Folder of annotated images to validate on, or the share held out where an index.csv names none.",
+            help="Folder of annotated images to validate on, or the share held out, between 0 and 1, where an "
+            "index.csv names none.",
+            rich_help_panel=DATA,
         ),
     ] = str(_DEFAULT.validation),
     group: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of index.csv; images of one group are never divided."),
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of index.csv; images of one group are never divided.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    architecture: Annotated[
-        ArchitectureChoice, typer.Option(help="Network; with --init that of the model.")
-    ] = ArchitectureChoice.default,
-    encoder_weights: Annotated[
-        str, typer.Option(metavar="imagenet|none|FILE", help="Where the encoder of a mobilenet starts.")
-    ] = _DEFAULT.encoder_weights,
-    task: Annotated[
-        TaskChoice, typer.Option(help="Nuclei one by one, or only the foreground mask.")
-    ] = TaskChoice.instances,
-    diameter: Annotated[
-        float, typer.Option(help="Pixels to which nuclei are brought for the network; with --init that of the model.")
-    ] = _DEFAULT.diameter,
-    epochs: Annotated[int | None, typer.Option(help=_help("Passes.", "epochs"))] = None,
-    steps: Annotated[int | None, typer.Option(help=_help("Batches in a pass.", "steps"))] = None,
-    learning_rate: Annotated[float | None, typer.Option(help=_help("Peak learning rate.", "learning_rate"))] = None,
-    batch_size: Annotated[int, typer.Option(help="Crops in a batch.")] = _DEFAULT.batch_size,
-    crop: Annotated[int, typer.Option(help="Side of a crop, in pixels.")] = _DEFAULT.crop,
-    patience: Annotated[int, typer.Option(help="Passes without improvement before stopping.")] = _DEFAULT.patience,
-    precision: Precision = PrecisionChoice.auto,
+    crop: Annotated[
+        int,
+        typer.Option(
+            metavar="PX",
+            help=f"Side of a square crop in pixels, a multiple of {CROP_STEP}.",
+            rich_help_panel=DATA,
+        ),
+    ] = _DEFAULT.crop,
+    epochs: Annotated[int | None, _count(_help("Passes.", "epochs"))] = None,
+    steps: Annotated[int | None, _count(_help("Batches in a pass.", "steps"))] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help=_help("Peak learning rate, above 0.", "learning_rate"),
+            rich_help_panel=PASSES,
+        ),
+    ] = None,
+    batch_size: Annotated[int, _count("Crops in a batch.")] = _DEFAULT.batch_size,
+    patience: Annotated[int, _count("Passes without improvement before stopping.")] = _DEFAULT.patience,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a training that was stopped.", rich_help_panel=PASSES),
+    ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Seed of weights, crops and augmentation.", rich_help_panel=PASSES),
+    ] = _DEFAULT.seed,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder for a TensorBoard log.", rich_help_panel=PASSES),
+    ] = None,
     device: Device = DeviceChoice.auto,
-    seed: Annotated[int, typer.Option(help="Seed of weights, crops and augmentation.")] = _DEFAULT.seed,
-    workers: Annotated[int, typer.Option(help="Threads that prepare crops.")] = _DEFAULT.workers,
-    tensorboard: Annotated[Path | None, typer.Option(help="Folder for a TensorBoard log.")] = None,
+    precision: Precision = PrecisionChoice.auto,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Threads that prepare crops.", rich_help_panel=COMPUTING)
+    ] = _DEFAULT.workers,
 ) -> None:
     """Train a model on annotated images, or fine-tune one.
 
-    Example: nucseg-batch train annotated/ mine.keras --init default
+    Examples:
+    # teach the default model your microscope: some dozen images will do
+    nucseg-batch train annotated/ mine.keras --init default
+    # the same after a kill
+    nucseg-batch train annotated/ mine.keras --init default --resume
+    # from nothing, validated on a folder of its own
+    nucseg-batch train annotated/ mine.keras --validation held_out/
+    nucseg-batch segment images/ out.zarr --model mine.keras
     """
+    from nucseg_batch.executors.existing import default_model
+    from nucseg_batch.files.whole import write_whole
+
     tuning = FINE_TUNING if init is not None else {}
     share, folder = _share_or_folder(validation)
     settings = TrainSettings(
@@ -114,11 +182,15 @@ def train(
         workers=workers,
     )
     if model.suffix != ".keras":
-        raise UsageError(f"MODEL must be a name that ends in .keras, such as mine.keras, but is {model}.")
+        raise UsageError(
+            f"MODEL must be a name that ends in .keras, such as {model.name or 'mine'}.keras, but is {model}."
+        )
     if model.exists():
         raise UsageError(f"MODEL {model} exists; give another name, or delete it first.")
     check_place("MODEL", model)
-    _run(data, folder, model, settings, init, resume=resume, tensorboard=tensorboard)
+    start = None if init is None else existing_model("--init", Path(init)) or default_model()
+    _run(data, folder, model, settings, start, resume=resume, tensorboard=tensorboard)
+    write_whole(model.with_name(f"{model.stem}.config.toml"), used_config(context))
 
 
 def _run(
@@ -126,7 +198,7 @@ def _run(
     validation: Path | None,
     model: Path,
     settings: TrainSettings,
-    init: str | None,
+    init: Path | None,
     *,
     resume: bool,
     tensorboard: Path | None,
@@ -134,7 +206,6 @@ def _run(
     from nucseg_batch.cli.console import say
     from nucseg_batch.cli.printed import print_training
     from nucseg_batch.cli.training_progress import TrainingProgress
-    from nucseg_batch.executors.existing import default_model
     from nucseg_batch.executors.stop import Stop
     from nucseg_batch.training.layouts import find_pairs
 
@@ -148,7 +219,7 @@ def _run(
         from nucseg_batch.training.fit import train as fit
 
         start = Start(
-            init=default_model() if init == "default" else Path(init) if init else None,
+            init=init,
             resume=resume,
             tensorboard=tensorboard,
         )
@@ -165,7 +236,25 @@ def _run(
     say("wrote " + "  ".join(str(model.with_name(f"{model.stem}{e}")) for e in (".keras", *_BESIDE)))
 
 
-_BESIDE = (".history.csv", ".curves.png", ".examples.png")
+_BESIDE = (".history.csv", ".curves.png", ".examples.png", ".config.toml")
+
+
+def used_config(context: typer.Context) -> str:
+    """What a training was made with, as a file for --config; DATA and MODEL are given anew."""
+    from nucseg_batch.files.toml import to_toml
+
+    values: dict[str, Any] = {}
+    for name, value in context.params.items():
+        if name in _PLACES and value is not None and Path(value).exists():  # as it is found from any folder
+            value = str(Path(value).absolute())
+        if name not in ("data", "model", "resume"):
+            values[name.replace("_", "-")] = str(value) if isinstance(value, Path | StrEnum) else value
+    heading = "What this model was trained with. To do the same: nucseg-batch train DATA NEW.keras --config THIS_FILE"
+    return to_toml({"train": values}, [heading])
+
+
+_PLACES = ("init", "encoder_weights", "validation", "tensorboard")
+"""Options of `train` that may name a file or folder."""
 
 
 def _share_or_folder(text: str) -> tuple[float, Path | None]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from nucseg_batch.cli.console import console_of_progress
 from nucseg_batch.cli.progress import duration
 from nucseg_batch.cli.text import readable
 
@@ -32,7 +32,7 @@ class TrainingProgress:
     def __init__(
         self, epochs: int, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console = console or Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._console = console or console_of_progress()
         self._epochs = epochs
         self._clock = clock
         self._began: float | None = None

@@ -23,7 +23,9 @@ def view(store: Out, image: Image = None, images: ImagesPlace = None) -> None:
 
     Hovering over a nucleus shows its number, area and other measurements. Time points, depths and images are sliders.
 
-    Example: nucseg-batch view out.zarr plate1/A01.tif
+    Examples:
+    nucseg-batch view out.zarr
+    nucseg-batch view out.zarr plate1/A01.tif
     """
     import importlib.util
 

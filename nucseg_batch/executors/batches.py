@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from nucseg_batch.files.whole import write_whole
 if TYPE_CHECKING:
     from nucseg_batch.network.batching import Tried
     from nucseg_batch.network.predictor import Predictor
+    from nucseg_batch.pipeline.tasks import Task
+    from nucseg_batch.plan import Scales
 
 
 def cache_file() -> Path:
@@ -57,6 +60,16 @@ def measure(predictor: Predictor) -> list[Tried]:
     predictor.batch_pixels = pixels
     remember(predictor, pixels)
     return tried
+
+
+def described(predictor: Predictor, tasks: Iterable[Task], scales: Scales) -> Iterator[str]:
+    """Lines that say how many images of each shape go into a batch, and how much these are enlarged."""
+    stacks = {task.unit.stack.name: task.unit.stack for task in tasks if not task.unit.stack.regional}
+    for stack in stacks.values():
+        image = stack.images[0]
+        scale = scales.of(1 if image.names else image.channels)
+        size = predictor.batch_size((image.height, image.width), scale)
+        yield f"batches of {size} images of {image.height}x{image.width}, scale {scale:.3g}"
 
 
 def _key(predictor: Predictor) -> str:

@@ -27,8 +27,9 @@ from distributed.scheduler import KilledWorker
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.executors import local
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.local import NeverStopping, RunSummary, Stopping, storage_error
+from nucseg_batch.executors.local import NeverStopping, RunSummary, Stopping
 from nucseg_batch.executors.progress import Progress
+from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.executors.team import ClusterSettings, Team, environment, opened
 from nucseg_batch.executors.worker import Assignment, Order, Report, do_units, settle, try_model
 from nucseg_batch.files.opened import State

@@ -32,11 +32,13 @@ from nucseg_batch.files.find.entries import Discovery
 from nucseg_batch.files.find.survey import none_usable, survey
 from nucseg_batch.files.masks.in_place import check_labels
 from nucseg_batch.files.masks.store import Metadata
+from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.opened import state_of
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import Beginning
 from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.files.run.used_config import used_config
 from nucseg_batch.plan import LargePlane, Plan, Unit, make_plan
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -63,6 +65,8 @@ class Job:
     """Size and time of last change of the images as they are now, by key; None where nobody has looked."""
     plan_state: tuple[int, int, int] = (0, 0, 0)
     """`Journal.plan_state` from before the plan was read."""
+    config: str = ""
+    """Of a new run, the file for `--config` that does the same again."""
 
     @property
     def plan(self) -> Plan:
@@ -165,7 +169,8 @@ def prepare(
         check_beside(store, journal)
     known = _present(begun, found, settings, progress) if resumed else begun.files
     overwriting = overwrite and not resumed
-    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, known, plan_state)
+    config = "" if resumed else used_config(place, begun)
+    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, known, plan_state, config)
 
 
 def journal_at(store: Path) -> Journal:
@@ -173,8 +178,8 @@ def journal_at(store: Path) -> Journal:
     journal = Journal(store)
     if not journal.exists():
         raise InputMissingError(
-            f"OUT {store}: no run was planned there ({journal.folder.name} is missing); give IN and OUT, or begin with "
-            "`nucseg-batch plan`."
+            f"OUT {store}: no run was planned there ({journal.folder.name} is missing)"
+            + (name_beside(str(store), ".zarr") or "; begin one with `nucseg-batch segment IN OUT.zarr`, or `plan`.")
         )
     return journal
 

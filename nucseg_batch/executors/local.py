@@ -6,7 +6,6 @@ written, so that a call that cannot work leaves nothing behind.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Collection, Sequence
@@ -19,17 +18,15 @@ from nucseg_batch.errors import (
     InputMissingError,
     LockedError,
     MismatchError,
-    NucsegError,
-    OutputError,
-    StorageError,
     UsageError,
 )
-from nucseg_batch.executors.batches import choose
+from nucseg_batch.executors.batches import choose, described
 from nucseg_batch.executors.existing import check_fingerprint
 from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.garbage import spared
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Counter, Progress
+from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.executors.todo import find_tasks, planes_apart
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
 from nucseg_batch.files.masks.store import (
@@ -53,9 +50,6 @@ from nucseg_batch.plan import Failure, Scales, Unit
 
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
-
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM})
-"""Errors of the output's disk, which no other image would escape."""
 
 
 class Stopping(Protocol):
@@ -126,7 +120,7 @@ def run(
 
 
 class Worker:
-    """One process at one job; `ready`, `settle` and `process` are what is done otherwise where others do the work."""
+    """One process at one job; `ready`, `settle` and `process` are done otherwise where others do the work."""
 
     def __init__(self, job: Job, progress: Progress, stop: Stopping, predictor: Predictor | None = None) -> None:
         self._job = job
@@ -212,6 +206,8 @@ class Worker:
             self._gauge = process(
                 job, tasks, images, self._predictor, self._scales, self._attempts, done, lambda: stop.asked
             )
+        for line in (*described(self._predictor, tasks, self._scales), *self._gauge.lines()):
+            done.progress.detail(line)
 
     def _segment(self, tasks: Sequence[Task], states: dict[str, tuple[int, int]], name: str) -> float:
         """Does units, and returns for how many seconds."""
@@ -222,7 +218,7 @@ class Worker:
             remove_leftovers_of(job.store, unit)
         done.tell(f"computing in {computing}, model {job.model.name}")
         planes = sum(1 if task.unit.stack.regional else len(task.indices) for task in tasks)
-        journal.log(f"{len(units)} units, {planes} planes to do; {job.settings}; {job.options}")
+        done.log(f"{len(units)} units, {planes} planes to do; {job.settings}; {job.options}")
         done_before = not job.begun.in_place and is_complete(job.store)
         settled = journal.scales() is not None
         with nullcontext(True) if settled and not done_before else self._root(name):
@@ -234,7 +230,7 @@ class Worker:
         with self._stop.draining(), spared():
             self.process(tasks, states)
         seconds = time.monotonic() - began
-        journal.log(f"{done.planes} planes segmented")
+        done.log(f"{done.planes} planes segmented")
         return seconds
 
     def _own_entries(self, units: Sequence[Unit]) -> list[Entry]:
@@ -326,7 +322,7 @@ def begin(job: Job, progress: Progress) -> None:
                 "run the same command again."
             )
     else:
-        journal.create(job.begun, job.mirror)
+        journal.create(job.begun, job.mirror, job.config)
     make_store(job, progress)
 
 
@@ -383,16 +379,3 @@ def _remove_output(job: Job) -> None:
         remove_labels(job.store, job.plan)
     elif job.store.exists():
         remove_store(job.store)
-
-
-def storage_error(store: Path, error: OSError) -> Exception:
-    """The error to raise for one of the operating system while OUT was written."""
-    if isinstance(error, NucsegError):
-        return error
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in DISK_ERRORS:
-        return StorageError(
-            f"OUT {store}: writing failed ({reason}). What was finished is kept; when the disk takes files again, run "
-            "the same command again."
-        )
-    return OutputError(f"OUT {store}: it cannot be written ({reason}).")

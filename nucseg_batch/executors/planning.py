@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.local import begin, job_name, make_store, storage_error
+from nucseg_batch.executors.local import begin, job_name, make_store
 from nucseg_batch.executors.progress import Progress
+from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, share_lock
 
 

@@ -30,6 +30,10 @@ class Progress(Protocol):
         """Something that the user should know."""
         ...
 
+    def detail(self, line: str) -> None:
+        """Something for users who asked to be told more."""
+        ...
+
 
 class Counter:
     """Counts what this call did, and tells the user and the log."""
@@ -54,6 +58,11 @@ class Counter:
         self._journal.log(line)
         self.progress.note(line)
 
+    def log(self, line: str) -> None:
+        """A line for the log, and for users who asked to be told more."""
+        self._journal.log(line)
+        self.progress.detail(line)
+
     def advance(self, plane: Plane, result: PlaneResult | Failure) -> None:
         """A plane is finished, well or not."""
         pixels = plane.image.height * plane.image.width
@@ -65,10 +74,13 @@ class Counter:
             self.pixels += pixels
             self.nuclei += result.nuclei
             self.progress.plane(pixels, result.nuclei, failed=False)
+            self.progress.detail(f"{plane.name}: {result.nuclei} nuclei{_scale(result)}")
 
     def advance_region(self, unit: Unit, nuclei: int, failure: Failure | None) -> None:
         """A region of a large plane is finished."""
         self.progress.plane(unit.pixels, nuclei, failed=failure is not None)
+        if failure is None:
+            self.progress.detail(f"{unit.planes[0].name}, region {unit.name}: {nuclei} nuclei")
         if failure is not None:
             self._failed(unit.planes[0].name, failure)
         else:
@@ -77,10 +89,16 @@ class Counter:
             self.nuclei += nuclei
 
     def _failed(self, name: str, failure: Failure) -> None:
-        self._journal.log(f"failed: {name} ({failure.stage}): {failure.message}")
+        self.log(f"failed: {name} ({failure.stage}): {failure.message}")
         self.failed += 1
         if self.failed > self._most_failures:
             raise FailuresError(
                 f"stopped after {self.failed} failure{'s' * (self.failed > 1)}, the last of {name}: {failure.message} "
                 "The tables are not written; the same command goes on, and --max-failures says how many are too many."
             )
+
+
+def _scale(result: PlaneResult) -> str:
+    """By how much an image was enlarged, where it was."""
+    scale = result.summary.get("scale", 1)
+    return "" if scale in (1, None) else f", scale {scale:.3g}"

@@ -1,10 +1,11 @@
-"""Names of images as text: file names are bytes, tables and terminals are UTF-8."""
+"""Names as text: file names are bytes, tables and terminals are UTF-8; and what a name that nobody knows may mean."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from urllib.parse import unquote_to_bytes
 
 
@@ -28,3 +29,25 @@ def counted(keys: Collection[str]) -> str:
 def file_name(text: str) -> str:
     """The key of an image from its text in a table, as Python names files."""
     return os.fsdecode(unquote_to_bytes(text)) if "%" in text else text
+
+
+def did_you_mean(word: str, known: Iterable[str], *, mark: str = "'") -> str:
+    """`; did you mean 'segment'?`, to put behind a message; nothing where no known word is near."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"; did you mean {mark}{by_lower[close[0]]}{mark}?" if close else ""
+
+
+def name_beside(place: str, ending: str = "") -> str:
+    """The same for a path that is not there, among what is in its folder and has this ending.
+
+    Endings are not compared: all models are `.keras`, and what is mistyped may be the ending.
+    """
+    folder, name = os.path.split(place.rstrip(os.sep))
+    try:
+        beside = [other for other in os.listdir(folder or ".") if other.endswith(ending) and not other.startswith(".")]
+    except OSError:
+        return ""
+    stems = {os.path.splitext(other)[0].lower(): other for other in beside}
+    close = difflib.get_close_matches(os.path.splitext(name)[0].lower(), stems, n=1)
+    return f"; did you mean '{printable(os.path.join(folder, stems[close[0]]))}'?" if close else ""

@@ -19,6 +19,7 @@ from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError,
 from nucseg_batch.files.annotations import read_label_zarr, read_labels
 from nucseg_batch.files.images import IMAGE_SUFFIXES, read_header, read_image
 from nucseg_batch.files.masks.store import LABEL_NAME, Masks, is_ours, open_masks
+from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.zarr.planes import attributes, is_zarr, label_names, labelled_groups
 
 MAX_PIXELS = 2**31
@@ -59,7 +60,10 @@ def find_label_images(place: Path, argument: str) -> list[LabelImage]:
     in their suffix only.
     """
     if not place.exists():
-        raise InputMissingError(f"{argument} {place}: there is no such folder or store of label images.")
+        raise InputMissingError(
+            f"{argument} {place}: there is no such folder or store of label images"
+            f"{name_beside(str(place)) or '; `nucseg-batch segment` makes one.'}"
+        )
     if not place.is_dir():
         raise InputMissingError(f"{argument} {place}: this is a file; give the folder that holds the label images.")
     if is_zarr(place):
@@ -203,7 +207,10 @@ def _read_label_file(path: Path) -> NDArray[np.integer]:
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise ImageError(f"{path}: it is {labels.dtype} of shape {labels.shape}; a label image is one integer plane.")
+        raise ImageError(
+            f"{path}: it is {labels.dtype} of shape {labels.shape}; a label image is one integer plane. "
+            "Give the folder of the label images, not that of the pictures."
+        )
     if labels.min() < 0:
         raise ImageError(f"{path}: it has negative numbers; a label image has 0 for background, then 1, 2, ...")
     return labels

@@ -29,7 +29,6 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -243,7 +242,7 @@ def _become(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        cli.app = typer.main.get_command(cli.app)  # what each call would build again
+        cli.parser()  # what each call would build again
         gc.freeze()  # children that looked at all objects would copy them all
         serve()
     else:

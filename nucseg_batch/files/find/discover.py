@@ -22,6 +22,7 @@ from nucseg_batch.files.find.entries import Discovery, FileEntry
 from nucseg_batch.files.find.passed import OURS, PassedOver
 from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.find.walk import NO_METADATA, Finder, listed, take_files, walk
+from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
@@ -87,7 +88,7 @@ def _find(place: str, found: Finder) -> str:
         return _find_file(place, found)
     if WILDCARDS & set(place):
         return _find_glob(place, found)
-    raise InputMissingError(f"IN {place}: there is no such file or folder.")
+    raise InputMissingError(f"IN {place}: there is no such file or folder{name_beside(place) or '; check the path.'}")
 
 
 def _find_store(place: str, found: Finder) -> None:
@@ -218,4 +219,5 @@ def _nothing(images: int, passed: PassedOver, pattern: str | None) -> str:
         which = "its only image does not match" if images == 1 else f"none of its {images} images matches"
         return f"{which} --pattern {pattern!r}."
     what = ", ".join(f"{count} x {reason}" for reason, count in sorted(passed.counts.items()))
-    return f"no image was found{f'; passed over: {what}' if what else ''}."
+    else_said = f"passed over: {what}" if what else "check the path; in a glob ** goes into folders"
+    return f"no image was found; {else_said}."

@@ -39,7 +39,8 @@ from nucseg_batch.settings import SegmentSettings
 FOLDERS = ("units", "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
-    {"plan.json", "mirror.json", "machine.json", "scales.json", "finished.json", "log.txt", LOCKS, BEGUN, *FOLDERS}
+    {"plan.json", "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", "log.txt"}
+    | {LOCKS, BEGUN, *FOLDERS}
 )
 """All that a run folder can hold, but for the logs of shares and temporary names."""
 
@@ -54,6 +55,7 @@ class Journal:
         self.folder = beside(store, ".run")
         self._log = self.folder / log
         self._plan = self.folder / "plan.json"
+        self._config = self.folder / "config.toml"
         self._mirror = self.folder / "mirror.json"
         self._machine = self.folder / "machine.json"
         self._scales = self.folder / "scales.json"
@@ -78,10 +80,11 @@ class Journal:
                 raise
             raise OutputError(f"{self.folder} cannot be made ({error.strerror}); give another place.") from error
 
-    def create(self, begun: Beginning, mirror: Mapping[str, Any] | None = None) -> None:
+    def create(self, begun: Beginning, mirror: Mapping[str, Any] | None = None, config: str = "") -> None:
         """Begins a run. mirror: attributes of the input store, as `mask_store.create_store` takes them.
 
-        The plan is written last: without it there is no run.
+        config: text of the file that tells people, and `--config`, what the run was begun with. The plan is written
+        last: without it there is no run.
         """
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
@@ -100,6 +103,8 @@ class Journal:
             "shares": begun.shares,
             "others": files.others,
         }
+        if config:
+            write_whole(self._config, config)
         write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
         write_plan(self._plan, begun.plan, record)
 
@@ -322,7 +327,7 @@ class Journal:
 
     def clear(self) -> None:
         """Forgets the run; the plan goes first, so that half a clearing is no run at all. Locks and logs stay."""
-        for path in (self._plan, self._mirror, self._machine, self._scales, self._finished):
+        for path in (self._plan, self._config, self._mirror, self._machine, self._scales, self._finished):
             path.unlink(missing_ok=True)
         for name in (*FOLDERS, BEGUN):
             shutil.rmtree(self.folder / name, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""What `--json` prints of a plan, a run and its finish; docs/command-line.md says what each value means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nucseg_batch.executors.finishing import Outcome
+from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.local import RunSummary
+from nucseg_batch.plan import Failure
+
+LISTED_FAILURES = 1000
+"""Failures that are listed; `failed` counts all, and failures.csv has them."""
+
+
+def planned_record(job: Job) -> dict[str, Any]:
+    """What a run is to do, before it does it."""
+    plan = job.plan
+    return {
+        "store": str(job.store),
+        "input": job.begun.root,
+        "resumed": job.resumed,
+        "images": plan.image_count,
+        "planes": plan.plane_count,
+        "pixels": plan.pixel_count,
+        "units": sum(1 for _ in plan.units()),
+        "units_done": job.journal.marker_count() if job.resumed else 0,
+        "shares": job.begun.shares,
+        "mask_bytes": plan.mask_bytes,
+        **_failures(plan.failures),
+    }
+
+
+def run_record(job: Job, summary: RunSummary) -> dict[str, Any]:
+    """What a call of `segment` came to."""
+    return {
+        "store": str(job.store),
+        "input": job.begun.root,
+        "share": job.options.share,
+        "shares": job.begun.shares,
+        **_outcome(summary.outcome),
+        **_failures(summary.failures),
+        "new_planes": summary.new_planes,
+        "new_pixels": summary.new_pixels,
+        "new_nuclei": summary.new_nuclei,
+        "seconds": round(summary.seconds, 3),
+        "stream_seconds": round(summary.stream_seconds, 3),
+        "files": [str(path) for path in summary.files],
+    }
+
+
+def finish_record(store: Path, outcome: Outcome, files: Sequence[Path], seconds: float) -> dict[str, Any]:
+    """What `finish` found and wrote."""
+    return {
+        "store": str(store),
+        **_outcome(outcome),
+        **_failures(outcome.failures),
+        "seconds": round(seconds, 3),
+        "files": [str(path) for path in files],
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "tables_written": outcome.whole,
+        "images": outcome.images,
+        "planes": outcome.planes,
+        "nuclei": outcome.nuclei,
+        "missing": len(outcome.missing),
+    }
+
+
+def _failures(failures: Sequence[Failure]) -> dict[str, Any]:
+    listed = [
+        {"image": one.image, "stage": one.stage, "error": one.error, "message": one.message}
+        for one in failures[:LISTED_FAILURES]
+    ]
+    return {"failed": len(failures), "failures": listed}

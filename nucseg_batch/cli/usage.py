@@ -1,0 +1,79 @@
+"""Errors of the parser as one line that says what was asked, what is known, and where to read on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nucseg_batch.files.names import did_you_mean
+
+_WORDS = (
+    (r"Input should be a valid number.*", "a number"),
+    (r"Input should be a valid integer.*", "a whole number"),
+    (r"Input should be greater than or equal to (\S+)", r"\1 or more"),
+    (r"Input should be less than or equal to (\S+)", r"\1 at most"),
+    (r"Input should be a valid boolean.*", "true or false"),
+)
+"""What the parser says of a value that it cannot take, and how it is said to people."""
+
+
+def usage_line(error: Any, arguments: Sequence[str], commands: Mapping[str, Any]) -> str:
+    """An error of the parser in one line.
+
+    error: what the parser raised; arguments: the command line; commands: all that there are, as the parser has them.
+    """
+    name = next((argument for argument in arguments if argument in commands), None)
+    said = _said(error, arguments, commands, [] if name is None else commands[name].params)
+    end = "" if said.endswith(("?", ".")) else "."
+    return f"{said}{end} `nucseg-batch {f'{name} ' if name else ''}--help` shows more."
+
+
+def _said(error: Any, arguments: Sequence[str], commands: Mapping[str, Any], parameters: Sequence[Any]) -> str:
+    message = str(error.format_message())
+    if found := re.match(r"No such command '(.*?)'\.", message):
+        return f"there is no command {found[1]!r}" + (
+            did_you_mean(found[1], commands) or f"; commands are {', '.join(commands)}"
+        )
+    if option := getattr(error, "option_name", None):
+        if "requires" in message:
+            metavar = next((one.metavar for one in parameters if option in one.opts), None)
+            return f"{option} needs a value: {option} {metavar or 'VALUE'}"
+        known = [name for one in parameters for name in one.opts if name.startswith("--")]
+        return f"there is no option {option}{did_you_mean(option, known, mark='')}"
+    if found := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message):
+        takes = [one.metavar or one.name for one in parameters if one.param_type_name == "argument"]
+        only = f"after {' and '.join(takes)} only options follow" if takes else "only options follow"
+        return f"{found[1]!r} is too much: {only} (quote a glob, and names with spaces)"
+    parameter = getattr(error, "param", None)
+    if message.startswith("Missing argument") and parameter is not None:
+        return (
+            f"{parameter.metavar or parameter.name} is missing: give a {parameter.help[:1].lower()}{parameter.help[1:]}"
+        )
+    if parameter is not None:
+        return _of_value(error, parameter, arguments)
+    return message[:1].lower() + message[1:]
+
+
+def _of_value(error: Any, parameter: Any, arguments: Sequence[str]) -> str:
+    """What is wrong with a value: which was expected, and which came."""
+    reason = str(error.message).removeprefix("Value error, ")
+    is_option = parameter.param_type_name == "option"
+    name = max(parameter.opts, key=len) if is_option else parameter.metavar or parameter.name
+    if found := re.match(r"'(.*)' is not one of (.*?)\.?$", reason, re.DOTALL):
+        choices = re.findall(r"'([^']*)'", found[2])
+        return f"{name} must be one of {', '.join(choices)}, but is {found[1]!r}{did_you_mean(found[1], choices)}"
+    for pattern, words in _WORDS:
+        if found := re.match(pattern, reason):
+            given = _given(parameter.opts, arguments)
+            return f"{name} must be {found.expand(words)}" + (f", but is {given!r}" if given is not None else "")
+    return f"{name}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _given(options: Sequence[str], arguments: Sequence[str]) -> str | None:
+    """What the command line says for an option."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in options:
+            return value if equals else following
+    return None

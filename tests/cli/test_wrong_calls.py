@@ -1,0 +1,80 @@
+"""Wrong calls, as newcomers make them: one line that says what was asked, what there is, and what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from command import call
+
+SEGMENT = ("segment", "images", "out.zarr")
+CALLS = {
+    "command": (("segmnt",), 2, "did you mean 'segment'?"),
+    "no such command": (("help",), 2, "commands are segment, inspect"),
+    "no IN": (("segment",), 2, "as in `nucseg-batch segment images/ out.zarr`"),
+    "no IN to look at": (("inspect",), 2, "IN is missing: give a folder, file"),
+    "no OUT": (("segment", "images"), 2, "such as out.zarr"),
+    "OUT without ending": (("segment", "images", "masks"), 2, "such as masks.zarr"),
+    "IN that is not there": (("segment", "imges", "out.zarr"), 66, "did you mean 'images'?"),
+    "glob without images": (("segment", "*.png", "out.zarr"), 65, "** goes into folders"),
+    "unquoted glob": (("segment", "a.tif", "b.tif", "out.zarr"), 2, "quote a glob"),
+    "option": ((*SEGMENT, "--treshold", "0.5"), 2, "did you mean --threshold?"),
+    "short option": ((*SEGMENT, "-x"), 2, "`nucseg-batch segment --help`"),
+    "no value": ((*SEGMENT, "--diameter"), 2, "--diameter needs a value: --diameter PX"),
+    "text for a number": ((*SEGMENT, "--diameter", "wide"), 2, "must be a number, but is 'wide'"),
+    "fraction for a count": ((*SEGMENT, "--region", "100.5"), 2, "must be a whole number, but is '100.5'"),
+    "too small": (("plan", "images", "out.zarr", "--shares=0"), 2, "must be 1 or more, but is '0'"),
+    "too large": (("plan", "images", "out.zarr", "--shares=100001"), 2, "must be 100000 at most, but is '100001'"),
+    "not a share": ((*SEGMENT, "--threshold", "5"), 2, "between 0 and 1, but is 5.0"),
+    "choice": ((*SEGMENT, "--cluster", "slrum"), 2, "did you mean 'slurm'?"),
+    "far choice": ((*SEGMENT, "--device", "tpu"), 2, "must be one of auto, cpu, gpu, but is 'tpu'"),
+    "architecture": (("train", "images", "m.keras", "--architecture", "unett"), 2, "did you mean 'unet'?"),
+    "model": ((*SEGMENT, "--model", "mine.kers"), 66, "did you mean 'mine.keras'?"),
+    "model in a folder": ((*SEGMENT, "--model", "."), 66, "give the model file in it"),
+    "no such model": ((*SEGMENT, "--model", "other/x.keras"), 66, "`default` is the one that ships"),
+    "name of the default": ((*SEGMENT, "--model", "defalt"), 66, "did you mean 'default'?"),
+    "model to start from": (("train", "images", "m.keras", "--init", "mine.kera"), 66, "did you mean 'mine.keras'?"),
+    "model without ending": (("train", "images", "mine"), 2, "such as mine.keras"),
+    "channel": ((*SEGMENT, "--channel", "DAPPI"), 65, "Did you mean 'DAPI'?"),
+    "run that is not there": (("status", "od.zarr"), 66, "did you mean 'old.zarr'?"),
+    "no run": (("status", "plate7.zarr"), 66, "begin one with `nucseg-batch segment IN OUT.zarr`"),
+    "prediction": (("evaluate", "imags", "images"), 66, "did you mean 'images'?"),
+    "share without count": ((*SEGMENT, "--share", "3"), 2, "such as 7/64"),
+    "time points": ((*SEGMENT, "--t", "abc"), 2, "a range such as 0:10"),
+    "two ways": ((*SEGMENT, "--fail-fast", "--max-failures", "3"), 2, "give one"),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "images").mkdir()
+    channels = {"axes": "CYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(tmp_path / "images" / "a.ome.tif", np.zeros((2, 31, 37), np.uint8), ome=True, metadata=channels)
+    (tmp_path / "mine.keras").touch()
+    (tmp_path / "old.zarr").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", CALLS)
+def test_a_wrong_call_is_told_what_to_do_next(name: str) -> None:
+    """In one line, with the exit code of its kind, and nothing on standard output."""
+    arguments, code, told = CALLS[name]
+    failed = call(*arguments, code=code)
+    assert told in failed.stderr
+    assert failed.stdout == ""
+    assert len(failed.stderr.splitlines()) == 1
+    assert failed.stderr.startswith("nucseg-batch: ")
+
+
+@pytest.mark.usefixtures("place")
+def test_the_model_that_ships_has_a_name() -> None:
+    """So that a script, or a file of --config, can say it; a file of that name goes before."""
+    call("plan", "images", "ships.zarr", "--model", "default")
+    assert 'model = "default"' in Path("ships.run", "config.toml").read_text()
+    Path("default").write_text("no model")
+    call("plan", "images", "own.zarr", "--model", "default")
+    assert f'model = "{Path("default").absolute()}"' in Path("own.run", "config.toml").read_text()
