@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import Out
+from nucseg_batch.cli.options import INPUT, OUTPUT, Out
 from nucseg_batch.errors import EXIT_SOME_FAILED, NucsegError
 
 
@@ -33,13 +33,21 @@ Formats = Annotated[
         "--format",
         help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; coco: one JSON; parquet: the "
         "tables; ngio: OME-Zarr with feature tables. May be given several times.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Matching = Annotated[
     str | None,
-    typer.Option(help="Only images whose name, or path where the pattern has a '/', matches, such as '*w1*.TIF'."),
+    typer.Option(
+        metavar="GLOB",
+        help="Only images whose name, or path where the pattern has a '/', matches, such as '*w1*.TIF'.",
+        rich_help_panel=INPUT,
+    ),
 ]
-Again = Annotated[bool, typer.Option("--overwrite", help="Also write what is there and younger than the run.")]
+Again = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Also write what is there and younger than the run.", rich_help_panel=OUTPUT),
+]
 
 
 def export(store: Out, folder: Folder, formats: Formats, pattern: Matching = None, overwrite: Again = False) -> None:

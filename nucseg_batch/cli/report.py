@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import check_place
+from nucseg_batch.cli.options import INPUT, OUTPUT, check_place
 from nucseg_batch.errors import UsageError
 
 
@@ -15,10 +15,17 @@ def report(
     store: Annotated[Path, typer.Argument(metavar="OUT.zarr", help="Store of a `segment` that is done.")],
     images: Annotated[
         Path | None,
-        typer.Option(help="Where the images are now, if no longer where they were segmented.", metavar="IN"),
+        typer.Option(
+            help="Where the images are now, if no longer where they were segmented.",
+            metavar="IN",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Where to write it; default: out.report.html beside OUT.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Where to write it; default: out.report.html beside OUT.", rich_help_panel=OUTPUT
+        ),
     ] = None,
 ) -> None:
     """Write a page to judge a run by: pictures with outlines, what is suspicious and why, histograms and plates.

@@ -19,7 +19,7 @@ Image = Annotated[
 
 
 def view(store: Out, image: Image = None, images: ImagesPlace = None) -> None:
-    """Open napari with images and nuclei. Needs napari: pip install 'nucseg-batch[napari]'.
+    """Open napari with images and nuclei. Needs the extra `napari`.
 
     Hovering over a nucleus shows its number, area and other measurements. Time points, depths and images are sliders.
 
