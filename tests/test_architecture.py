@@ -94,7 +94,7 @@ def test_help_and_planning_do_not_import_keras(tmp_path: Path) -> None:
     """They must answer at once, also on a login node without TensorFlow."""
     program = (
         "import sys\n"
-        "from nucseg_batch.cli import main, report, progress\n"
+        "from nucseg_batch.cli import main, printed, progress\n"
         "from nucseg_batch.executors import local\n"
         "from nucseg_batch.files.find import channel_files, discover, survey\n"
         "from nucseg_batch.files.run import finish\n"

@@ -10,7 +10,6 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from command import Output
 from pictures import disks, fluorescence
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -23,22 +22,6 @@ def run(*command: object) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def test_outlines_are_drawn_where_nuclei_are(segmented: Output, tmp_path: Path) -> None:
-    """Yellow pixels lie on nuclei, and only there."""
-    run(sys.executable, EXAMPLES / "overlay.py", segmented.images, segmented.store, tmp_path / "drawn")
-    pictures = sorted(path.relative_to(tmp_path / "drawn").as_posix() for path in (tmp_path / "drawn").rglob("*.png"))
-    assert pictures == [f"{name}.png" for name in sorted(_names(segmented.images))]
-    picture = imagecodecs.png_decode((tmp_path / "drawn" / "small8.png.png").read_bytes())
-    yellow = (picture == (255, 220, 0)).all(axis=2)
-    near = disks((67, 83), [(20, 21), (45, 60)], 14) > 0
-    assert 60 < yellow.sum() < 300
-    assert not (yellow & ~near).any()
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()]
 
 
 def test_the_training_example_makes_a_model_and_uses_it(one_image: Path, tmp_path: Path) -> None:

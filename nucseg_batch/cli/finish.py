@@ -21,9 +21,9 @@ def finish(store: Out, as_json: Json = False) -> None:
     nucseg-batch finish out.zarr --json
     """
     from nucseg_batch.cli.console import answer
+    from nucseg_batch.cli.printed import print_finish
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.cli.records import finish_record
-    from nucseg_batch.cli.report import print_finish
     from nucseg_batch.executors import finishing
     from nucseg_batch.executors import job as jobs
     from nucseg_batch.executors.local import job_name

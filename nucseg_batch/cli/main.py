@@ -24,16 +24,20 @@ from nucseg_batch.cli.completion import join_words
 from nucseg_batch.cli.console import Voice, answer, voice
 from nucseg_batch.cli.evaluate import evaluate
 from nucseg_batch.cli.everywhere import Everywhere, take, wants_json
+from nucseg_batch.cli.export import export
 from nucseg_batch.cli.finish import finish
 from nucseg_batch.cli.help import with_common_options
 from nucseg_batch.cli.inspect import inspect
+from nucseg_batch.cli.overlay import overlay
 from nucseg_batch.cli.plan import plan
+from nucseg_batch.cli.report import report
 from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.status import status, verify
 from nucseg_batch.cli.text import readable
 from nucseg_batch.cli.train import train
 from nucseg_batch.cli.versions import versions
+from nucseg_batch.cli.view import view
 from nucseg_batch.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -60,7 +64,7 @@ _BadUsage: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if
 
 PANELS = {
     "Segment": (segment, inspect, status, verify),
-    "Look and take away": (cite,),
+    "Look and take away": (report, view, overlay, export, cite),
     "Many machines": (plan, finish),
     "Models": (train, evaluate),
     "This machine": (bench, sample),

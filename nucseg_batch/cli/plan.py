@@ -84,9 +84,9 @@ def plan(
     nucseg-batch finish out.zarr
     """
     from nucseg_batch.cli.console import answer
+    from nucseg_batch.cli.printed import print_planned
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.cli.records import planned_record
-    from nucseg_batch.cli.report import print_planned
     from nucseg_batch.executors import job as jobs
     from nucseg_batch.executors.planning import write_plan
     from nucseg_batch.executors.stop import Stop

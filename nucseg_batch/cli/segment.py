@@ -88,6 +88,14 @@ def segment(
     in_place: InPlace = False,
     with_images: WithImages = False,
     overwrite: Overwrite = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="When all is done, write the page that `nucseg-batch report` writes.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.", rich_help_panel=OUTPUT)
     ] = False,
@@ -202,9 +210,9 @@ def segment(
     nucseg-batch segment images/ out.zarr --config run.toml --dry-run
     """
     from nucseg_batch.cli.console import answer
+    from nucseg_batch.cli.printed import print_job, print_run
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.cli.records import planned_record, run_record
-    from nucseg_batch.cli.report import print_job, print_run
     from nucseg_batch.cli.shares import array_number, share_of
     from nucseg_batch.executors import job as planning
     from nucseg_batch.executors import local
@@ -268,6 +276,11 @@ def segment(
         else:
             summary = local.run(job, progress, stop)
     print_run(job, summary)
+    if report and summary.outcome.whole and not summary.outcome.missing:
+        from nucseg_batch.cli.report import write
+
+        root = job.begun.root  # a folder that was moved since it was planned, or is mounted elsewhere here
+        write(job.store, None if "://" in root else Path(root))
     code = EXIT_SOME_FAILED if summary.failures else EXIT_OK
     if as_json:
         answer(run_record(job, summary), code)
@@ -278,7 +291,7 @@ def _whole(shares: int) -> None:
     """No share: a cluster does all of them, also where it is started in a job array."""
 
 
-_WITH_RUN = {"context", "run", "share", "batch_size", "workers", "dry_run", "grace", "as_json"} | {
+_WITH_RUN = {"context", "run", "share", "batch_size", "workers", "dry_run", "grace", "as_json", "report"} | {
     "verify_inputs",
     "retry_failed",
     "max_failures",

@@ -204,7 +204,7 @@ def _run(
     tensorboard: Path | None,
 ) -> None:
     from nucseg_batch.cli.console import say
-    from nucseg_batch.cli.report import print_training
+    from nucseg_batch.cli.printed import print_training
     from nucseg_batch.cli.training_progress import TrainingProgress
     from nucseg_batch.executors.stop import Stop
     from nucseg_batch.training.layouts import find_pairs

@@ -27,7 +27,14 @@ from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Beginning
 from nucseg_batch.pipeline.channels import Shown, show
 from nucseg_batch.plan import ImageInfo, Plane, Stack
-from nucseg_batch.results.tables import Nuclei, PlaneRow, nuclei_columns, read_nuclei, read_planes
+from nucseg_batch.results.tables import (
+    Nuclei,
+    PlaneRow,
+    nuclei_columns,
+    read_nuclei,
+    read_nuclei_in_pieces,
+    read_planes,
+)
 
 KEPT_ARRAYS = 64
 """Arrays of the store that stay open at once."""
@@ -89,6 +96,10 @@ class FinishedRun:
     def with_nuclei(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, Nuclei]]:
         """Some of the planes, in their order, each with its nuclei; reads nuclei.csv once."""
         return read_nuclei(self.tables["nuclei"], planes)
+
+    def with_nuclei_in_pieces(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, Iterator[Nuclei]]]:
+        """The same, with the nuclei of a plane in pieces of at most 100 000, of which none need be kept."""
+        return read_nuclei_in_pieces(self.tables["nuclei"], planes)
 
     def mask_array(self, row: PlaneRow) -> tuple[zarr.Array[Any], tuple[int, ...]]:
         """The array that holds a plane's mask, and the plane's place along its axes before y; for planes with masks."""

@@ -143,6 +143,30 @@ def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[Plane
     The table is read once, from its beginning. Raises DamageError where it has rows of a plane that comes later in
     images.csv, or of none.
     """
+    for plane, columns, rows in _nuclei_of(table, planes):
+        yield plane, Nuclei(columns, list(rows))
+
+
+def read_nuclei_in_pieces(
+    table: Path, planes: Iterable[PlaneRow], most: int = 100_000
+) -> Iterator[tuple[PlaneRow, Iterator[Nuclei]]]:
+    """The same, each plane with its nuclei in pieces of at most so many: a slide has millions of them.
+
+    The pieces of a plane must be taken before the next plane is.
+    """
+
+    def pieces(columns: Sequence[str], rows: Iterator[list[str]]) -> Iterator[Nuclei]:
+        while piece := list(itertools.islice(rows, most)):
+            yield Nuclei(columns, piece)
+
+    for plane, columns, rows in _nuclei_of(table, planes):
+        yield plane, pieces(columns, rows)
+
+
+def _nuclei_of(
+    table: Path, planes: Iterable[PlaneRow]
+) -> Iterator[tuple[PlaneRow, Sequence[str], Iterator[list[str]]]]:
+    """The planes, each with the names of the columns and its rows."""
     with open(table, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         columns = next(rows, [])
@@ -152,11 +176,11 @@ def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[Plane
         key, group = next(groups, (None, None))
         for plane in planes:
             if not plane.nuclei:
-                yield plane, Nuclei(columns, [])
+                yield plane, columns, iter(())
                 continue
             while key is not None and key != plane.key:
                 key, group = next(groups, (None, None))
             if group is None:
                 raise DamageError(f"{table}: it has no rows of {plane.name}; `nucseg-batch finish` writes it anew.")
-            yield plane, Nuclei(columns, list(group))
+            yield plane, columns, group
             key, group = next(groups, (None, None))

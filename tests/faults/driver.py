@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nucseg_batch.arrays.looks import Segmented
-from nucseg_batch.cli import finish, plan, progress, report, shares, status  # noqa: F401 - imported before forking
+from nucseg_batch.cli import finish, plan, printed, progress, shares, status  # noqa: F401 - imported before forking
 from nucseg_batch.cli import main as cli
 from nucseg_batch.executors import finishing, job, local, planning, stop, verification  # noqa: F401 - likewise
 from nucseg_batch.files.masks import pyramid

@@ -146,6 +146,14 @@ def levels_listed(attributes: Mapping[str, Any]) -> int:
         return 0
 
 
+def scale_of(attributes: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Distance of neighbours at the first level of an image or label group of ours, and its unit if any, by axis."""
+    multiscale = attributes.get("ome", attributes)["multiscales"][0]
+    values = _vector(multiscale["datasets"][0], "scale") or [1.0] * len(multiscale["axes"])
+    scale = {axis["name"]: value for axis, value in zip(multiscale["axes"], values, strict=True)}
+    return scale, {axis["name"]: axis["unit"] for axis in multiscale["axes"] if "unit" in axis}
+
+
 def with_levels(attributes: Mapping[str, Any], levels: Sequence[Level], axes: str) -> dict[str, Any]:
     """Attributes of an image or label group that lists its first level and, after it, `levels` with axes `axes`.
 

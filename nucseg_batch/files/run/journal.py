@@ -178,7 +178,7 @@ class Journal:
         write_whole(self._scales, json.dumps(dataclasses.asdict(scales), sort_keys=True))
 
     def log(self, line: str) -> None:
-        """Adds a line to the run's log, with the time; the log is for people and is never read back."""
+        """Adds a line to the run's log, with the time; the log is for people; no run reads it."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         with open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{moment} {' '.join(line.split())}\n")

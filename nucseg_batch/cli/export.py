@@ -1,0 +1,127 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nucseg_batch.cli.options import INPUT, OUTPUT, Json, Out
+from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, NucsegError
+
+
+class FormatChoice(StrEnum):
+    """Values of --format."""
+
+    tiff = "tiff"
+    png = "png"
+    geojson = "geojson"
+    roi = "roi"
+    coco = "coco"
+    parquet = "parquet"
+    ngio = "ngio"
+
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder to write into: a new one, or that of an earlier call.")
+]
+Formats = Annotated[
+    list[FormatChoice],
+    typer.Option(
+        "--format",
+        metavar="KIND",
+        rich_help_panel=OUTPUT,
+        help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; coco: one JSON; parquet: the "
+        "tables; ngio: OME-Zarr with feature tables. May be given several times.",
+    ),
+]
+Matching = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GLOB",
+        help="Only images whose name, or path where the pattern has a '/', matches, such as '*w1*.TIF'.",
+        rich_help_panel=INPUT,
+    ),
+]
+Again = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Also write what is there and younger than the run.", rich_help_panel=OUTPUT),
+]
+
+
+def export(
+    store: Out,
+    folder: Folder,
+    formats: Formats,
+    pattern: Matching = None,
+    overwrite: Again = False,
+    as_json: Json = False,
+) -> None:
+    """Write masks, outlines and tables of a run in formats of other tools.
+
+    Fiji, QuPath, COCO, pandas, R and ngio read them.
+
+    The same call again writes only what is missing, or older than the run. Images without a mask are left out. Exit
+    code 3 where a format cannot hold an image.
+
+    Examples:
+    # label images for Fiji, and outlines for QuPath
+    nucseg-batch export out.zarr exported/ --format tiff --format geojson
+    # tables for pandas and R, of one well
+    nucseg-batch export out.zarr exported/ --format parquet --pattern 'A/2/*'
+    """
+    from nucseg_batch.cli.console import answer
+    from nucseg_batch.cli.progress import StepProgress
+    from nucseg_batch.cli.records import exported_record
+    from nucseg_batch.results.export.writing import export as write
+    from nucseg_batch.results.run import FinishedRun
+
+    steps: dict[str, StepProgress] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        steps.setdefault(what, StepProgress(f"export {what}"))(done, total)
+
+    with FinishedRun(store) as run:
+        try:
+            names = [choice.value for choice in formats]
+            exported = write(run, folder, names, pattern=pattern, overwrite=overwrite, progress=progress)
+        except NucsegError:
+            raise
+        except OSError as error:
+            raise disk_error(folder, error) from error
+    _print(exported, folder)
+    code = EXIT_SOME_FAILED if any(outcome.refused for outcome in exported.formats.values()) else EXIT_OK
+    if as_json:
+        answer({"store": str(store), "folder": str(folder), **exported_record(exported)}, code)
+    raise typer.Exit(code)
+
+
+def disk_error(folder: Path, error: OSError) -> NucsegError:
+    """The error to raise for one of the operating system while files were written into DIR."""
+    import os
+
+    from nucseg_batch.errors import StorageError
+
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StorageError(
+        f"DIR {folder}: {error.filename or 'a file'} cannot be written ({reason}). Files that are there are whole; "
+        "when the disk takes files again, run the same command again."
+    )
+
+
+def _print(exported: object, folder: Path) -> None:
+    from nucseg_batch.cli.console import say
+    from nucseg_batch.results.export.writing import Exported
+
+    assert isinstance(exported, Exported)
+    for name, outcome in exported.formats.items():
+        kept = f", {outcome.kept} were there" if outcome.kept else ""
+        refused = f", {outcome.refused} left out" if outcome.refused else ""
+        say(f"{name}: {outcome.written} file{'s' * (outcome.written != 1)} written{kept}{refused}")
+        for reason in outcome.reasons:
+            say(f"  {reason}")
+    if exported.without_mask:
+        say(f"{exported.without_mask} planes have no mask and were left out; {folder.name} has the others.")
+    say(f"{exported.images} images in {folder}")

@@ -1,0 +1,49 @@
+"""The command `view`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nucseg_batch.cli.options import Out
+from nucseg_batch.cli.overlay import ImagesPlace
+from nucseg_batch.errors import UsageError
+
+Image = Annotated[
+    str | None,
+    typer.Argument(metavar="IMAGE", help="Path or name of an image in the run; default: those of the commonest shape."),
+]
+
+
+def view(store: Out, image: Image = None, images: ImagesPlace = None) -> None:
+    """Open napari with images and nuclei.
+
+    Needs napari, which the extra `napari` installs. Hovering over a nucleus shows its number, area and other
+    measurements. Time points, depths and images are sliders.
+
+    Examples:
+    nucseg-batch view out.zarr
+    nucseg-batch view out.zarr plate1/A01.tif
+    """
+    import importlib.util
+
+    from nucseg_batch.cli.console import say
+    from nucseg_batch.results.run import FinishedRun
+
+    with FinishedRun(store, images) as run:
+        if importlib.util.find_spec("napari") is None:
+            raise UsageError(
+                "view needs napari, which is not installed: pip install 'nucseg-batch[napari]'. Without it, "
+                f"`nucseg-batch overlay {store} DIR` writes pictures."
+            )
+        from nucseg_batch.results.layers import add_layers, view_of
+
+        shown = view_of(run, image)
+        for note in shown.notes:
+            say(note)
+        import napari
+
+        viewer = napari.Viewer(title=f"nucseg-batch {store.name}")
+        add_layers(viewer, shown)
+        napari.run()

@@ -1,0 +1,137 @@
+"""The folder of an export: whose it is, what of it is done, and that only one process writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from nucseg_batch.errors import LockedError, OutputError
+from nucseg_batch.files.find.stores import is_store
+from nucseg_batch.files.names import printable
+from nucseg_batch.files.whole import remove_leftovers, write_whole
+from nucseg_batch.results.run import FinishedRun
+
+ABOUT = "about.json"
+"""The file that says what a folder was exported from."""
+_BUSY = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
+
+
+class ExportFolder:
+    """The folder DIR of one call; made by `export_folder`."""
+
+    def __init__(self, path: Path, about: Mapping[str, str], run: FinishedRun, made: dict[str, str | None]) -> None:
+        self.path = path
+        """Where it is."""
+        self.about = about
+        """What its files say of where they are from."""
+        self._run = _place_of(run)
+        self._since_ns = max(run.tables[name].stat().st_mtime_ns for name in ("images", "nuclei"))
+        self._made = made
+        self._cleaned: dict[str, Path] = {}
+
+    def is_done(self, path: Path) -> bool:
+        """Whether a file is there and younger than the run; also removes what a kill left beside it."""
+        kind = path.relative_to(self.path).parts[0]
+        if self._cleaned.get(kind) != path.parent:  # never a folder of which files are open: they are of the last image
+            self._cleaned[kind] = path.parent
+            remove_leftovers(path.parent)
+        try:
+            state = path.stat()
+        except OSError:
+            return False
+        return state.st_size > 0 and state.st_mtime_ns >= self._since_ns
+
+    def is_same(self, name: str, pattern: str | None) -> bool:
+        """Whether a file for the whole run was made of the same images."""
+        return name in self._made and self._made[name] == pattern
+
+    def note(self, name: str, pattern: str | None) -> None:
+        """Notes of which images a file for the whole run was made."""
+        self._made[name] = pattern
+        self.write_about()
+
+    def write_about(self) -> None:
+        """Writes what the folder is."""
+        content = {**self.about, "run": self._run, "patterns": self._made}
+        write_whole(self.path / ABOUT, json.dumps(content, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Iterator[ExportFolder]:
+    """Makes the folder, or takes one of an earlier export of this run, while the block runs.
+
+    Raises OutputError where it lies in a store or among the images, holds anything else or the export of another run,
+    and LockedError where another process writes it.
+    """
+    _check_place(path, run)
+    made = _made_before(path, _place_of(run))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"DIR {path}: it cannot be made ({error.strerror}); give another place.") from error
+    with _held(path):
+        folder = ExportFolder(path, about, run, made)
+        folder.write_about()
+        yield folder
+
+
+def _place_of(run: FinishedRun) -> str:
+    return printable(os.path.realpath(run.store))
+
+
+def _check_place(path: Path, run: FinishedRun) -> None:
+    whole = Path(os.path.realpath(path))
+    around = next((parent for parent in (whole, *whole.parents) if is_store(str(parent))), None)
+    if around is not None:
+        raise OutputError(f"DIR {path}: it lies in the zarr store {around}; give a folder outside of it.")
+    root = run.begun.root if run.begun is not None else ""
+    if root and os.path.isdir(root) and whole.is_relative_to(os.path.realpath(root)):
+        raise OutputError(
+            f"DIR {path}: it lies among the images that were segmented, {root}, where its files could take the place "
+            "of images, or be taken for some; give a folder outside of it."
+        )
+
+
+def _made_before(path: Path, run: str) -> dict[str, str | None]:
+    """What an earlier call noted; raises OutputError for a folder that is not for this run."""
+    if not path.exists():
+        return {}
+    if not path.is_dir():
+        raise OutputError(f"DIR {path}: this is a file; give the name of a folder.")
+    try:
+        about = json.loads((path / ABOUT).read_bytes())
+        before, made = about["run"], dict(about["patterns"])
+    except FileNotFoundError:
+        before, made = None, {}
+        if any(not inside.name.startswith(".") for inside in path.iterdir()):
+            raise OutputError(
+                f"DIR {path}: it holds files that are not of an earlier export; give a new or an empty folder."
+            ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"DIR {path}: its {ABOUT} is damaged; delete the folder, or give another.") from error
+    if before not in (None, run):
+        raise OutputError(
+            f"DIR {path}: it holds an export of another run, {before}; give another folder, or delete it."
+        )
+    return made
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Keeps other processes out; where the file system has no locks, two would write the same files."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            os.close(handle)
+            raise LockedError(f"DIR {path}: another process is writing it; wait for it, or stop it.") from error
+    try:
+        yield
+    finally:
+        os.close(handle)

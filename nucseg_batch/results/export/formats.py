@@ -1,0 +1,47 @@
+"""Which formats there are, and what must be installed for them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from nucseg_batch.errors import UsageError
+from nucseg_batch.results.export.task import ImageFormat, RunFormat
+
+_HERE = "nucseg_batch.results.export"
+IMAGE_FORMATS = {
+    "tiff": ImageFormat(".tif", f"{_HERE}.tiff:open_tiff"),
+    "png": ImageFormat(".png", f"{_HERE}.png:open_png", per="plane"),
+    "geojson": ImageFormat(".geojson", f"{_HERE}.geojson:open_geojson"),
+    "roi": ImageFormat(".zip", f"{_HERE}.roi:open_roi", needs=("roifile",), extra="export"),
+    "ngio": ImageFormat("", f"{_HERE}.ngio:open_ngio", needs=("ngio", "pandas", "pyarrow"), extra="ngio"),
+}
+"""Formats with a file for each image, by name."""
+RUN_FORMATS = {
+    "coco": RunFormat(("coco.json",), f"{_HERE}.coco:write_coco"),
+    "parquet": RunFormat(
+        ("images.parquet", "nuclei.parquet"), f"{_HERE}.parquet:write_parquet", needs=("pyarrow",), extra="export"
+    ),
+}
+"""Formats with few files for all images, by name."""
+FORMATS: dict[str, ImageFormat | RunFormat] = {**IMAGE_FORMATS, **RUN_FORMATS}
+"""All of them."""
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Raises UsageError, with what to install, where a format needs a library that is not there."""
+    for name in names:
+        missing = [module for module in FORMATS[name].needs if importlib.util.find_spec(module) is None]
+        if missing:
+            raise UsageError(
+                f"--format {name} needs {' and '.join(missing)}, which is not installed: "
+                f"pip install 'nucseg-batch[{FORMATS[name].extra}]'"
+            )
+
+
+def load(function: str) -> Any:
+    """The function that a format names as `module:function`."""
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,100 @@
+"""What a format is given to write: an image and its planes, and what the files say of where they are from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from nucseg_batch.results.export.planes import Labelled
+from nucseg_batch.results.run import FinishedRun
+from nucseg_batch.results.spacing import Spacing
+from nucseg_batch.results.tables import PlaneRow
+
+
+class Refused(Exception):
+    """Why a format cannot hold an image or plane; its text is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file of a format that holds an image, or one of its planes."""
+
+    path: Path
+    """Where it is written."""
+    rows: tuple[PlaneRow, ...]
+    """The planes, in the order of the table; those without a mask, too."""
+    spacing: Spacing
+    """How far apart its pixels are."""
+    about: Mapping[str, str]
+    """What the file says of where it is from."""
+
+    @property
+    def good(self) -> list[PlaneRow]:
+        """The planes that have a mask; at least one."""
+        return [row for row in self.rows if row.status == "ok"]
+
+
+class Sink(Protocol):
+    """A file that is being written."""
+
+    def add(self, plane: Labelled) -> None:
+        """Adds the next plane of the task that has a mask."""
+
+
+Opener = Callable[[Task], AbstractContextManager[Sink]]
+"""Begins a file, which appears under its name when the block ends well. Raises Refused where the image does not fit."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """A format with a file for each image, or for each plane."""
+
+    ending: str
+    """How its files end."""
+    opener: str
+    """Module and function of its Opener; imported when it is asked for."""
+    needs: tuple[str, ...] = ()
+    """Modules that must be installed."""
+    extra: str = ""
+    """The extra of the package that installs them."""
+    per: Literal["image", "plane"] = "image"
+    """What a file is for."""
+
+
+@dataclass(frozen=True)
+class RunFormat:
+    """A format with few files for all images."""
+
+    files: tuple[str, ...]
+    """Names of the files; the last is written last."""
+    writer: str
+    """Module and function of its Writer; imported when it is asked for."""
+    needs: tuple[str, ...] = ()
+    """Modules that must be installed."""
+    extra: str = ""
+    """The extra of the package that installs them."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All of a run, or those of its images that match a pattern, to be written in few files."""
+
+    run: FinishedRun
+    """The run."""
+    pattern: str | None
+    """Which images; None for all."""
+    folder: Path
+    """Where the files go."""
+    about: Mapping[str, str]
+    """What the files say of where they are from."""
+    progress: Callable[[int, int], None]
+    """Is told how many planes or rows of all are done."""
+    planes: int
+    """Planes of the run."""
+
+
+Writer = Callable[[Whole], list[str]]
+"""Writes the files of a format; why planes were left out, a line each."""

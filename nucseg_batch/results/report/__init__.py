@@ -1,0 +1,70 @@
+"""The report of a run: one HTML file for people who look at pictures and numbers, and not into zarr.
+
+`survey` reads the tables once and knows how many and how large everything is; `choice` reads images.csv again, since
+only then it is known what is usual, and picks what is named and shown; `pictures` draws that. `sections` makes markup
+of it, and `page` one file. Memory depends on none of the numbers of images and nuclei. The same run gives the same
+bytes: no clock is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nucseg_batch.files.beside import beside
+from nucseg_batch.files.names import printable
+from nucseg_batch.files.whole import write_whole
+from nucseg_batch.results.report import sections
+from nucseg_batch.results.report.advice import notes
+from nucseg_batch.results.report.choice import choose
+from nucseg_batch.results.report.failed import failures
+from nucseg_batch.results.report.gallery import draw_all, gallery, unread
+from nucseg_batch.results.report.page import Section, page
+from nucseg_batch.results.report.survey import survey
+from nucseg_batch.results.report.timings import timings
+from nucseg_batch.results.report.words import made_with, origin, settings_in_words
+from nucseg_batch.results.run import FinishedRun
+
+__all__ = ["Told", "report_path", "report_text", "write_report"]
+
+Told = Callable[[str, int, int], None]
+"""Told what is done, how many steps of it and of how many."""
+
+
+def report_path(store: Path) -> Path:
+    """Where the report of a store goes unless another place is given: `out.report.html` beside `out.zarr`."""
+    return beside(store, ".report.html")
+
+
+def write_report(run: FinishedRun, to: Path, told: Told = lambda what, done, total: None) -> None:
+    """Writes the report of a run; the file appears whole or not at all."""
+    write_whole(to, report_text(run, told).encode("utf-8"))
+
+
+def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -> str:
+    """The report as HTML."""
+    found = survey(run, lambda done, total: told("planes counted", done, total))
+    choice = choose(run, found, lambda done, total: told("planes judged", done, total))
+    pictures = draw_all(run, choice.groups, found.planes, lambda done, total: told("pictures", done, total))
+    times, made = timings(run.journal.folder), made_with(run)
+    plates = found.plates.found()
+    said = notes(found, choice, unread(pictures), len(pictures))
+    parts = [Section("look", "What to look at first", sections.look_at(said))]
+    reasons = failures(run.tables["failures"])
+    if reasons:
+        content = sections.failures(reasons, run.tables["failures"].name)
+        parts.append(Section("failures", "Images that failed", content))
+    parts.append(
+        Section("gallery", "Pictures", gallery(choice.groups, pictures, rated="confidence" in found.of_nuclei))
+    )
+    if plates:
+        title = "Plate" if len(plates) == 1 else f"{len(plates)} plates"
+        parts.append(Section("plates", title, sections.plates(plates, found)))
+    parts += [
+        Section("distributions", "Distributions", sections.distributions(found)),
+        Section("outliers", "Outliers", sections.outliers(found, choice, pictures.keys())),
+        Section("how", "How it was made", sections.how(settings_in_words(made), origin(run, made))),
+        Section("times", "Times", sections.stages(times)),
+    ]
+    name = printable(run.store.name)
+    return page(f"Nuclei of {name}", sections.header(name, found, times, str(made.get("version", ""))), parts)
