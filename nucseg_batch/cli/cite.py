@@ -35,7 +35,7 @@ def cite(
 
     Examples:
     nucseg-batch cite out.zarr
-    nucseg-batch cite out.zarr --format bibtex > nuclei.bib
+    nucseg-batch cite out.zarr --format bibtex
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.files.run.finish import result_paths

@@ -67,10 +67,10 @@ def export(
     code 3 where a format cannot hold an image.
 
     Examples:
-    # label images for Fiji, and outlines for QuPath
     nucseg-batch export out.zarr exported/ --format tiff --format geojson
-    # tables for pandas and R, of one well
-    nucseg-batch export out.zarr exported/ --format parquet --pattern 'A/2/*'
+    nucseg-batch export out.zarr tables/ --format parquet
+    # only wells of row A
+    nucseg-batch export out.zarr row_a/ --format roi --pattern 'A*'
     """
     from nucseg_batch.cli.console import answer
     from nucseg_batch.cli.progress import StepProgress

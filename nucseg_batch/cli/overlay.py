@@ -70,8 +70,8 @@ def overlay(
 
     Examples:
     nucseg-batch overlay out.zarr overlays/ --first 20
-    # those to look at first, with numbers as in nuclei.csv
-    nucseg-batch overlay out.zarr overlays/ --lowest 50 --labels
+    # the images to distrust most
+    nucseg-batch overlay out.zarr doubtful/ --lowest 50
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.cli.progress import StepProgress

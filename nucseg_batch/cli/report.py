@@ -37,8 +37,8 @@ def report(
 
     Examples:
     nucseg-batch report out.zarr
-    # the images lie elsewhere now
-    nucseg-batch report out.zarr --images /archive/images --to run.html
+    # the images are elsewhere now
+    nucseg-batch report out.zarr --images /mnt/plate1 --to plate1.html
     """
     if to is not None and to.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--to must be a name that ends in .html, but is {to}.")
