@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import INPUT, OUTPUT, Out
-from nucseg_batch.errors import EXIT_SOME_FAILED, NucsegError
+from nucseg_batch.cli.options import INPUT, OUTPUT, Json, Out
+from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, NucsegError
 
 
 class FormatChoice(StrEnum):
@@ -31,9 +31,10 @@ Formats = Annotated[
     list[FormatChoice],
     typer.Option(
         "--format",
+        metavar="KIND",
+        rich_help_panel=OUTPUT,
         help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; coco: one JSON; parquet: the "
         "tables; ngio: OME-Zarr with feature tables. May be given several times.",
-        rich_help_panel=OUTPUT,
     ),
 ]
 Matching = Annotated[
@@ -50,8 +51,17 @@ Again = Annotated[
 ]
 
 
-def export(store: Out, folder: Folder, formats: Formats, pattern: Matching = None, overwrite: Again = False) -> None:
-    """Write masks, outlines and tables of a run in formats of other tools: Fiji, QuPath, COCO, pandas, R, ngio.
+def export(
+    store: Out,
+    folder: Folder,
+    formats: Formats,
+    pattern: Matching = None,
+    overwrite: Again = False,
+    as_json: Json = False,
+) -> None:
+    """Write masks, outlines and tables of a run in formats of other tools.
+
+    Fiji, QuPath, COCO, pandas, R and ngio read them.
 
     The same call again writes only what is missing, or older than the run. Images without a mask are left out. Exit
     code 3 where a format cannot hold an image.
@@ -62,7 +72,9 @@ def export(store: Out, folder: Folder, formats: Formats, pattern: Matching = Non
     # only wells of row A
     nucseg-batch export out.zarr row_a/ --format roi --pattern 'A*'
     """
+    from nucseg_batch.cli.console import answer
     from nucseg_batch.cli.progress import StepProgress
+    from nucseg_batch.cli.records import exported_record
     from nucseg_batch.results.export.writing import export as write
     from nucseg_batch.results.run import FinishedRun
 
@@ -80,8 +92,10 @@ def export(store: Out, folder: Folder, formats: Formats, pattern: Matching = Non
         except OSError as error:
             raise disk_error(folder, error) from error
     _print(exported, folder)
-    if any(outcome.refused for outcome in exported.formats.values()):
-        raise typer.Exit(EXIT_SOME_FAILED)
+    code = EXIT_SOME_FAILED if any(outcome.refused for outcome in exported.formats.values()) else EXIT_OK
+    if as_json:
+        answer({"store": str(store), "folder": str(folder), **exported_record(exported)}, code)
+    raise typer.Exit(code)
 
 
 def disk_error(folder: Path, error: OSError) -> NucsegError:

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from nucseg_batch.cli.export import Folder, Matching, disk_error
-from nucseg_batch.cli.options import INPUT, OUTPUT, Out
+from nucseg_batch.cli.options import INPUT, Out
 from nucseg_batch.errors import EXIT_SOME_FAILED, NucsegError
 
+LOOKS = "How it looks"
 ImagesPlace = Annotated[
     Path | None,
     typer.Option(
@@ -21,33 +22,32 @@ ImagesPlace = Annotated[
     ),
 ]
 First = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Only so many pictures, from the first.", rich_help_panel=INPUT),
+    int | None, typer.Option(metavar="N", min=1, help="Only so many, from the first.", rich_help_panel=INPUT)
 ]
 Lowest = Annotated[
     int | None,
     typer.Option(
-        min=1,
         metavar="N",
-        help="Only so many pictures, from the lowest `confidence` in images.csv upwards.",
+        min=1,
+        help="Only so many, from the lowest `confidence` in images.csv upwards.",
         rich_help_panel=INPUT,
     ),
 ]
-Numbers = Annotated[bool, typer.Option("--labels", help="Write its number on each nucleus.", rich_help_panel=OUTPUT)]
+Numbers = Annotated[bool, typer.Option("--labels", help="Write its number on each nucleus.", rich_help_panel=LOOKS)]
 LineWidth = Annotated[
     int,
     typer.Option(
-        "--width", min=1, max=20, metavar="PX", help="Width of the outlines in pixels.", rich_help_panel=OUTPUT
+        "--width", metavar="PX", min=1, max=20, help="Width of the outlines in pixels.", rich_help_panel=LOOKS
     ),
 ]
 Longest = Annotated[
     int,
     typer.Option(
+        metavar="PX",
         min=64,
         max=30000,
-        metavar="PX",
         help="Longest side of a picture in pixels; larger images are reduced.",
-        rich_help_panel=OUTPUT,
+        rich_help_panel=LOOKS,
     ),
 ]
 
@@ -65,9 +65,8 @@ def overlay(
 ) -> None:
     """Draw the outlines of nuclei on their images, as PNG, to look at a run.
 
-    Contrast is stretched as the network saw it; each time point and depth is a picture of its own.
-
-    Exit code 3 where the pixels of some images cannot be read.
+    Contrast is stretched as the network saw it. Each time point and depth is a picture of its own. Exit code 3 where
+    the pixels of some images cannot be read.
 
     Examples:
     nucseg-batch overlay out.zarr overlays/ --first 20

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nucseg_batch.executors.finishing import Outcome
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import RunSummary
 from nucseg_batch.plan import Failure
+
+if TYPE_CHECKING:
+    from nucseg_batch.results.export.writing import Exported
 
 LISTED_FAILURES = 1000
 """Failures that are listed; `failed` counts all, and failures.csv has them."""
@@ -60,6 +63,15 @@ def finish_record(store: Path, outcome: Outcome, files: Sequence[Path], seconds:
         "seconds": round(seconds, 3),
         "files": [str(path) for path in files],
     }
+
+
+def exported_record(exported: Exported) -> dict[str, Any]:
+    """What `export` wrote."""
+    formats = {
+        name: {"written": one.written, "kept": one.kept, "refused": one.refused, "reasons": list(one.reasons)}
+        for name, one in exported.formats.items()
+    }
+    return {"images": exported.images, "without_mask": exported.without_mask, "formats": formats}
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

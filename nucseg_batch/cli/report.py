@@ -16,21 +16,24 @@ def report(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Where the images are now, if no longer where they were segmented.",
             metavar="IN",
+            help="Where the images are now, if no longer where they were segmented.",
             rich_help_panel=INPUT,
         ),
     ] = None,
     to: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.html", help="Where to write it; default: out.report.html beside OUT.", rich_help_panel=OUTPUT
+            metavar="FILE.html",
+            help="Where to write it; default: out.report.html beside OUT.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
 ) -> None:
-    """Write a page to judge a run by: pictures with outlines, what is suspicious and why, histograms and plates.
+    """Write a page to judge a run by.
 
-    It is one HTML file that needs no network, for any browser.
+    Pictures with outlines, what is suspicious and why, histograms and plates. It is one HTML file that needs no
+    network, for any browser.
 
     Examples:
     nucseg-batch report out.zarr

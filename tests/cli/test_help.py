@@ -59,6 +59,8 @@ def test_no_option_and_no_argument_is_without_help(name: str) -> None:
     """An option without help is a riddle."""
     for one in COMMANDS[name].params:
         assert one.help, f"{name} {one.name}"
+        assert not re.search(r"\[[a-z]", one.help), "brackets are markup, and vanish"
+    assert not re.search(r"\[[a-z]", COMMANDS[name].help), "brackets are markup, and vanish"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
