@@ -139,7 +139,9 @@ def test_the_drawn_layers_are_those_that_are_held() -> None:
 
 @each_page
 def test_files_that_pages_name_are_there(page: Path) -> None:
-    """Who wants to change something begins where a page sends them."""
+    """Who wants to change something begins where a page sends them; what changed may name what is gone."""
+    if page.name == "CHANGELOG.md":
+        return
     missing = [name for name in PATH.findall(text_of(page)) if not (ROOT / name).exists()]
     assert not missing
 
@@ -155,8 +157,7 @@ def test_the_lines_that_install_are_those_of_the_readme_and_their_extras_exist()
     named = re.findall(r"(?:nucseg-batch|(?<=['\" ])\.{1,2})\[([a-z,]+)\]", places)
     assert len(named) > 10
     assert {extra for names in named for extra in names.split(",")} <= set(project["optional-dependencies"])
-    listed = set(first_cells(page))
-    assert listed <= set(project["optional-dependencies"]), "extras that the page lists"
+    assert set(first_cells(section(page, "## On a processor"))) == set(project["optional-dependencies"])
 
 
 def test_what_the_container_copies_is_there() -> None:
