@@ -1,0 +1,168 @@
+"""Documentation that is wrong costs more than none: what of it can be checked is checked here."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import typer
+from pages import DOCS, PAGES, ROOT, anchors, commands, first_cells, links, section
+from small_runs import picture, small_run
+from test_architecture import LAYERS
+
+from nucseg_batch.arrays.measure import COLUMNS
+from nucseg_batch.cli.main import app
+from nucseg_batch.files.run.tables import FAILURES_COLUMNS, IMAGES_COLUMNS, NucleiTable
+
+OUTPUT = (DOCS / "output.md").read_text(encoding="utf-8")
+IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
+PATH = re.compile(r"`((?:nucseg_batch|tests|docs|examples)/[\w./-]+)`")
+WORDS = 42
+"""Where in the drawing of the layers their names end, and words about them begin."""
+each_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+@each_page
+def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
+    """A dead link ends somebody's reading; so does one to a heading that was renamed."""
+    for link in links(text_of(page)):
+        if link.startswith("https://"):
+            continue
+        place, _, anchor = unquote(link).partition("#")
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), f"{link}: there is no {target.relative_to(ROOT)}"
+        if anchor:
+            assert anchor in anchors(text_of(target)), f"{link}: no heading of {target.name} has this anchor"
+
+
+@each_page
+def test_links_to_elsewhere_are_encrypted(page: Path) -> None:
+    """Nobody between the reader and the other site may change what is read there."""
+    assert not [link for link in links(text_of(page)) if ":" in link and not link.startswith("https://")]
+
+
+def test_every_page_of_the_documentation_can_be_found() -> None:
+    """A page that nothing links to is not read."""
+    starts = (ROOT / "README.md", DOCS / "README.md")
+    linked = {(page.parent / link.partition("#")[0]).resolve() for page in starts for link in links(text_of(page))}
+    assert not {page.name for page in DOCS.glob("*.md")} - {page.name for page in linked} - {"README.md"}
+
+
+def every_command() -> list[Any]:
+    pages = zip(IDS, PAGES, strict=True)
+    found = [(name, words) for name, page in pages for words in commands(text_of(page))]
+    return [pytest.param(words, id=f"{name}: {' '.join(words)}"[:90]) for name, words in found]
+
+
+@pytest.mark.parametrize("words", every_command())
+def test_commands_that_pages_show_parse(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are copied: one whose command or option is gone fails in front of a newcomer. Nothing is run."""
+    monkeypatch.chdir(tmp_path)
+    for name in words:
+        if "/" not in name and name.endswith((".keras", ".toml")):
+            (tmp_path / name).touch()
+    group: Any = typer.main.get_command(app)
+    common = {name: option.is_flag for option in group.params for name in option.opts}
+    words = list(words)
+    for place in reversed(range(len(words))):
+        if words[place] in common:  # they may stand before a command or after it
+            del words[place : place + (1 if common[words[place]] else 2)]
+    if not words:
+        return
+    command = group.commands.get(words[0])
+    assert command is not None, f"there is no command {words[0]}"
+    rest = [word for word in words[1:] if word not in ("--help", "-h")]
+    if len(rest) == len(words) - 1:
+        command.make_context(words[0], rest)
+
+
+def test_every_column_of_images_csv_is_in_the_reference() -> None:
+    """In the order of the table, and none that is not there."""
+    assert first_cells(section(OUTPUT, "### images.csv")) == list(IMAGES_COLUMNS)
+
+
+def test_every_column_of_nuclei_csv_is_in_the_reference() -> None:
+    """With those in micrometres and of channels; those of regionprops_table, which are known elsewhere, marked."""
+    columns = NucleiTable(channels=("<channel>",), micrometres=True).columns
+    cells = first_cells(section(OUTPUT, "### nuclei.csv"))
+    assert [cell.removesuffix(" *") for cell in cells] == list(columns)
+    assert {cell.removesuffix(" *") for cell in cells if cell.endswith("*")} == set(COLUMNS)
+
+
+def test_every_column_of_failures_csv_is_in_the_reference() -> None:
+    """They are what a person reads who misses an image."""
+    assert first_cells(section(OUTPUT, "### failures.csv")) == list(FAILURES_COLUMNS)
+
+
+def flat(record: dict[str, Any], known: set[str], before: str = "") -> set[str]:
+    """The keys of a record, with those of records in it as `a.b`, unless `a` is known as a whole."""
+    keys = set[str]()
+    for key, value in record.items():
+        name = f"{before}{key}"
+        keys |= flat(value, known, f"{name}.") if isinstance(value, dict) and name not in known else {name}
+    return keys
+
+
+def test_what_a_run_leaves_is_in_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every key of the provenance, every name in the run folder and every file beside the store."""
+    run = small_run(tmp_path, monkeypatch)
+    run.put("a.tif", picture(3))
+    run.segment()
+    record = json.loads((tmp_path / "out.provenance.json").read_text())
+    known = set(first_cells(section(OUTPUT, "## out.provenance.json")))
+    assert flat(record, known) - known == set()
+    assert known - flat(record, known) <= {"computed.backend"}, "which this small run has none of"
+    folder = {re.sub(r"^log.*\.txt$", "log.txt", path.name) for path in run.journal.folder.iterdir()}
+    assert folder - set(first_cells(section(OUTPUT, "## The run folder"))) == set()
+    assert {path.name.rstrip("/") for path in tmp_path.glob("out.*")} <= {
+        cell.rstrip("/") for cell in first_cells(OUTPUT[: OUTPUT.index("## Tables")])
+    }
+
+
+def test_the_drawn_layers_are_those_that_are_held() -> None:
+    """A drawing that is not checked is wrong within a year."""
+    text = text_of(DOCS / "architecture.md")
+    drawing = text[text.index("<!-- layers -->") :].split("```")[1]
+    rows = [line[:WORDS].split() for line in drawing.splitlines() if line[:1].isdigit()]
+    drawn = {name: int(rank) for rank, *names in rows for name in names}
+    assert drawn == LAYERS
+
+
+@each_page
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    """Who wants to change something begins where a page sends them; what changed may name what is gone."""
+    if page.name == "CHANGELOG.md":
+        return
+    missing = [name for name in PATH.findall(text_of(page)) if not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_the_lines_that_install_are_those_of_the_readme_and_their_extras_exist() -> None:
+    """A misspelled extra is a warning of pip, and then a program without what was asked for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    readme, page = text_of(ROOT / "README.md"), text_of(DOCS / "install.md")
+    if (marker := "<!-- install and run command -->") in readme:
+        assert readme.split(marker)[1].split("```bash\n")[1].split("```")[0] in page
+    examples = [ROOT / "examples" / name for name in ("environment.yml", "nucseg-batch.def")]
+    places = "\n".join(map(text_of, [*PAGES, *examples]))
+    named = re.findall(r"(?:nucseg-batch|(?<=['\" ])\.{1,2})\[([a-z,]+)\]", places)
+    assert len(named) > 10
+    assert {extra for names in named for extra in names.split(",")} <= set(project["optional-dependencies"])
+    assert set(first_cells(section(page, "## On a processor"))) == set(project["optional-dependencies"])
+
+
+def test_what_the_container_copies_is_there() -> None:
+    """A definition file is built seldom, by people far away."""
+    text = text_of(ROOT / "examples" / "nucseg-batch.def")
+    copied = [line.split()[0] for line in text.split("%files\n")[1].split("\n\n")[0].splitlines()]
+    assert {"pyproject.toml", "README.md", "LICENSE", "nucseg_batch"} == set(copied)
+    assert all((ROOT / name).exists() for name in copied)
