@@ -136,7 +136,7 @@ def _run(arguments: list[str]) -> int:
     commands = parser().commands
     said, rest, config = Everywhere(debug="--debug" in arguments), arguments, None
     try:
-        valued = {name for one in commands.values() for p in one.params if not _flag(p) for name in p.opts}
+        valued = {name for name, option in _named(arguments).items() if not _flag(option) and name != "--config"}
         said, rest = take(arguments, valued)
         voice.quiet, voice.verbose = said.quiet, said.verbose
         if said.version:

@@ -95,7 +95,8 @@ def test_evaluate_prints_json_where_a_file_is_named_by_a_dash(tmp_path: Path) ->
     plain = call("evaluate", tmp_path / "p", tmp_path / "t", "--json", "-")
     assert json.loads(plain.stdout)["exit_code"] == 0
     assert "mean AP" in plain.stderr
-    silent = call("evaluate", "--quiet", tmp_path / "p", tmp_path / "t", "--json=-")
+    silent = call("evaluate", tmp_path / "p", tmp_path / "t", "--json", "-", "-q")
+    assert silent.stdout == call("evaluate", "--quiet", tmp_path / "p", tmp_path / "t", "--json=-").stdout
     assert json.loads(silent.stdout) == json.loads(plain.stdout)
     assert silent.stderr == ""
     broken = call("evaluate", tmp_path / "p", tmp_path / "nowhere", "--json", "-", code=66)
@@ -111,6 +112,8 @@ def test_quiet_says_nothing_but_errors_wherever_it_stands(one_image: Path, tmp_p
     failed = call("--quiet", "plan", tmp_path / "nowhere", tmp_path / "out.zarr", code=66)
     assert (failed.stdout, len(failed.stderr.splitlines())) == ("", 1)
     assert "planned" in call(*arguments).stdout
+    counted = call(*arguments, "--json", "-q")  # --json of other commands takes a value, of this one none
+    assert (json.loads(counted.stdout)["images"], counted.stderr) == (1, "")
 
 
 def test_verbose_tells_of_each_image_of_batches_and_stages(one_image: Path, tmp_path: Path) -> None:
