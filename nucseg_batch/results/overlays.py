@@ -179,9 +179,10 @@ def _number(picture: NDArray[np.uint8], mask: NDArray[np.uint32], colour: Colour
 
 def _nothing(run: FinishedRun, drawn: Drawn, pattern: str | None) -> NucsegError:
     if drawn.without_pixels:
+        advice = "Say with --images where they are now." if run.begun is not None else "Put the run folder back."
         return InputMissingError(
-            f"none of the images can be read ({drawn.reasons[0]}). Say with --images where they are now; to keep "
-            "pixels beside the masks, segment with --with-images."
+            f"none of the images can be read ({drawn.reasons[0]}). {advice} To keep pixels beside the masks, segment "
+            "with --with-images."
         )
     asked = "it has no masks" if pattern is None else f"no image with a mask matches --pattern {pattern}"
     return NothingToDoError(f"OUT {run.store}: {asked}.")

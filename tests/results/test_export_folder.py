@@ -13,7 +13,7 @@ from exporting import exported
 from small_runs import SmallRun, picture, small_run
 
 from nucseg_batch.errors import DamageError, LockedError, NothingToDoError, OutputError, UsageError
-from nucseg_batch.results.export.folder import export_folder
+from nucseg_batch.results.export.folder import ABOUT, export_folder
 from nucseg_batch.results.export.formats import FORMATS, check_installed
 from nucseg_batch.results.export.names import Names
 from nucseg_batch.results.origin import origin
@@ -31,7 +31,7 @@ def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
 
 
 def times(folder: Path) -> dict[str, int]:
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "about.json"]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ABOUT]
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
@@ -93,7 +93,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_files(three: SmallRu
     assert done.returncode == 74, done.stderr
     assert done.stderr.count("\n") == 1
     assert "cannot be written (File too large)" in done.stderr
-    assert [path.name for path in out.rglob("*") if path.is_file()] == ["about.json"]
+    assert [path.name for path in out.rglob("*") if path.is_file()] == [ABOUT]
     assert exported(three, out, "geojson").formats["geojson"].written == 3
 
 
@@ -105,14 +105,24 @@ def test_folders_that_are_not_for_it_are_refused(three: SmallRun, tmp_path: Path
     for folder, reason in (
         (three.store / "exported", "it lies in the zarr store"),
         (three.store, "it lies in the zarr store"),
-        (three.folder, "among the images"),
-        (three.folder / "labels", "among the images"),
+        (three.folder, "files that are not of an earlier export"),
         (tmp_path / "mine", "files that are not of an earlier export"),
         (tmp_path / "file", "this is a file"),
     ):
         with pytest.raises(OutputError, match=reason):
             exported(three, folder, "tiff")
     assert (tmp_path / "mine" / "a.tif").read_bytes() == b"mine"
+
+
+def test_a_folder_among_the_images_is_never_taken_for_images(three: SmallRun) -> None:
+    """Who works in the folder of the images exports into it; label images are no new images of the run."""
+    from nucseg_batch.files.find.discover import discover
+
+    before = [entry.key for entry in discover(str(three.folder)).entries]
+    exported(three, three.folder / "exported", "tiff", "png")
+    found = discover(str(three.folder))
+    assert [entry.key for entry in found.entries] == before
+    assert found.skipped == {"output of nucseg-batch": 1}
 
 
 def test_two_runs_do_not_share_a_folder(three: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

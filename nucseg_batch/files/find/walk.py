@@ -33,8 +33,10 @@ NO_METADATA = (
 """What is wrong with a folder `*.zarr` that is neither a store nor holds images."""
 _RUN, _PLAN = ".run", "plan.json"
 """Suffix of the folders that runs of this program leave beside their stores, and what all of these hold."""
-_TABLE = re.compile(r"(.+)\.(?:images|nuclei|failures)\.csv")
-"""Names of their tables, which go with a store or a run folder of that name."""
+_TABLE = re.compile(r"(.+)\.(?:(?:images|nuclei|failures)\.csv|provenance\.json|report\.html)")
+"""Names of what they write beside it, which goes with a store or a run folder of that name."""
+EXPORTED = "nucseg-export.json"
+"""The file by which a folder of exports or overlays is known, wherever it lies."""
 
 
 class Finder:
@@ -72,7 +74,7 @@ class Finder:
         key = os.path.relpath(place, root)
         if is_store(place):
             self.try_store(root, key)
-        elif place.endswith(_RUN) and os.path.isfile(os.path.join(place, _PLAN)):
+        elif _is_ours(place):
             self.passed.add(OURS, key)
         elif place.lower().endswith(".zarr") and not self._nested:
             self._add_nameless(place, root)
@@ -160,6 +162,12 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, 
             found.entries.append(entry)
         else:
             found.passed.add(entry, below + item.name)
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether a folder is what a run, an export or overlays of this program left."""
+    made = EXPORTED if not folder.endswith(_RUN) else _PLAN
+    return os.path.isfile(os.path.join(folder, made))
 
 
 def _is_table(name: str, around: set[str]) -> bool:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from nucseg_batch.errors import LockedError, OutputError
 from nucseg_batch.files.find.stores import is_store
+from nucseg_batch.files.find.walk import EXPORTED
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.whole import remove_leftovers, write_whole
 from nucseg_batch.results.run import FinishedRun
 
-ABOUT = "about.json"
+ABOUT = EXPORTED
 """The file that says what a folder was exported from."""
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
@@ -65,10 +66,10 @@ class ExportFolder:
 def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Iterator[ExportFolder]:
     """Makes the folder, or takes one of an earlier export of this run, while the block runs.
 
-    Raises OutputError where it lies in a store or among the images, holds anything else or the export of another run,
-    and LockedError where another process writes it.
+    Where IN is searched for images, such a folder is passed over, so it may lie there. Raises OutputError where it lies
+    in a store, or holds anything else or the export of another run, and LockedError where another process writes it.
     """
-    _check_place(path, run)
+    _check_place(path)
     made = _made_before(path, _place_of(run))
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -84,17 +85,11 @@ def _place_of(run: FinishedRun) -> str:
     return printable(os.path.realpath(run.store))
 
 
-def _check_place(path: Path, run: FinishedRun) -> None:
+def _check_place(path: Path) -> None:
     whole = Path(os.path.realpath(path))
     around = next((parent for parent in (whole, *whole.parents) if is_store(str(parent))), None)
     if around is not None:
         raise OutputError(f"DIR {path}: it lies in the zarr store {around}; give a folder outside of it.")
-    root = run.begun.root if run.begun is not None else ""
-    if root and os.path.isdir(root) and whole.is_relative_to(os.path.realpath(root)):
-        raise OutputError(
-            f"DIR {path}: it lies among the images that were segmented, {root}, where its files could take the place "
-            "of images, or be taken for some; give a folder outside of it."
-        )
 
 
 def _made_before(path: Path, run: str) -> dict[str, str | None]:
