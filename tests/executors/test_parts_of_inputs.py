@@ -79,6 +79,7 @@ def test_a_field_of_a_plate_is_labelled_and_its_tables_lie_beside_the_plate(
         "plate.A-2-0.failures.csv",
         "plate.A-2-0.images.csv",
         "plate.A-2-0.nuclei.csv",
+        "plate.A-2-0.provenance.json",
         "plate.A-2-0.run",
     ]
     assert int(np.asarray(zarr.open_array(field / "labels" / "nuclei" / "0", mode="r")[:]).max()) == 3
