@@ -19,7 +19,7 @@ def evaluate(
     """Compares masks with annotation, as `nucseg-batch evaluate PRED TRUTH` does.
 
     prediction, truth: OUT.zarr of a run, folders of label images, or OME-Zarr labels. index: a CSV with the columns id
-    and `group`; None takes the nearest index.csv at or above the truth. `result.groups["all"].image_mean["AP50"]` is
+    and `group`; None takes the nearest index.csv at or above the truth. `result.groups["all"].image_mean["ap_50"]` is
     the mean AP at an IoU of .50; `result.rows()` has all values of each image. Raises what
     `nucseg_batch.pipeline.evaluate.evaluate` does.
     """

@@ -17,6 +17,8 @@ from nucseg_batch.executors.existing import default_model
 if TYPE_CHECKING:
     from nucseg_batch.arrays.looks import Segmented
 
+OPTIONS = ("threshold", "min_area", "precision", "device")
+"""Options of `Predictor`, as `nucseg_batch.SegmentSettings` defines them."""
 BEGIN = 1.0
 """Scale at which a look at an image of which nothing is known begins."""
 
@@ -33,6 +35,10 @@ class Predictor:
         from nucseg_batch.network.model_file import load_model
         from nucseg_batch.network.predictor import Predictor as DevicePredictor
 
+        foreign = [name for name in options if name not in OPTIONS]
+        if foreign:
+            told = " It is given to `predict`." if foreign[0] == "diameter" else ""
+            raise UsageError(f"Predictor has no option {foreign[0]}; it has {', '.join(OPTIONS)}.{told}")
         loaded = load_model(default_model() if model is None else Path(model))
         self._predictor = DevicePredictor(loaded, settings_of(options))
 

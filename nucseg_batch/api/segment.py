@@ -16,6 +16,8 @@ from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.plan import Failure
 from nucseg_batch.settings import SegmentSettings
 
+TEXTS = ("channel", "t", "z")
+"""Options that are text, and for which a number may be given."""
 PathLike = str | os.PathLike[str]
 
 
@@ -102,4 +104,8 @@ def settings_of(options: dict[str, Any]) -> SegmentSettings:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
             raise UsageError(f"there is no option {name}; {hint}")
-    return SegmentSettings(**options)
+    options = {name: str(value) if name in TEXTS and type(value) is int else value for name, value in options.items()}
+    try:
+        return SegmentSettings(**options)
+    except (TypeError, AttributeError) as error:
+        raise UsageError(f"an option has a value of a type that it cannot have: {error}.") from error

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nucseg_batch.cli.options import INPUT, OUTPUT, Json, Out
-from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, NucsegError
+from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, NucsegError, UsageError
 
 
 class FormatChoice(StrEnum):
@@ -28,7 +28,7 @@ Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder to write into: a new one, or that of an earlier call.")
 ]
 Formats = Annotated[
-    list[FormatChoice],
+    list[FormatChoice] | None,
     typer.Option(
         "--format",
         metavar="KIND",
@@ -54,7 +54,7 @@ Again = Annotated[
 def export(
     store: Out,
     folder: Folder,
-    formats: Formats,
+    formats: Formats = None,
     pattern: Matching = None,
     overwrite: Again = False,
     as_json: Json = False,
@@ -83,6 +83,9 @@ def export(
     def progress(what: str, done: int, total: int) -> None:
         steps.setdefault(what, StepProgress(f"export {what}"))(done, total)
 
+    if not formats:
+        known = ", ".join(choice.value for choice in FormatChoice)
+        raise UsageError(f"--format is missing: give one or several of {known}.")
     with FinishedRun(store) as run:
         try:
             names = [choice.value for choice in formats]
@@ -118,10 +121,12 @@ def _print(exported: object, folder: Path) -> None:
     assert isinstance(exported, Exported)
     for name, outcome in exported.formats.items():
         kept = f", {outcome.kept} were there" if outcome.kept else ""
+        kept += f", {outcome.removed} of before the run removed" if outcome.removed else ""
         refused = f", {outcome.refused} left out" if outcome.refused else ""
         say(f"{name}: {outcome.written} file{'s' * (outcome.written != 1)} written{kept}{refused}")
         for reason in outcome.reasons:
             say(f"  {reason}")
     if exported.without_mask:
-        say(f"{exported.without_mask} planes have no mask and were left out; {folder.name} has the others.")
-    say(f"{exported.images} images in {folder}")
+        some = exported.without_mask
+        say(f"{some} plane{'s have' if some > 1 else ' has'} no mask and {'were' if some > 1 else 'was'} left out")
+    say(f"{exported.images} image{'s' * (exported.images != 1)} in {folder}")

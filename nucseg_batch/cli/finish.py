@@ -35,7 +35,7 @@ def finish(store: Out, as_json: Json = False) -> None:
     with RunProgress() as progress, Stop(tell=progress.note):
         job = jobs.planned(store)
         try:
-            outcome = finishing.finish(job, Counter(progress, job.journal), job_name())
+            outcome = finishing.finish(job, Counter(progress, job.journal), job_name(), anew=True)
         except OSError as error:
             raise storage_error(store, error) from error
     print_finish(outcome, finishing.files_of(store))

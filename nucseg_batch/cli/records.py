@@ -68,7 +68,13 @@ def finish_record(store: Path, outcome: Outcome, files: Sequence[Path], seconds:
 def exported_record(exported: Exported) -> dict[str, Any]:
     """What `export` wrote."""
     formats = {
-        name: {"written": one.written, "kept": one.kept, "refused": one.refused, "reasons": list(one.reasons)}
+        name: {
+            "written": one.written,
+            "kept": one.kept,
+            "removed": one.removed,
+            "refused": one.refused,
+            "reasons": list(one.reasons),
+        }
         for name, one in exported.formats.items()
     }
     return {"images": exported.images, "without_mask": exported.without_mask, "formats": formats}

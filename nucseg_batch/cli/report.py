@@ -49,7 +49,8 @@ def write(store: Path, images: Path | None = None, to: Path | None = None) -> No
     """Writes the report of a run that is done and says where it is."""
     from nucseg_batch.cli.console import say
     from nucseg_batch.cli.progress import StepProgress
-    from nucseg_batch.errors import StorageError
+    from nucseg_batch.errors import NucsegError, StorageError
+    from nucseg_batch.results.export.folder import check_outside
     from nucseg_batch.results.report import report_path, write_report
     from nucseg_batch.results.run import FinishedRun
 
@@ -61,10 +62,11 @@ def write(store: Path, images: Path | None = None, to: Path | None = None) -> No
     with FinishedRun(store, images) as run:
         place = to or report_path(store)
         check_place("--to", place)
+        check_outside("--to", place)
         try:
             write_report(run, place, told)
         except OSError as error:
-            if error.filename is None or Path(error.filename).name != place.name:
+            if isinstance(error, NucsegError) or (error.filename and place.name not in str(error.filename)):
                 raise
-            raise StorageError(f"--to {place}: it cannot be written ({error.strerror}).") from error
+            raise StorageError(f"--to {place}: it cannot be written ({error.strerror}); give another place.") from error
     say(f"report: {place}")

@@ -27,6 +27,7 @@ def view(store: Out, image: Image = None, images: ImagesPlace = None) -> None:
     nucseg-batch view out.zarr plate1/A01.tif
     """
     import importlib.util
+    import os
 
     from nucseg_batch.cli.console import say
     from nucseg_batch.results.run import FinishedRun
@@ -36,6 +37,10 @@ def view(store: Out, image: Image = None, images: ImagesPlace = None) -> None:
             raise UsageError(
                 "view needs napari, which is not installed: pip install 'nucseg-batch[napari]'. Without it, "
                 f"`nucseg-batch overlay {store} DIR` writes pictures."
+            )
+        if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")):
+            raise UsageError(
+                f"view needs a display, and there is none here; `nucseg-batch overlay {store} DIR` writes pictures."
             )
         from nucseg_batch.results.layers import add_layers, view_of
 

@@ -91,18 +91,21 @@ class Outcome:
             yield entry
 
 
-def finish(job: Job, progress: Counter, job_name: str = "", *, own: Collection[str] = ()) -> Outcome:
+def finish(
+    job: Job, progress: Counter, job_name: str = "", *, own: Collection[str] = (), anew: bool = False
+) -> Outcome:
     """Joins, lists and writes what a run has; units that are still missing are missing in the tables, too.
 
-    job_name: what the scheduler calls this process's work; own: locks of shares that it holds. Raises LockedError where
-    another process is at it for long, and OSError where the disk fails.
+    job_name: what the scheduler calls this process's work; own: locks of shares that it holds; anew: whether tables are
+    read, and written again where they are no longer what was written. Raises LockedError where another process is at it
+    for long, and OSError where the disk fails.
     """
     with held(job.journal.folder, [ROOT], job=job_name, patience=PATIENCE, tell=progress.tell) as locked:
         others = holders(job.journal.folder).keys() - {ROOT, *own}  # a share may be joining a plane of its own
-        return _finish(job, progress, alone=locked and not others)
+        return _finish(job, progress, alone=locked and not others, anew=anew)
 
 
-def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
+def _finish(job: Job, progress: Counter, *, alone: bool, anew: bool) -> Outcome:
     """The same, for a process that holds the root lock; alone: False where others may be writing."""
     journal, plan = job.journal, job.plan
     if alone:
@@ -114,6 +117,8 @@ def _finish(job: Job, progress: Counter, *, alone: bool) -> Outcome:
     apart = planes_apart(planes, job.store, journal)
     levels = [stack for stack in plan.stacks if levels_missing(job.store, stack)]
     noted = journal.finished()
+    if anew and noted is not None and noted.tables != result_hashes(job.store):
+        noted = None
     if noted is not None and tables and not apart and not levels and noted.state == journal.state(units, planes):
         if not job.begun.in_place:
             set_complete(job.store, not noted.missing)  # a call that ended as the one before it may have taken it away

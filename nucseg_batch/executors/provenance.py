@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import Counter
 from typing import Any
 
 from nucseg_batch import __version__
+from nucseg_batch.executors.existing import default_model
 from nucseg_batch.executors.job import Job
+from nucseg_batch.files.whole import file_sha256
 
 CARD = "nucseg.json"
 """What a model file says of itself; `network.model_file` reads all of it, and needs Keras."""
@@ -20,6 +23,7 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
     - `model`: `name` of its file (`default` for the one that ships), `sha256`, and of what it says of itself
       `architecture`, `task`, `diameter` (pixels), `threshold`, `min_area` (pixels);
     - `settings`: all options that can change a result; None where the model's own, or automatic;
+    - `channels`: which separate channel showed the nuclei, by name, and in how many images; empty without any;
     - `computed`: `precision`, `device` and `backend`; `scales`: how images were enlarged, and why;
     - `input`: `images`, `planes`, `pixels`, and the `sha256` of the names and pixels of all segmented planes.
     """
@@ -31,11 +35,12 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
         "version": begun.fingerprint.get("nucseg-batch", __version__),
         "packages": packages,
         "model": {
-            "name": job.model.name if begun.model else "default",
+            "name": "default" if _is_default(job) else job.model.name,
             "sha256": begun.fingerprint.get("--model (sha256)", ""),
             **_card(job),
         },
         "settings": begun.settings.result_options(),
+        "channels": dict(sorted(_channels(job).items())),
         "pattern": begun.pattern,
         "in_place": begun.in_place,
         "computed": computed,
@@ -47,6 +52,16 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
             "sha256": input_sha256,
         },
     }
+
+
+def _channels(job: Job) -> Counter[str]:
+    stacks = (stack for stack in job.plan.stacks if stack.channel_names)
+    return Counter(image.names[image.nuclei] for stack in stacks for image in stack.images if image.names)
+
+
+def _is_default(job: Job) -> bool:
+    """Whether the model is the one that ships, by whatever name."""
+    return not job.begun.model or job.begun.fingerprint.get("--model (sha256)") == file_sha256(default_model())
 
 
 def _card(job: Job) -> dict[str, Any]:

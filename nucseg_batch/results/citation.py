@@ -40,9 +40,13 @@ class Reference:
 
     def line(self) -> str:
         """The entry as one line of text."""
-        source = self.fields.get("journal") or self.fields.get("booktitle") or self.fields.get("note", "")
-        place = self.fields.get("doi", "") and f" doi:{self.fields['doi']}"
-        return f"{self.fields['author'].strip('{}')} ({self.fields['year']}). {self.fields['title']}. {source}.{place}"
+        authors = self.fields["author"].strip("{}").replace(" and others", " et al.").replace(" and ", "; ")
+        source = self.fields.get("journal") or self.fields.get("booktitle") or ""
+        where = [source, self.fields.get("volume", ""), self.fields.get("pages", "")]
+        doi = f"doi:{self.fields['doi']}" if "doi" in self.fields else ""
+        rest = [" ".join(part for part in where if part), self.fields.get("note", ""), doi]
+        told = ". ".join(part for part in rest if part)
+        return f"{authors} ({self.fields['year']}). {self.fields['title']}. {told}."
 
 
 UNET = Reference(
@@ -51,7 +55,8 @@ UNET = Reference(
     {
         "author": "Ronneberger, O. and Fischer, P. and Brox, T.",
         "title": "U-Net: Convolutional Networks for Biomedical Image Segmentation",
-        "booktitle": "MICCAI",
+        "booktitle": "Medical Image Computing and Computer-Assisted Intervention (MICCAI)",
+        "pages": "234-241",
         "year": "2015",
         "doi": "10.1007/978-3-319-24574-4_28",
     },
@@ -62,7 +67,9 @@ BOWL = Reference(
     {
         "author": "Caicedo, J. C. and others",
         "title": "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl",
-        "journal": "Nature Methods 16, 1247-1253",
+        "journal": "Nature Methods",
+        "volume": "16",
+        "pages": "1247-1253",
         "year": "2019",
         "doi": "10.1038/s41592-019-0612-7",
     },
@@ -84,7 +91,9 @@ SKIMAGE = Reference(
     {
         "author": "van der Walt, S. and others",
         "title": "scikit-image: image processing in Python",
-        "journal": "PeerJ 2, e453",
+        "journal": "PeerJ",
+        "volume": "2",
+        "pages": "e453",
         "year": "2014",
         "doi": "10.7717/peerj.453",
     },
@@ -95,7 +104,9 @@ NGFF = Reference(
     {
         "author": "Moore, J. and others",
         "title": "OME-NGFF: a next-generation file format for expanding bioimaging data-access strategies",
-        "journal": "Nature Methods 18, 1496-1498",
+        "journal": "Nature Methods",
+        "volume": "18",
+        "pages": "1496-1498",
         "year": "2021",
         "doi": "10.1038/s41592-021-01326-w",
     },
@@ -114,7 +125,7 @@ def references(record: Mapping[str, Any]) -> list[Reference]:
     named = [UNET] if model.get("architecture") in ("default", "unet") else []
     trained = [BOWL] if model["name"] == "default" else []
     votes = [CENTRES] if model.get("task", "instances") == "instances" else []
-    return [Reference("nucsegbatch", "software", own), *named, *trained, *votes, SKIMAGE, NGFF]
+    return [Reference("nucsegbatch", "misc", own), *named, *trained, *votes, SKIMAGE, NGFF]
 
 
 def paragraph(record: Mapping[str, Any]) -> str:
@@ -141,9 +152,13 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
         parts.append(f"nuclei of at least {least} {unit}")
     if parts:
         yield f"Settings: {', '.join(parts)}{_others(given, record.get('pattern'))}."
+    if channels := record.get("channels"):
+        yield f"Nuclei were taken from channel {' or '.join(channels)}."
     yield _scale(record, given)
     planes = f" ({output['planes']} planes)" if output["planes"] != output["images"] else ""
-    failed = f"; {output['failures']} could not be processed" if output["failures"] else ""
+    unit = "plane" if record["input"]["planes"] > record["input"]["images"] else "image"
+    lost = output["failures"]
+    failed = f"; {lost} {unit}{'s' * (lost > 1)} could not be processed" if lost else ""
     missing = f"; {output['missing']} planes were not done yet" if output["missing"] else ""
     yield f"In {output['images']} images{planes}, {output['nuclei']} nuclei were found{failed}{missing}."
     yield (

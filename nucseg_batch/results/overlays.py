@@ -88,9 +88,10 @@ def draw_overlays(
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path, durable=False) as file:
-                text = {"Software": place.about["software"], "image": row.name}
+                text = {**place.about, "Software": place.about["software"], "image": row.name}
                 write_png(file, (picture.shape[0], picture.shape[1]), [picture], text)
             drawn.pictures += 1
+        place.remove_stale()
     if not drawn.pictures:
         raise _nothing(run, drawn, pattern)
     return drawn

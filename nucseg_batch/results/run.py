@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from nucseg_batch.errors import ImageError, InputMissingError, MismatchError, NucsegError
+from nucseg_batch.errors import DamageError, ImageError, InputMissingError, MismatchError, NucsegError
 from nucseg_batch.files.masks.ngff import axes_of, image_kind
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
@@ -50,6 +50,11 @@ class FinishedRun:
     """
 
     def __init__(self, store: Path, images: Path | None = None) -> None:
+        store = store if store.name else store.resolve()
+        if not store.name:
+            raise InputMissingError(f"OUT {store}: this is no store; give the OUT.zarr of a run.")
+        if images is not None and "://" not in str(images) and not images.exists():
+            raise InputMissingError(f"--images {images}: there is no such place; give where the images are now.")
         self.store = store
         self.tables = table_paths(store)
         """The tables by name: images, nuclei, failures."""
@@ -107,10 +112,13 @@ class FinishedRun:
         return array, _place(row, axes)
 
     def mask(self, row: PlaneRow, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint32]:
-        """A plane's mask, or a window of it: (height, width), 0 is background and nuclei have their label."""
+        """A plane's mask, or a window of it: (height, width), 0 is background and nuclei have their label.
+
+        Raises DamageError where it cannot be read, or is empty and should not be.
+        """
         array, place = self.mask_array(row)
-        window: tuple[int | slice, ...] = (*place, rows, columns)
-        return np.asarray(array[window], np.uint32)
+        mask = read_masks(array, (*place, rows, columns), row)
+        return checked(mask, row) if rows == columns == WHOLE else mask
 
     def shown(self, row: PlaneRow, rows: slice = WHOLE, columns: slice = WHOLE) -> Shown:
         """A plane's pixels, or a window of them, as the network saw them and as they were measured.
@@ -172,7 +180,7 @@ class FinishedRun:
         if info.key not in self._states:
             state = state_of(self._root, info, begun.settings)
             if state[0] != info.size:
-                raise ImageError(f"{info.key}: the image was changed after it was segmented.")
+                raise ImageError("the image was changed after it was segmented.")
             self._states[info.key] = state
         return images
 
@@ -218,6 +226,26 @@ class FinishedRun:
             return None
         array, axes = self._opened(group)
         return array, tuple(WHOLE if axis == "c" else _place(row, axis)[0] for axis in axes[:-2])
+
+
+def read_masks(array: zarr.Array[Any], window: tuple[int | slice, ...], row: PlaneRow) -> NDArray[np.uint32]:
+    """A part of an array of masks; DamageError, which names the plane it is for, where that cannot be read."""
+    try:
+        return np.asarray(array[window], np.uint32)
+    except Exception as error:  # what zarr and its codecs raise for damaged chunks is of many classes
+        raise DamageError(
+            f"{row.name}: its mask cannot be read ({type(error).__name__}); `nucseg-batch verify` says what is damaged."
+        ) from error
+
+
+def checked(mask: NDArray[np.uint32], row: PlaneRow) -> NDArray[np.uint32]:
+    """A plane's whole mask; DamageError where it is empty, as where its file is gone, and the table has nuclei."""
+    if row.nuclei and not mask.any():
+        raise DamageError(
+            f"{row.name}: its mask is empty, but the table has {row.nuclei} nuclei; `nucseg-batch verify` says what is "
+            "damaged, and `verify --redo` and then the same `segment` mend it."
+        )
+    return mask
 
 
 def matches(image: str, pattern: str) -> bool:

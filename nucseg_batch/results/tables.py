@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import itertools
@@ -91,12 +92,29 @@ class Nuclei:
         if column not in self.columns:
             raise KeyError(column)
         place = self.columns.index(column)
-        return np.array([float(row[place]) if row[place] else math.nan for row in self.rows], np.float64)
+        try:
+            return np.array([float(row[place]) if row[place] else math.nan for row in self.rows], np.float64)
+        except (IndexError, ValueError) as error:
+            raise DamageError(
+                f"the table of nuclei has a row that is cut or damaged in column {column}; `nucseg-batch finish` "
+                "writes it anew."
+            ) from error
+
+
+@contextlib.contextmanager
+def _read_as(table: Path) -> Iterator[None]:
+    """Raises DamageError for what is no row of ours, as in a table that was cut or is no text."""
+    try:
+        yield
+    except (csv.Error, IndexError, UnicodeDecodeError) as error:
+        raise DamageError(
+            f"{table}: it is damaged ({type(error).__name__}); delete it, and `nucseg-batch finish` writes it anew."
+        ) from error
 
 
 def read_planes(table: Path) -> Iterator[PlaneRow]:
-    """The rows of images.csv, in order; raises DamageError where the table is none of ours."""
-    with open(table, newline="", encoding="utf-8") as file:
+    """The rows of images.csv, in order; raises DamageError where the table is none of ours, or damaged."""
+    with _read_as(table), open(table, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         header = next(rows, [])
         if not set(IMAGES_COLUMNS[:6]) <= set(header):
@@ -167,7 +185,7 @@ def _nuclei_of(
     table: Path, planes: Iterable[PlaneRow]
 ) -> Iterator[tuple[PlaneRow, Sequence[str], Iterator[list[str]]]]:
     """The planes, each with the names of the columns and its rows."""
-    with open(table, newline="", encoding="utf-8") as file:
+    with _read_as(table), open(table, newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         columns = next(rows, [])
         if tuple(columns[:3]) != PLANE_COLUMNS:

@@ -119,3 +119,37 @@ def test_masks_are_scored_from_python(finished: Path) -> None:
     result = nucseg_batch.evaluate(finished, finished)
     assert result.groups["all"].image_mean["mean_ap"] == 1
     assert len(list(result.rows())) == 3
+
+
+def test_a_predictor_takes_no_option_that_it_would_ignore() -> None:
+    """A width that is silently passed over gives other masks than were asked for."""
+    with pytest.raises(UsageError, match=r"no option diameter; .*given to `predict`"):
+        nucseg_batch.Predictor(diameter=52)
+    with pytest.raises(UsageError, match="no option channel"):
+        nucseg_batch.Predictor(channel="red")
+
+
+def test_confidence_is_of_the_label_of_its_place() -> None:
+    """The k-th value is that of label k."""
+    from nucseg_batch.arrays.confidence import nuclei_confidence
+
+    predictor = nucseg_batch.Predictor(device="cpu")
+    labels = disks((131, 157), [(40, 40), (80, 110), (100, 45)], 13)
+    image = fluorescence(labels, seed=4).astype(np.float32)
+    image[:, 80:] = image[:, 80:] * 0.15 + np.random.default_rng(1).normal(0, 9, image[:, 80:].shape)
+    found, confidence = predictor.predict_with_confidence(image, diameter=26)
+    support = predictor._segmented(image, 26).support
+    assert support is not None
+    assert confidence.size >= 2
+    assert np.ptp(confidence) > 0.01
+    for label in range(1, found.max() + 1):
+        np.testing.assert_allclose(confidence[label - 1], nuclei_confidence(found, support, np.array([label]))[0])
+
+
+def test_values_of_a_wrong_type_are_told_as_such(tmp_path: Path) -> None:
+    """Numbers are taken for texts where that is meant; the rest is a UsageError."""
+    from nucseg_batch.api.segment import settings_of
+
+    assert settings_of({"channel": 0, "t": 3}).channel == "0"
+    with pytest.raises(UsageError, match="type"):
+        nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", diameter="26")

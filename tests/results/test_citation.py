@@ -98,7 +98,7 @@ def test_a_methods_section_is_written_from_it(tmp_path: Path, monkeypatch: pytes
         "above a probability of 0.5 (tuned with the model)",
         "regions without anything bright passed over",
         "nuclear width of 26 pixels",
-        "In 2 images, 5 nuclei were found; 1 could not be processed.",
+        "In 2 images, 5 nuclei were found; 1 image could not be processed.",
         record["input"]["sha256"][:16],
     ):
         assert fact in text, fact
@@ -121,3 +121,42 @@ def test_a_methods_section_never_needs_what_an_odd_model_does_not_say(tmp_path: 
     assert provenance.CARD == MEMBER
     with zipfile.ZipFile(default_model()) as archive:
         assert provenance.CARD in archive.namelist()
+
+
+def test_numbers_that_were_given_are_told_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never as tuned with the model."""
+    run = small_run(tmp_path, monkeypatch, threshold=0.35, min_area=77, diameter=31.0)
+    run.put("a.tif", picture(2))
+    run.segment()
+    text = paragraph(record_of(run.store))
+    assert "above a probability of 0.35, nuclei of at least 77 pixels" in text
+    assert "nuclear width of 31 pixels" in text
+    assert "tuned" not in text
+    channels = {**record_of(run.store), "channels": {"DAPI": 3, "Hoechst": 1}}
+    assert "taken from channel DAPI or Hoechst" in paragraph(channels)
+
+
+def test_every_pixel_of_a_large_plane_counts_in_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes that are done by regions are known by their windows; one other pixel is another input."""
+    digests = []
+    for place, value in (("one", 11), ("two", 12)):
+        run = small_run(tmp_path / place, monkeypatch)
+        pixels = mosaic()
+        pixels[70, 3] = value
+        run.put("large.tif", pixels)
+        run.segment()
+        digests.append(record_of(run.store)["input"]["sha256"])
+    assert digests[0] != digests[1]
+
+
+def test_the_shipped_model_is_known_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it is as citable as itself."""
+    from nucseg_batch.executors import job, local
+    from nucseg_batch.settings import RunSettings
+
+    run = small_run(tmp_path, monkeypatch)
+    run.put("a.tif", picture(2))
+    copy = tmp_path / "copied.keras"
+    copy.write_bytes(default_model().read_bytes())
+    local.run(job.prepare(run.folder, run.store, copy, run.settings, run.notes, options=RunSettings()), run.notes)
+    assert record_of(run.store)["model"]["name"] == "default"

@@ -105,6 +105,7 @@ def test_folders_that_are_not_for_it_are_refused(three: SmallRun, tmp_path: Path
     for folder, reason in (
         (three.store / "exported", "it lies in the zarr store"),
         (three.store, "it lies in the zarr store"),
+        (three.journal.folder / "exported", "it lies in the run folder"),
         (three.folder, "files that are not of an earlier export"),
         (tmp_path / "mine", "files that are not of an earlier export"),
         (tmp_path / "file", "this is a file"),
@@ -221,3 +222,60 @@ def test_long_names_are_cut_and_told_apart(tmp_path: Path) -> None:
     first, second = names_of(tmp_path, f"{'é' * 120}1.tif", f"{'é' * 120}2.tif")
     assert first != second
     assert max(len(os.fsencode(name)) for name in (first, second)) <= 150
+
+
+def test_what_is_no_longer_so_is_deleted(three: SmallRun, tmp_path: Path) -> None:
+    """A label image of an image that has no mask any more would be taken for its result."""
+    out = tmp_path / "out"
+    exported(three, out, "tiff", "geojson")
+    before = sorted(path.name for path in (out / "tiff").iterdir())
+    gone = next(three.folder.glob("*.tif"))
+    gone.write_bytes(b"no picture")
+    os.utime(gone, ns=(1, gone.stat().st_mtime_ns + 10**9))
+    three.segment()
+    again = exported(three, out, "tiff", "geojson")
+    assert again.without_mask == 1
+    assert (again.images, again.formats["tiff"].removed, again.formats["geojson"].removed) == (2, 1, 1)
+    assert len(list((out / "tiff").iterdir())) == len(before) - 1
+
+
+def test_a_mask_whose_file_is_gone_or_damaged_is_told_and_not_taken_for_an_empty_one(
+    three: SmallRun, tmp_path: Path
+) -> None:
+    """An empty label image where the table has nuclei is a wrong result."""
+    shard = next(path for path in three.masks() if path.stat().st_size)
+    content = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(DamageError, match="its mask is empty, but the table has"):
+        exported(three, tmp_path / "one", "tiff")
+    shard.write_bytes(
+        content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 255]) + content[len(content) // 2 + 1 :]
+    )
+    with pytest.raises(DamageError, match=r"\.tif: its mask"):
+        exported(three, tmp_path / "two", "tiff")
+
+
+def test_tables_that_are_cut_are_told_and_finish_writes_them_anew(three: SmallRun, tmp_path: Path) -> None:
+    """Damage is not a bug of the program, and there is a command that mends it."""
+    from nucseg_batch.executors import finishing, job
+    from nucseg_batch.executors.progress import Counter
+
+    table = three.store.with_suffix(".nuclei.csv")
+    whole = table.read_bytes()
+    table.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DamageError, match=r"nuclei\.csv|table of nuclei"):
+        exported(three, tmp_path / "out", "geojson")
+    planned = job.planned(three.store)
+    finishing.finish(planned, Counter(three.notes, planned.journal), anew=True)
+    assert table.read_bytes() == whole
+    (three.store.with_suffix(".images.csv")).write_bytes(b"\xff\xfe\x00" * 99)
+    with pytest.raises(DamageError, match=r"images\.csv"):
+        exported(three, tmp_path / "out", "geojson")
+
+
+def test_the_settings_that_made_a_mask_are_said_with_it(three: SmallRun) -> None:
+    """Two runs that differ in nothing but the threshold must be told apart by what was exported of them."""
+    with FinishedRun(three.store) as run:
+        about = origin(run)
+    assert '"threshold": 0.5' in about["settings"]
+    assert '"diameter": 26.0' in about["settings"]

@@ -74,7 +74,7 @@ class Finder:
         key = os.path.relpath(place, root)
         if is_store(place):
             self.try_store(root, key)
-        elif _is_ours(place):
+        elif is_left_by_run(place) or os.path.isfile(os.path.join(place, EXPORTED)):
             self.passed.add(OURS, key)
         elif place.lower().endswith(".zarr") and not self._nested:
             self._add_nameless(place, root)
@@ -164,10 +164,9 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, 
             found.passed.add(entry, below + item.name)
 
 
-def _is_ours(folder: str) -> bool:
-    """Whether a folder is what a run, an export or overlays of this program left."""
-    made = EXPORTED if not folder.endswith(_RUN) else _PLAN
-    return os.path.isfile(os.path.join(folder, made))
+def is_left_by_run(folder: str) -> bool:
+    """Whether a folder is the run folder of a run of this program."""
+    return folder.endswith(_RUN) and os.path.isfile(os.path.join(folder, _PLAN))
 
 
 def _is_table(name: str, around: set[str]) -> bool:

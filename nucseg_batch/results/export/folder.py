@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nucseg_batch.errors import LockedError, OutputError
 from nucseg_batch.files.find.stores import is_store
-from nucseg_batch.files.find.walk import EXPORTED
+from nucseg_batch.files.find.walk import EXPORTED, is_left_by_run
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.whole import remove_leftovers, write_whole
 from nucseg_batch.results.run import FinishedRun
@@ -47,6 +47,21 @@ class ExportFolder:
             return False
         return state.st_size > 0 and state.st_mtime_ns >= self._since_ns
 
+    def remove_stale(self, kind: str = "") -> int:
+        """Deletes files that are older than the run, and so show what is no longer so; returns how many.
+
+        kind: the folder below DIR that is meant; empty for all of DIR. Only after everything that is to be there was
+        written.
+        """
+        top, count = self.path / kind, 0
+        for folder, _, names in os.walk(top):
+            for name in names:
+                path = Path(folder, name)
+                if path != self.path / ABOUT and path.stat(follow_symlinks=False).st_mtime_ns < self._since_ns:
+                    path.unlink()
+                    count += 1
+        return count
+
     def is_same(self, name: str, pattern: str | None) -> bool:
         """Whether a file for the whole run was made of the same images."""
         return name in self._made and self._made[name] == pattern
@@ -69,7 +84,7 @@ def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Ite
     Where IN is searched for images, such a folder is passed over, so it may lie there. Raises OutputError where it lies
     in a store, or holds anything else or the export of another run, and LockedError where another process writes it.
     """
-    _check_place(path)
+    check_outside("DIR", path)
     made = _made_before(path, _place_of(run))
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -85,11 +100,17 @@ def _place_of(run: FinishedRun) -> str:
     return printable(os.path.realpath(run.store))
 
 
-def _check_place(path: Path) -> None:
+def check_outside(name: str, path: Path) -> None:
+    """Raises OutputError for a place in a zarr store or in a run folder, where nothing else must lie.
+
+    name: what it is called on the command line.
+    """
     whole = Path(os.path.realpath(path))
-    around = next((parent for parent in (whole, *whole.parents) if is_store(str(parent))), None)
-    if around is not None:
-        raise OutputError(f"DIR {path}: it lies in the zarr store {around}; give a folder outside of it.")
+    for place in (whole, *whole.parents):
+        if is_store(str(place)):
+            raise OutputError(f"{name} {path}: it lies in the zarr store {place}; give a place outside of it.")
+        if is_left_by_run(str(place)):
+            raise OutputError(f"{name} {path}: it lies in the run folder {place}; give a place outside of it.")
 
 
 def _made_before(path: Path, run: str) -> dict[str, str | None]:

@@ -27,9 +27,10 @@ from nucseg_batch.files.masks.ngff import (
     scale_of,
 )
 from nucseg_batch.files.masks.nodes import ArrayLayout, put_array, put_group, read_attributes, write_attributes
+from nucseg_batch.files.names import printable
 from nucseg_batch.files.run.tables import PLANE_COLUMNS
 from nucseg_batch.results.export.planes import Labelled
-from nucseg_batch.results.export.task import Task
+from nucseg_batch.results.export.task import Refused, Task
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import MICROMETRE
 
@@ -119,6 +120,10 @@ _PLACES = {"t": "time", "z": "depth"}
 @contextlib.contextmanager
 def open_ngio(task: Task) -> Iterator[_Image]:
     """Begins the image group of an image, which gets its place when it is whole."""
+    try:
+        str(task.path).encode()
+    except UnicodeEncodeError:
+        raise Refused(f"{printable(task.path.name)}: ngio takes no names that are not UTF-8") from None
     making = task.path.with_name(f".{task.path.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     try:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.outlines import Polygon, trace
 from nucseg_batch.errors import DamageError
-from nucseg_batch.results.run import FinishedRun
+from nucseg_batch.results.run import FinishedRun, checked, read_masks
 from nucseg_batch.results.tables import Nuclei, PlaneRow
 
 WINDOW = 4
@@ -67,11 +67,11 @@ class Blocks:
         key = row.mask, place[0] // step
         if key not in self._kept:
             begin = key[1] * step
-            self._kept[key] = np.asarray(array[begin : begin + step], np.uint32)
+            self._kept[key] = read_masks(array, (slice(begin, begin + step),), row)
             while len(self._kept) > KEPT_BLOCKS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
-        return self._kept[key][place[0] % step]
+        return checked(self._kept[key][place[0] % step], row)
 
 
 class Labelled:

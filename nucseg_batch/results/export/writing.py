@@ -34,6 +34,8 @@ class Outcome:
     """Files that were written."""
     kept: int = 0
     """Files that were there, and younger than the run."""
+    removed: int = 0
+    """Files of an earlier call that were deleted, because what they show is no longer so."""
     refused: int = 0
     """Images or planes that the format cannot hold."""
     reasons: list[str] = field(default_factory=list)
@@ -53,6 +55,8 @@ class Exported:
     formats: dict[str, Outcome]
     """By name, in the order in which they were asked for."""
     images: int = 0
+    """Images that match and have a mask."""
+    matched: int = 0
     """Images that match."""
     without_mask: int = 0
     """Planes of them that have no mask, because they failed or are not done."""
@@ -87,7 +91,8 @@ def export(
         call = _Call(run, place, names, pattern, overwrite, progress)
         call.images()
         call.whole()
-        if not call.result.images:
+        call.clear()
+        if not call.result.matched:
             asked = "it has no images" if pattern is None else f"none of its images matches --pattern {pattern}"
             raise NothingToDoError(f"OUT {run.store}: {asked}.")
         return call.result
@@ -147,13 +152,20 @@ class _Call:
             outcome.written = len(files)
             self._place.note(name, self._pattern)
 
+    def clear(self) -> None:
+        """Deletes what an earlier call wrote of images that have no mask any more, or of a run that was done anew."""
+        for name in self._openers:
+            if name != "ngio":  # its stores hold many files, and are replaced whole
+                self.result.formats[name].removed = self._place.remove_stale(name)
+
     def _rows(self, waiting: deque[_Image]) -> Iterator[PlaneRow]:
         """The planes with masks of which something is to be written; their images are added to `waiting`."""
         for number, (_, group) in enumerate(itertools.groupby(self._run.planes(self._pattern), lambda row: row.image)):
             rows = list(group)
             self._progress("images", number, self._names.images)
-            self.result.images += 1
             good = [row for row in rows if row.status == "ok"]
+            self.result.matched += 1
+            self.result.images += bool(good)
             self.result.without_mask += len(rows) - len(good)
             files = self._files(rows, good) if good and self._openers else []
             if files:

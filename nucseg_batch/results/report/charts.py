@@ -12,7 +12,7 @@ from nucseg_batch.results.report.distribution import Distribution
 from nucseg_batch.results.report.markup import Markup, count, element, figure, join, percent
 
 WIDTH, HEIGHT = 420, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 48
+LEFT, RIGHT, TOP, BOTTOM = 74, 12, 12, 48
 BARS = 45
 """Bars of a histogram, at most."""
 FEWEST = 8

@@ -125,7 +125,7 @@ def choose(run: FinishedRun, survey: Survey, progress: Progress = lambda done, t
         (Group("Most suspicious", how, tuple(suspicious)), SUSPICIOUS),
         (Group("Best", "highest confidence, of images with enough nuclei", tuple(picks.best.first)), BEST),
         (Group("Typical", middle, tuple(picks.typical.first)), TYPICAL),
-        (Group("Through the run", "evenly spaced in the order of names, chosen by nothing else", spread), SPREAD),
+        (Group("Through the run", "evenly spaced in the order of names, but for those shown above", spread), SPREAD),
     ]
     if survey.planes <= SPREAD:
         wishes = [(Group("All", "in the order of names", spread), SPREAD)]

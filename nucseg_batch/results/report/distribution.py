@@ -59,8 +59,13 @@ class Distribution:
 
     @property
     def median(self) -> float:
-        """The middle value; NaN without any."""
-        return self.quantile(0.5)
+        """The middle value, of an even number the mean of the two in the middle; NaN without any."""
+        values, counts = self._counted()
+        if not values.size:
+            return math.nan
+        below, middle = np.cumsum(counts), int(counts.sum()) // 2
+        upper = float(values[np.searchsorted(below, middle + 1)])
+        return upper if counts.sum() % 2 else (upper + float(values[np.searchsorted(below, middle)])) / 2
 
     def spread(self, *, log: bool = False) -> float:
         """The standard deviation that a bell curve with this median absolute deviation has, which outliers hardly move.

@@ -83,7 +83,7 @@ def _key(pictures: list[Picture], *, rated: bool) -> Markup:
         where = " on bright pictures" if kind and len(bright) > 1 else ""
         parts += [element("i", class_=f"sure{kind}"), f"nucleus{where}"]
         if rated:
-            parts += [element("i", class_=f"unsure{kind}"), f"nucleus of confidence under {UNSURE:g}"]
+            parts += [element("i", class_=f"unsure{kind}"), f"nucleus of confidence under {UNSURE:g}{where}"]
     if len(drawn) < len(pictures):
         parts.append(" Where images could not be read: masks alone, each nucleus in a colour.")
     return join(

@@ -42,7 +42,7 @@ def metrics(*, micrometres: bool, rated: bool, per: str) -> list[Metric]:
         Metric("Mean intensity of nuclei", lambda well: _mean(well.intensity, well.nuclei)),
     ]
     if rated:
-        found.append(Metric("Mean confidence", lambda well: _mean(well.confidence, well.rated)))
+        found.append(Metric(f"Mean confidence of {per}s", lambda well: _mean(well.confidence, well.rated)))
     return found
 
 

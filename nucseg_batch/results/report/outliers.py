@@ -86,10 +86,7 @@ def limits(survey: Survey) -> Limits:
     """What is usual, from the values of all planes."""
     of = survey.of_planes
     sharpness, confidence, covered, sizes = (of.get(n) for n in ("sharpness", "confidence", "area_fraction", "size"))
-    low_confidence = None
-    if confidence is not None:
-        usual = confidence.median - FAR * confidence.spread() if confidence.count >= ENOUGH else 0.0
-        low_confidence = max(DOUBTFUL, min(usual, 0.8 * confidence.median))
+    low_confidence = DOUBTFUL if confidence is not None else None
     low_sharpness = None
     if sharpness is not None and sharpness.count >= ENOUGH:
         low_sharpness = min(sharpness.median - FAR * sharpness.spread(), BLURRED * sharpness.median)
