@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,10 +103,11 @@ class Nuclei:
 
 
 @contextlib.contextmanager
-def _read_as(table: Path) -> Iterator[None]:
-    """Raises DamageError for what is no row of ours, as in a table that was cut or is no text."""
+def opened(table: Path) -> Iterator[IO[str]]:
+    """A table to be read; raises DamageError for what is no row of ours, as where it was cut or is no text."""
     try:
-        yield
+        with open(table, newline="", encoding="utf-8") as file:
+            yield file
     except (csv.Error, IndexError, UnicodeDecodeError) as error:
         raise DamageError(
             f"{table}: it is damaged ({type(error).__name__}); delete it, and `nucseg-batch finish` writes it anew."
@@ -114,7 +116,7 @@ def _read_as(table: Path) -> Iterator[None]:
 
 def read_planes(table: Path) -> Iterator[PlaneRow]:
     """The rows of images.csv, in order; raises DamageError where the table is none of ours, or damaged."""
-    with _read_as(table), open(table, newline="", encoding="utf-8") as file:
+    with opened(table) as file:
         rows = csv.reader(file)
         header = next(rows, [])
         if not set(IMAGES_COLUMNS[:6]) <= set(header):
@@ -151,7 +153,7 @@ def _number(cell: str) -> int:
 
 def nuclei_columns(table: Path) -> tuple[str, ...]:
     """Names of the columns of nuclei.csv."""
-    with open(table, newline="", encoding="utf-8") as file:
+    with opened(table) as file:
         return tuple(next(csv.reader(file), []))
 
 
@@ -185,7 +187,7 @@ def _nuclei_of(
     table: Path, planes: Iterable[PlaneRow]
 ) -> Iterator[tuple[PlaneRow, Sequence[str], Iterator[list[str]]]]:
     """The planes, each with the names of the columns and its rows."""
-    with _read_as(table), open(table, newline="", encoding="utf-8") as file:
+    with opened(table) as file:
         rows = csv.reader(file)
         columns = next(rows, [])
         if tuple(columns[:3]) != PLANE_COLUMNS:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.files.names import file_name
-from nucseg_batch.results.tables import PlaneRow
+from nucseg_batch.results.tables import PlaneRow, opened
 
 ENDINGS = (".tif", ".png", ".geojson", ".zip", ".json", ".zarr")
 """Endings of files that are made; a folder that ends so could be in the place of one."""
@@ -60,7 +60,7 @@ class Names:
 
 def _images(table: Path) -> Iterable[tuple[str, list[str]]]:
     """Each image of the table, and what names of its planes end with."""
-    with open(table, newline="", encoding="utf-8") as file:
+    with opened(table) as file:
         rows = csv.reader(file)
         header = next(rows, [])
         image, t, z = (header.index(name) for name in ("image", "t", "z"))

@@ -19,6 +19,7 @@ from nucseg_batch.files.names import file_name
 from nucseg_batch.files.whole import whole_file
 from nucseg_batch.results.export.task import Whole
 from nucseg_batch.results.run import matches
+from nucseg_batch.results.tables import opened
 
 WHOLE_NUMBERS = {
     "t",
@@ -81,7 +82,7 @@ def _reader(table: Path, schema: Any) -> Any:
 
 def _schema(table: Path) -> Any:
     """Types by name, and by the first row for columns that are not known."""
-    with open(table, newline="", encoding="utf-8") as file:
+    with opened(table) as file:
         rows = csv.reader(file)
         header = next(rows, [])
         first = next(rows, [""] * len(header))

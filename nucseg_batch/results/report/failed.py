@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg_batch.files.names import file_name
+from nucseg_batch.results.tables import opened
 
 REASONS = 200
 """Reasons that are kept apart; what comes after them counts as others."""
@@ -33,7 +34,7 @@ class Reason:
 def failures(table: Path) -> list[Reason]:
     """The reasons, the most frequent first; images fail for one reason where messages differ in numbers and names."""
     reasons: dict[tuple[str, str], Reason] = {}
-    with open(table, newline="", encoding="utf-8") as file:
+    with opened(table) as file:
         for row in csv.DictReader(file):
             image, stage, message = row["image"], row["stage"], row["message"]
             key = stage, _alike(message.replace(image, ""))
