@@ -79,6 +79,22 @@ def test_outlines_of_a_stack_say_their_plane(stack: SmallRun, tmp_path: Path) ->
     assert "t001_z002 nucleus 4" in {roi.name for roi in rois}
 
 
+def test_rows_of_a_stack_name_their_plane_in_the_table_of_ngio(stack: SmallRun, tmp_path: Path) -> None:
+    """Time point and depth of a nucleus are those of nuclei.csv; swapped, a time series would be a volume."""
+    import ngio
+
+    exported(stack, tmp_path / "out", "ngio")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries below ngio
+        container = ngio.open_ome_zarr_container(tmp_path / "out" / "ngio" / "stack.zarr")
+        table = container.get_table("nuclei").dataframe
+    for (t, z), rows in table.groupby(["t", "z"]):
+        assert len(rows) == int(t) + int(z) + 1
+    assert sorted({(int(t), int(z)) for t, z in zip(table["t"], table["z"], strict=True)}) == [
+        (t, z) for t in range(2) for z in range(3)
+    ]
+
+
 def test_every_file_says_where_it_is_from(stack: SmallRun, tmp_path: Path) -> None:
     """Files are passed on alone, and must still tell the version and the model."""
     import pyarrow.parquet

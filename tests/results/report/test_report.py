@@ -230,3 +230,20 @@ def test_a_store_without_tables_is_refused(tmp_path: Path) -> None:
     """The error says what to give."""
     with pytest.raises(InputMissingError, match="finish"):
         report_of(tmp_path / "out.zarr")
+
+
+def test_nuclei_at_each_of_the_four_borders_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one in the middle is not; a border that is forgotten would pass in images that are cut elsewhere, too."""
+    pixels = np.full((41, 53), 10, np.uint8)
+    for rows, columns in ((slice(0, 5), slice(20, 26)), (slice(36, 41), slice(20, 26)), (slice(18, 24), slice(0, 5))):
+        pixels[rows, columns] = 150
+    pixels[18:24, 48:53] = pixels[18:24, 20:26] = 150
+    for number in range(4):
+        kept = pixels.copy()
+        for at, part in enumerate((np.s_[:5], np.s_[36:], np.s_[:, :5], np.s_[:, 48:])):
+            if at != number:
+                kept[part] = 10
+        run = made_run(tmp_path / str(number), monkeypatch, {"a.tif": kept})
+        with FinishedRun(run.store) as finished:
+            found = survey(finished)
+        assert (found.nuclei, found.cut) == (2, 1), number
