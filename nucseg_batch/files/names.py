@@ -45,9 +45,9 @@ def name_beside(place: str, ending: str = "") -> str:
     """
     folder, name = os.path.split(place.rstrip(os.sep))
     try:
-        beside = [other for other in os.listdir(folder or ".") if other.endswith(ending) and not other.startswith(".")]
+        found = [other for other in os.listdir(folder or ".") if other.endswith(ending) and other != name]
     except OSError:
         return ""
-    stems = {os.path.splitext(other)[0].lower(): other for other in beside}
+    stems = {os.path.splitext(other)[0].lower(): other for other in found if not other.startswith(".")}
     close = difflib.get_close_matches(os.path.splitext(name)[0].lower(), stems, n=1)
     return f"; did you mean '{printable(os.path.join(folder, stems[close[0]]))}'?" if close else ""
