@@ -17,7 +17,7 @@ from nucseg_batch.errors import DeviceError
 
 
 @contextlib.contextmanager
-def _stderr_held_back() -> Iterator[None]:
+def stderr_held_back() -> Iterator[None]:
     """Sends what C++ libraries write to file descriptor 2 to a file, and on to stderr only after an exception."""
     sys.stderr.flush()
     saved = os.dup(2)
@@ -35,7 +35,7 @@ def _stderr_held_back() -> Iterator[None]:
 
 
 try:
-    with _stderr_held_back():
+    with stderr_held_back():
         import keras  # noqa: F401
 except (ImportError, ValueError) as error:
     raise DeviceError(

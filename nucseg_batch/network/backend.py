@@ -17,6 +17,7 @@ from typing import Any
 import keras
 
 from nucseg_batch.errors import DeviceError
+from nucseg_batch.network import stderr_held_back
 from nucseg_batch.settings import Device, Precision
 
 _BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
@@ -28,7 +29,8 @@ def gpu_count() -> int:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return len(tf.config.list_physical_devices("GPU"))
+        with stderr_held_back():  # where there is no driver CUDA says so, which on a processor is no news
+            return len(tf.config.list_physical_devices("GPU"))
     if backend == "jax":
         import jax
 
