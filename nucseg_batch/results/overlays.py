@@ -91,7 +91,7 @@ def draw_overlays(
                 text = {**place.about, "Software": place.about["software"], "image": row.name}
                 write_png(file, (picture.shape[0], picture.shape[1]), [picture], text)
             drawn.pictures += 1
-        place.remove_stale()
+        place.remove_stale(".png")
     if not drawn.pictures:
         raise _nothing(run, drawn, pattern)
     return drawn

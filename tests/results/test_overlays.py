@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,15 @@ def test_outlines_are_seen_on_stained_tissue_too() -> None:
     assert tuple(dark[10, 20]) == ON_DARK[0]
     assert tuple(bright[10, 20]) == ON_BRIGHT[0]
     assert tuple(bright[20, 20]) == (0, 0, 0)
+
+
+def test_pictures_of_masks_that_are_gone_are_deleted_and_nothing_else(run: SmallRun, tmp_path: Path) -> None:
+    """Old outlines would be taken for those of the run; a picture that somebody put there is his."""
+    out = tmp_path / "drawn"
+    call("overlay", run.store, out)
+    Image.fromarray(picture(2)).save(out / "mine.png")
+    before = run.store.with_suffix(".images.csv").stat().st_mtime_ns - 10**9
+    for path in out.rglob("*.png"):
+        os.utime(path, ns=(before, before))
+    call("overlay", run.store, out, "--pattern", "large.tif")
+    assert sorted(path.name for path in out.rglob("*.png")) == ["large.png", "mine.png"]

@@ -47,17 +47,16 @@ class ExportFolder:
             return False
         return state.st_size > 0 and state.st_mtime_ns >= self._since_ns
 
-    def remove_stale(self, kind: str = "") -> int:
+    def remove_stale(self, ending: str, kind: str = "") -> int:
         """Deletes files that are older than the run, and so show what is no longer so; returns how many.
 
-        kind: the folder below DIR that is meant; empty for all of DIR. Only after everything that is to be there was
-        written.
+        ending: of the names of these files; kind: the folder below DIR that is meant; empty for all of DIR, of which
+        only files are meant that say that this program made them. To be called when all that is to be there is there.
         """
-        top, count = self.path / kind, 0
-        for folder, _, names in os.walk(top):
-            for name in names:
-                path = Path(folder, name)
-                if path != self.path / ABOUT and path.stat(follow_symlinks=False).st_mtime_ns < self._since_ns:
+        count = 0
+        for folder, _, names in os.walk(self.path / kind):
+            for path in (Path(folder, name) for name in names if name.endswith(ending)):
+                if path.lstat().st_mtime_ns < self._since_ns and (kind or _is_ours(path)):
                     path.unlink()
                     count += 1
         return count
@@ -98,6 +97,12 @@ def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Ite
 
 def _place_of(run: FinishedRun) -> str:
     return printable(os.path.realpath(run.store))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a picture says near its beginning that this program made it."""
+    with open(path, "rb") as file:
+        return b"nucseg-batch" in file.read(4096)
 
 
 def check_outside(name: str, path: Path) -> None:

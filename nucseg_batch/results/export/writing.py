@@ -156,7 +156,7 @@ class _Call:
         """Deletes what an earlier call wrote of images that have no mask any more, or of a run that was done anew."""
         for name in self._openers:
             if name != "ngio":  # its stores hold many files, and are replaced whole
-                self.result.formats[name].removed = self._place.remove_stale(name)
+                self.result.formats[name].removed = self._place.remove_stale(IMAGE_FORMATS[name].ending, name)
 
     def _rows(self, waiting: deque[_Image]) -> Iterator[PlaneRow]:
         """The planes with masks of which something is to be written; their images are added to `waiting`."""
