@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from nucseg_batch.errors import UsageError
 from nucseg_batch.executors import job, local
+from nucseg_batch.files.names import did_you_mean
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.plan import Failure
 from nucseg_batch.settings import SegmentSettings
@@ -101,9 +101,8 @@ def settings_of(options: dict[str, Any]) -> SegmentSettings:
     known = [field.name for field in dataclasses.fields(SegmentSettings)]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
-            raise UsageError(f"there is no option {name}; {hint}")
+            hint = did_you_mean(name, known, mark="") or f"; there are {', '.join(known)}."
+            raise UsageError(f"there is no option {name}{hint}")
     options = {name: str(value) if name in TEXTS and type(value) is int else value for name, value in options.items()}
     try:
         return SegmentSettings(**options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from nucseg_batch.results.tables import (
 KEPT_ARRAYS = 64
 """Arrays of the store that stay open at once."""
 WHOLE = slice(None)
+Stored = tuple[zarr.Array[Any], tuple[int | slice, ...]]
+"""The array of pixels in a store, and the place of a plane in it."""
 
 
 class FinishedRun:
@@ -126,51 +128,42 @@ class FinishedRun:
         They come from the images that were segmented; where these are not there, from the store, if it has the pixels
         (`--with-images`). Raises ImageError, or InputMissingError where there is neither.
         """
-        return self._source(row)(rows, columns)
+        plane = self._plane(row)
+        if plane is not None:
+            try:
+                return self._from_images(plane, rows, columns)
+            except (OSError, NucsegError):
+                if self._stored(row) is None:
+                    raise
+        stored = self._stored(row)
+        if stored is None:
+            raise InputMissingError(
+                f"the pixels of {row.name} cannot be found: the run folder {self.journal.folder.name} is gone, and the "
+                "store has no pixels (--with-images)."
+            )
+        return self._from_store(stored, plane, rows, columns)
 
     def image(self, row: PlaneRow) -> ImageInfo | None:
         """What was known of the image when it was planned; None without the run folder."""
         plane = self._plane(row)
         return None if plane is None else plane.image
 
-    def _source(self, row: PlaneRow) -> Callable[[slice, slice], Shown]:
-        plane = self._plane(row)
-        channel = "auto" if self.begun is None else self.begun.settings.channel
-        stored = self._stored(row)
-        if plane is None and stored is None:
-            raise InputMissingError(
-                f"the pixels of {row.name} cannot be found: the run folder {self.journal.folder.name} is gone, and the "
-                "store has no pixels (--with-images)."
-            )
+    def _from_images(self, plane: Plane, rows: slice, columns: slice) -> Shown:
+        window = slice(*rows.indices(plane.image.height)), slice(*columns.indices(plane.image.width))
+        return show(self._images_for(plane.image).read(plane, *window), plane.image, self._channel)
 
-        def from_images(rows: slice, columns: slice) -> Shown:
-            assert plane is not None
-            height, width = plane.image.height, plane.image.width
-            window = slice(*rows.indices(height)), slice(*columns.indices(width))
-            return show(self._images_for(plane.image).read(plane, *window), plane.image, channel)
+    def _from_store(self, stored: Stored, plane: Plane | None, rows: slice, columns: slice) -> Shown:
+        array, place = stored
+        pixels = np.asarray(array[(*place, rows, columns)])
+        if pixels.ndim == 3 and (plane is None or not plane.image.names):
+            pixels = np.moveaxis(pixels, 0, -1)
+        if plane is not None:
+            return show(pixels, plane.image, self._channel)
+        return Shown(pixels, pixels if pixels.ndim == 2 else pixels.mean(axis=2))
 
-        def from_store(rows: slice, columns: slice) -> Shown:
-            assert stored is not None
-            array, place = stored
-            pixels = np.asarray(array[(*place, rows, columns)])
-            if pixels.ndim == 3 and (plane is None or not plane.image.names):
-                pixels = np.moveaxis(pixels, 0, -1)
-            if plane is not None:
-                return show(pixels, plane.image, channel)
-            return Shown(pixels, pixels if pixels.ndim == 2 else pixels.mean(axis=2))
-
-        if plane is None:
-            return from_store
-        if stored is None:
-            return from_images
-
-        def either(rows: slice, columns: slice) -> Shown:
-            try:
-                return from_images(rows, columns)
-            except (OSError, NucsegError):
-                return from_store(rows, columns)
-
-        return either
+    @property
+    def _channel(self) -> str:
+        return "auto" if self.begun is None else self.begun.settings.channel
 
     def _images_for(self, info: ImageInfo) -> Images:
         """The images, of which this one is expected as it is now: copies have another time, but not another size."""
@@ -219,7 +212,7 @@ class FinishedRun:
         self._arrays.move_to_end(group)
         return self._arrays[group]
 
-    def _stored(self, row: PlaneRow) -> tuple[zarr.Array[Any], tuple[int | slice, ...]] | None:
+    def _stored(self, row: PlaneRow) -> Stored | None:
         """The array of a plane's pixels beside its mask and its place there; None where there is none."""
         group = row.mask.rpartition("/labels/")[0]
         if not group or image_kind(read_attributes(self.store / group)) != "pixels":

@@ -84,3 +84,5 @@ def test_a_field_of_a_plate_is_labelled_and_its_tables_lie_beside_the_plate(
     ]
     assert int(np.asarray(zarr.open_array(field / "labels" / "nuclei" / "0", mode="r")[:]).max()) == 3
     assert job.planned(field).plan.image_count == 1
+    own = zarr.open_group(field / "labels" / "nuclei", mode="r").attrs["nucseg-batch"]
+    assert own["provenance"]["input"]["planes"] == 1

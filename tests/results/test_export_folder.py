@@ -13,7 +13,8 @@ from exporting import exported
 from small_runs import SmallRun, picture, small_run
 
 from nucseg_batch.errors import DamageError, LockedError, NothingToDoError, OutputError, UsageError
-from nucseg_batch.results.export.folder import ABOUT, export_folder
+from nucseg_batch.files.find.walk import EXPORTED
+from nucseg_batch.results.export.folder import export_folder
 from nucseg_batch.results.export.formats import FORMATS, check_installed
 from nucseg_batch.results.export.names import Names
 from nucseg_batch.results.origin import origin
@@ -31,7 +32,7 @@ def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
 
 
 def times(folder: Path) -> dict[str, int]:
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ABOUT]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != EXPORTED]
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
@@ -93,7 +94,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_files(three: SmallRu
     assert done.returncode == 74, done.stderr
     assert done.stderr.count("\n") == 1
     assert "cannot be written (File too large)" in done.stderr
-    assert [path.name for path in out.rglob("*") if path.is_file()] == [ABOUT]
+    assert [path.name for path in out.rglob("*") if path.is_file()] == [EXPORTED]
     assert exported(three, out, "geojson").formats["geojson"].written == 3
 
 

@@ -17,8 +17,6 @@ from nucseg_batch.files.names import printable
 from nucseg_batch.files.whole import remove_leftovers, write_whole
 from nucseg_batch.results.run import FinishedRun
 
-ABOUT = EXPORTED
-"""The file that says what a folder was exported from."""
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
 
@@ -73,7 +71,7 @@ class ExportFolder:
     def write_about(self) -> None:
         """Writes what the folder is."""
         content = {**self.about, "run": self._run, "patterns": self._made}
-        write_whole(self.path / ABOUT, json.dumps(content, indent=2) + "\n")
+        write_whole(self.path / EXPORTED, json.dumps(content, indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -125,7 +123,7 @@ def _made_before(path: Path, run: str) -> dict[str, str | None]:
     if not path.is_dir():
         raise OutputError(f"DIR {path}: this is a file; give the name of a folder.")
     try:
-        about = json.loads((path / ABOUT).read_bytes())
+        about = json.loads((path / EXPORTED).read_bytes())
         before, made = about["run"], dict(about["patterns"])
     except FileNotFoundError:
         before, made = None, {}
@@ -134,7 +132,7 @@ def _made_before(path: Path, run: str) -> dict[str, str | None]:
                 f"DIR {path}: it holds files that are not of an earlier export; give a new or an empty folder."
             ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"DIR {path}: its {ABOUT} is damaged; delete the folder, or give another.") from error
+        raise OutputError(f"DIR {path}: its {EXPORTED} is damaged; delete the folder, or give another.") from error
     if before not in (None, run):
         raise OutputError(
             f"DIR {path}: it holds an export of another run, {before}; give another folder, or delete it."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,7 @@ def made_with(run: FinishedRun) -> dict[str, Any]:
     known = read_provenance(run.store)
     if known is not None:
         return known
-    begun, folder = run.begun, run.journal.folder
+    begun, scales = run.begun, run.journal.scales()
     if begun is None:
         return {}
     of = begun.fingerprint
@@ -79,8 +78,8 @@ def made_with(run: FinishedRun) -> dict[str, Any]:
         "settings": begun.settings.result_options(),
         "pattern": begun.pattern,
         "in_place": begun.in_place,
-        "computed": _record(folder / "machine.json"),
-        "scales": _record(folder / "scales.json"),
+        "computed": run.journal.machine(),
+        "scales": {} if scales is None else vars(scales),
         "packages": {name: of[name] for name in ("keras", "zarr") if name in of},
     }
 
@@ -126,11 +125,3 @@ def origin(run: FinishedRun, made: Mapping[str, Any]) -> list[Setting]:
     if begun is None:
         found.append(Setting("Run folder", f"{folder.name} is gone or of another version, so times are not known"))
     return found
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
