@@ -25,7 +25,7 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.zarr.fetch import FetchStore, ReadOnlyStore, is_metadata
-from nucseg_batch.files.zarr.guard import ArrayFacts, Codecs
+from nucseg_batch.files.zarr.guard import ArrayFacts, Codecs, Sharding
 
 SLACK = 65536
 """Bytes that a chunk may have beyond EXPANSION times its pixels: headers and checksums."""
@@ -120,7 +120,7 @@ class ChunkStore(ReadOnlyStore):
         except Exception as error:  # as above
             reason = _first(error)
             if isinstance(reason, FileNotFoundError):
-                reason = ImageError(f"its shard {key} was removed while it was read.")
+                reason = _removed(key)
             if failed is None:
                 raise reason from error
             failed.append(reason)
@@ -130,9 +130,16 @@ class ChunkStore(ReadOnlyStore):
         if not metadata:
             _check_length(key, byte_range, self._facts)
         buffer: Buffer | None = await self._fetch.get(key, prototype, byte_range)
+        if buffer is None and isinstance(byte_range, RangeByteRequest) and not _is_index(byte_range, self._facts):
+            raise _removed(key)
         if buffer is not None and not metadata:
             _check(key, _view(buffer), self._facts, byte_range)
         return buffer
+
+
+def _removed(key: str) -> ImageError:
+    """The error of a chunk that is not there, though the index of its shard was."""
+    return ImageError(f"its shard {key} was removed while it was read.")
 
 
 def _view(buffer: Buffer) -> memoryview:
@@ -172,6 +179,8 @@ def _check_length(key: str, byte_range: ByteRequest | None, facts: ArrayFacts) -
             f"a chunk of its shard {key} has {length} bytes by the index, where its pixels take {facts.chunk_bytes}: "
             "refused as a decompression bomb."
         )
+    if byte_range.end > _file_limit(facts):
+        raise ImageError(f"the index of its shard {key} is damaged: it leads to byte {byte_range.end}.")
 
 
 def _check(key: str, view: memoryview, facts: ArrayFacts, byte_range: ByteRequest | None) -> None:
@@ -184,22 +193,28 @@ def _check(key: str, view: memoryview, facts: ArrayFacts, byte_range: ByteReques
         _check_chunk(key, view, facts)
     elif len(view) < facts.sharding.index_bytes:
         raise ImageError(f"its shard {key} is cut: it has {len(view)} bytes, fewer than its index.")
+    elif facts.sharding.readable and _places(view, facts.sharding).max(initial=0) >= 2**63:
+        raise ImageError(f"the index of its shard {key} is damaged: it leads to a byte that no file has.")
 
 
 def _check_shard(key: str, view: memoryview, facts: ArrayFacts) -> None:
     sharding = facts.sharding
     assert sharding is not None
-    count = 16 * math.prod(sharding.counts)
     start = len(view) - sharding.index_bytes if sharding.at_end else 0
     if start < 0 or len(view) < sharding.index_bytes:
         raise ImageError(f"its shard {key} is cut: it has {len(view)} bytes, fewer than its index.")
     if not sharding.readable:
         return
-    places = np.frombuffer(view[start : start + count], "<u8").reshape(-1, 2)
-    for offset, length in places[(places != _NONE).any(axis=1)].tolist():
+    for offset, length in _places(view[start:], sharding).tolist():
         if offset + length > len(view):
             raise ImageError(f"its shard {key} is cut: its index leads to byte {offset + length} of {len(view)}.")
         _check_chunk(key, view[offset : offset + length], facts)
+
+
+def _places(index: memoryview, sharding: Sharding) -> NDArray[np.uint64]:
+    """Offset and length of each chunk that is there, by the index of a shard."""
+    places = np.frombuffer(index[: 16 * math.prod(sharding.counts)], "<u8").reshape(-1, 2)
+    return places[(places != _NONE).any(axis=1)]
 
 
 def _check_chunk(key: str, view: memoryview, facts: ArrayFacts) -> None:
