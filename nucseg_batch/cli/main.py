@@ -34,7 +34,6 @@ from nucseg_batch.cli.report import report
 from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.status import status, verify
-from nucseg_batch.cli.text import readable
 from nucseg_batch.cli.train import train
 from nucseg_batch.cli.versions import versions
 from nucseg_batch.cli.view import view
@@ -47,6 +46,7 @@ from nucseg_batch.errors import (
     StoppedError,
     StorageError,
 )
+from nucseg_batch.files.names import readable
 
 if TYPE_CHECKING:
     from nucseg_batch.cli.config import Config

@@ -14,7 +14,6 @@ in a store of the user are written by the same code (see `in_place`).
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, OutputError
 from nucseg_batch.files.beside import beside
+from nucseg_batch.files.csv_rows import csv_records, opened
 from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
@@ -383,8 +383,8 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
     if not store.is_dir() or not table.is_file():
         raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
     places: dict[str, tuple[str, int | None]] = {}
-    with open(table, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    with opened(table) as file:
+        for row in csv_records(file):
             if row["status"] == "ok":
                 place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
                 places.setdefault(file_name(row["image"]), place)

@@ -28,6 +28,7 @@ from typing import Any
 
 from nucseg_batch.errors import MismatchError, OutputError
 from nucseg_batch.files.beside import beside
+from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
@@ -181,7 +182,7 @@ class Journal:
         """Adds a line to the run's log, with the time; the log is for people; no run reads it."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         with open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{moment} {' '.join(line.split())}\n")
+            file.write(f"{moment} {' '.join(readable(line).split())}\n")
 
     def commit(self, unit: Unit, marker: Marker, nuclei: str) -> None:
         """Records a unit whose shard is on disk: its rows of nuclei.csv first, its marker last."""
