@@ -22,6 +22,7 @@ import keras
 import numpy as np
 
 from nucseg_batch.errors import InputMissingError, ModelError
+from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import NetworkSpec, build
 from nucseg_batch.settings import Architecture, Task
 
@@ -90,6 +91,7 @@ class Model:
     """How to use it."""
 
 
+@backend.own_settings()
 def save_model(network: keras.Model, info: ModelInfo, path: Path) -> None:
     """Writes a model under a temporary name and then renames it, so that `path` is never half a file."""
     temporary = path.with_name(f".{path.stem}.partial.keras")
@@ -100,6 +102,7 @@ def save_model(network: keras.Model, info: ModelInfo, path: Path) -> None:
     os.replace(temporary, path)
 
 
+@backend.own_settings()
 def load_model(path: Path) -> Model:
     """Reads a model file.
 

@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.zarr.opening import configured
 
 STACK_AXIS = "i"
 """Axis along which our own stores put images of one shape."""
@@ -69,7 +70,7 @@ def open_level(group: Path) -> tuple[zarr.Array[Any], tuple[str, ...]]:
         raise ImageError(f"{group.name} is no OME-Zarr image of version 0.4 or 0.5.") from error
     if not isinstance(array, zarr.Array) or array.ndim != len(axes):
         raise ImageError(f"{group.name} names axes {', '.join(axes)}, but its pixels are no array of so many axes.")
-    return array, axes
+    return zarr.Array(configured(array)), axes
 
 
 def stack_length(group: Path) -> int | None:

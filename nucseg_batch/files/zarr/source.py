@@ -28,6 +28,7 @@ from nucseg_batch.files.zarr.census import ChunkCount, count_chunks, has_chunks
 from nucseg_batch.files.zarr.chunks import ChunkStore, read_part
 from nucseg_batch.files.zarr.header import Described, describe, first_level
 from nucseg_batch.files.zarr.nodes import Node, ZarrTree, open_tree
+from nucseg_batch.files.zarr.opening import configured
 from nucseg_batch.files.zarr.store import Files, is_url, reason
 
 KEPT_BYTES = 256 * 2**20
@@ -244,9 +245,8 @@ class ZarrSource:
                 store = ChunkStore(self._files.store(), image.facts, self._files.local)
                 with _OPENING, warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of codecs and types that are not in the standard yet
-                    self._array = sync(
-                        open_array(store=store, mode="r", path=image.array, zarr_format=image.zarr_format)
-                    )
+                    opening = open_array(store=store, mode="r", path=image.array, zarr_format=image.zarr_format)
+                    self._array = configured(sync(opening))
             return self._array
 
     def _filling(self) -> float:
