@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 
 from nucseg_batch.errors import DeviceError
+from nucseg_batch.network.limits import check_limits
 
 
 @contextlib.contextmanager
@@ -34,6 +35,7 @@ def stderr_held_back() -> Iterator[None]:
             os.close(saved)
 
 
+check_limits()
 try:
     with stderr_held_back():
         import keras  # noqa: F401

@@ -1,7 +1,7 @@
 """Arrays of zarr as this program opens them: what zarr's configuration says of all arrays does not count.
 
-Variables such as ZARR_ARRAY__WRITE_EMPTY_CHUNKS, and `~/.config/zarr`, change how zarr lays out arrays, whether chunks of
-zeros are files, and whether a missing chunk is an error. Results must not depend on that.
+Variables such as ZARR_ARRAY__WRITE_EMPTY_CHUNKS, and `~/.config/zarr`, change how zarr lays out arrays, whether chunks
+of zeros are files, and whether a missing chunk is an error. Results must not depend on that.
 """
 
 from __future__ import annotations
