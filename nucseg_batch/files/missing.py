@@ -33,7 +33,7 @@ def suspicious(pixels: NDArray[Any]) -> bool:
 
 
 def is_filling(pixels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where floats of any shape are NaN, infinite, or one of FILLINGS: what can be said without the rest of the plane."""
+    """Where floats of any shape are NaN, infinite or one of FILLINGS, which needs no other pixel of the plane."""
     fillings = np.array([sign * value for value in FILLINGS for sign in (1, -1)])
     with np.errstate(over="ignore"):
         return ~np.isfinite(pixels) | np.isin(pixels, fillings.astype(pixels.dtype))
@@ -41,7 +41,7 @@ def is_filling(pixels: NDArray[Any]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Lowest:
-    """The lowest values of a plane, for each channel where it has these, (c,), else (); infinity where there is none."""
+    """The lowest values of a plane: (c,) where it has channels, else (); infinity where there is none."""
 
     finite: NDArray[Any]
     """Of all finite values."""
