@@ -11,8 +11,8 @@ import zarr
 from pictures import disks
 
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
+from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import MaskWriter, create_store, images_csv
-from nucseg_batch.files.run.tables import csv_text
 from nucseg_batch.pipeline.label_images import LabelImage, find_label_images
 from nucseg_batch.plan import ImageInfo, make_plan
 
