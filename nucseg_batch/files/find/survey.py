@@ -20,7 +20,7 @@ from nucseg_batch.files.masks.pixels import storable
 from nucseg_batch.files.opened import open_source
 from nucseg_batch.files.patience import patiently
 from nucseg_batch.files.source import Header
-from nucseg_batch.plan import Failure, ImageInfo
+from nucseg_batch.plan import Assumption, Failure, ImageInfo, merged
 from nucseg_batch.settings import SegmentSettings
 
 HEADER_THREADS = 8
@@ -93,6 +93,9 @@ def survey(
     if parts:
         skipped, passed = found.skipped | {PART: len(parts)}, found.passed | {PART: first_names(parts)}
         found = replace(found, skipped=skipped, passed=passed)
+    if reader.assumptions:
+        of_images = [one for key, own in sorted(reader.assumptions.items()) if key in kept for one in own]
+        found = replace(found, assumptions=merged([*found.assumptions, *of_images]))
     return Survey(found, tuple(whole))
 
 
@@ -146,6 +149,8 @@ class _Reader:
         self._keys = {os.path.normpath(os.path.join(found.root, entry.key)): entry.key for entry in found.entries}
         self.first_of: dict[str, str] = {}
         """Key of the first file of a set, by that of each of its files."""
+        self.assumptions: dict[str, list[Assumption]] = {}
+        """What was assumed of images, by their keys; only of those of which anything was."""
 
     def read(self, entry: FileEntry) -> Surveyed | None:
         """What is known of one image; None for a file of a set whose first file was read."""
@@ -160,6 +165,8 @@ class _Reader:
         except ImageError as error:
             cause = type(error.__cause__ or error).__name__
             return Surveyed(entry, header, Failure(entry.key, "plan", cause, str(error)))
+        if header.assumptions:
+            self.assumptions[entry.key] = [replace(one, example=entry.key) for one in header.assumptions]
         return Surveyed(entry, header, info)
 
     def _header(self, entry: FileEntry) -> Header:
