@@ -69,6 +69,12 @@ FOLDER = "folder of outputs of a segmentation tool beside the images"
 """Reason for whole folders."""
 PARTLY = "folder of outputs of a segmentation tool, of some of the images beside it"
 """Reason for folders of which some files have no image beside them."""
+_HINT = re.compile(
+    r"mask|label|lbl|seg|predict|prob|uncertain|flows|outline|instance|annot|roi|watershed|pred|binary|gt|overlay|contour|"
+    r"boundar|preview|thumb|drawing|flow|stardist|dP|cp_",
+    re.IGNORECASE,
+)
+"""What all names that the patterns match have in them; most names have nothing of it."""
 MOST_STRIPPED = 4
 """Endings that are taken off a name, one after the other."""
 
@@ -102,6 +108,8 @@ def stem_of(name: str) -> str:
 def tool_of(name: str) -> str | None:
     """The program that names its outputs like this, whatever lies beside it; None where none does."""
     stem = stem_of(name)
+    if not _HINT.search(stem):
+        return None
     return next((tool for tool, pattern in _STRONG.items() if pattern.fullmatch(stem)), None)
 
 
@@ -157,6 +165,8 @@ def _stripped(stem: str) -> set[str]:
 def _cuts(stem: str) -> list[tuple[str, str]]:
     """What is left of a stem as endings, or a beginning, are taken off one by one, and the kind of each."""
     found: list[tuple[str, str]] = []
+    if not _HINT.search(stem):
+        return found
     if begun := _BEGINNING.fullmatch(stem):
         found += [(begun[1], "segmentation"), (stem_of(begun[1]), "segmentation")]
     for _ in range(MOST_STRIPPED):
