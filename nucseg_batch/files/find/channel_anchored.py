@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from nucseg_batch.files.find.channel_words import DNA, STAINS, anchors, word_of
@@ -22,6 +22,8 @@ MOST_CHANNELS = 60
 _WEAK = frozenset({"nuclei", "nucleus", "nuclear", "dna"})
 """Words that may as well say what images are of."""
 _PIECE = re.compile(r"[A-Za-z0-9]+")
+_WITHIN = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=[0-9])")
+"""Places within a piece where a stain may begin or end: `sample1GFP`."""
 _WORD = re.compile(rf"(?<![A-Za-z0-9])(?:{DNA}|{STAINS})(?![A-Za-z0-9])", re.IGNORECASE)
 Site = tuple[str, str]
 """What the keys of an image's files have before and after the channel."""
@@ -49,7 +51,10 @@ def anchored(keys: Sequence[str]) -> Anchored:
     for key in keys:
         for site, piece in _splits(key, ends):
             found[site][piece] = key
-    return _believed(_taken_once({site: kept for site, one in found.items() if (kept := _channels(site, one))}))
+    seen = Counter(piece for members in found.values() for piece in members)
+    repeated = {piece for piece, count in seen.items() if count > 1}
+    sites = {site: kept for site, one in found.items() if (kept := _channels(site, one, repeated))}
+    return _believed(_taken_once(sites, repeated))
 
 
 def same_places(keys: Iterable[str], found: Anchored) -> dict[Site, dict[str, str]]:
@@ -111,16 +116,18 @@ def counted_along(keys: Sequence[str]) -> Anchored:
 
 def _splits(key: str, ends: Mapping[str, set[str]]) -> list[tuple[Site, str]]:
     """How a key is a site and a channel, for sites of which a stain of DNA is known."""
-    pieces = [match.span() for match in _PIECE.finditer(key)] + anchors(key)
+    pieces = [match.span() for match in _PIECE.finditer(key)]
     name = key.rfind("/") + 1
-    stops = {stop for _, stop in pieces}
+    whole, stops = {start for start, _ in pieces}, {stop for _, stop in pieces}
+    within = {match.start() for match in _WITHIN.finditer(key)}
+    stops |= within | {stop for _, stop in anchors(key)}
     found = []
-    for start in {start for start, _ in pieces}:
+    for start in whole | within:
         for tail in ends.get(key[:start], ()):
             end = len(key) - len(tail)
             if end > start and end in stops and key.endswith(tail):
                 piece = key[start:end]
-                if _may_be_channel(piece, in_name=start >= name):
+                if _may_be_channel(piece, in_name=start >= name and start in whole):
                     found.append(((key[:start], tail), piece))
     return found
 
@@ -134,15 +141,15 @@ def _may_be_channel(piece: str, *, in_name: bool) -> bool:
     return len(_PIECE.findall(piece)) <= MOST_PIECES and not anchors(piece)
 
 
-def _channels(site: Site, members: Mapping[str, str]) -> dict[str, str]:
-    """The channels among pieces that were found at one place; none where they are no channels."""
+def _channels(site: Site, members: Mapping[str, str], repeated: Set[str]) -> dict[str, str]:
+    """The channels among pieces found at one place; none where they are no channels. repeated: those of several."""
     words = {piece: word_of(piece) for piece in members}
     if "dna" in words.values():  # any other number counts something
         words = {piece: word for piece, word in words.items() if word == "laser" or not piece.isdecimal()}
     elif any(word not in ("laser", "stain") for word in words.values()):
         return {}
     if _is_bare(site) and "stain" not in words.values():
-        words = {piece: word for piece, word in words.items() if word != "other"}
+        words = {piece: word for piece, word in words.items() if word != "other" or piece in repeated}
     if len(words) < 2 or len(words) > MOST_CHANNELS or len({piece.lower() for piece in words}) < len(words):
         return {}
     return {piece: members[piece] for piece in words}
@@ -154,12 +161,12 @@ def _is_bare(site: Site) -> bool:
     return before[-1:] in ("", "/") and not _PIECE.search(after.rpartition(".")[0])
 
 
-def _taken_once(sites: Mapping[Site, Mapping[str, str]]) -> dict[Site, dict[str, str]]:
+def _taken_once(sites: Mapping[Site, Mapping[str, str]], repeated: Set[str]) -> dict[Site, dict[str, str]]:
     """The same with each file in the largest image only that has it."""
     taken: set[str] = set()
     found: dict[Site, dict[str, str]] = {}
     for site in sorted(sites, key=lambda site: (-len(sites[site]), site)):
-        left = _channels(site, {piece: key for piece, key in sites[site].items() if key not in taken})
+        left = _channels(site, {piece: key for piece, key in sites[site].items() if key not in taken}, repeated)
         if left:
             found[site] = left
             taken.update(left.values())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from nucseg_batch.files.find.channel_anchored import Anchored, anchored, counted_along, same_places
 from nucseg_batch.files.find.channel_words import DNA as DNA_WORDS
-from nucseg_batch.files.find.channel_words import MERGED, STAINS, word_of
+from nucseg_batch.files.find.channel_words import MERGED, STAINS, SUM, anchors, word_of
 from nucseg_batch.files.find.name_rules import GUID
 
 WELL = r"[A-Z]{1,2}\d{1,2}"
@@ -27,6 +27,11 @@ SURE = tuple(
         ("Yokogawa", rf"(?P<a>.*{WELL}_T\d+F\d+L\d+)A\d+(?P<b>Z\d+)(?P<channel>C\d+)\.(?:tiff?|png)"),
         ("Yokogawa", r"(?P<a>(?:.*_)?W\d+F\d+T\d+)(?P<b>Z\d+)(?P<channel>C\d+)\.(?:tiff?|png)"),
         ("Operetta", r"(?P<a>r\d+c\d+f\d+(?:p\d*)?)-(?P<channel>ch\d+)(?P<b>(?:(?:sk|t)\d.*)?\.tiff?)"),
+        ("Columbus", r"(?P<a>\d{6}-\d{1,3}-\d{6})(?P<channel>\d{3})(?P<b>\.tiff?)"),
+        (
+            "CellDIVE",
+            r"(?P<a>.+?)_(?P<round>\d+\.\d+\.\d+)(?P<b>_R\d{3})_(?P<channel>[A-Z].*?)(?P<c>(?:_FINAL)?(?:_AFR)?_F\.tiff?)",
+        ),
         ("Gen5", rf"(?P<a>{WELL}_-?\d+)_\d+(?P<b>_\d+)_(?P<channel>[^_]*[A-Za-z][^_]*)(?P<c>_\d+\w*\.tiff?)"),
         ("Nikon", r"(?P<a>.*(?:xy|(?<![A-Za-z])[tzm])\d{1,5})(?P<channel>c\d{1,2})(?P<b>\.tiff?)"),
         (
@@ -160,7 +165,7 @@ def read_names(keys: Iterable[str]) -> Reading:
         found |= _named(Anchored(same_places(left, by_stain)), STAINED)
     folders: dict[str, list[str]] = defaultdict(list)
     for key in left:
-        if key not in found:
+        if key not in found and not SUM.search(key, key.rfind("/") + 1):
             folders[key.rpartition("/")[0]].append(key)
     rejected = []
     for members in folders.values():
@@ -184,14 +189,13 @@ def _named(found: Anchored, evidence: str) -> dict[str, ChannelName]:
 
 def _merges(keys: Iterable[str], found: Mapping[str, ChannelName]) -> Iterator[str]:
     """Files called like images of which channels were found, with a word for a merge in place of the channel."""
-    if not found:
+    words = {key: list(MERGED.finditer(key, key.rfind("/") + 1)) for key in keys if key not in found}
+    if not any(words.values()):
         return
     sites = {os.path.splitext(name.site)[0] for name in found.values()}
-    folders = {key.rpartition("/")[0] for key in found}
-    for key in keys:
-        if key in found or key.rpartition("/")[0] not in folders:
-            continue
-        for word in MERGED.finditer(key, key.rfind("/") + 1):
+    sites |= {os.path.splitext(f"{key[:start]}*{key[end:]}")[0] for key in words for start, end in anchors(key)}
+    for key, matches in words.items():
+        for word in matches:
             if os.path.splitext(f"{key[: word.start()]}*{key[word.end() :]}")[0] in sites:
                 yield key
                 break
@@ -220,7 +224,8 @@ def _sure(key: str) -> ChannelName | None:
     for microscope, pattern in SURE:
         if match := pattern.fullmatch(name):
             site = f"{folder}{mark}{match['a']}*{match['b']}{match.groupdict().get('c') or ''}"
-            return ChannelName(key, site, match["channel"], microscope)
+            token = " ".join(filter(None, (match.groupdict().get("round"), match["channel"].strip("_"))))
+            return ChannelName(key, site, token, microscope)
     return None
 
 
@@ -249,8 +254,10 @@ def _borne_out(keys: Sequence[str]) -> tuple[list[ChannelName], list[ChannelName
             or 2 * len(names) < len(keys)
             or len(several) < len(sites)
         ):
-            if way in (("letter",), ("letter", "stain")) and len(several) == len(sites) == 1 and len(kinds) <= FEW:
-                doubted = doubted or names
+            alone = len(several) == len(sites) == 1 and len(kinds) <= FEW and 2 * len(names) >= len(keys)
+            if alone and way == ("letter", "stain") and any(word_of(name.alias) == "dna" for name in names):
+                return [replace(name, evidence=STAINED) for name in names], []
+            doubted = doubted or (names if alone else [])
             continue
         return [replace(name, evidence=ALIKE) for name in names], []
     return [], doubted

@@ -20,7 +20,7 @@ DNA = (
 """Words for stains of whole nuclei."""
 NANOMETRES = r"(?:fluorescence[ _])?\d{3}[ _]?nm(?:[ _](?:ex|em)(?:citation|ission)?)?"
 _TRANSMITTED = (
-    r"(?:bf|bright ?field|trans(?:mitted)?|tl|dia|phase(?:[ _-]?contrast)?|ph\d?|dic|tpmt|t-pmt|esid)"
+    r"(?:bf|bright ?field|trans(?:mitted|mission)?|tl|dia|phase(?:[ _-]?contrast)?|ph\d?|dic|tpmt|t-pmt|esid)"
     r"(?:[ _-](?:led|matrix|full|left|right|half|low|na|dark|image|light|\d+x))*"
 )
 STAINS = (
@@ -35,7 +35,7 @@ STAINS = (
 """Words for other channels that mean nothing else."""
 MERGE = (
     r"merge[ds]?|overlays?|composite[s]?|comp|rgb|combined|blend|all[ _-]?channels|multi(?:channel)?|"
-    r"\(?ch?\d{1,2}(?:[+-](?:ch?)?\d{1,2})+\)?"
+    r"\(?ch?\d{1,2}(?:[+-](?:ch?)?\d{1,2})+\)?|(?<=[A-P]\d\df\d\d)o\d"
 )
 """Words for pictures in which channels were put together."""
 _LASERS = frozenset(
@@ -76,13 +76,16 @@ _ANCHOR = re.compile(
     rf"(?<![A-Za-z0-9])(?:fluorescence[ _])?(?:{UV})(?:[ _]?nm(?:[ _]ex)?)?(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-MERGED = re.compile(rf"(?<![A-Za-z0-9])(?:{MERGE})(?![A-Za-z0-9])", re.IGNORECASE)
-"""A word for a merge between separators."""
+_JOINED = re.compile(r"(?<=[a-z])(?:DAPI|Hoechst)(?![A-Za-z])")
+MERGED = re.compile(rf"(?:(?<![A-Za-z0-9])|(?<=f\d\d))(?:{MERGE})(?![A-Za-z0-9])", re.IGNORECASE)
+"""A word for a merge between separators, or what Cellomics calls its overlays."""
+SUM = re.compile(r"ch?\d{1,2}(?:\+(?:ch?)?\d{1,2})+", re.IGNORECASE)
+"""A merge that is called by the numbers of its channels."""
 
 
 def anchors(name: str) -> list[tuple[int, int]]:
     """Where a name says that it shows DNA, or light that excites its stains: starts and ends."""
-    return [match.span() for match in _ANCHOR.finditer(name)]
+    return [match.span() for pattern in (_ANCHOR, _JOINED) for match in pattern.finditer(name)]
 
 
 def word_of(piece: str) -> Word:
@@ -96,4 +99,12 @@ def word_of(piece: str) -> Word:
         return "laser" if int(plain) in _LASERS else "no"
     if _STAIN.fullmatch(plain):
         return "stain"
-    return "no" if _NO.fullmatch(plain) else "other"
+    if _NO.fullmatch(plain):
+        return "no"
+    parts = [part for part in re.split(r"[\W_]+", plain) if part]
+    if len(parts) < 2:
+        return "other"
+    words = {word_of(part) for part in parts}
+    if words & {"no", "merge"}:
+        return "no"
+    return "stain" if "stain" in words else "other"
