@@ -37,14 +37,18 @@ class Anchored:
     """Keys of the files by the channel as the names have it, in an order of their own."""
     doubtful: frozenset[Site] = frozenset()
     """Images of which a file's channel is told by nothing but its place in the name."""
+    folders: frozenset[str] = frozenset()
+    """Folders that hold any file whose key names a stain of DNA."""
 
 
 def anchored(keys: Sequence[str]) -> Anchored:
     """The images among files that have a channel named like a stain of DNA, and what differs from it in one piece."""
     ends: dict[str, set[str]] = defaultdict(set)
+    folders: set[str] = set()
     for key in keys:
         for start, end in anchors(key):
             ends[key[:start]].add(key[end:])
+            folders.add(key.rpartition("/")[0])
     if not ends:
         return Anchored()
     found: dict[Site, dict[str, str]] = defaultdict(dict)
@@ -54,7 +58,8 @@ def anchored(keys: Sequence[str]) -> Anchored:
     seen = Counter(piece for members in found.values() for piece in members)
     repeated = {piece for piece, count in seen.items() if count > 1}
     sites = {site: kept for site, one in found.items() if (kept := _channels(site, one, repeated))}
-    return _believed(_taken_once(sites, repeated))
+    sites = _taken_once(sites, repeated)
+    return Anchored(sites, _doubtful(sites), frozenset(folders))
 
 
 def same_places(keys: Iterable[str], found: Anchored) -> dict[Site, dict[str, str]]:
@@ -173,7 +178,7 @@ def _taken_once(sites: Mapping[Site, Mapping[str, str]], repeated: Set[str]) -> 
     return found
 
 
-def _believed(sites: Mapping[Site, Mapping[str, str]]) -> Anchored:
+def _doubtful(sites: Mapping[Site, Mapping[str, str]]) -> frozenset[Site]:
     """Which images rest on a piece that says little by itself and that no other image has, or on a weak word."""
     images = Counter(piece.lower() for members in sites.values() for piece in members)
     doubtful = set()
@@ -183,4 +188,4 @@ def _believed(sites: Mapping[Site, Mapping[str, str]]) -> Anchored:
         weak = all(piece.lower() in _WEAK for piece, word in words.items() if word == "dna")
         if lone or (weak and "other" in words.values()):
             doubtful.add(site)
-    return Anchored(sites, frozenset(doubtful))
+    return frozenset(doubtful)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from nucseg_batch.files.find.channel_anchored import Anchored, anchored, counted_along, same_places
 from nucseg_batch.files.find.channel_words import DNA as DNA_WORDS
-from nucseg_batch.files.find.channel_words import MERGED, STAINS, SUM, anchors, word_of
+from nucseg_batch.files.find.channel_words import STAINS, SUM, anchors, merges, word_of
 from nucseg_batch.files.find.name_rules import GUID
 
 WELL = r"[A-Z]{1,2}\d{1,2}"
@@ -30,7 +30,7 @@ SURE = tuple(
         ("Columbus", r"(?P<a>\d{6}-\d{1,3}-\d{6})(?P<channel>\d{3})(?P<b>\.tiff?)"),
         (
             "CellDIVE",
-            r"(?P<a>.+?)_(?P<round>\d+\.\d+\.\d+)(?P<b>_R\d{3})_(?P<channel>[A-Z].*?)(?P<c>(?:_FINAL)?(?:_AFR)?_F\.tiff?)",
+            r"(?P<a>.+?)_(?P<round>\d+\.\d+\.\d+)(?P<b>_R\d{3})_(?P<channel>[A-Z].*?)(?:_FINAL)?(?:_AFR)?_F(?P<c>\.tiff?)",
         ),
         ("Gen5", rf"(?P<a>{WELL}_-?\d+)_\d+(?P<b>_\d+)_(?P<channel>[^_]*[A-Za-z][^_]*)(?P<c>_\d+\w*\.tiff?)"),
         ("Nikon", r"(?P<a>.*(?:xy|(?<![A-Za-z])[tzm])\d{1,5})(?P<channel>c\d{1,2})(?P<b>\.tiff?)"),
@@ -172,11 +172,17 @@ def read_names(keys: Iterable[str]) -> Reading:
         names, doubted = _borne_out(members)
         found |= {name.key: name for name in names}
         rejected += [tuple(doubted)] * bool(doubted)
-    found |= _named(counted_along([key for key in keys if key not in found]), COUNTED)
+    in_folders = [key for key in keys if key.rpartition("/")[0] in by_stain.folders]
+    found |= _named(counted_along([key for key in in_folders if key not in found]), COUNTED)
     rejected = [group for group in rejected if not any(name.key in found for name in group)]
-    merges = sorted({*_merges(keys, found), *(key for key, name in found.items() if word_of(name.token) == "merge")})
-    names = sorted((found[key] for key in found.keys() - set(merges)), key=lambda name: name.key)
-    return Reading(tuple(names), tuple(merges), tuple(rejected))
+    together = sorted(
+        {
+            *_merges(keys if found else in_folders, found),
+            *(key for key, name in found.items() if word_of(name.token) == "merge"),
+        }
+    )
+    names = sorted((found[key] for key in found.keys() - set(together)), key=lambda name: name.key)
+    return Reading(tuple(names), tuple(together), tuple(rejected))
 
 
 def _named(found: Anchored, evidence: str) -> dict[str, ChannelName]:
@@ -189,14 +195,14 @@ def _named(found: Anchored, evidence: str) -> dict[str, ChannelName]:
 
 def _merges(keys: Iterable[str], found: Mapping[str, ChannelName]) -> Iterator[str]:
     """Files called like images of which channels were found, with a word for a merge in place of the channel."""
-    words = {key: list(MERGED.finditer(key, key.rfind("/") + 1)) for key in keys if key not in found}
-    if not any(words.values()):
+    words = {key: spans for key in keys if key not in found and (spans := merges(key, key.rfind("/") + 1))}
+    if not words:
         return
     sites = {os.path.splitext(name.site)[0] for name in found.values()}
-    sites |= {os.path.splitext(f"{key[:start]}*{key[end:]}")[0] for key in words for start, end in anchors(key)}
-    for key, matches in words.items():
-        for word in matches:
-            if os.path.splitext(f"{key[: word.start()]}*{key[word.end() :]}")[0] in sites:
+    sites |= {os.path.splitext(f"{key[:start]}*{key[end:]}")[0] for key in keys for start, end in anchors(key)}
+    for key, spans in words.items():
+        for start, end in spans:
+            if os.path.splitext(f"{key[:start]}*{key[end:]}")[0] in sites:
                 yield key
                 break
 

@@ -69,10 +69,9 @@ FOLDER = "folder of outputs of a segmentation tool beside the images"
 """Reason for whole folders."""
 PARTLY = "folder of outputs of a segmentation tool, of some of the images beside it"
 """Reason for folders of which some files have no image beside them."""
-_HINT = re.compile(
-    r"mask|label|lbl|seg|predict|prob|uncertain|flows|outline|instance|annot|roi|watershed|pred|binary|gt|overlay|contour|"
-    r"boundar|preview|thumb|drawing|flow|stardist|dP|cp_",
-    re.IGNORECASE,
+_HINTS = (
+    *("mask", "label", "lbl", "seg", "pred", "prob", "uncertain", "flow", "outline", "instance", "annot", "roi"),
+    *("watershed", "binary", "gt", "overlay", "contour", "boundar", "preview", "thumb", "drawing", "dist", "dp", "cp_"),
 )
 """What all names that the patterns match have in them; most names have nothing of it."""
 MOST_STRIPPED = 4
@@ -108,7 +107,7 @@ def stem_of(name: str) -> str:
 def tool_of(name: str) -> str | None:
     """The program that names its outputs like this, whatever lies beside it; None where none does."""
     stem = stem_of(name)
-    if not _HINT.search(stem):
+    if not _is_hinted(stem):
         return None
     return next((tool for tool, pattern in _STRONG.items() if pattern.fullmatch(stem)), None)
 
@@ -119,9 +118,12 @@ def leftovers(names: Iterable[str]) -> dict[str, str]:
     Where all are, none is: then they are what is meant.
     """
     names = list(names)
+    hinted = [name for name in names if _is_hinted(name)]
+    if not hinted:
+        return {}
     stems = {stem_of(name) for name in names} | set(names)
-    found = {name: reason for name in names if (reason := _beside(name, stems))}
-    alone = [name for name in names if name not in found and tool_of(name)]
+    found = {name: reason for name in hinted if (reason := _beside(name, stems))}
+    alone = [name for name in hinted if name not in found and tool_of(name)]
     if len(found) + len(alone) < len(names):
         found |= dict.fromkeys(alone, ALONE)
     return found
@@ -146,6 +148,11 @@ def told_skipped(counts: Mapping[str, int]) -> list[tuple[str, int, Rule]]:
     return [(reason, count, RULES[reason]) for reason, count in counts.items() if reason in RULES and count]
 
 
+def _is_hinted(name: str) -> bool:
+    lower = name.lower()
+    return any(hint in lower for hint in _HINTS)
+
+
 def _beside(name: str, stems: Set[str]) -> str | None:
     stem = stem_of(name)
     weak = False
@@ -165,7 +172,7 @@ def _stripped(stem: str) -> set[str]:
 def _cuts(stem: str) -> list[tuple[str, str]]:
     """What is left of a stem as endings, or a beginning, are taken off one by one, and the kind of each."""
     found: list[tuple[str, str]] = []
-    if not _HINT.search(stem):
+    if not _is_hinted(stem):
         return found
     if begun := _BEGINNING.fullmatch(stem):
         found += [(begun[1], "segmentation"), (stem_of(begun[1]), "segmentation")]

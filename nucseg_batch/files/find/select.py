@@ -38,7 +38,7 @@ _DNA_WORDS = ("dapi", "hoechst", "draq5", "draq7", "nucblue", "nuclight", "h2b",
 _DNA_PHRASE = re.compile(r"\b(?:draq [57]|sir dna|to ?pro ?[135])\b")
 _DNA_ALONE = frozenset({"dna", "nuclei", "nucleus", "nuclear"})
 _TRANSMITTED = frozenset({"brightfield", "bf", "tl", "transmitted", "trans", "phase", "dic"})
-"""Words of light that passed the sample: in `TL-Brightfield - DAPI` the rest is the filter that happened to be there."""
+"""Words for transmitted light: in `TL-Brightfield - DAPI` the rest is the filter that was in place."""
 _FILLER = re.compile(r"\d+|stain|channel|(?:ch|c|w|spy|sir)\d*")
 """Words that may stand beside one of _DNA_ALONE."""
 
