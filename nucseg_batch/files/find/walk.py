@@ -21,6 +21,7 @@ from nucseg_batch.files.find.leftovers import (
     OUTPUT_FOLDERS,
     SYSTEM,
     SYSTEM_FOLDERS,
+    TAKEN,
     is_output_folder,
     leftovers,
     stem_of,
@@ -60,6 +61,8 @@ class Finder:
         self.entries: list[FileEntry] = []
         self.failures: list[Failure] = []
         self.passed = PassedOver()
+        self.doubted = PassedOver()
+        """Entries that may be no images to segment, by the reason."""
         self.unused_axes = 0
         """Images in stores of which other axes are known than were given, which therefore are not used."""
         self.metadata: dict[str, dict[str, Any]] = {}
@@ -103,6 +106,7 @@ class Finder:
         self.entries += inner.entries
         self.failures += inner.failures
         self.passed.take(inner.passed)
+        self.doubted.take(inner.doubted)
         self.unused_axes += inner.unused_axes
         self.metadata |= inner.metadata
 
@@ -199,12 +203,14 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, 
             entry = NO_BIOIO if item.name in foreign else OURS if _is_table(item.name, around) else unread(item.name)
         elif item.name in annotation:
             entry = ANNOTATION
-        elif item.name in left:
+        elif item.name in left and left[item.name] not in TAKEN:
             entry = left[item.name]
         else:
             entry = _regular(item, below + item.name, root)
         if isinstance(entry, FileEntry):
             found.entries.append(entry)
+            if item.name in left:
+                found.doubted.add(left[item.name], entry.key)
         else:
             found.passed.add(entry, below + item.name)
 
