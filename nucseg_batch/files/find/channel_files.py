@@ -193,6 +193,8 @@ def _nuclei(folder: str, wanted: str, shown: dict[str, str], known: dict[str, Kn
         return asked[0]
     channels = [ChannelInfo(known[token].name or shown[token], known[token].wavelength) for token in asked]
     where = f"In {folder or 'IN'} each channel is a file of its own ({_described(list(shown.values()), channels)})"
+    if wanted.lower() in shown:
+        return wanted.lower()
     if wanted.isdecimal():
         counted = [asked[int(wanted)]] if int(wanted) < len(asked) else []
         meant = {*counted, *(token for token in asked if _digits(token) == int(wanted))}

@@ -261,9 +261,11 @@ def _borne_out(keys: Sequence[str]) -> tuple[list[ChannelName], list[ChannelName
             or len(several) < len(sites)
         ):
             alone = len(several) == len(sites) == 1 and len(kinds) <= FEW and 2 * len(names) >= len(keys)
-            if alone and way == ("letter", "stain") and any(word_of(name.alias) == "dna" for name in names):
+            words = [name.alias.lower() for name in names]
+            stained = bool(anchors(names[0].site)) or any(word_of(word) == "dna" for word in words)
+            if alone and stained and len(set(words)) == len(words) > 1:
                 return [replace(name, evidence=STAINED) for name in names], []
-            doubted = doubted or (names if alone else [])
+            doubted = doubted or (names if alone and not stained else [])  # all of one stain: wells
             continue
         return [replace(name, evidence=ALIKE) for name in names], []
     return [], doubted

@@ -29,7 +29,16 @@ from nucseg_batch.files.find.leftovers import (
 )
 from nucseg_batch.files.find.passed import OURS, PassedOver
 from nucseg_batch.files.find.stores import is_store
-from nucseg_batch.files.find.walk import NO_METADATA, Finder, is_image_name, listed, take_files, walk
+from nucseg_batch.files.find.walk import (
+    ANNOTATION_FOLDERS,
+    BESIDE_IMAGES,
+    NO_METADATA,
+    Finder,
+    is_image_name,
+    listed,
+    take_files,
+    walk,
+)
 from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Assumption, Failure
@@ -209,6 +218,8 @@ def _find_glob(place: str, found: Finder) -> str:
     for path in system:
         found.passed.add(SYSTEM, os.path.relpath(path, root))
     stems = {folder: {stem_of(name) for name in names if is_image_name(name)} for folder, names in files.items()}
+    if any(OUTPUT_FOLDERS.fullmatch(os.path.basename(path)) for path in folders):
+        stems |= {path: _image_stems(path) for path in folders if path not in stems}
     skipped = {path: None for path in dict.fromkeys([*folders, *files]) if _outputs(path, stems, found, root)}
     for path in folders:
         if path not in skipped and not found.add_whole(path, root):
@@ -226,9 +237,15 @@ def _outputs(folder: str, stems: Mapping[str, set[str]], found: Finder, root: st
         return False
     beside = set().union(*(own for other, own in stems.items() if _is_beside(other, above)))
     reason = is_output_folder(name, [item.name for item in listed(folder) if is_image_name(item.name)], beside)
+    if name.lower() in ANNOTATION_FOLDERS and any(other.lower() == f"{above}/images".lower() for other in stems):
+        reason = BESIDE_IMAGES
     if reason:
         found.passed.add(reason, os.path.relpath(folder, root))
     return reason is not None
+
+
+def _image_stems(folder: str) -> set[str]:
+    return {stem_of(item.name) for item in listed(folder) if is_image_name(item.name)}
 
 
 def _is_beside(folder: str, above: str) -> bool:
@@ -268,6 +285,10 @@ def _expanded(folder: str, parts: tuple[str, ...], system: dict[str, None]) -> I
             yield from _expanded(item.path, rest, system)
 
 
+def _fits(key: str, pattern: str | None) -> bool:
+    return pattern is not None and fnmatchcase(key if "/" in pattern else key.rpartition("/")[2], pattern)
+
+
 def _matches(entry: FileEntry, pattern: str) -> bool:
     name = entry.key if "/" in pattern else entry.name
     return fnmatchcase(name, pattern)
@@ -277,7 +298,11 @@ def _nothing(images: int, passed: PassedOver, pattern: str | None) -> str:
     """Why nothing is left to do."""
     if images:
         which = "its only image does not match" if images == 1 else f"none of its {images} images matches"
-        return f"{which} --pattern {pattern!r}."
+        skipped = {reason: told.names for reason, told in passed.told().items() if guessed({reason: 1})}
+        matching = {reason: sum(_fits(key, pattern) for key in keys) for reason, keys in skipped.items()}
+        what = ", ".join(f"{count} x {reason}" for reason, count in matching.items() if count)
+        told = f"; skipped: {what}; to segment these, {NAME_THEM}" if what else ""
+        return f"{which} --pattern {pattern!r}{told}."
     what = ", ".join(f"{count} x {reason}" for reason, count in sorted(passed.counts.items()))
     else_said = f"passed over: {what}" if what else "check the path; in a glob ** goes into folders"
     return f"no image was found; {else_said}."

@@ -48,7 +48,7 @@ _ENDING = {
 _OBJECT = re.compile(r"[._\- ](?:nuclei|nucleus|nuclear|cells?|cyto)", re.IGNORECASE)
 """What may stand before an ending: `A01_nuclei_mask` is made from `A01_nuclei` or from `A01`."""
 _BEGINNING = re.compile(
-    r"(?:(?:masks?|labels?|seg|outlines?|flows?|pred)[_\-]|(?:(?:count )?masks?|labels|outlines|drawing) of )(.+)",
+    r"(?:(?:masks?|labels?|seg|outlines?|flows|pred)[_\-]|(?:(?:count )?masks?|labels|outlines|drawing) of )(.+)",
     re.IGNORECASE | re.DOTALL,
 )
 OUTPUT_FOLDERS = re.compile(
@@ -127,7 +127,7 @@ def leftovers(names: Iterable[str]) -> dict[str, str]:
     hinted = [name for name in names if _is_hinted(name)]
     if not hinted:
         return {}
-    stems = {stem_of(name) for name in names} | set(names)
+    stems = {stem_of(name) for name in names} | {os.path.splitext(name)[0] for name in names} | set(names)
     found = {name: reason for name in hinted if (reason := _beside(name, stems))}
     alone = [name for name in hinted if name not in found and tool_of(name)]
     others = len(names) - len(alone) - sum(reason not in TAKEN for reason in found.values())

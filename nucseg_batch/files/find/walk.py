@@ -34,6 +34,8 @@ from nucseg_batch.plan import Failure
 
 ANNOTATION_FOLDERS = frozenset({"labels", "masks"})
 """Folders that hold annotation where a folder `images` lies beside them."""
+BESIDE_IMAGES = "folder of annotation beside images/"
+"""Why these are passed over."""
 SIBLINGS = 100
 """Folders beside one of outputs in which images of its files' names are looked for."""
 NO_BIOIO = "file that only bioio reads, which is not installed"
@@ -142,7 +144,7 @@ def walk(top: str, root: str, found: Finder) -> None:
             elif SYSTEM_FOLDERS.fullmatch(folder.name):
                 found.passed.add(SYSTEM, os.path.relpath(folder.path, root))
             elif around.images and folder.name.lower() in ANNOTATION_FOLDERS:
-                found.passed.add("folder of annotation beside images/", os.path.relpath(folder.path, root))
+                found.passed.add(BESIDE_IMAGES, os.path.relpath(folder.path, root))
             elif reason := around.reason(folder):
                 found.passed.add(reason, os.path.relpath(folder.path, root))
             elif not found.add_whole(folder.path, root):
