@@ -108,8 +108,8 @@ def check_window(header: Header, t: int, z: int, rows: slice, columns: slice) ->
 def real_values(plane: NDArray[Any], *, whole: bool, filling: float) -> NDArray[Any]:
     """Pixels as `Source.read` returns them, contiguous, in native byte order; `filling` replaces what is missing.
 
-    That is what `missing.is_filling` says. Raises ImageError where no pixel of a `whole` plane is finite, and for floats
-    beyond single precision.
+    `missing.is_filling` says what is missing. Raises ImageError where no pixel of a `whole` plane is finite, and for
+    floats beyond single precision.
     """
     if plane.dtype.kind == "b":
         return plane.astype(np.uint8) * np.uint8(255)
