@@ -148,10 +148,8 @@ def _search(top: Path, prediction: bool) -> LabelImages:
         else:
             beside.append(path)
     if beside:
-        notes.append(
-            shown = _listed([path.relative_to(top).as_posix() for path in beside])
-            notes.append(f"{shown}: neither images nor label images, left out")
-        )
+        shown = _listed([path.relative_to(top).as_posix() for path in beside])
+        notes.append(f"{shown}: neither images nor label images, left out")
     if not prediction and not pictures and not others:
         others = own
     return LabelImages(tuple(pictures or others), tuple(notes))
