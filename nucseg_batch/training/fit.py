@@ -59,6 +59,7 @@ class Start:
     """Folder for TensorBoard's log, where one is wanted."""
 
 
+@backend.own_settings()
 def train(
     pairs: Sequence[Pair],
     path: Path,

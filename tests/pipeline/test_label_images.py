@@ -13,8 +13,8 @@ from pictures import disks
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
 from nucseg_batch.files.annotations import LabelImage
 from nucseg_batch.files.annotations import find_label_images as found_in
+from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import MaskWriter, create_store, images_csv
-from nucseg_batch.files.run.tables import csv_text
 from nucseg_batch.plan import ImageInfo, make_plan
 
 TRUTH = disks((61, 83), [(15, 15), (40, 30), (30, 65)], 9)
