@@ -67,6 +67,8 @@ def print_evaluation(result: Evaluation, index: Path | None, group: str, *, wors
         say(f"groups: column {group} of {index}")
     for note in result.notes:
         say(note)
+    for one in result.assumptions:
+        say(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
     if result.missing:
         say(f"{len(result.missing)} annotated images have no prediction and count as all missed")
     if worst:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import zarr
 from numpy.typing import NDArray
@@ -60,16 +60,6 @@ def zarr_format(folder: Path) -> int | None:
         return 3 if json.loads((folder / GROUP_FILES[3]).read_bytes())["node_type"] == "group" else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def open_stored(folder: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-    """Opens an array of ours.
-
-    A part without a file is zeros, as `replace_part` writes it, whatever zarr's configuration says of missing chunks:
-    that is for inputs of which the user knows that every chunk was written. The size in its unit's marker (`verify`)
-    says whether a file of ours is lost, not zarr.
-    """
-    return open_array(folder, mode=mode)
 
 
 def put_group(folder: Path, attributes: Mapping[str, Any], *, version: int = 3) -> None:

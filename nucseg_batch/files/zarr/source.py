@@ -29,6 +29,7 @@ from nucseg_batch.files.zarr.census import ChunkCount, count_chunks, has_chunks
 from nucseg_batch.files.zarr.chunks import ChunkStore, read_part
 from nucseg_batch.files.zarr.header import Described, describe, first_level
 from nucseg_batch.files.zarr.nodes import Node, ZarrTree, open_tree
+from nucseg_batch.files.zarr.opening import configured
 from nucseg_batch.files.zarr.store import Files, is_url, reason
 
 KEPT_BYTES = 256 * 2**20
@@ -107,7 +108,7 @@ def check_window(header: Header, t: int, z: int, rows: slice, columns: slice) ->
 def real_values(plane: NDArray[Any], *, whole: bool, filling: float) -> NDArray[Any]:
     """Pixels as `Source.read` returns them, contiguous, in native byte order; `filling` replaces what is missing.
 
-    That is what `missing.is_filling` says. Raises ImageError where no pixel of a `whole` plane is finite, and for
+    `missing.is_filling` says what is missing. Raises ImageError where no pixel of a `whole` plane is finite, and for
     floats beyond single precision.
     """
     if plane.dtype.kind == "b":
@@ -246,7 +247,7 @@ class ZarrSource:
                 store = ChunkStore(self._files.store(), image.facts, self._files.local)
                 with _OPENING, warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of codecs and types that are not in the standard yet
-                    self._array = sync(
+                    opened = sync(
                         get_loop(),
                         open_array,
                         store=store,
@@ -254,6 +255,7 @@ class ZarrSource:
                         path=image.array,
                         zarr_format=image.zarr_format,
                     )
+                    self._array = configured(opened)
             return self._array
 
     def _filling(self) -> float:
