@@ -2,7 +2,7 @@
 
 Told by NUCSEG_TEST_WORKER, JSON: `quick` puts a threshold in the place of the network; `deadly` is the largest value of
 images on which the process dies; `once` a file, of which the first process that begins a unit dies and takes it away;
-`wait` a file without which nothing but the first looks is segmented.
+`hold` has batches wait until their process is told to end, for which it then has all the time that it needs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,8 +31,8 @@ class ThresholdPredictor:
 
     precision, device, diameter = "float32", "cpu:0", 22.0
 
-    def __init__(self, deadly: int | None = None, wait: Path | None = None) -> None:
-        self._deadly, self._wait = deadly, wait
+    def __init__(self, deadly: int | None = None, held: Callable[[], bool] = lambda: False) -> None:
+        self._deadly, self._held = deadly, held
 
     def machine(self) -> dict[str, str]:
         return {"precision": self.precision}
@@ -52,7 +51,7 @@ class ThresholdPredictor:
     ) -> list[Segmented]:
         if self._deadly in [int(image.max()) for image in images]:
             os.kill(os.getpid(), signal.SIGKILL)
-        while self._wait is not None and not self._wait.exists():
+        while self._held():
             time.sleep(0.01)
         return [self._segmented(image) for image in images]
 
@@ -75,8 +74,12 @@ def dask_setup(worker: Any) -> None:
     """Called by dask in each new process."""
     from nucseg_batch.executors import worker as workers
 
+    def held() -> bool:
+        return bool(TOLD.get("hold")) and not workers._leaving.is_set()
+
+    if TOLD.get("hold"):
+        workers.LEAVING_SECONDS = 200.0
     if TOLD.get("quick"):
-        wait = Path(TOLD["wait"]) if "wait" in TOLD else None
-        local.load_predictor = lambda job, units: ThresholdPredictor(TOLD.get("deadly"), wait)  # type: ignore
+        local.load_predictor = lambda job, units: ThresholdPredictor(TOLD.get("deadly"), held)  # type: ignore
     if "once" in TOLD:
         workers.InHand = MortalHands  # type: ignore

@@ -48,8 +48,8 @@ MARGIN = 24
 """Pixels around a region in which nuclei are labelled; more than a nucleus is wide."""
 CALLS = ("replace", "rename", "fsync", "unlink")
 """Calls of the operating system with which files appear, reach the disk and go."""
-PATIENCE = 60.0
-"""Seconds that a paused run waits at most."""
+PATIENCE = 250.0
+"""Seconds that a paused run waits at most; nobody waits for it longer than `tree.SECONDS`."""
 
 Rect = tuple[slice, slice]
 

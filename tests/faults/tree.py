@@ -24,8 +24,8 @@ SHARD_BYTES = 4800
 """Of units in the driver: two of the small pictures."""
 KILLED = -9
 """How a process ends that was killed."""
-SECONDS = 60.0
-"""Longer than anything here takes."""
+SECONDS = 200.0
+"""Longer than anything here takes, also where other work runs on the machine."""
 slow = (
     pytest.mark.slow,
     pytest.mark.skipif(not os.environ.get("NUCSEG_SLOW"), reason="takes minutes: set NUCSEG_SLOW=1"),
@@ -76,6 +76,11 @@ class Run:
     def is_paused(self) -> Run:
         """Waits until it pauses."""
         wait_for(lambda: (self._folder / "paused").exists(), f"never paused, see {self._folder}")
+        return self
+
+    def is_stopping(self) -> Run:
+        """Waits until it has said that it was asked to stop, which it says while the network is at work."""
+        wait_for(lambda: "stopping: " in self.errors, f"never said that it stops, see {self._folder}")
         return self
 
     def go_on(self) -> None:
