@@ -16,7 +16,6 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import ChannelInfo
-from nucseg_batch.files.tiff.chain import Page
 from nucseg_batch.files.tiff.file import OpenTiff
 from nucseg_batch.files.tiff.pixels import Frame, frame_of, is_plain, run_of
 
@@ -66,7 +65,7 @@ def lay_out(tiff: OpenTiff) -> Layout:
     """
     if tiff.pages[0].maker == "flex" and len(tiff.pages) > 1:
         raise ImageError("the pages of an Opera FLEX file are its fields and channels; export it as OME-TIFF.")
-    series = _image_series(tiff.file, tiff.pages)
+    series = _image_series(tiff)
     frames = _frames(tiff, series)
     key = series.keyframe
     if series.kind == "imagej":
@@ -93,15 +92,15 @@ def lay_out(tiff: OpenTiff) -> Layout:
     )
 
 
-def _image_series(tiff: Any, pages: tuple[Page, ...]) -> Any:
+def _image_series(tiff: OpenTiff) -> Any:
     """The one series that is the image; thumbnails, labels, masks and smaller copies are not it."""
-    every = list(tiff.series)
+    every = list(tiff.file.series)
     if not every:
         raise ImageError("the TIFF holds no image.")
-    _check_claims(tiff, every[0])
+    _check_claims(tiff.file, every[0])
     if every[0].kind == "generic":
-        used = {page.offset for series in every for level in series.levels for page in level._pages}
-        if lost := [number for number, page in enumerate(pages) if page.offset not in used]:
+        used = {page.offset for series in every for level in series.levels for page in level}
+        if lost := [number for number, page in enumerate(tiff.pages) if page.offset not in used]:
             raise ImageError(f"page {lost[0]} of the TIFF cannot be understood: the file is damaged.")
     tops = [series for series in every if not series.keyframe.is_subifd]
     images = [series for series in tops if not _is_extra(series)] or tops
@@ -118,7 +117,7 @@ def _image_series(tiff: Any, pages: tuple[Page, ...]) -> Any:
         raise ImageError(
             "the TIFF's first page is a small copy of an image in another one; export that image by itself."
         )
-    if any(page is not None and page.keyframe.is_subifd for page in image._pages):
+    if any(page is not None and page.keyframe.is_subifd for page in _stored_pages(tiff, image)):
         raise ImageError("the TIFF has pages below a page that are of its size; save the one that is meant by itself.")
     if image.kind == "bif":
         raise ImageError("slides of this kind (Ventana BIF) are tiles that must be stitched; export it as OME-TIFF.")
@@ -136,7 +135,7 @@ def _check_claims(tiff: Any, image: Any) -> None:
     if image.kind == "shaped":
         said = tuple(tiff.shaped_metadata[0]["shape"])
         sides = {image.keyframe.imagelength, image.keyframe.imagewidth}
-        if math.prod(said) > math.prod(image.get_shape(False)) and sides <= set(said):
+        if math.prod(said) > math.prod(image.shape) and sides <= set(said):
             raise ImageError(f"its description promises an array of {said}, but it holds {image.shape}: it was cut.")
 
 
@@ -148,7 +147,7 @@ def _is_thumbnail(series: Any, image: Any) -> bool:
     """Whether one page is a copy of an image at most a quarter as wide, though it does not say so."""
     (height, width), (tall, wide) = ((one.keyframe.imagelength, one.keyframe.imagewidth) for one in (series, image))
     alike = abs(height * wide - width * tall) <= max(tall, wide)  # to the rounding of a pixel
-    return alike and max(4 * height - tall, 4 * width - wide) <= 0 and len(series._pages) == 1
+    return alike and max(4 * height - tall, 4 * width - wide) <= 0 and len(series) == 1
 
 
 def _area(series: Any) -> int:
@@ -160,20 +159,48 @@ def _levels(tiff: Any, image: Any) -> int:
     return len(image.levels) + sum(len(series.levels) for series in below)
 
 
+def _is_run(tiff: OpenTiff, series: Any) -> bool:
+    """Whether the planes of a series lie one after another behind its first page, whatever other pages there are."""
+    if series.kind not in _RUNS or math.prod(series.shape) <= math.prod(series.keyframe.shaped):
+        return False
+    return series.is_truncated or len(tiff.pages) == 1 or series.dataoffset is not None
+
+
+def _stored_pages(tiff: OpenTiff, series: Any) -> list[Any]:
+    """The pages of a series as they are in the file; None stands for one that is missing."""
+    if _is_run(tiff, series):
+        return [series[0]]
+    try:
+        return list(series)
+    except IndexError as error:
+        raise ImageError(
+            f"its description promises {len(series)} pages, but the TIFF has {len(tiff.pages)}: it was cut."
+        ) from error
+
+
 def _frames(tiff: OpenTiff, series: Any) -> list[Frame]:
     key = series.keyframe
-    planes = math.prod(series.get_shape(False))
+    planes = math.prod(series.shape)
     one = math.prod(key.shaped)
     if one == 0 or planes == 0:
         raise ImageError(f"it has no pixels ({key.imagelength} x {key.imagewidth}).")
-    stored = series._pages
-    if len(stored) == 1 and planes > one and series.kind in _RUNS:
+    if _is_run(tiff, series):
         if not is_plain(key) or not key.is_contiguous or planes % one:
             raise ImageError("its first page stands for several planes, but they are compressed: the file is damaged.")
-        return [run_of(stored[0], tiff.path, tiff.size, number) for number in range(planes // one)]
-    found = list(stored) if len(stored) > 1 or planes == one else list(series)
+        if len(tiff.pages) * one >= planes and len({page.kind for page in tiff.pages}) > 1:
+            _check_alike(tiff, key, list(series))
+        return [run_of(series[0], tiff.path, tiff.size, number) for number in range(planes // one)]
+    found = _stored_pages(tiff, series)
     if any(page is None for page in found):
         raise ImageError(f"{sum(page is None for page in found)} of its {len(found)} planes are missing.")
+    _check_alike(tiff, key, found)
+    if all(page.parent is tiff.file for page in found):
+        return [frame_of(page, tiff.path, tiff.size) for page in found]
+    return [frame_of(page, Path(page.parent.filehandle.path), page.parent.filehandle.size) for page in found]
+
+
+def _check_alike(tiff: OpenTiff, key: Any, found: list[Any]) -> None:
+    """Raises ImageError where pages that tifffile counts as one image are not decoded alike."""
     kinds = {page.offset: page.kind for page in tiff.pages}
     for page in found:
         if (
@@ -184,9 +211,6 @@ def _frames(tiff: OpenTiff, series: Any) -> list[Frame]:
             full = page.aspage()
             if full.hash != page.keyframe.hash:
                 raise ImageError(f"its pages differ in size or type ({key.shape} and {full.shape}): not one image.")
-    if all(page.parent is tiff.file for page in found):
-        return [frame_of(page, tiff.path, tiff.size) for page in found]
-    return [frame_of(page, Path(page.parent.filehandle.path), page.parent.filehandle.size) for page in found]
 
 
 def _check_imagej(tiff: OpenTiff, planes: int) -> None:
@@ -198,7 +222,7 @@ def _check_imagej(tiff: OpenTiff, planes: int) -> None:
 
 def _split(series: Any, frames: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """Axes of a series with their lengths: those over its pages, and those within a page."""
-    axes = list(zip(series.get_axes(False), series.get_shape(False), strict=True))
+    axes = list(zip(series.axes, series.shape, strict=True))
     inside = [length for length in series.keyframe.shaped if length > 1]
     over = 1
     for place in range(len(axes) + 1):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from tifffile import COMPRESSION
 
@@ -26,6 +25,10 @@ _JPEG = frozenset({COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.ALT_JPEG, CO
 _WHOLE_JPEG = frozenset({COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY})
 """Compressions whose tiles are JPEG files but for these tables."""
 _JPEG_END = b"\xff\xd9"
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""JPEG markers of a frame header, which holds the size: SOF0 to SOF15 but for DHT, JPG and DAC between them."""
+_LONE_MARKERS = frozenset({0x01, *range(0xD0, 0xDA)})
+"""JPEG markers without a length behind them."""
 _JPEG_2000_START = b"\xff\x4f\xff\x51"
 _PNG_START = b"\x89PNG"
 _PLAIN_BITS = frozenset({8, 16, 32, 64})
@@ -251,7 +254,7 @@ def _check_claim(data: bytes, key: Any) -> None:
         raise ImageError("the TIFF is damaged: a JPEG tile or strip has no end.")
     try:
         if key.compression in _WHOLE_JPEG:
-            height, width = tifffile.tifffile.jpeg_shape(data)[1:3]
+            height, width = _jpeg_sides(data)
         elif data[:4] == _PNG_START:
             width, height = struct.unpack_from(">II", data, 16)
         elif (start := data.find(_JPEG_2000_START, 0, 256)) >= 0:
@@ -264,6 +267,23 @@ def _check_claim(data: bytes, key: Any) -> None:
     rows, columns = decoded_at_once(key)
     if height > max(rows, 8) or width > max(columns, 8):
         raise ImageError(f"the TIFF is damaged: a picture of {height} x {width} is in a tile of {rows} x {columns}.")
+
+
+def _jpeg_sides(data: bytes) -> tuple[int, int]:
+    """Height and width of a JPEG as its frame header says (ITU-T T.81, B.2.2); raises ValueError without one."""
+    at = 2
+    while data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a byte of padding before the marker
+            at += 1
+        elif marker in _FRAME_MARKERS:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height, width
+        elif marker in _LONE_MARKERS:
+            at += 2
+        else:
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    raise ValueError("no frame header")
 
 
 def pread(fd: int, count: int, offset: int) -> bytes:
