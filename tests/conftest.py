@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nucseg_batch.network.model_file import Model
     from nucseg_batch.network.predictor import Predictor
 
+for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"):  # Typer and Rich colour what they print where one is set
+    os.environ.pop(name, None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="nucseg-cache-")  # what others measured here must not matter
