@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from command import Output, run
 from pictures import disks, fluorescence
+from tiers import LONG
 
 if TYPE_CHECKING:
     from nucseg_batch.network.model_file import Model
@@ -28,6 +29,13 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="nucseg-cache-")  # what 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 SHARED = Path(os.environ.get("NUCSEG_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks the tests of `LONG`, and those that wait for a whole run of the command, before `-m` selects."""
+    here = item.path.relative_to(Path(__file__).parent)
+    if any(here.is_relative_to(place) for place in LONG) or "segmented" in getattr(item, "fixturenames", ()):
+        item.add_marker("long")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pages import ROOT
+from tiers import LONG
 
 import nucseg_batch
 
@@ -60,7 +61,8 @@ def test_the_lowest_leg_installs_exactly_the_lowest_declared_versions() -> None:
 def test_a_package_has_the_same_minimum_wherever_it_is_declared() -> None:
     """Otherwise the tests run with another version than the extra allows."""
     minimums: dict[str, set[Version]] = {}
-    for one in requirements([*BUILD, *PROJECT["dependencies"], *sum(EXTRAS.values(), [])]):
+    extras = [line for lines in EXTRAS.values() for line in lines]
+    for one in requirements([*BUILD, *PROJECT["dependencies"], *extras]):
         minimums.setdefault(canonicalize_name(one.name), set()).add(minimum(one))
     assert not {name: found for name, found in minimums.items() if len(found) > 1}
 
@@ -70,7 +72,7 @@ def test_no_dependency_has_an_upper_limit_that_nothing_explains() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for line in text.splitlines():
         if re.match(r'\s*"[\w.\[\],-]+>=[^"]*(<|==|!=|~=)', line):
-            assert re.search(r"#.*https://\S+/(issues|pull)/\d+", line), f"no upstream issue explains the cap in: {line}"
+            assert re.search(r"#.*https://\S+/(issues|pull)/\d+", line), f"no upstream issue explains {line}"
 
 
 def test_tested_pythons_are_those_that_are_declared() -> None:
@@ -100,6 +102,12 @@ def test_every_fast_tier_is_the_one_that_contributing_names() -> None:
     assert any(f"-m '{markers[1]}'" in step.get("run", "") for step in steps)
 
 
+@pytest.mark.parametrize("place", LONG)
+def test_every_place_of_the_long_tests_exists(place: str) -> None:
+    """A file that was renamed would slow the fast tier down unseen."""
+    assert (ROOT / "tests" / place).exists()
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_actions_are_pinned_to_commits_and_jobs_to_few_rights(path: Path) -> None:
     """A tag of somebody else's repository can be moved to other code."""
@@ -120,7 +128,8 @@ def test_only_a_tag_publishes_and_only_what_was_checked() -> None:
     publish = loaded["jobs"]["publish"]
     assert publish["needs"] == "build"
     assert publish["environment"]["name"] == "pypi"
-    assert not any("checkout" in step.get("uses", "") or "password" in step.get("with", {}) for step in publish["steps"])
+    assert not any("checkout" in step.get("uses", "") for step in publish["steps"])
+    assert not any("password" in step.get("with", {}) for step in publish["steps"])
     assert any("twine check --strict" in step.get("run", "") for step in loaded["jobs"]["build"]["steps"])
 
 
