@@ -25,6 +25,7 @@ from nucseg_batch.files.opened import Images, State, state_of
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Beginning
+from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.pipeline.channels import Shown, show
 from nucseg_batch.plan import ImageInfo, Plane, Stack
 from nucseg_batch.results.tables import (
@@ -203,7 +204,7 @@ class FinishedRun:
         """The array of the first level of a label or image group, and its axes."""
         if group not in self._arrays:
             try:
-                array = zarr.open_array(self.store / group / "0", mode="r")
+                array = open_array(self.store / group / "0", mode="r")
             except (OSError, ValueError) as error:
                 raise ImageError(f"{self.store / group}: the masks cannot be read ({type(error).__name__}).") from error
             while len(self._arrays) >= KEPT_ARRAYS:

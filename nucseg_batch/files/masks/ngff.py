@@ -22,8 +22,10 @@ from ome_zarr_models.v05.image_label import ImageLabelAttrs
 from ome_zarr_models.v05.labels import LabelsAttrs
 from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
+from nucseg_batch.errors import ImageError
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.systems import flattened
 from nucseg_batch.plan import Stack
 
 Version = Literal["0.4", "0.5"]
@@ -68,15 +70,22 @@ def label_path(stack: Stack) -> str:
 
 
 def frame_of(stack: Stack, image: Mapping[str, Any] | None) -> Frame:
-    """Where a stack lies, by the OME attributes (0.4 or 0.5) of its one image; else by the pixel size that all share.
+    """Where a stack lies, by the OME attributes (0.4 to 0.6) of its one image; else by the pixel size that all share.
 
     Time points and depths that are left out move the first plane and widen the distance of planes.
     """
     if image is None or "multiscales" not in image:
         return _frame_of_files(stack)
     try:
-        whole = _parsed(image["multiscales"][0])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # metadata that say nothing understandable
+        whole = _parsed(flattened(image["multiscales"][0]))
+    except (
+        ImageError,
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ):  # metadata that say nothing understandable
         return _frame_of_files(stack)
     scale, translation = dict(whole.scale), dict(whole.translation)
     for axis, chosen in (("t", stack.images[0].t), ("z", stack.images[0].z)):

@@ -23,6 +23,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from nucseg_batch.files.whole import sync, whole_file, write_whole
+from nucseg_batch.files.zarr.opening import open_array
 
 ZSTD_LEVEL = 1
 """Masks are runs of equal numbers: higher levels cost time and save little; of images they save a few percent."""
@@ -172,7 +173,7 @@ def _encoded(folder: Path, version: int, bounds: tuple[slice, ...], values: NDAr
     """The files of a part of an array by name below the array's folder, as zarr-python writes them."""
     described = {name: (folder / name).read_bytes() for name in ARRAY_FILES[version] if (folder / name).exists()}
     files: dict[str, Any] = {name: cpu.Buffer.from_bytes(content) for name, content in described.items()}
-    zarr.open_array(MemoryStore(files), mode="r+")[bounds] = values
+    open_array(MemoryStore(files), mode="r+")[bounds] = values
     return {name: buffer.to_bytes() for name, buffer in files.items() if name not in described}
 
 
@@ -206,7 +207,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _array_files(layout: ArrayLayout, version: int) -> dict[str, bytes]:
-    """Content by name of the files that describe an array, as zarr-python writes them."""
+    """Content by name of the files that describe an array, as zarr-python writes them where it is not configured."""
     files: dict[str, Any] = {}
     zstd: dict[str, Any] = {"id": "zstd", "level": ZSTD_LEVEL, "checksum": True}
     if version == 3:
@@ -219,6 +220,7 @@ def _array_files(layout: ArrayLayout, version: int) -> dict[str, bytes]:
             fill_value=0,
             compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
             dimension_names=list(layout.axes),
+            zarr_format=3,
         )
     else:
         zarr.create_array(
@@ -229,6 +231,7 @@ def _array_files(layout: ArrayLayout, version: int) -> dict[str, bytes]:
             fill_value=0,
             compressors=zstd,
             zarr_format=2,
+            order="C",
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
-    return {name: buffer.to_bytes() for name, buffer in files.items()}
+    return {name: _json(json.loads(buffer.to_bytes())) for name, buffer in files.items()}

@@ -18,16 +18,18 @@ from typing import Any
 
 import numpy as np
 import zarr
+from fsspec.asyn import get_loop, sync  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from zarr.api.asynchronous import open_array
-from zarr.core.sync import sync
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.missing import is_filling
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.census import ChunkCount, count_chunks, has_chunks
 from nucseg_batch.files.zarr.chunks import ChunkStore, read_part
 from nucseg_batch.files.zarr.header import Described, describe, first_level
 from nucseg_batch.files.zarr.nodes import Node, ZarrTree, open_tree
+from nucseg_batch.files.zarr.opening import configured
 from nucseg_batch.files.zarr.store import Files, is_url, reason
 
 KEPT_BYTES = 256 * 2**20
@@ -104,15 +106,16 @@ def check_window(header: Header, t: int, z: int, rows: slice, columns: slice) ->
 
 
 def real_values(plane: NDArray[Any], *, whole: bool, filling: float) -> NDArray[Any]:
-    """Pixels as `Source.read` returns them, contiguous and in native byte order; `filling` replaces what is not finite.
+    """Pixels as `Source.read` returns them, contiguous, in native byte order; `filling` replaces what is missing.
 
-    Raises ImageError where no pixel of a `whole` plane is finite, and for floats beyond single precision.
+    `missing.is_filling` says what is missing. Raises ImageError where no pixel of a `whole` plane is finite, and for
+    floats beyond single precision.
     """
     if plane.dtype.kind == "b":
         return plane.astype(np.uint8) * np.uint8(255)
     if plane.dtype.kind != "f":
         return np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
-    good = np.isfinite(plane)
+    good = ~is_filling(plane)
     if whole and not good.any():
         raise ImageError("none of its pixels is a finite number.")
     pixels = plane if good.all() else np.where(good, plane, plane.dtype.type(filling))
@@ -219,10 +222,10 @@ class ZarrSource:
         try:
             array = self._opened()
             if self._image.facts.chunk_bytes <= LARGE_CHUNK:
-                stored = sync(read_part(array, where))
+                stored = sync(get_loop(), read_part, array, where)
             else:
                 with _DECODING, zarr.config.set({"async.concurrency": 1}):
-                    stored = sync(read_part(array, where))
+                    stored = sync(get_loop(), read_part, array, where)
         except ImageError:
             raise
         except Exception as error:  # stores and codecs raise their own classes
@@ -244,11 +247,17 @@ class ZarrSource:
                 store = ChunkStore(self._files.store(), image.facts, self._files.local)
                 with _OPENING, warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of codecs and types that are not in the standard yet
-                    self._array = sync(
-                        open_array(store=store, mode="r", path=image.array, zarr_format=image.zarr_format)
+                    opened = sync(
+                        get_loop(),
+                        open_array,
+                        store=store,
+                        mode="r",
+                        path=image.array,
+                        zarr_format=image.zarr_format,
                     )
+                    self._array = configured(opened)
             return self._array
 
     def _filling(self) -> float:
         value: Any = self._opened().metadata.fill_value
-        return float(value) if value is not None and np.isfinite(value) else 0.0
+        return float(value) if value is not None and not is_filling(np.array(value, np.float64)) else 0.0
