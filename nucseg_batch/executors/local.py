@@ -324,6 +324,8 @@ def begin(job: Job, progress: Progress) -> None:
             )
     else:
         journal.create(job.begun, job.mirror, job.config)
+        for one in job.begun.assumptions:
+            journal.log(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
     make_store(job, progress)
 
 

@@ -255,7 +255,7 @@ class ZarrSource:
                         path=image.array,
                         zarr_format=image.zarr_format,
                     )
-                    self._array = configured(opened)
+                    self._array = configured(opened, ours=False)
             return self._array
 
     def _filling(self) -> float:
