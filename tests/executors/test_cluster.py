@@ -20,7 +20,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from executors.worker_preload import ThresholdPredictor
+from executors.worker_preload import QuickPredictor, told
 from pictures import disks, fluorescence
 
 from nucseg_batch.cli.main import main
@@ -32,21 +32,10 @@ from nucseg_batch.executors.worker import Assignment
 from nucseg_batch.files.run.journal import Journal
 
 COMMAND = [sys.executable, "-m", "nucseg_batch", "segment"]
-PRELOAD = Path(__file__).parent / "worker_preload.py"
 TWO = ("--cluster", "local", "--processes", "2")
 SHAPES = ((96, 112), (112, 96), (128, 128))
 DEADLY = 251
 """The largest value of an image that kills processes; other images have none that is so large."""
-
-
-def told(**what: Any) -> dict[str, str]:
-    """The environment of a program whose workers are told something."""
-    return {
-        **os.environ,
-        "DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(PRELOAD)]),
-        "NUCSEG_TEST_WORKER": json.dumps(what),
-        "PYTHONPATH": str(PRELOAD.parents[1]),
-    }
 
 
 def segment(*arguments: object, code: int = 0, environment: dict[str, str] | None = None) -> str:
@@ -101,7 +90,7 @@ def quick_reference(images: Path) -> Path:
     """What one process makes of them with the quick segmenter."""
     store = images.parent / "quick.zarr"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "load_predictor", lambda job, units: ThresholdPredictor())
+        patch.setattr(local, "load_predictor", lambda job, units: QuickPredictor())
         with pytest.raises(SystemExit) as ended:
             main(["segment", str(images), str(store)])
     assert ended.value.code == 3
@@ -187,7 +176,7 @@ def test_a_stop_of_the_whole_group_finishes_what_is_in_hand_and_blames_nothing(
     units = list((store.with_suffix(".run") / "units").glob("*.json"))
     assert len(units) in (1, 2), "what was in hand is done, and nothing more"
     assert list(begun.iterdir()) == []
-    monkeypatch.setattr(local, "load_predictor", lambda job, units: ThresholdPredictor())
+    monkeypatch.setattr(local, "load_predictor", lambda job, units: QuickPredictor())
     for arguments in (["--run", str(store)], [str(images), str(tmp_path / "one.zarr")]):
         with pytest.raises(SystemExit) as ended:
             main(["segment", *arguments])

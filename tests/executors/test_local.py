@@ -5,7 +5,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from small_runs import Notes, SmallRun, Threshold, mosaic, picture, small_run
+from doubles import Threshold
+from small_runs import Notes, SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.cli.main import main
 from nucseg_batch.errors import FailuresError, LockedError, MismatchError, UsageError

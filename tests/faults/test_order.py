@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from faults.harness import needs
-from faults.tree import DRIVER, REGION, SHARD_BYTES, Driver, differences, tree
+from faults.tree import DRIVER, ENVIRONMENT, REGION, SHARD_BYTES, Driver, differences, tree
 
 from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.run.journal import Journal
@@ -66,7 +66,7 @@ def traced(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Traced:
     command = needs("strace", "-f", "-qq", "-y", "-s", "4096", "-e", f"trace={CALLS}", "-o", log)
     options = json.dumps({"sync": True, "trace": str(folder / "seen")})
     run = [*command, sys.executable, str(DRIVER), "run", options, "segment", str(images), str(store), *REGION]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 3, done.stderr
     return Traced(store, list(events(log.read_text())))
 

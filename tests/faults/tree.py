@@ -18,6 +18,8 @@ import pytest
 from pictures import disks, fluorescence
 
 DRIVER = Path(__file__).parent / "driver.py"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(DRIVER.parents[1])}
+"""In which it finds what it shares with other tests."""
 REGION = ("--region", "64")
 """With this the large picture of `pictures` is done by regions."""
 SHARD_BYTES = 4800
@@ -95,7 +97,11 @@ class Driver:
         self._folder = folder
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, str(DRIVER), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(DRIVER), "serve"],
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def __enter__(self) -> Driver:
