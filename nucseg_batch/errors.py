@@ -34,6 +34,12 @@ class NothingToDoError(NucsegError, ValueError):
     exit_code = 65
 
 
+class DoubtfulInputError(NucsegError, ValueError):
+    """The input can be read in several ways, and `--strict` forbids to guess."""
+
+    exit_code = 65
+
+
 class InputMissingError(NucsegError, FileNotFoundError):
     """The input or the model is not there."""
 

@@ -71,6 +71,8 @@ class SegmentSettings:
     """Whether the store gets the pixels of the images beside their masks."""
     max_pixels: int = 100_000_000
     """Images with more pixels than this are refused before they are decoded."""
+    strict: bool = field(default=False, metadata={"refuses_only": True})
+    """Whether doubtful assumptions about the input end the run before it begins."""
     batch_size: int | None = field(default=None, metadata={"speed_only": True})
     """Images in one call of the network; None chooses by image size."""
     workers: int | None = field(default=None, metadata={"speed_only": True})
@@ -99,7 +101,11 @@ class SegmentSettings:
 
     def result_options(self) -> dict[str, Any]:
         """The options that can change a result: those a resumed run must share with the run it resumes."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in SPEED_OPTIONS}
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in SPEED_OPTIONS | REFUSING_OPTIONS
+        }
 
     def with_speed(self, options: Mapping[str, Any]) -> SegmentSettings:
         """The same with other options that only change the speed; None leaves one as it is."""
@@ -111,6 +117,8 @@ class SegmentSettings:
 
 SPEED_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if f.metadata.get("speed_only"))
 """Options that change nothing but the speed."""
+REFUSING_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if f.metadata.get("refuses_only"))
+"""Options that only decide whether a run begins: a run that they let pass has the same result without them."""
 
 
 @dataclass(frozen=True)

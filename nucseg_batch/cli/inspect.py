@@ -19,6 +19,7 @@ from nucseg_batch.cli.options import (
     MaxPixels,
     Pattern,
     Place,
+    Strict,
     TimePoints,
 )
 from nucseg_batch.cli.text import readable
@@ -28,6 +29,7 @@ from nucseg_batch.settings import SegmentSettings
 if TYPE_CHECKING:
     from nucseg_batch.executors.inspection import Inspection, Kind
     from nucseg_batch.files.find.entries import Discovery
+    from nucseg_batch.plan import Assumption
 
 SHOWN_KINDS = 30
 """Kinds of images in the table; --json has all."""
@@ -59,6 +61,7 @@ def inspect(
             "--with-images", help="Count the files of a run that also stores the pixels.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    strict: Strict = False,
     as_json: Json = False,
     region: Annotated[
         int,
@@ -93,7 +96,14 @@ def inspect(
     from nucseg_batch.executors import inspection
 
     settings = SegmentSettings(
-        channel=channel, t=t, z=z, axes=axes, max_pixels=max_pixels, region=region, with_images=with_images
+        channel=channel,
+        t=t,
+        z=z,
+        axes=axes,
+        max_pixels=max_pixels,
+        region=region,
+        with_images=with_images,
+        strict=strict,
     )
     with RunProgress() as progress:
         found = inspection.inspect(place, settings, pattern=pattern, progress=progress.headers)
@@ -125,6 +135,7 @@ def _print(found: Inspection, mpx_per_s: float | None) -> None:
         out.print(f"... and {len(kinds) - SHOWN_KINDS} more kinds of images; --json lists all")
     lines = _plan_lines(found, mpx_per_s) if plan.stacks else ["nothing would be segmented"]
     lines += [f"note: {note}" for note in found.survey.found.notes]
+    lines += [_assumed(one) for one in found.survey.found.assumptions]
     lines += _passed_over(found.survey.found)
     refused = found.refused
     for reason, keys in list(refused.items())[:SHOWN_REASONS]:
@@ -134,6 +145,10 @@ def _print(found: Inspection, mpx_per_s: float | None) -> None:
         lines.append(f"... and {len(refused) - SHOWN_REASONS} more reasons; --json lists all")
     for line in lines:
         out.print(readable(line), markup=False)
+
+
+def _assumed(one: Assumption) -> str:
+    return f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}"
 
 
 def _passed_over(found: Discovery) -> list[str]:

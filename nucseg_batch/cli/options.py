@@ -95,6 +95,14 @@ Axes = Annotated[
         metavar="AXES", help="Axes of plain zarr arrays that do not say them, such as tczyx.", rich_help_panel=INPUT
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Refuse the input where it can be read in several ways, instead of assuming one.",
+        rich_help_panel=INPUT,
+    ),
+]
 PixelSize = Annotated[
     float | None,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ def planned_record(job: Job) -> dict[str, Any]:
         "units_done": job.journal.marker_count() if job.resumed else 0,
         "shares": job.begun.shares,
         "mask_bytes": plan.mask_bytes,
+        "assumptions": [dataclasses.asdict(one) for one in job.begun.assumptions],
         **_failures(plan.failures),
     }
 
@@ -45,6 +47,7 @@ def run_record(job: Job, summary: RunSummary) -> dict[str, Any]:
         "shares": job.begun.shares,
         **_outcome(summary.outcome),
         **_failures(summary.failures),
+        "assumptions": [dataclasses.asdict(one) for one in job.begun.assumptions],
         "new_planes": summary.new_planes,
         "new_pixels": summary.new_pixels,
         "new_nuclei": summary.new_nuclei,

@@ -7,6 +7,7 @@ measured runs (see `memory_bytes`); time is never guessed: it is computed only f
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.source import open_zarr
 from nucseg_batch.files.zarr.store import is_url
-from nucseg_batch.plan import LABEL_BYTES, Failure, ImageInfo, Plan, Stack, make_plan
+from nucseg_batch.plan import LABEL_BYTES, Failure, ImageInfo, Plan, Stack, doubt, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 BASE_BYTES = 900 * 2**20
@@ -150,8 +151,9 @@ class Inspection:
 
     def error(self) -> NucsegError | None:
         """What a run would end with before it begins; None where there is something to segment."""
+        strict = doubt(self.survey.found.assumptions) if self.settings.strict else None
         if self.refusal is not None or self.plan.stacks:
-            return self.refusal
+            return self.refusal or strict
         return none_usable(self.place, self.plan.failures)
 
 
@@ -263,6 +265,7 @@ def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
             suffix: count for one in found.survey.found.passed.values() for suffix, count in one.suffixes
         },
         "notes": list(found.survey.found.notes),
+        "assumptions": [dataclasses.asdict(one) for one in found.survey.found.assumptions],
         "refusal": None if found.refusal is None else str(found.refusal),
     }
 

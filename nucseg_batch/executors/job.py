@@ -39,8 +39,11 @@ from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import Beginning
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
-from nucseg_batch.plan import LargePlane, Plan, Unit, make_plan
+from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt, make_plan
 from nucseg_batch.settings import RunSettings, SegmentSettings
+
+TOLD_ASSUMPTIONS = 20
+"""Assumptions that are printed when a run begins; `inspect` and the provenance have all."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,9 @@ def prepare(
     place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself; shares:
     into how many the run is divided, None for one, or as many as an earlier call said.
 
-    Raises InputMissingError without images or model, NothingToDoError where no image can be used, OutputError where
-    OUT is not ours, and MismatchError where it was made with other settings or is divided in another way.
+    Raises InputMissingError without images or model, NothingToDoError where no image can be used, DoubtfulInputError
+    where `settings.strict` forbids what would be assumed, OutputError where OUT is not ours, and MismatchError where it
+    was made with other settings or is divided in another way.
     """
     place, options = str(place), options or RunSettings()
     found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
@@ -147,11 +151,11 @@ def prepare(
             raise MismatchError(
                 f"None of the images that {journal.folder} was planned for is in {place}; give that IN, or another OUT."
             )
-        _tell(found, progress)
+        _tell(replace(found, assumptions=begun.assumptions), progress)
         for line in news(begun.files, present, begun.plan):
             progress.note(line)
     else:
-        plan = _plan(place, found, settings, progress)
+        plan, assumptions = _plan(place, found, settings, progress)
         begun = Beginning(
             root=_absolute(found.root),
             model="" if model is None else str(model.absolute()),
@@ -162,8 +166,11 @@ def prepare(
             shares=shares or 1,
             in_place=in_place,
             pattern=pattern,
+            assumptions=assumptions,
         )
         check_shares(journal, begun.shares, None, options.share)
+    if settings.strict and (refusal := doubt(begun.assumptions)):
+        raise refusal
     if in_place:
         check_labels(store, begun.plan, resumed=resumed, overwrite=overwrite)
         check_beside(store, journal)
@@ -250,13 +257,20 @@ def _tell(found: Discovery, progress: Progress) -> None:
         progress.note(f"passed over: {what}")
     for note in found.notes:
         progress.note(note)
+    for one in found.assumptions[:TOLD_ASSUMPTIONS]:
+        progress.note(f"assumed: {one.text}")
+    if len(found.assumptions) > TOLD_ASSUMPTIONS:
+        progress.note(f"... and {len(found.assumptions) - TOLD_ASSUMPTIONS} more assumptions; inspect lists all")
 
 
-def _plan(place: str, found: Discovery, settings: SegmentSettings, progress: Progress) -> Plan:
+def _plan(
+    place: str, found: Discovery, settings: SegmentSettings, progress: Progress
+) -> tuple[Plan, tuple[Assumption, ...]]:
+    """The plan of all that was found, and what was assumed of it."""
     total = len(found.entries)
     surveyed = survey(found, settings, lambda done: progress.headers(done, total), headers=False)
     _tell(surveyed.found, progress)
     images = surveyed.images
     if not images:
         raise none_usable(place, surveyed.failures)
-    return make_plan(images, surveyed.failures, region=settings.region)
+    return make_plan(images, surveyed.failures, region=settings.region), surveyed.found.assumptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from collections import Counter
@@ -24,6 +25,7 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
       `architecture`, `task`, `diameter` (pixels), `threshold`, `min_area` (pixels);
     - `settings`: all options that can change a result; None where the model's own, or automatic;
     - `channels`: which separate channel showed the nuclei, by name, and in how many images; empty without any;
+    - `assumptions`: what the input did not say and was assumed, each an `Assumption` as plain data;
     - `computed`: `precision`, `device` and `backend`; `scales`: how images were enlarged, and why;
     - `input`: `images`, `planes`, `pixels`, and the `sha256` of the names and pixels of all segmented planes.
     """
@@ -43,6 +45,7 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
         "channels": dict(sorted(_channels(job).items())),
         "pattern": begun.pattern,
         "in_place": begun.in_place,
+        "assumptions": [dataclasses.asdict(one) for one in begun.assumptions],
         "computed": computed,
         "scales": None if scales is None else vars(scales),
         "input": {

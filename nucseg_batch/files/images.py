@@ -20,7 +20,7 @@ import os
 import stat
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -123,6 +123,8 @@ class FileSource:
     parts: tuple[Path, ...]
     """All files of the set that holds the image, sorted; empty where one file is the whole image. Any of them opens the
     whole set, so that a folder's files that share this are one image."""
+    part_channels: Mapping[Path, frozenset[int]]
+    """The places along axis C of which each of these files holds planes."""
 
     def __init__(
         self, path: str | Path, kind: str, status: os.stat_result, *, max_pixels: int, start: bytes = b""
@@ -137,6 +139,7 @@ class FileSource:
             self._header = _header(self._decoder, status)
             _guard(self._header, self._decoder.piece, max_pixels)
         self.parts = getattr(self._decoder, "parts", ())
+        self.part_channels = getattr(self._decoder, "part_channels", {})
         self._lock = threading.Lock()
         self._lowest: dict[tuple[int, int], NDArray[Any]] = {}
         self._plane: tuple[tuple[int, int], NDArray[Any]] | None = None

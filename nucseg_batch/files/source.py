@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.plan import Assumption
+
 AXES = "TCZYX"
 """Letters of the axes that an image can have, S for the samples of a colour apart."""
 
@@ -47,6 +49,8 @@ class Header:
     """Height and width of the pieces in which a plane is stored, where a window can be read without the rest."""
     stored_bytes: int | None = None
     """Bytes on disk of all its pixels, where that is known without reading them."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What its reader assumed, without `images` and `example`."""
 
     def length(self, axis: str) -> int:
         """Length of an axis; 1 where it has none."""

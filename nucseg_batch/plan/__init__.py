@@ -2,9 +2,10 @@
 
 An image has one plane or several, along time t and depth z, and each plane gets a mask (`images`). Masks share arrays,
 whose shards are the units of work (`units`). A `Plan` (`whole`) lists all of it; `scales` says at what size the network
-sees what.
+sees what. What the input does not say and was guessed is listed, too (`assumptions`).
 """
 
+from nucseg_batch.plan.assumptions import Assumption, doubt, merged
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane
 from nucseg_batch.plan.scales import TILE, Adapt, Scales, bucket_shape
 from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LargePlane, Stack, Unit, file_stem
@@ -15,6 +16,7 @@ __all__ = [
     "SHARD_BYTES",
     "TILE",
     "Adapt",
+    "Assumption",
     "Failure",
     "ImageInfo",
     "KnownImages",
@@ -25,6 +27,8 @@ __all__ = [
     "Stack",
     "Unit",
     "bucket_shape",
+    "doubt",
     "file_stem",
     "make_plan",
+    "merged",
 ]

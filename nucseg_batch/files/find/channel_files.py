@@ -37,6 +37,7 @@ from nucseg_batch.files.find.entries import Discovery, FileEntry
 from nucseg_batch.files.find.passed import first_names
 from nucseg_batch.files.find.select import COLOURS, EACH, choose_channel
 from nucseg_batch.files.source import AXES, ChannelInfo, Header, Source
+from nucseg_batch.files.tiff.ome import files_of_set
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
@@ -57,6 +58,7 @@ def with_channels(found: Discovery, wanted: str) -> Discovery:
     names = channel_names(files)
     if not names and re.fullmatch(r"[A-Za-z0-9]+", wanted) and wanted.lower() not in ("auto", *COLOURS):
         names = named_by_token(files, wanted)
+    names = _without_sets(found.root, names)
     plates: dict[str, list[ChannelName]] = defaultdict(list)
     for name in names:
         plates[acquisition(name.folder)].append(name)
@@ -78,6 +80,29 @@ def with_channels(found: Discovery, wanted: str) -> Discovery:
         plate = _plate(found.root, folder, members, asked, wanted)
         joined.add(plate, files, matched)
     return joined.applied_to(found)
+
+
+def _without_sets(root: str, names: Sequence[ChannelName]) -> list[ChannelName]:
+    """Without files of OME-TIFFs that say themselves which files belong to one image.
+
+    Every file of a folder is asked only where the first one, or the first one called `.ome.tif`, is part of a set.
+    """
+    folders: dict[str, list[ChannelName]] = defaultdict(list)
+    for name in names:
+        folders[name.folder].append(name)
+    in_sets: set[str] = set()
+    for members in folders.values():
+        first = [members[0].key, *(name.key for name in members if ".ome." in name.key.lower())][:2]
+        if not any(files_of_set(Path(root, key)) for key in first):
+            continue
+        known: set[Path] = set()
+        for name in members:
+            path = Path(root, name.key)
+            if path not in known:
+                known.update(files_of_set(path))
+            if path in known:
+                in_sets.add(name.key)
+    return [name for name in names if name.key not in in_sets]
 
 
 @dataclass(frozen=True)

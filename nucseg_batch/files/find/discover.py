@@ -19,16 +19,25 @@ from pathlib import Path
 
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
 from nucseg_batch.files.find.entries import Discovery, FileEntry
+from nucseg_batch.files.find.leftovers import (
+    OUTPUT_FOLDERS,
+    SYSTEM_FOLDERS,
+    is_output_folder,
+    stem_of,
+    told_skipped,
+)
 from nucseg_batch.files.find.passed import OURS, PassedOver
 from nucseg_batch.files.find.stores import is_store
-from nucseg_batch.files.find.walk import NO_METADATA, Finder, listed, take_files, walk
+from nucseg_batch.files.find.walk import NO_METADATA, Finder, is_image_name, listed, take_files, walk
 from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.zarr.store import is_url
-from nucseg_batch.plan import Failure
+from nucseg_batch.plan import Assumption, Failure
 
 WILDCARDS = frozenset("*?[")
 UNMATCHED = "image that does not match --pattern"
 """Why images are passed over that `pattern` leaves out."""
+NAME_THEM = "give them as IN: a file, a quoted glob of these files only, or @list.txt"
+"""How files that a search skips are segmented all the same."""
 LIST_MARK = "@"
 """First character of IN where it names a list."""
 MAX_LIST_BYTES = 2**30
@@ -69,6 +78,10 @@ def discover(place: str, *, pattern: str | None = None, axes: str | None = None)
         notes=tuple(notes),
         passed=found.passed.told(),
         metadata=found.metadata,
+        assumptions=tuple(
+            Assumption("skipped", f"skipped {count} x {reason}", rule.evidence, NAME_THEM, rule.doubtful, count)
+            for reason, count, rule in told_skipped(skipped)
+        ),
     )
 
 
@@ -177,9 +190,23 @@ def _find_glob(place: str, found: Finder) -> str:
             files[os.path.dirname(path)].append(os.path.basename(path))
         elif not found.add_whole(path, root):
             walk(path, root, found)
+    stems = {folder: {stem_of(name) for name in names if is_image_name(name)} for folder, names in files.items()}
     for folder, names in files.items():
+        above, name = os.path.split(folder)
+        if OUTPUT_FOLDERS.fullmatch(name):
+            others = (own for other, own in stems.items() if _is_beside(other, above))
+            images = [one for one in names if is_image_name(one)]
+            if reason := is_output_folder(name, images, set().union(*others)):
+                found.passed.add(reason, os.path.relpath(folder, root))
+                continue
         take_files(folder, names, root, found)
     return root
+
+
+def _is_beside(folder: str, above: str) -> bool:
+    """Whether a folder is one itself, or lies in it and is not of outputs."""
+    parent, name = os.path.split(folder)
+    return folder == above or (parent == above and not OUTPUT_FOLDERS.fullmatch(name))
 
 
 def _expanded(folder: str, parts: tuple[str, ...]) -> Iterator[str]:
@@ -202,7 +229,7 @@ def _expanded(folder: str, parts: tuple[str, ...]) -> Iterator[str]:
         if hidden and not first.startswith("."):
             continue
         if first == "**":
-            if deeper and not is_store(item.path):
+            if deeper and not SYSTEM_FOLDERS.fullmatch(item.name) and not is_store(item.path):
                 yield from _expanded(item.path, parts)
         elif fnmatchcase(item.name, first) and (not rest or deeper):
             yield from _expanded(item.path, rest)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from nucseg_batch.files.find.passed import Passed
 from nucseg_batch.files.source import ChannelInfo, Header
-from nucseg_batch.plan import Failure
+from nucseg_batch.plan import Assumption, Failure
 
 Kind = Literal["file", "zarr"]
 
@@ -65,3 +65,5 @@ class Discovery:
     """What is known of the things that were passed over, by reason, but for those within stores."""
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     """OME-Zarr attributes of all groups of the stores that have any, by path below the root."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What finding assumed, and after `survey` also what readers assumed, merged."""

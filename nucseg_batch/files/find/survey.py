@@ -6,11 +6,13 @@ An OME-TIFF of several files is one image: the first of its files stands for all
 from __future__ import annotations
 
 import os
+import re
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nucseg_batch.errors import ImageError, NothingToDoError, UsageError
 from nucseg_batch.files.find.entries import Discovery, FileEntry
@@ -19,8 +21,8 @@ from nucseg_batch.files.find.select import image_info
 from nucseg_batch.files.masks.pixels import storable
 from nucseg_batch.files.opened import open_source
 from nucseg_batch.files.patience import patiently
-from nucseg_batch.files.source import Header
-from nucseg_batch.plan import Failure, ImageInfo
+from nucseg_batch.files.source import Header, Source
+from nucseg_batch.plan import Assumption, Failure, ImageInfo, merged
 from nucseg_batch.settings import SegmentSettings
 
 HEADER_THREADS = 8
@@ -93,6 +95,9 @@ def survey(
     if parts:
         skipped, passed = found.skipped | {PART: len(parts)}, found.passed | {PART: first_names(parts)}
         found = replace(found, skipped=skipped, passed=passed)
+    if reader.assumptions:
+        of_images = [one for key, own in sorted(reader.assumptions.items()) if key in kept for one in own]
+        found = replace(found, assumptions=merged([*found.assumptions, *of_images]))
     return Survey(found, tuple(whole))
 
 
@@ -146,6 +151,8 @@ class _Reader:
         self._keys = {os.path.normpath(os.path.join(found.root, entry.key)): entry.key for entry in found.entries}
         self.first_of: dict[str, str] = {}
         """Key of the first file of a set, by that of each of its files."""
+        self.assumptions: dict[str, list[Assumption]] = {}
+        """What was assumed of images, by their keys; only of those of which anything was."""
 
     def read(self, entry: FileEntry) -> Surveyed | None:
         """What is known of one image; None for a file of a set whose first file was read."""
@@ -153,19 +160,38 @@ class _Reader:
             return None
         header = entry.header
         try:
-            header = header or patiently(lambda: self._header(entry))
+            matched = None
+            if header is None:
+                header, matched = patiently(lambda: self._header(entry))
             named = entry.chosen and header.length("C") == 1 and "S" not in header.axes
-            nuclei = entry.nuclei if entry.files or named else None
+            nuclei = entry.nuclei if entry.files or named else matched
             info = image_info(entry.key, header, self._settings, files=entry.files, nuclei=nuclei, group=entry.group)
         except ImageError as error:
             cause = type(error.__cause__ or error).__name__
             return Surveyed(entry, header, Failure(entry.key, "plan", cause, str(error)))
+        if header.assumptions:
+            self.assumptions[entry.key] = [replace(one, example=entry.key) for one in header.assumptions]
         return Surveyed(entry, header, info)
 
-    def _header(self, entry: FileEntry) -> Header:
+    def _header(self, entry: FileEntry) -> tuple[Header, int | None]:
+        """The header, and the channel of an OME-TIFF set that names of its files choose; None where none do."""
         root = self._found.root
         with closing(open_source(root, entry.key, self._settings, entry.files, entry.group, entry.channels)) as source:
             parts = [self._keys.get(os.path.normpath(part)) for part in getattr(source, "parts", ())]
             keys = [key for key in parts if key is not None]
             self.first_of.update(dict.fromkeys(keys, min(keys, default="")))
-            return source.header
+            return source.header, self._matched_channel(source) if keys else None
+
+    def _matched_channel(self, source: Source) -> int | None:
+        """The only channel in the files of a set that match the pattern, or whose names have the token asked for."""
+        wanted = self._settings.channel.lower()
+        held: Mapping[Path, frozenset[int]] = getattr(source, "part_channels", {})
+        if wanted == "auto":
+            files = [path for path in held if os.path.normpath(path) in self._keys] if self._found.unmatched else []
+        elif wanted.isdecimal() or wanted in {channel.name.lower() for channel in source.header.channels}:
+            return None
+        else:
+            token = re.compile(rf"(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9])")
+            files = [path for path in held if token.search(path.name.lower())]
+        chosen = frozenset[int]().union(*(held[path] for path in files))
+        return next(iter(chosen)) if len(chosen) == 1 else None

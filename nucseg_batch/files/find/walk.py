@@ -16,6 +16,15 @@ from typing import Any
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.bioio_source import BIOIO_SUFFIXES
 from nucseg_batch.files.find.entries import FileEntry
+from nucseg_batch.files.find.leftovers import (
+    ANNOTATION,
+    OUTPUT_FOLDERS,
+    SYSTEM,
+    SYSTEM_FOLDERS,
+    is_output_folder,
+    leftovers,
+    stem_of,
+)
 from nucseg_batch.files.find.name_rules import byproduct, label_images
 from nucseg_batch.files.find.passed import OURS, PassedOver, unread
 from nucseg_batch.files.find.stores import is_store, read_store
@@ -24,6 +33,8 @@ from nucseg_batch.plan import Failure
 
 ANNOTATION_FOLDERS = frozenset({"labels", "masks"})
 """Folders that hold annotation where a folder `images` lies beside them."""
+SIBLINGS = 100
+"""Folders beside one of outputs in which images of its files' names are looked for."""
 NO_BIOIO = "file that only bioio reads, which is not installed"
 """Why formats of single microscopes are passed over."""
 NO_METADATA = (
@@ -120,15 +131,45 @@ def walk(top: str, root: str, found: Finder) -> None:
         files: list[os.DirEntry[str]] = []
         for item in items:
             (folders if item.is_dir(follow_symlinks=False) else files).append(item)
-        names = {item.name for item in folders}
+        around = _Around(folders, [item.name for item in files])
         for folder in folders:
             if folder.name.startswith("."):
                 found.passed.add("hidden folder", os.path.relpath(folder.path, root))
-            elif "images" in names and folder.name in ANNOTATION_FOLDERS:
+            elif SYSTEM_FOLDERS.fullmatch(folder.name):
+                found.passed.add(SYSTEM, os.path.relpath(folder.path, root))
+            elif around.images and folder.name.lower() in ANNOTATION_FOLDERS:
                 found.passed.add("folder of annotation beside images/", os.path.relpath(folder.path, root))
+            elif reason := around.reason(folder):
+                found.passed.add(reason, os.path.relpath(folder.path, root))
             elif not found.add_whole(folder.path, root):
                 waiting.append(folder.path)
         _take(files, place, root, found, {item.name for item in items})
+
+
+class _Around:
+    """What lies in one folder, to tell which of the folders in it hold images and which outputs."""
+
+    def __init__(self, folders: list[os.DirEntry[str]], files: list[str]) -> None:
+        self._folders, self._files = folders, files
+        self.images = any(folder.name.lower() == "images" for folder in folders)
+        """Whether one of the folders is called `images`."""
+        self._stems: set[str] | None = None
+
+    def reason(self, folder: os.DirEntry[str]) -> str | None:
+        """Why a folder is skipped as one of outputs; None for all others, which are not looked into."""
+        if not OUTPUT_FOLDERS.fullmatch(folder.name):
+            return None
+        if self._stems is None:
+            others = [one for one in self._folders if not OUTPUT_FOLDERS.fullmatch(one.name)][:SIBLINGS]
+            names = [*self._files, *(item.name for one in others for item in listed(one.path))]
+            self._stems = {stem_of(name) for name in names if is_image_name(name)}
+        files = [item.name for item in listed(folder.path) if is_image_name(item.name)]
+        return is_output_folder(folder.name, files, self._stems)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a walk takes a file of this name for an image."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def take_files(folder: str, names: list[str], root: str, found: Finder) -> None:
@@ -145,6 +186,8 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, 
     if foreign and importlib.util.find_spec("bioio"):
         images |= foreign
     annotation = label_images(images)
+    byproducts = {name: why for name in images - annotation if (why := byproduct(name, names))}
+    left = byproducts | leftovers(images - annotation - byproducts.keys())
     below = "" if os.path.samefile(folder, root) else os.path.relpath(folder, root) + "/"
     for item in items:
         entry: FileEntry | str
@@ -155,9 +198,11 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, 
         elif item.name not in images:
             entry = NO_BIOIO if item.name in foreign else OURS if _is_table(item.name, around) else unread(item.name)
         elif item.name in annotation:
-            entry = "annotation beside its image"
+            entry = ANNOTATION
+        elif item.name in left:
+            entry = left[item.name]
         else:
-            entry = byproduct(item.name, names) or _regular(item, below + item.name, root)
+            entry = _regular(item, below + item.name, root)
         if isinstance(entry, FileEntry):
             found.entries.append(entry)
         else:

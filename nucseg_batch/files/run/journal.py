@@ -33,7 +33,7 @@ from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
 from nucseg_batch.files.run.records import Beginning, Finished, JoinedPlane, Marker, PlaneResult, Seen
 from nucseg_batch.files.whole import PARTIAL, remove_leftovers, write_whole
-from nucseg_batch.plan import Failure, LargePlane, Scales, Unit
+from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
 FOLDERS = ("units", "parts", "regions", "planes")
@@ -102,6 +102,7 @@ class Journal:
             "in_place": begun.in_place,
             "shares": begun.shares,
             "others": files.others,
+            "assumptions": [dataclasses.asdict(one) for one in begun.assumptions],
         }
         if config:
             write_whole(self._config, config)
@@ -124,6 +125,7 @@ class Journal:
                 shares=int(record["shares"]),
                 in_place=record["in_place"],
                 pattern=record["pattern"],
+                assumptions=tuple(Assumption(**one) for one in record["assumptions"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise MismatchError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nucseg_batch.plan import Failure, Plan
+from nucseg_batch.plan import Assumption, Failure, Plan
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -96,6 +96,8 @@ class Beginning:
     """Whether masks are written as labels into the input store."""
     pattern: str | None = None
     """Which files of the place were meant."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What was assumed of the input when the run was planned."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ class TiffImage:
     def parts(self) -> tuple[Path, ...]:
         """All files of the set that it is part of, sorted; empty where it is the whole image."""
         return self._layout.parts
+
+    @property
+    def part_channels(self) -> Mapping[Path, frozenset[int]]:
+        """Of a set, the places along axis C of which each of its files holds planes."""
+        return self._layout.part_channels
 
     @property
     def piece(self) -> tuple[int, int]:

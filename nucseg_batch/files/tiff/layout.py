@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Layout:
     """What tifffile calls this kind of TIFF."""
     parts: tuple[Path, ...] = ()
     """All files of a set, sorted; empty where the file is the whole image."""
+    part_channels: Mapping[Path, frozenset[int]] = field(default_factory=dict)
+    """Of a set, the places along axis C of which each file holds planes."""
     channels: tuple[ChannelInfo, ...] = ()
     """Of axis C, or of the whole image where it names its only channel."""
     pixel_size: float | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +18,7 @@ from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import ChannelInfo
 from nucseg_batch.files.tiff.file import OpenTiff
 from nucseg_batch.files.tiff.layout import SLIDE_EXTRAS, Layout
-from nucseg_batch.files.tiff.ome_xml import MAX_XML, Ome, OmeImage, PlaneData, parse_ome
+from nucseg_batch.files.tiff.ome_xml import MAX_XML, Ome, OmeImage, PlaneData, looks_like_ome, parse_ome
 from nucseg_batch.files.tiff.pixels import Frame
 
 MAX_PLANES = 2**22
@@ -58,9 +59,28 @@ def lay_out_ome(tiff: OpenTiff) -> Layout:
         levels=1 + len(key.subifds or ()),
         kind="ome",
         parts=_parts(places),
+        part_channels=_part_channels(places, strides["C"], sizes["C"]),
         channels=_channels(image, samples if apart else sizes["C"]),
         pixel_size=image.pixel_size,
     )
+
+
+def files_of_set(path: Path) -> tuple[Path, ...]:
+    """All files of the image that a TIFF is part of, sorted, as its OME-XML names them; empty where it is the only one.
+
+    They need not be there. Also empty for what is no OME-TIFF, and where its OME-XML cannot be understood.
+    """
+    try:
+        with OpenTiff(path) as tiff:
+            if not looks_like_ome(tiff.description):
+                return ()
+            own = parse_ome(tiff.description)
+            ome = own if own.metadata_file is None else _companion(tiff.path, own)
+            names = _Names(tiff, own, ome)
+            files = {names(data) for data in _image_of(ome, names).planes}
+    except Exception:  # decoders raise their own classes; who opens the file to read it is told what is wrong
+        return ()
+    return tuple(sorted(files)) if len(files) > 1 else ()
 
 
 def first_file(path: Path) -> Path:
@@ -176,6 +196,13 @@ def _run(data: PlaneData, start: int, total: int, names: _Names) -> Iterator[tup
 def _parts(places: dict[int, Place]) -> tuple[Path, ...]:
     files = {path for path, _ in places.values()}
     return tuple(sorted(files)) if len(files) > 1 else ()
+
+
+def _part_channels(places: dict[int, Place], stride: int, count: int) -> dict[Path, frozenset[int]]:
+    found: dict[Path, set[int]] = defaultdict(set)
+    for number, (path, _) in places.items():
+        found[path].add(number // stride % count)
+    return {path: frozenset(channels) for path, channels in found.items()}
 
 
 def _check_all_there(tiff: OpenTiff, places: dict[int, Place]) -> None:

@@ -22,7 +22,7 @@ from nucseg_batch.results.report.gallery import draw_all, gallery, unread
 from nucseg_batch.results.report.page import Section, page
 from nucseg_batch.results.report.survey import survey
 from nucseg_batch.results.report.timings import timings
-from nucseg_batch.results.report.words import made_with, origin, settings_in_words
+from nucseg_batch.results.report.words import assumed_in_words, made_with, origin, settings_in_words
 from nucseg_batch.results.run import FinishedRun
 
 __all__ = ["Told", "report_path", "report_text", "write_report"]
@@ -48,7 +48,8 @@ def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -
     pictures = draw_all(run, choice.groups, found.planes, lambda done, total: told("pictures", done, total))
     times, made = timings(run.journal.folder), made_with(run)
     plates = found.plates.found()
-    said = notes(found, choice, unread(pictures), len(pictures))
+    assumed = assumed_in_words(made)
+    said = notes(found, choice, unread(pictures), len(pictures), assumed)
     parts = [Section("look", "What to look at first", sections.look_at(said))]
     reasons = failures(run.tables["failures"])
     if reasons:
@@ -63,7 +64,7 @@ def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -
     parts += [
         Section("distributions", "Distributions", sections.distributions(found)),
         Section("outliers", "Outliers", sections.outliers(found, choice, pictures.keys())),
-        Section("how", "How it was made", sections.how(settings_in_words(made), origin(run, made))),
+        Section("how", "How it was made", sections.how(settings_in_words(made), origin(run, made), assumed)),
         Section("times", "Times", sections.stages(times)),
     ]
     name = printable(run.store.name)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nucseg_batch.files.names import printable
+from nucseg_batch.plan import Assumption
 from nucseg_batch.results.report.charts import in_words
 from nucseg_batch.results.report.choice import Choice
 from nucseg_batch.results.report.markup import count, figure, percent
@@ -31,10 +34,10 @@ class Note:
     """The section that has more."""
 
 
-def notes(survey: Survey, choice: Choice, unread: int, shown: int) -> list[Note]:
+def notes(survey: Survey, choice: Choice, unread: int, shown: int, assumed: Sequence[Assumption] = ()) -> list[Note]:
     """All that is worth saying; empty where everything looks well."""
-    found = [*_incomplete(survey), *_images_gone(unread, shown), *_doubtful(survey, choice), *_of_sizes(survey)]
-    return found
+    found = [*_incomplete(survey), *_assumed(assumed), *_images_gone(unread, shown)]
+    return [*found, *_doubtful(survey, choice), *_of_sizes(survey)]
 
 
 def _incomplete(survey: Survey) -> list[Note]:
@@ -54,6 +57,15 @@ def _incomplete(survey: Survey) -> list[Note]:
         )
         found.append(Note("No nuclei were found in any image.", words))
     return found
+
+
+def _assumed(assumed: Sequence[Assumption]) -> list[Note]:
+    """The assumptions that `--strict` would have refused."""
+    return [
+        Note("An assumption about the input is doubtful.", f"{printable(one.text)}.", "how")
+        for one in assumed
+        if one.doubtful
+    ]
 
 
 def _images_gone(unread: int, shown: int) -> list[Note]:

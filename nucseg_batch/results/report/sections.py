@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from nucseg_batch.files.names import printable
+from nucseg_batch.plan import Assumption
 from nucseg_batch.results.report import heatmap
 from nucseg_batch.results.report.advice import Note
 from nucseg_batch.results.report.charts import histogram, share_bar
@@ -222,10 +224,12 @@ def _list_of_plates(found: Sequence[Plate]) -> Markup:
     return join(element("h3", "All plates"), table(("Plate", "Wells", "Images", "Nuclei", "Failed"), rows))
 
 
-def how(settings: Sequence[Setting], origin: Sequence[Setting]) -> Markup:
-    """Where the results come from, and with which settings."""
+def how(settings: Sequence[Setting], origin: Sequence[Setting], assumed: Sequence[Assumption] = ()) -> Markup:
+    """Where the results come from, what was assumed of the input, and with which settings."""
     changed = [setting for setting in settings if setting.changed]
     parts = [table(("What", "Which"), [(name_cell(one.name), cell(one.value)) for one in origin])]
+    if assumed:
+        parts += [element("h3", "Assumptions"), _assumptions(assumed)]
     if settings:
         words = f"{count(len(changed), 'setting differs', 'settings differ')} from the defaults." if changed else None
         parts += [element("h3", "Settings"), soft(words or "All settings are the defaults.")]
@@ -234,6 +238,20 @@ def how(settings: Sequence[Setting], origin: Sequence[Setting]) -> Markup:
         rest = [setting for setting in settings if not setting.changed]
         parts.append(element("details", element("summary", "Settings that are the defaults"), _settings(rest)))
     return join(*parts)
+
+
+def _assumptions(assumed: Sequence[Assumption]) -> Markup:
+    rows = [
+        (
+            cell(printable(f"{one.example}: {one.what}" if one.example else one.what)),
+            cell(one.evidence),
+            cell(one.option),
+            cell("doubtful" if one.doubtful else ""),
+            cell(f"{one.images:,}", number=True),
+        )
+        for one in assumed
+    ]
+    return table(("Assumed", "Evidence", "If that is wrong", "", "Images"), rows)
 
 
 def _settings(settings: Sequence[Setting]) -> Markup:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.files.run.provenance import read_provenance
+from nucseg_batch.plan import Assumption
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.settings import SegmentSettings
 
@@ -78,6 +79,7 @@ def made_with(run: FinishedRun) -> dict[str, Any]:
         "settings": begun.settings.result_options(),
         "pattern": begun.pattern,
         "in_place": begun.in_place,
+        "assumptions": [dataclasses.asdict(one) for one in begun.assumptions],
         "computed": run.journal.machine(),
         "scales": {} if scales is None else vars(scales),
         "packages": {name: of[name] for name in ("keras", "zarr") if name in of},
@@ -104,6 +106,11 @@ def settings_in_words(made: Mapping[str, Any]) -> list[Setting]:
     place = "as labels into the input" if in_place else "into a store of its own"
     found.append(Setting("Masks were written", place, "--in-place", in_place))
     return sorted(found, key=lambda setting: not setting.changed)
+
+
+def assumed_in_words(made: Mapping[str, Any]) -> list[Assumption]:
+    """What was assumed of the input, the doubtful first; empty for runs of versions that did not note it."""
+    return [Assumption(**one) for one in made.get("assumptions", ())]
 
 
 def origin(run: FinishedRun, made: Mapping[str, Any]) -> list[Setting]:
