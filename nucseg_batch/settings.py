@@ -51,7 +51,8 @@ class SegmentSettings:
     """Width of a pixel in micrometres: where measuring the nuclei's width begins; None takes the files' own."""
     channel: str = "auto"
     """Which channel shows the nuclei: its name, emission wavelength or number from 0; of colour images `red`, `green`,
-    `blue`, `grey`, or `auto` for all three. `auto` takes the only channel, or the one named as a stain of DNA is."""
+    `blue`, `grey` or `rgb`, all three. `auto` takes the only channel, or the one named as a stain of DNA is; of a colour
+    image the only colour that holds anything, else all three."""
     t: str | None = None
     """Time points that are segmented, as `3` or `0:10` or `0:10:2`; None takes all."""
     z: str | None = None
