@@ -92,7 +92,9 @@ Depths = Annotated[
 Axes = Annotated[
     str | None,
     typer.Option(
-        metavar="AXES", help="Axes of plain zarr arrays that do not say them, such as tczyx.", rich_help_panel=INPUT
+        metavar="AXES",
+        help="Axes of TIFFs and zarr arrays that do not say them, such as yxc or tczyx; s for colours.",
+        rich_help_panel=INPUT,
     ),
 ]
 Strict = Annotated[

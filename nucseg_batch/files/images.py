@@ -1,13 +1,13 @@
-"""Opens image files: PNG, JPEG and TIFF of any kind, each as a `Source` with axes, or says in one line why not.
+"""Opens image files: PNG, JPEG, rarer pictures and TIFF of any kind, each as a `Source` with axes, or says in one line why not.
 
 Headers are read first and alone, so that a file that claims a million pixels a side is refused before memory is taken
 for it. Rules for what is not plainly grey or RGB: an alpha channel is dropped; palettes are looked up, except tables
-that only tint intensities; one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs where white is 0 are
+that only tint intensities (`palettes` has the rule); one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs where white is 0 are
 inverted; pixels that are not finite take the lowest finite value of their plane; EXIF rotation is not applied, so that
 a mask lies over the pixels as they are stored.
 
 A TIFF's pages are put in order by what it says of itself: OME-XML, ImageJ's, tifffile's or a microscope's description.
-Pages of one kind of which nothing is said are depths. Thumbnails, masks, labels and smaller copies are passed over; of
+Of pages of which nothing is said `tiff.axes` decides. Thumbnails, masks, labels and smaller copies are passed over; of
 a file that holds several images none is read. `max_pixels` bounds what must be decoded at once: a plane, or a tile or
 strip where these can be decoded alone; planes of more than MAX_PLANE pixels are refused in any case.
 """
@@ -30,11 +30,21 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.picture import Picture
+from nucseg_batch.files.raster import RASTERS, Raster
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.tiff.image import TiffImage
 from nucseg_batch.files.tiff.ome import first_file
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".tf2", ".tf8", ".btf"}) | {
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".webp",
+    ".jp2",
+    ".j2k",
+    ".j2c",
+    ".jpf",
+    ".jpx",
     ".svs",
     ".ndpi",
     ".scn",
@@ -54,7 +64,24 @@ _SIGNATURES = {
     b"MM\0+": "TIFF",
     b"<?xm": "XML",
     b"<OME": "XML",
+    b"BM": "BMP",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
 }
+_OTHERS = {
+    b"\x89HDF": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF": "a PDF",
+    b"8BPS": "a Photoshop file",
+    b"<!DO": "a web page",
+    b"<htm": "a web page",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+}
+"""What files that are called images also hold, by their first bytes."""
 MAX_EXPANSION = 1000
 """Decoded bytes for each byte of the file above which a file of more than SMALL decoded bytes is a bomb."""
 SMALL = 64 * 2**20
@@ -127,15 +154,26 @@ class FileSource:
     """The places along axis C of which each of these files holds planes."""
 
     def __init__(
-        self, path: str | Path, kind: str, status: os.stat_result, *, max_pixels: int, start: bytes = b""
+        self,
+        path: str | Path,
+        kind: str,
+        status: os.stat_result,
+        *,
+        max_pixels: int,
+        start: bytes = b"",
+        axes: str | None = None,
     ) -> None:
-        """Reads the header of a PNG, JPEG or TIFF; raises ImageError for what cannot or should not be decoded.
+        """Reads the header of a picture or TIFF; raises ImageError for what cannot or should not be decoded.
 
-        start: first bytes of the file, as many as were read of it.
+        start: first bytes of the file, as many as were read of it. axes: of a TIFF that does not say them.
         """
         self._path = path
         with _reasons(path):
-            self._decoder: _Decoder = TiffImage(Path(path)) if kind == "TIFF" else Picture(path, kind, start)
+            self._decoder: _Decoder
+            if kind == "TIFF":
+                self._decoder = TiffImage(Path(path), axes)
+            else:
+                self._decoder = Raster(path, kind) if kind in RASTERS else Picture(path, kind, start)
             self._header = _header(self._decoder, status)
             _guard(self._header, self._decoder.piece, max_pixels)
         self.parts = getattr(self._decoder, "parts", ())
@@ -223,9 +261,10 @@ class FileSource:
             return self._lowest[t, z]
 
 
-def open_file(path: str | Path, *, max_pixels: int) -> FileSource:
-    """Opens a PNG, a JPEG, a TIFF of any kind, or the companion file of an OME-TIFF set, by its first bytes.
+def open_file(path: str | Path, *, max_pixels: int, axes: str | None = None) -> FileSource:
+    """Opens a PNG, JPEG, BMP, GIF, WebP, JPEG 2000, a TIFF of any kind, or the companion file of an OME-TIFF set, by its first bytes.
 
+    axes: letters of T, Z, C, Y, X and S for the axes of a TIFF that does not say them, such as `YXC`.
     Raises ImageError, whose text says what is wrong with the file, for what cannot or should not be decoded.
     """
     with _reasons(path):
@@ -237,7 +276,7 @@ def open_file(path: str | Path, *, max_pixels: int) -> FileSource:
                 raise ImageError(f"it describes {first.name}, which is not beside it.")
             status, start = _regular(path), _start(path)
             kind = _kind(start)
-    return FileSource(path, kind, status, max_pixels=max_pixels, start=start)
+    return FileSource(path, kind, status, max_pixels=max_pixels, start=start, axes=axes)
 
 
 def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
@@ -310,11 +349,19 @@ def _start(path: str | Path) -> bytes:
 
 def _kind(start: bytes) -> str:
     """Which kind of file begins like this."""
-    start = start[:16].removeprefix(b"\xef\xbb\xbf")
+    start = start[:32].removeprefix(b"\xef\xbb\xbf")
     for signature, kind in _SIGNATURES.items():
         if start.startswith(signature):
             return kind
-    raise ImageError("it is no PNG, JPEG or TIFF, whatever its name says.")
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "WebP"
+    found = next((what for signature, what in _OTHERS.items() if start.startswith(signature)), None)
+    if found is not None:
+        raise ImageError(f"its content is {found}, which is not read as an image; save it as TIFF or PNG.")
+    raise ImageError(
+        "its content is not that of an image that can be read (PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000): the file "
+        "is damaged or of another kind."
+    )
 
 
 def _header(decoder: _Decoder, status: os.stat_result) -> Header:
@@ -332,6 +379,8 @@ def _header(decoder: _Decoder, status: os.stat_result) -> Header:
         levels=getattr(decoder, "levels", 1),
         chunk=None if chunk == plane else chunk,
         stored_bytes=getattr(decoder, "stored_bytes", status.st_size),
+        assumptions=getattr(decoder, "assumptions", ()),
+        unused_axes=getattr(decoder, "unused_axes", False),
     )
 
 

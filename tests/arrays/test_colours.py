@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from pictures import disks, fluorescence
+from PIL import Image
 
 from nucseg_batch.arrays.colours import BLOCK, ColourSample, one_colour
 

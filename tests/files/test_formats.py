@@ -37,7 +37,6 @@ REFUSED = {
     "tiff_strip_cmyk_16l_jpeg.tif": "SEPARATED",
     "tiff_strip_cmyk_jpeg.tif": "SEPARATED",
     "tiff_tiled_cmyk_jpeg.tif": "SEPARATED",
-    "tiff_wrong_bits_per_sample_3.tiff": "4 channels that are not RGB",  # nothing says what the fourth is
     "zero_gi.tif": "no pixels",
 }
 """Files that are refused although tifffile can read them, or does not fail cleanly, and a word of the reason."""
