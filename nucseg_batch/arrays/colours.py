@@ -150,4 +150,4 @@ def _block_means(window: NDArray[Any]) -> NDArray[np.float32]:
     height, width = window.shape[0] // tall, window.shape[1] // wide
     rows = np.add.reduceat(window[: height * tall], np.arange(0, height * tall, tall), axis=0, dtype=np.float32)
     blocks = np.add.reduceat(rows[:, : width * wide], np.arange(0, width * wide, wide), axis=1, dtype=np.float32)
-    return blocks.reshape(-1, 3) / np.float32(tall * wide)
+    return np.asarray(blocks.reshape(-1, 3) / np.float32(tall * wide), np.float32)

@@ -1,10 +1,10 @@
-"""Opens image files: PNG, JPEG, rarer pictures and TIFF of any kind, each as a `Source` with axes, or says in one line why not.
+"""Opens image files of the kinds that `kinds` lists, each as a `Source` with axes, or says in one line why not.
 
 Headers are read first and alone, so that a file that claims a million pixels a side is refused before memory is taken
 for it. Rules for what is not plainly grey or RGB: an alpha channel is dropped; palettes are looked up, except tables
-that only tint intensities (`palettes` has the rule); one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs where white is 0 are
-inverted; pixels that are not finite take the lowest finite value of their plane; EXIF rotation is not applied, so that
-a mask lies over the pixels as they are stored.
+that only tint intensities (see `palettes`); one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs
+where white is 0 are inverted; pixels that are not finite take the lowest finite value of their plane; EXIF rotation is
+not applied, so that a mask lies over the pixels as they are stored.
 
 A TIFF's pages are put in order by what it says of itself: OME-XML, ImageJ's, tifffile's or a microscope's description.
 Of pages of which nothing is said `tiff.axes` decides. Thumbnails, masks, labels and smaller copies are passed over; of
@@ -29,59 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.kinds import kind_of
 from nucseg_batch.files.picture import Picture
 from nucseg_batch.files.raster import RASTERS, Raster
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.tiff.image import TiffImage
 from nucseg_batch.files.tiff.ome import first_file
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".tf2", ".tf8", ".btf"}) | {
-    ".bmp",
-    ".dib",
-    ".gif",
-    ".webp",
-    ".jp2",
-    ".j2k",
-    ".j2c",
-    ".jpf",
-    ".jpx",
-    ".svs",
-    ".ndpi",
-    ".scn",
-    ".bif",
-    ".qptiff",
-    ".lsm",
-    ".stk",
-    ".flex",
-}
-"""Files with these suffixes are taken for images; which kind they are is told by their first bytes."""
-_SIGNATURES = {
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"<?xm": "XML",
-    b"<OME": "XML",
-    b"BM": "BMP",
-    b"GIF87a": "GIF",
-    b"GIF89a": "GIF",
-    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
-    b"\xff\x4f\xff\x51": "JPEG 2000",
-}
-_OTHERS = {
-    b"\x89HDF": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy array",
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "a gzip archive",
-    b"%PDF": "a PDF",
-    b"8BPS": "a Photoshop file",
-    b"<!DO": "a web page",
-    b"<htm": "a web page",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
-}
-"""What files that are called images also hold, by their first bytes."""
 MAX_EXPANSION = 1000
 """Decoded bytes for each byte of the file above which a file of more than SMALL decoded bytes is a bomb."""
 SMALL = 64 * 2**20
@@ -262,20 +216,20 @@ class FileSource:
 
 
 def open_file(path: str | Path, *, max_pixels: int, axes: str | None = None) -> FileSource:
-    """Opens a PNG, JPEG, BMP, GIF, WebP, JPEG 2000, a TIFF of any kind, or the companion file of an OME-TIFF set, by its first bytes.
+    """Opens an image file, or the companion file of an OME-TIFF set; its first bytes tell which kind it is.
 
     axes: letters of T, Z, C, Y, X and S for the axes of a TIFF that does not say them, such as `YXC`.
     Raises ImageError, whose text says what is wrong with the file, for what cannot or should not be decoded.
     """
     with _reasons(path):
         status, start = _regular(path), _start(path)
-        kind = _kind(start)
+        kind = kind_of(start)
         if kind == "XML":
             path = first = first_file(Path(path))
             if not first.is_file():
                 raise ImageError(f"it describes {first.name}, which is not beside it.")
             status, start = _regular(path), _start(path)
-            kind = _kind(start)
+            kind = kind_of(start)
     return FileSource(path, kind, status, max_pixels=max_pixels, start=start, axes=axes)
 
 
@@ -345,23 +299,6 @@ def _start(path: str | Path) -> bytes:
         return os.read(handle, _START)
     finally:
         os.close(handle)
-
-
-def _kind(start: bytes) -> str:
-    """Which kind of file begins like this."""
-    start = start[:32].removeprefix(b"\xef\xbb\xbf")
-    for signature, kind in _SIGNATURES.items():
-        if start.startswith(signature):
-            return kind
-    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        return "WebP"
-    found = next((what for signature, what in _OTHERS.items() if start.startswith(signature)), None)
-    if found is not None:
-        raise ImageError(f"its content is {found}, which is not read as an image; save it as TIFF or PNG.")
-    raise ImageError(
-        "its content is not that of an image that can be read (PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000): the file "
-        "is damaged or of another kind."
-    )
 
 
 def _header(decoder: _Decoder, status: os.stat_result) -> Header:

@@ -12,7 +12,7 @@ from nucseg_batch.plan import Assumption
 TINTED = Assumption(
     kind="colour",
     what="its pixels are intensities, which its palette only tints",
-    evidence="the palette rises in each colour",
+    evidence="the palette is a ramp",
     option="save it as RGB",
 )
 """What is assumed of a picture with a ramp for a palette."""

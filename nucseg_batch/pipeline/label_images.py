@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.files.annotations import read_label_zarr, read_labels
-from nucseg_batch.files.images import IMAGE_SUFFIXES, read_header, read_image
+from nucseg_batch.files.images import read_header, read_image
+from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 from nucseg_batch.files.masks.store import LABEL_NAME, Masks, is_ours, open_masks
 from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.zarr.planes import attributes, is_zarr, label_names, labelled_groups

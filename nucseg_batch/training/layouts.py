@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.files.find.name_rules import ANNOTATION_ENDINGS, IMAGE_ENDING
-from nucseg_batch.files.images import IMAGE_SUFFIXES
+from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 from nucseg_batch.files.zarr.planes import is_zarr
 from nucseg_batch.training.index import Indexes
 from nucseg_batch.training.pairs import DataSet, Pair, joined

@@ -13,7 +13,8 @@ import pytest
 import tifffile
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.images import IMAGE_SUFFIXES, FileSource, open_file
+from nucseg_batch.files.images import FileSource, open_file
+from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 
 MAX_PIXELS = 10**8
 LARGE = 3 * 10**7

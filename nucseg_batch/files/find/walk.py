@@ -28,7 +28,7 @@ from nucseg_batch.files.find.leftovers import (
 from nucseg_batch.files.find.name_rules import byproduct, label_images
 from nucseg_batch.files.find.passed import OURS, PassedOver, unread
 from nucseg_batch.files.find.stores import is_store, read_store
-from nucseg_batch.files.images import IMAGE_SUFFIXES
+from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 from nucseg_batch.plan import Failure
 
 ANNOTATION_FOLDERS = frozenset({"labels", "masks"})

@@ -57,7 +57,7 @@ def choose_axes(stated: str, shape: Sequence[int], given: str | None, *, bilevel
     if narrow:
         raise ImageError(
             f"nothing says which axes its shape {_text(shape)} has, and planes of {_sides(stated, shape)} pixels are "
-            f"not plausible; say it with --axes: {_last(stated, shape)} if the short one holds channels, else {_as_z(stated)}."
+            f"not plausible; say it with --axes: {_last(stated, shape)} for channels, else {_as_z(stated)}."
         )
     length = shape[unknown[0]]
     if length in FEW and not bilevel and "S" not in stated and "C" not in stated:
