@@ -119,11 +119,12 @@ def bench(
     nucseg-batch bench images/ --json - --quiet > bench.json
     """
     from nucseg_batch.cli.progress import RunProgress
-    from nucseg_batch.executors.bench import bench as measure
 
     if json_file is not None and json_file != STDOUT:
         check_place("--json", json_file)
-    with RunProgress() as progress, _ended_by_term():
+    with _ended_by_term(), RunProgress() as progress:
+        from nucseg_batch.executors.bench import bench as measure
+
         found = measure(
             place,
             model,
@@ -146,16 +147,24 @@ def bench(
 
 @contextlib.contextmanager
 def _ended_by_term() -> Iterator[None]:
-    """Has TERM end the block as an exception, so that what it wrote is deleted."""
+    """Has TERM end the block as an exception, so that what it wrote is deleted.
 
-    def ended(number: int, _: object) -> None:
+    However the block ends after that, the process exits with 143: a library that is interrupted while it is imported
+    raises an ImportError of its own.
+    """
+    received: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        received.append(number)
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, ended)
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        if received:
+            raise SystemExit(128 + received[0]) from None
 
 
 def _print(found: Bench) -> None:

@@ -20,19 +20,21 @@ def finish(store: Out, as_json: Json = False) -> None:
     nucseg-batch finish out.zarr
     nucseg-batch finish out.zarr --json
     """
-    from nucseg_batch.cli.console import answer
-    from nucseg_batch.cli.printed import print_finish
     from nucseg_batch.cli.progress import RunProgress
-    from nucseg_batch.cli.records import finish_record
-    from nucseg_batch.executors import finishing
-    from nucseg_batch.executors import job as jobs
-    from nucseg_batch.executors.local import job_name
-    from nucseg_batch.executors.progress import Counter
     from nucseg_batch.executors.stop import Stop
-    from nucseg_batch.executors.storage import storage_error
 
     began = time.monotonic()
     with RunProgress() as progress, Stop(tell=progress.note):
+        # here, since these take a while to import and signals may come meanwhile
+        from nucseg_batch.cli.console import answer
+        from nucseg_batch.cli.printed import print_finish
+        from nucseg_batch.cli.records import finish_record
+        from nucseg_batch.executors import finishing
+        from nucseg_batch.executors import job as jobs
+        from nucseg_batch.executors.local import job_name
+        from nucseg_batch.executors.progress import Counter
+        from nucseg_batch.executors.storage import storage_error
+
         job = jobs.planned(store)
         try:
             outcome = finishing.finish(job, Counter(progress, job.journal), job_name(), anew=True)

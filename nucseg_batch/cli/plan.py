@@ -85,12 +85,7 @@ def plan(
     # and last, in case a share was killed:
     nucseg-batch finish out.zarr
     """
-    from nucseg_batch.cli.console import answer
-    from nucseg_batch.cli.printed import print_planned
     from nucseg_batch.cli.progress import RunProgress
-    from nucseg_batch.cli.records import planned_record
-    from nucseg_batch.executors import job as jobs
-    from nucseg_batch.executors.planning import write_plan
     from nucseg_batch.executors.stop import Stop
 
     settings = segment_settings(context)
@@ -98,6 +93,13 @@ def plan(
     if place is None:
         raise UsageError("IN is missing: give a folder, file or store, as in `nucseg-batch plan images/ out.zarr`.")
     with RunProgress() as progress, Stop(tell=progress.note):
+        # here, since these take a while to import and signals may come meanwhile
+        from nucseg_batch.cli.console import answer
+        from nucseg_batch.cli.printed import print_planned
+        from nucseg_batch.cli.records import planned_record
+        from nucseg_batch.executors import job as jobs
+        from nucseg_batch.executors.planning import write_plan
+
         job = jobs.prepare(
             place,
             output_place(place, store, in_place),

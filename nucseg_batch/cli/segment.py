@@ -211,13 +211,7 @@ def segment(
     # options from a file; those given here go before it
     nucseg-batch segment images/ out.zarr --config run.toml --dry-run
     """
-    from nucseg_batch.cli.console import answer
-    from nucseg_batch.cli.printed import print_job, print_run
     from nucseg_batch.cli.progress import RunProgress
-    from nucseg_batch.cli.records import planned_record, run_record
-    from nucseg_batch.cli.shares import array_number, share_of
-    from nucseg_batch.executors import job as planning
-    from nucseg_batch.executors import local
     from nucseg_batch.executors.stop import Stop
 
     if fail_fast and max_failures is not None:
@@ -234,6 +228,14 @@ def segment(
         raise UsageError("--share is one process's part of a run; --scheduler and --cluster do all of it.")
     place, store = places(context, place, store, in_place=in_place)
     with RunProgress() as progress, Stop(grace=grace, tell=progress.note) as stop:
+        # here, since these take a while to import and signals may come meanwhile
+        from nucseg_batch.cli.console import answer
+        from nucseg_batch.cli.printed import print_job, print_run
+        from nucseg_batch.cli.records import planned_record, run_record
+        from nucseg_batch.cli.shares import array_number, share_of
+        from nucseg_batch.executors import job as planning
+        from nucseg_batch.executors import local
+
         if run is not None:
             _check_alone(context)
             number, shares = share_of(share, count_needed=False)

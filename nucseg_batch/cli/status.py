@@ -77,13 +77,15 @@ def verify(
     nucseg-batch verify out.zarr --redo
     nucseg-batch segment images/ out.zarr
     """
-    from nucseg_batch.cli.console import answer, say
     from nucseg_batch.cli.progress import RunProgress, StepProgress
-    from nucseg_batch.executors import job as jobs
-    from nucseg_batch.executors import verification
     from nucseg_batch.executors.stop import Stop
 
     with RunProgress() as progress, Stop(tell=progress.note):
+        # here, since these take a while to import and signals may come meanwhile
+        from nucseg_batch.cli.console import answer, say
+        from nucseg_batch.executors import job as jobs
+        from nucseg_batch.executors import verification
+
         job = jobs.planned(store)
         result = verification.verify(job, StepProgress("verified"))
         if redo and result.damage:

@@ -203,13 +203,15 @@ def _run(
     resume: bool,
     tensorboard: Path | None,
 ) -> None:
-    from nucseg_batch.cli.console import say
-    from nucseg_batch.cli.printed import print_training
     from nucseg_batch.cli.training_progress import TrainingProgress
     from nucseg_batch.executors.stop import Stop
-    from nucseg_batch.training.layouts import find_pairs
 
     with TrainingProgress(settings.epochs) as progress, Stop(tell=progress.note):
+        # here, since these take a while to import and signals may come meanwhile
+        from nucseg_batch.cli.console import say
+        from nucseg_batch.cli.printed import print_training
+        from nucseg_batch.training.layouts import find_pairs
+
         found = find_pairs(data, group=settings.group)
         apart = find_pairs(validation) if validation else None
         for problem in [*found.problems, *(apart.problems if apart else ())]:

@@ -20,9 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distributed import Future
-from distributed.client import FutureCancelledError
-from distributed.scheduler import KilledWorker
+from distributed import Future, KilledWorker
 
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.executors import local
@@ -323,7 +321,7 @@ def _report(future: Future) -> Report:
         try:
             report: Report = future.result()
             return report
-        except (OSError, CancelledError, FutureCancelledError) as error:
+        except (OSError, CancelledError) as error:
             raise DeviceError("the dask scheduler is gone; run the same command again to go on.") from error
     if future.status != "error":
         raise DeviceError("the dask scheduler is gone; run the same command again to go on.")

@@ -8,6 +8,7 @@ kill -9. Only a library call that never lets another Python thread run can outla
 
 Within the command a stop travels as KeyboardInterrupt, whichever signal it was: it is the one exception that code which
 turns every trouble of an image into a failure of that image lets pass. It becomes StoppedError where the command ends.
+So does any other error after it: a library that is interrupted while it is imported raises an ImportError in its place.
 HUP is left as it is: a closed terminal ends the process as a kill does, and nohup works. So is INT where it is ignored
 from the start, as shells have it for jobs in the background.
 """
@@ -54,6 +55,7 @@ class Stop:
         self._first: int | None = None
         self._draining = False
         self._raised = True
+        self._interrupted = False
         self._previous: dict[int, Any] = {}
         self._previous_wakeup = -1
         self._reader: socket.socket | None = None
@@ -90,7 +92,7 @@ class Stop:
         self._restore()
         for thread in self._threads:
             thread.join(TELL_SECONDS)
-        if kind is None or issubclass(kind, KeyboardInterrupt):
+        if kind is None or self._interrupted or issubclass(kind, KeyboardInterrupt):
             self._end()
 
     @contextlib.contextmanager
@@ -119,7 +121,7 @@ class Stop:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._note(number)
         if not self._draining and not self._raised:
-            self._raised = True  # once, so that cleaning up is not interrupted
+            self._raised = self._interrupted = True  # once, so that cleaning up is not interrupted
             raise KeyboardInterrupt
 
     def _note(self, number: int) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -100,9 +101,44 @@ def test_the_network_and_the_run_are_compared_at_one_scale(one_image: Path, tmp_
 def test_bench_that_is_terminated_leaves_nothing_behind(one_image: Path, tmp_path: Path) -> None:
     """Schedulers and `timeout` end programs with TERM."""
     command = [*COMMAND, "bench", one_image, "--scratch", tmp_path / "scratch"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("scratch/*")):
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.05)
         process.terminate()
-    assert process.returncode == 128 + signal.SIGTERM
+        errors = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM, errors
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+LIBRARY = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    signal.pause()
+except BaseException as error:
+    raise ImportError("numpy._core.multiarray failed to import") from error
+"""
+"""What C extensions do with an exception of ours that comes while they are imported."""
+
+
+@pytest.mark.parametrize("library", ["zarr", "keras"])
+@pytest.mark.parametrize(("command", "code"), [("bench", 128 + signal.SIGTERM), ("segment", 75)])
+def test_a_signal_while_a_library_is_imported_is_not_taken_for_a_broken_installation(
+    one_image: Path, tmp_path: Path, command: str, code: int, library: str
+) -> None:
+    """These imports take seconds, so many signals come just then."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / f"{library}.py").write_text(LIBRARY)
+    (tmp_path / "out").mkdir()
+    place = ["--scratch", tmp_path / "out"] if command == "bench" else [tmp_path / "out" / "out.zarr"]
+    done = subprocess.run(
+        [*COMMAND, command, one_image, *place],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "modules")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == code, done.stderr
+    assert "import" not in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []

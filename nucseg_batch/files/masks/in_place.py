@@ -39,6 +39,7 @@ from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.masks.store import label_layout
 from nucseg_batch.files.whole import write_whole
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.systems import has_systems
 from nucseg_batch.plan import Plan
 
 VERSIONS: dict[int, Version] = {2: "0.4", 3: "0.5"}
@@ -50,9 +51,9 @@ CONSOLIDATED = ".zmetadata"
 def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: bool = False) -> None:
     """Raises what stands against labels in the store, or in the folder of stores, that the images of a plan are in.
 
-    That is UsageError for an image that is a file, and OutputError where an image group is not there or cannot be
-    written to, or has label images called `nuclei`: unless they are of the run that is `resumed`, or `overwrite` says
-    that `remove_labels` may delete them.
+    That is UsageError for an image that is a file or of version 0.6, and OutputError where an image group is not there
+    or cannot be written to, or has label images called `nuclei`: unless they are of the run that is `resumed`, or
+    `overwrite` says that `remove_labels` may delete them.
     """
     for stack in plan.stacks:
         key = stack.images[0].key
@@ -61,6 +62,11 @@ def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: 
         group = folder / stack.group
         if zarr_format(group) is None or "multiscales" not in _ome(group):
             raise OutputError(f"--in-place: {key} is no OME-Zarr group, so it cannot hold labels; give OUT instead.")
+        if has_systems(_ome(group)["multiscales"][0]):
+            raise UsageError(
+                f"--in-place: {key} is OME-Zarr 0.6, but labels are written in 0.5, and a store has one version; "
+                "give OUT instead."
+            )
         if not os.access(group, os.W_OK):
             raise OutputError(f"--in-place: {group} cannot be written to; change its permissions, or give OUT instead.")
         label = folder / label_path(stack)

@@ -14,18 +14,18 @@ from typing import Any, Literal, get_args
 
 from ome_zarr_models.common.image_label_types import Source
 from ome_zarr_models.v04.image_label import ImageLabelAttrs as ImageLabelAttrs04
-from ome_zarr_models.v04.image_label_types import Label as Label04
 from ome_zarr_models.v04.labels import LabelsAttrs as LabelsAttrs04
 from ome_zarr_models.v04.multiscales import Multiscale as Multiscale04
 from ome_zarr_models.v05.axes import Axis
 from ome_zarr_models.v05.image import ImageAttrs
 from ome_zarr_models.v05.image_label import ImageLabelAttrs
-from ome_zarr_models.v05.image_label_types import Label
 from ome_zarr_models.v05.labels import LabelsAttrs
 from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
+from nucseg_batch.errors import ImageError
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.systems import flattened
 from nucseg_batch.plan import Stack
 
 Version = Literal["0.4", "0.5"]
@@ -70,15 +70,22 @@ def label_path(stack: Stack) -> str:
 
 
 def frame_of(stack: Stack, image: Mapping[str, Any] | None) -> Frame:
-    """Where a stack lies, by the OME attributes (0.4 or 0.5) of its one image; else by the pixel size that all share.
+    """Where a stack lies, by the OME attributes (0.4 to 0.6) of its one image; else by the pixel size that all share.
 
     Time points and depths that are left out move the first plane and widen the distance of planes.
     """
     if image is None or "multiscales" not in image:
         return _frame_of_files(stack)
     try:
-        whole = _parsed(image["multiscales"][0])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # metadata that say nothing understandable
+        whole = _parsed(flattened(image["multiscales"][0]))
+    except (
+        ImageError,
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ):  # metadata that say nothing understandable
         return _frame_of_files(stack)
     scale, translation = dict(whole.scale), dict(whole.translation)
     for axis, chosen in (("t", stack.images[0].t), ("z", stack.images[0].z)):
@@ -101,13 +108,13 @@ def label_attributes(
     own = Source(image=IMAGE) if source else None
     ome: dict[str, Any]
     if version == "0.5":
-        image_label: Any = Label(version="0.5", source=own)
+        image_label = {"version": "0.5", "source": own}
         values = {"version": "0.5", "multiscales": [multiscale], "image-label": image_label}
         model: Any = ImageLabelAttrs.model_validate(values)
         ome = {"ome": model.model_dump(exclude_none=True, by_alias=True, mode="json")}
     else:
         old = Multiscale04.model_validate({**_dump(multiscale), "version": "0.4"})
-        values = {"multiscales": [old], "image-label": Label04(version="0.4", source=own)}
+        values = {"multiscales": [old], "image-label": {"version": "0.4", "source": own}}
         ome = ImageLabelAttrs04.model_validate(values).model_dump(exclude_none=True, by_alias=True, mode="json")
     to_come = [{"shape": list(level.shape), "factors": list(level.factors)} for level in levels]
     return {**ome, OWNER: {"levels": to_come}}

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zarr
 from numpy.typing import NDArray
@@ -59,6 +59,19 @@ def zarr_format(folder: Path) -> int | None:
         return 3 if json.loads((folder / GROUP_FILES[3]).read_bytes())["node_type"] == "group" else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def open_stored(folder: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
+    """Opens an array of ours.
+
+    A part without a file is zeros, as `replace_part` writes it, also where zarr's configuration (3.2 and later) has
+    `array.read_missing_chunks` off: that setting is for inputs of which the user knows that every chunk was written.
+    Whether a file of ours is lost is said by the size in its unit's marker (`verify`), not by zarr.
+    """
+    array: Any = zarr.open_array(folder, mode=mode)
+    if zarr.config.get("array.read_missing_chunks", True):
+        return array
+    return array.with_config({"read_missing_chunks": True})
 
 
 def put_group(folder: Path, attributes: Mapping[str, Any], *, version: int = 3) -> None:

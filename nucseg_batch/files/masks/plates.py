@@ -1,6 +1,6 @@
 """The groups above images: plates, wells and collections of an input store, in version 0.5, of images that have masks.
 
-The metadata come as plain dicts by path of group, of version 0.4 or 0.5, and go through ome-zarr-models. What these
+The metadata come as plain dicts by path of group, of version 0.4 to 0.6, and go through ome-zarr-models. What these
 refuse, such as well images whose names are not of letters and digits alone, is copied as it is, and a note says so.
 """
 

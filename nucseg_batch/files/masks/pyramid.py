@@ -30,6 +30,7 @@ from nucseg_batch.files.masks.ngff import (
 )
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
+    open_stored,
     put_array,
     read_attributes,
     replace_part,
@@ -123,14 +124,14 @@ def _listing(store: Path, stack: Stack) -> list[Path]:
 
 def _build(group: Path, stack: Stack, levels: Sequence[Level]) -> None:
     """Makes the arrays of a group after its first."""
-    source = zarr.open_array(group / "0", mode="r")
+    source = open_stored(group / "0")
     axes = axes_of(read_attributes(group))
     for number, level in enumerate(levels, start=1):
         factors = dict(zip(stack.axes, level.factors, strict=True))
         folder = group / str(number)
         layout = _layout(source, axes, stack, level)
         put_array(folder, layout, version=source.metadata.zarr_format)
-        target = zarr.open_array(folder, mode="r+")
+        target = open_stored(folder, "r+")
         for block in itertools.product(*map(range, _grid(layout))):
             _fill(source, target, folder, layout, block, tuple(factors.get(axis, 1) for axis in axes))
         source = target

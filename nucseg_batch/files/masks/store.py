@@ -41,6 +41,7 @@ from nucseg_batch.files.masks.ngff import (
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
     Written,
+    open_stored,
     part_files,
     put_array,
     put_group,
@@ -89,7 +90,7 @@ __all__ = [
 ]
 
 Metadata = Mapping[str, Mapping[str, Any]]
-"""OME attributes of an input store, of version 0.4 or 0.5, by path of group as `ImageInfo.group` counts them."""
+"""OME attributes of an input store, of version 0.4 to 0.6, by path of group as `ImageInfo.group` counts them."""
 
 
 def create_store(path: Path, plan: Plan, *, with_images: bool = False, mirror: Metadata | None = None) -> list[str]:
@@ -232,11 +233,11 @@ class MaskWriter:
 
     def read(self, unit: Unit) -> NDArray[np.uint32]:
         """The masks of a unit as they are now, of the shape of the unit."""
-        return np.asarray(zarr.open_array(self._path / label_path(unit.stack) / "0", mode="r")[unit.bounds])
+        return np.asarray(open_stored(self._path / label_path(unit.stack) / "0")[unit.bounds])
 
     def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> Written:
         folder = self._path / name
-        return replace_part(folder, zarr.open_array(folder, mode="r+"), bounds, values)
+        return replace_part(folder, open_stored(folder, "r+"), bounds, values)
 
 
 def shard_bytes(store: Path, unit: Unit) -> int:
@@ -355,7 +356,7 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         """
         mask, index = self._places[image]
         group = self._store / mask
-        array = zarr.open_array(group / "0", mode="r")
+        array = open_stored(group / "0")
         if index is None:
             return array, (slice(None),) * (array.ndim - 2)
         axes = axes_of(read_attributes(group))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr.chunks import METADATA
+from nucseg_batch.files.zarr.fetch import METADATA
 from nucseg_batch.files.zarr.guard import ArrayFacts
 
 _LOOKED_AT = 64

@@ -10,9 +10,9 @@ import asyncio
 import bz2
 import lzma
 import math
-import os
-import stat
 import zlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,23 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import WrapperStore
+from zarr.abc.buffer import Buffer, BufferPrototype
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr.guard import ArrayFacts, Codecs
-from nucseg_batch.files.zarr.store import ATTEMPTS, MAX_METADATA, inside
+from nucseg_batch.files.zarr.fetch import FetchStore, ReadOnlyStore, is_metadata
+from nucseg_batch.files.zarr.guard import ArrayFacts, Codecs, Sharding
 
 SLACK = 65536
 """Bytes that a chunk may have beyond EXPANSION times its pixels: headers and checksums."""
 EXPANSION = 8
 """How many times the bytes of its pixels a chunk may have, stored or unpacked: filters may store wider numbers."""
-_FAILED: ContextVar[list[Exception] | None] = ContextVar("failed", default=None)
+_FAILED: ContextVar[list[BaseException] | None] = ContextVar("failed", default=None)
 """What went wrong in the read that a task belongs to; None outside of `read_part`."""
 _READERS: set[asyncio.Task[Any]] = set()
-"""Tasks of `read_part` that are under way, which must not wait for each other; used by zarr's loop only."""
+"""Tasks of `read_part` that are under way, which must not wait for each other; used by one loop only."""
 _ROUNDS = 8
 """How often tasks that are left over are looked for: those that were found may have started others."""
-METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
-"""Files of a store that are no chunks."""
 _SILENT: dict[str | None, Any] = {
     "zlib": zlib.decompressobj,
     "bz2": bz2.BZ2Decompressor,
@@ -51,12 +48,12 @@ _NONE = np.uint64(2**64 - 1)
 
 
 async def read_part(array: zarr.AsyncArray[Any], where: tuple[slice, ...]) -> NDArray[Any]:
-    """Reads a part of an array whose store is a `ChunkStore`; to be run by zarr's own loop.
+    """Reads a part of an array whose store is a `ChunkStore`; to be run by the loop that opened it.
 
     Zarr reads chunks at once, and after the first failure it leaves the other reads to themselves: they would go on,
     and each would complain on the screen when the program ends. Here they become empty, and are waited for.
     """
-    failed: list[Exception] = []
+    failed: list[BaseException] = []
     _FAILED.set(failed)
     before = asyncio.all_tasks()
     reader = asyncio.current_task()
@@ -77,7 +74,7 @@ async def read_part(array: zarr.AsyncArray[Any], where: tuple[slice, ...]) -> ND
     return values
 
 
-class ChunkStore(WrapperStore[Store]):
+class ChunkStore(ReadOnlyStore):
     """A read-only store that looks at the chunks of one array before they are decoded.
 
     A chunk that is cut, that would unpack to far more than its pixels, that is no regular file or that a link keeps
@@ -85,13 +82,9 @@ class ChunkStore(WrapperStore[Store]):
     """
 
     def __init__(self, store: Store, facts: ArrayFacts, folder: Path | None) -> None:
-        super().__init__(store)
+        super().__init__()
         self._facts = facts
-        self._folder = folder
-        self._within: set[str] = set()
-
-    def _with_store(self, store: Store) -> ChunkStore:
-        return ChunkStore(store, self._facts, self._folder)
+        self._fetch: Any = FetchStore(store, folder, _file_limit(facts))  # Any: `get_ranges` is new in zarr 3.3
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Reads a file or a part of it; None where there is none, or where another read has failed already."""
@@ -105,78 +98,57 @@ class ChunkStore(WrapperStore[Store]):
                 failed.append(error)
         return None
 
-    async def _checked(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None) -> Buffer | None:
-        metadata = key.rsplit("/", 1)[-1] in METADATA
-        limit = MAX_METADATA if metadata else _file_limit(self._facts)
-        data = None
-        if self._folder is None:
-            buffer = _part(await self._patiently(key, prototype, byte_range), byte_range)
-        else:
-            data = await asyncio.to_thread(self._read, key, byte_range, limit)
-            buffer = None if data is None else prototype.buffer.from_bytes(data)
-        if buffer is not None and not metadata:
-            _check(key, memoryview(buffer.to_bytes() if data is None else data), self._facts, byte_range)
-        return buffer
+    async def get_ranges(
+        self, key: str, byte_ranges: Sequence[ByteRequest | None], *, prototype: BufferPrototype, **limits: Any
+    ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+        """Reads chunks of a shard, neighbours in one request, and checks each by itself. Only zarr >= 3.3 calls this.
 
-    async def _patiently(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None) -> Buffer | None:
-        for attempt in range(ATTEMPTS - 1):
-            try:
-                return await self._store.get(key, prototype, byte_range)
-            except (PermissionError, FileNotFoundError):
-                raise
-            except Exception as error:  # each file system has its own classes
-                status = getattr(error, "status", None)
-                if isinstance(status, int) and status < 500:
-                    raise
-                await asyncio.sleep(0.2 * 2**attempt)
-        return await self._store.get(key, prototype, byte_range)
-
-    def _check_place(self, path: str, key: str) -> None:
-        if not inside(os.path.realpath(path), os.path.realpath(self._folder or "")):
-            raise ImageError(f"its chunk {key} leads out of the store by a link.")
-
-    def _read(self, key: str, byte_range: ByteRequest | None, limit: int) -> bytes | None:
-        assert self._folder is not None
-        place, name = os.path.split(os.path.join(self._folder, key))
+        `limits` are zarr's, on how far requests are merged. Yields nothing where another read has failed already.
+        """
+        failed = _FAILED.get()
+        if failed:
+            return
         try:
-            if place not in self._within:
-                self._check_place(place, key)
-                self._within.add(place)
-            path = os.path.join(place, name)
-            if os.path.islink(path):
-                self._check_place(path, key)
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer for ever
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            if stat.S_ISDIR(status.st_mode):
-                return None
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError(f"its chunk {key} is not a regular file.")
-            if status.st_size > limit:
-                raise ImageError(f"its chunk {key} has {status.st_size} bytes, where at most {limit} can belong.")
-            start, stop = _span(byte_range, status.st_size)
-            file.seek(start)
-            return file.read(max(0, stop - start))
+            for byte_range in byte_ranges:
+                _check_length(key, byte_range, self._facts)
+            groups = self._fetch.get_ranges(key, byte_ranges, prototype=prototype, **limits)
+            async with aclosing(groups):
+                async for group in groups:
+                    for number, buffer in group:
+                        _check(key, _view(buffer), self._facts, byte_ranges[number])
+                    yield group
+        except Exception as error:  # as above
+            reason = _first(error)
+            if isinstance(reason, FileNotFoundError):
+                reason = _removed(key)
+            if failed is None:
+                raise reason from error
+            failed.append(reason)
 
-
-def _span(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
-    if isinstance(byte_range, RangeByteRequest):
-        return byte_range.start, byte_range.end
-    if isinstance(byte_range, OffsetByteRequest):
-        return byte_range.offset, size
-    if isinstance(byte_range, SuffixByteRequest):
-        return max(0, size - byte_range.suffix), size
-    return 0, size
-
-
-def _part(buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | None:
-    """The part that was asked for, also of a whole file, which is what web servers that know no ranges send."""
-    if buffer is None or not isinstance(byte_range, (RangeByteRequest, SuffixByteRequest)):
+    async def _checked(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None) -> Buffer | None:
+        metadata = is_metadata(key)
+        if not metadata:
+            _check_length(key, byte_range, self._facts)
+        buffer: Buffer | None = await self._fetch.get(key, prototype, byte_range)
+        if buffer is None and isinstance(byte_range, RangeByteRequest) and not _is_index(byte_range, self._facts):
+            raise _removed(key)
+        if buffer is not None and not metadata:
+            _check(key, _view(buffer), self._facts, byte_range)
         return buffer
-    start, stop = _span(byte_range, len(buffer))
-    return buffer[start:stop] if len(buffer) > stop - start else buffer
+
+
+def _removed(key: str) -> ImageError:
+    """The error of a chunk that is not there, though the index of its shard was."""
+    return ImageError(f"its shard {key} was removed while it was read.")
+
+
+def _view(buffer: Buffer) -> memoryview:
+    return buffer.as_numpy_array().view(np.uint8).data
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error of a group, or the error itself."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _limit(facts: ArrayFacts) -> int:
@@ -189,35 +161,60 @@ def _file_limit(facts: ArrayFacts) -> int:
     return math.prod(facts.sharding.counts) * _limit(facts) + facts.sharding.index_bytes
 
 
+def _is_index(byte_range: ByteRequest | None, facts: ArrayFacts) -> bool:
+    """Whether a part of a shard is its index, not a chunk."""
+    sharding = facts.sharding
+    if sharding is None or sharding.at_end:
+        return not isinstance(byte_range, RangeByteRequest)
+    return isinstance(byte_range, RangeByteRequest) and (byte_range.start, byte_range.end) == (0, sharding.index_bytes)
+
+
+def _check_length(key: str, byte_range: ByteRequest | None, facts: ArrayFacts) -> None:
+    """Refuses a chunk of a shard that is too long, by its index, before it is read; raises ImageError."""
+    if facts.sharding is None or not isinstance(byte_range, RangeByteRequest) or _is_index(byte_range, facts):
+        return
+    length = byte_range.end - byte_range.start
+    if length > _limit(facts):
+        raise ImageError(
+            f"a chunk of its shard {key} has {length} bytes by the index, where its pixels take {facts.chunk_bytes}: "
+            "refused as a decompression bomb."
+        )
+    if byte_range.end > _file_limit(facts):
+        raise ImageError(f"the index of its shard {key} is damaged: it leads to byte {byte_range.end}.")
+
+
 def _check(key: str, view: memoryview, facts: ArrayFacts, byte_range: ByteRequest | None) -> None:
     """Looks at what was read before anything is decoded; raises ImageError."""
     if facts.sharding is None:
         _check_chunk(key, view, facts)
-    elif isinstance(byte_range, RangeByteRequest):
-        if len(view) != byte_range.end - byte_range.start:
-            raise ImageError(f"its shard {key} is cut: its index leads to byte {byte_range.end}.")
-        if byte_range.start > 0 or facts.sharding.at_end:
-            _check_chunk(key, view, facts)
     elif byte_range is None:
         _check_shard(key, view, facts)
+    elif not _is_index(byte_range, facts):
+        _check_chunk(key, view, facts)
     elif len(view) < facts.sharding.index_bytes:
         raise ImageError(f"its shard {key} is cut: it has {len(view)} bytes, fewer than its index.")
+    elif facts.sharding.readable and _places(view, facts.sharding).max(initial=0) >= 2**63:
+        raise ImageError(f"the index of its shard {key} is damaged: it leads to a byte that no file has.")
 
 
 def _check_shard(key: str, view: memoryview, facts: ArrayFacts) -> None:
     sharding = facts.sharding
     assert sharding is not None
-    count = 16 * math.prod(sharding.counts)
     start = len(view) - sharding.index_bytes if sharding.at_end else 0
     if start < 0 or len(view) < sharding.index_bytes:
         raise ImageError(f"its shard {key} is cut: it has {len(view)} bytes, fewer than its index.")
     if not sharding.readable:
         return
-    places = np.frombuffer(view[start : start + count], "<u8").reshape(-1, 2)
-    for offset, length in places[(places != _NONE).any(axis=1)].tolist():
+    for offset, length in _places(view[start:], sharding).tolist():
         if offset + length > len(view):
             raise ImageError(f"its shard {key} is cut: its index leads to byte {offset + length} of {len(view)}.")
         _check_chunk(key, view[offset : offset + length], facts)
+
+
+def _places(index: memoryview, sharding: Sharding) -> NDArray[np.uint64]:
+    """Offset and length of each chunk that is there, by the index of a shard."""
+    places = np.frombuffer(index[: 16 * math.prod(sharding.counts)], "<u8").reshape(-1, 2)
+    return places[(places != _NONE).any(axis=1)]
 
 
 def _check_chunk(key: str, view: memoryview, facts: ArrayFacts) -> None:

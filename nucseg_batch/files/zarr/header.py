@@ -1,8 +1,8 @@
 """What an image in a zarr store is, from its metadata: which axis is which, channels, size of a pixel, levels.
 
 OME-Zarr 0.1 to 0.5 say their axes (0.1 and 0.2 by rule: t, c, z, y, x), and so do arrays with dimension names of xarray
-or of format 3. Axes of an array that does not say them must be given, unless it has two. Of a drafted version 0.6 those
-images are read whose pixels are scaled and moved only. The first multiscale of several is the image, as the standard
+or of format 3. Axes of an array that does not say them must be given, unless it has two. Version 0.6 is read
+through `systems`. The first multiscale of several is the image, as the standard
 has it. Colours: an axis c stays separate channels, also where the viewer's settings paint them red, green and blue; it
 is taken for the samples of a colour picture only where its channels are *named* red, green and blue in this order (and
 alpha, which is dropped). A named axis of samples (s, or rgb), as tifffile writes, is colour, too.
@@ -11,7 +11,6 @@ alpha, which is dropped). A named axis of samples (s, or rgb), as tifffile write
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from nucseg_batch.files.pixel_size import MICROMETRES, PLAUSIBLE
 from nucseg_batch.files.source import AXES, ChannelInfo, Header
 from nucseg_batch.files.zarr.guard import ArrayFacts, check_array, member_path, read_type
 from nucseg_batch.files.zarr.nodes import Node
+from nucseg_batch.files.zarr.systems import flattened
 
 UNITS = {
     **MICROMETRES,
@@ -136,7 +136,7 @@ def _multiscale(node: Node) -> dict[str, Any]:
     multiscale = node.ome["multiscales"][0]
     if not isinstance(multiscale, dict):
         raise TypeError("multiscales are no list of objects")
-    return multiscale
+    return flattened(multiscale)
 
 
 def _letters(multiscale: dict[str, Any], array: Node, facts: ArrayFacts, given: str | None) -> str:
@@ -195,8 +195,6 @@ def _letter(name: str) -> str | None:
 
 def _axis_names(multiscale: dict[str, Any], count: int) -> list[str] | None:
     """Names of the axes as OME-Zarr metadata give them; None where they do not."""
-    if "coordinateSystems" in multiscale:
-        return _drafted(multiscale)
     axes = multiscale.get("axes")
     if axes is None:
         return list("tczyx") if str(multiscale.get("version")) in ("0.1", "0.2") and count == 5 else None
@@ -215,22 +213,6 @@ def _axis_names(multiscale: dict[str, Any], count: int) -> list[str] | None:
             name = kinds.get(str(axis.get("type")), name)
         names.append(name)
     return names
-
-
-def _drafted(multiscale: dict[str, Any]) -> list[str]:
-    """Names of the axes of an image of version 0.6, as drafted, where pixels are scaled and moved only."""
-    (transformation,) = multiscale["datasets"][0]["coordinateTransformations"]
-    parts = transformation["transformations"] if transformation["type"] == "sequence" else [transformation]
-    for part in parts:
-        if part["type"] not in ("identity", "scale", "translation"):
-            kind = str(part["type"])[:20]
-            raise ImageError(f"its pixels are placed by a transformation of type {kind}, which is not supported.")
-    systems = {system["name"]: system["axes"] for system in multiscale["coordinateSystems"]}
-    return [str(axis["name"]) for axis in systems[_named(transformation["output"])]]
-
-
-def _named(place: Any) -> str:
-    return place["name"] if isinstance(place, dict) else place
 
 
 def _dimension_names(array: Node) -> list[str] | None:
@@ -265,25 +247,19 @@ def _channel(number: int, entry: dict[str, Any]) -> ChannelInfo:
 
 def _scale(holder: dict[str, Any]) -> list[float] | None:
     """The scale among the coordinate transformations of a level or multiscale; None without one."""
-    for part in _flat(holder.get("coordinateTransformations") or []):
+    for part in holder.get("coordinateTransformations") or []:
         if part.get("type") == "scale" and isinstance(part.get("scale"), list):
             return [float(number) for number in part["scale"]]
     return None
 
 
-def _flat(parts: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for part in parts:
-        yield from part["transformations"] if part.get("type") == "sequence" else [part]
-
-
 def _pixel_size(multiscale: dict[str, Any], letters: str) -> float | None:
     """Width of a pixel in micrometres; None where it is not known, or rows and columns differ in it."""
-    systems = multiscale.get("coordinateSystems")
-    axes = systems[0]["axes"] if systems else multiscale.get("axes")
+    axes = multiscale.get("axes")
     scale = _scale(multiscale["datasets"][0]) if multiscale else None
     if not axes or not scale or not all(isinstance(axis, dict) for axis in axes):
         return None
-    whole = None if systems else _scale(multiscale)
+    whole = _scale(multiscale)
     sizes = []
     for place in (letters.index("Y"), letters.index("X")):
         factor = UNITS.get(str(axes[place].get("unit")).replace("metre", "meter"))

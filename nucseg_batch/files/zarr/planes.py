@@ -1,4 +1,4 @@
-"""Single planes of OME-Zarr images and label images, of version 0.4 or 0.5, as annotated data holds them."""
+"""Single planes of OME-Zarr images and label images, of version 0.4 to 0.6, as annotated data holds them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.zarr.systems import flattened
 
 STACK_AXIS = "i"
 """Axis along which our own stores put images of one shape."""
@@ -62,11 +63,11 @@ class ZarrPlane:
 def open_level(group: Path) -> tuple[zarr.Array[Any], tuple[str, ...]]:
     """The largest array of an image or label group, and the names of its axes; ImageError where there is none."""
     try:
-        multiscale = attributes(group)["multiscales"][0]
+        multiscale = flattened(attributes(group)["multiscales"][0])
         array = zarr.open_group(group, mode="r")[multiscale["datasets"][0]["path"]]
         axes = tuple(str(axis["name"]) for axis in multiscale["axes"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise ImageError(f"{group.name} is no OME-Zarr image of version 0.4 or 0.5.") from error
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ImageError(f"{group.name} is no OME-Zarr image of version 0.4 to 0.6.") from error
     if not isinstance(array, zarr.Array) or array.ndim != len(axes):
         raise ImageError(f"{group.name} names axes {', '.join(axes)}, but its pixels are no array of so many axes.")
     return array, axes

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import zarr
+from fsspec.asyn import get_loop, sync  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from zarr.api.asynchronous import open_array
-from zarr.core.sync import sync
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import Header
@@ -219,10 +219,10 @@ class ZarrSource:
         try:
             array = self._opened()
             if self._image.facts.chunk_bytes <= LARGE_CHUNK:
-                stored = sync(read_part(array, where))
+                stored = sync(get_loop(), read_part, array, where)
             else:
                 with _DECODING, zarr.config.set({"async.concurrency": 1}):
-                    stored = sync(read_part(array, where))
+                    stored = sync(get_loop(), read_part, array, where)
         except ImageError:
             raise
         except Exception as error:  # stores and codecs raise their own classes
@@ -245,7 +245,12 @@ class ZarrSource:
                 with _OPENING, warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of codecs and types that are not in the standard yet
                     self._array = sync(
-                        open_array(store=store, mode="r", path=image.array, zarr_format=image.zarr_format)
+                        get_loop(),
+                        open_array,
+                        store=store,
+                        mode="r",
+                        path=image.array,
+                        zarr_format=image.zarr_format,
                     )
             return self._array
 

@@ -6,7 +6,6 @@ read: a link that leads out of a folder is refused, and only regular files of a 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import time
@@ -212,11 +211,8 @@ class RemoteFiles:
 
     def _request(self, names: list[str]) -> list[bytes | BaseException]:
         paths = [f"{self._base}/{name}" for name in names]
-        if not self._system.async_impl:
-            return [_tried(self._system.cat_file, path) for path in paths]
-        from fsspec.asyn import sync  # type: ignore[import-untyped]
-
-        return sync(self._system.loop, _gather, self._system, paths)
+        room = {"batch_size": REQUESTS} if self._system.async_impl else {}
+        return list(self._system.cat_ranges(paths, None, None, on_error="return", **room))
 
     def folders(self, path: str) -> list[str] | None:
         """Names of the folders in a folder; see `Files`."""
@@ -246,23 +242,6 @@ def reason(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     line = " ".join(text.split())[:200].rstrip(" .")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-async def _gather(system: Any, paths: list[str]) -> list[bytes | BaseException]:
-    room = asyncio.Semaphore(REQUESTS)
-
-    async def one(path: str) -> bytes:
-        async with room:
-            return await system._cat_file(path)
-
-    return await asyncio.gather(*(one(path) for path in paths), return_exceptions=True)
-
-
-def _tried(read: Any, path: str) -> bytes | BaseException:
-    try:
-        return read(path)
-    except Exception as error:  # each file system has its own classes
-        return error
 
 
 def _passing(error: Exception) -> bool:

@@ -26,7 +26,14 @@ from nucseg_batch.files.masks.ngff import (
     labels_attributes,
     scale_of,
 )
-from nucseg_batch.files.masks.nodes import ArrayLayout, put_array, put_group, read_attributes, write_attributes
+from nucseg_batch.files.masks.nodes import (
+    ArrayLayout,
+    open_stored,
+    put_array,
+    put_group,
+    read_attributes,
+    write_attributes,
+)
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.run.tables import PLANE_COLUMNS
 from nucseg_batch.results.export.planes import Labelled
@@ -98,7 +105,7 @@ class _Image:
         label = self._folder / "labels" / LABEL_NAME
         put_group(label, label_attributes(self._axes, frame, (), source=True))
         put_array(label / "0", layout)
-        return zarr.open_array(label / "0", mode="r+")
+        return open_stored(label / "0", "r+")
 
     def _take(self, plane: Labelled) -> None:
         nuclei = plane.nuclei
