@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.palettes import is_ramp, tinted
@@ -66,7 +66,9 @@ class Raster:
 def _pillow_facts(path: str | Path, kind: str) -> _Facts:
     try:
         image = Image.open(path, formats=(kind,))
-    except UnidentifiedImageError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # UnidentifiedImageError is an OSError without a number
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ImageError(f"it begins like a {kind}, but its header is damaged.") from error
     with image:
         if getattr(image, "is_animated", False):
