@@ -135,6 +135,8 @@ def prepare(
     """
     place, options = str(place), options or RunSettings()
     found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
+    if in_place and os.path.isfile(place):
+        raise UsageError(f"--in-place: IN {place} is an archive, which cannot be changed; give OUT instead.")
     if in_place and found.root != place:
         raise UsageError(f"--in-place: IN {place} is no zarr store, so it cannot hold labels; give OUT instead.")
     journal = Journal(store)

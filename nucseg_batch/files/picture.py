@@ -72,9 +72,22 @@ class Picture:
 
 
 def _numbers(content: bytes) -> NDArray[Any]:
-    """The pixels of a PNG with a palette, not looked up."""
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+    """The pixels of a PNG with a palette, not looked up; of a checked one, whose other parts may be damaged."""
+    with Image.open(io.BytesIO(_critical(content)), formats=("PNG",)) as image:
         return np.asarray(image)
+
+
+def _critical(content: bytes) -> bytes:
+    """A PNG without the parts that its pixels do not need, of which Pillow also wants the right checksum."""
+    parts, at = [content[:8]], 8
+    while at < len(content):
+        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if kind[:1].isupper():
+            parts.append(content[at:end])
+        if kind == b"IEND":
+            break
+        at = end
+    return b"".join(parts)
 
 
 _PngHeader = tuple[int, int, int, np.dtype[Any], NDArray[Any] | None]
