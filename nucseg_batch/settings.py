@@ -198,6 +198,8 @@ class TrainSettings:
     """Seeds initial weights, crops and augmentation."""
     workers: int = 2
     """Threads that prepare crops."""
+    strict: bool = False
+    """Whether doubtful assumptions about the annotation end the training before it begins."""
 
     def __post_init__(self) -> None:
         _check_choice("architecture", self.architecture, Architecture)

@@ -21,6 +21,7 @@ from scipy import ndimage
 from nucseg_batch.errors import MismatchError, NothingToDoError
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.todo import find_tasks
+from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.survey import survey
 from nucseg_batch.files.images import read_image
@@ -36,7 +37,6 @@ from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Plan, Scales, make_plan
 from nucseg_batch.settings import RunSettings, SegmentSettings
 from nucseg_batch.training.data import read_all
-from nucseg_batch.training.layouts import find_pairs
 
 
 @dataclass(frozen=True)

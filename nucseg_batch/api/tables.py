@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nucseg_batch.errors import InputMissingError, UsageError
+from nucseg_batch.files.csv_rows import csv_rows, opened
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.results.run import matches
 from nucseg_batch.results.tables import TEXT_COLUMNS, WHOLE_COLUMNS
@@ -59,8 +60,8 @@ def _read(
     path = table_paths(Path(store))[name]
     if not path.is_file():
         raise InputMissingError(f"{store}: its table {path.name} is missing; give the OUT.zarr of a finished run.")
-    with open(path, encoding="utf-8", newline="") as file:
-        header = file.readline().rstrip("\n").split(",")
+    with opened(path) as file:
+        header = next(csv_rows(file), [])
     unknown = [column for column in columns or () if column not in header]
     if unknown:
         raise UsageError(f"{path.name} has no column {unknown[0]}; it has {', '.join(header)}.")

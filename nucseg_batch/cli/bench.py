@@ -32,8 +32,9 @@ from nucseg_batch.cli.options import (
     segment_settings,
 )
 from nucseg_batch.cli.progress import duration
-from nucseg_batch.cli.text import readable, three_digits
+from nucseg_batch.cli.text import three_digits
 from nucseg_batch.errors import StorageError
+from nucseg_batch.files.names import readable
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from nucseg_batch.cli.text import readable
 from nucseg_batch.errors import EXIT_OK, StorageError
+from nucseg_batch.files.names import readable
 
 
 @dataclass

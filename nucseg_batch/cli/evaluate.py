@@ -21,8 +21,8 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="TRUTH",
-            help="Annotation of the same names: a folder of label images, or of <id>/masks/ as Kaggle ships them, or a "
-            "zarr: OUT.zarr of a run, an OME-Zarr image with labels, or a label image of one.",
+            help="Annotation of the same names: a folder of label images, a folder of annotated images in any layout that "
+            "`train` takes, or a zarr: OUT.zarr of a run, an OME-Zarr image with labels, or a label image of one.",
         ),
     ],
     index: Annotated[
@@ -41,6 +41,14 @@ def evaluate(
             rich_help_panel=COMPARED,
         ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse label images that can be read in several ways, instead of assuming one.",
+            rich_help_panel=COMPARED,
+        ),
+    ] = False,
     csv_file: Annotated[
         Path | None,
         typer.Option(
@@ -90,7 +98,7 @@ def evaluate(
     if group is not None and index is None:
         raise UsageError(f"--group {group}: no index.csv at or above {truth} has columns id and {group}; give --index.")
     group = group or "modality"
-    result = compare(prediction, truth, index=index, group=group, progress=StepProgress("comparing"))
+    result = compare(prediction, truth, index=index, group=group, progress=StepProgress("comparing"), strict=strict)
     if csv_file is not None:
         write_csv(csv_file, result)
     if json_file is not None and json_file != STDOUT:

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nucseg_batch.cli.console import console, say
-from nucseg_batch.cli.text import readable
-from nucseg_batch.files.run.tables import csv_text
+from nucseg_batch.files.csv_rows import csv_text
+from nucseg_batch.files.names import readable
 from nucseg_batch.pipeline.evaluate import ALL, Evaluation, ImageResult
 
 Column = tuple[str, str]
@@ -47,7 +47,7 @@ EXTENT: tuple[Column, ...] = (
 def write_csv(path: Path, result: Evaluation) -> None:
     """Writes a row for each image; `Evaluation.rows` says what the columns are."""
     rows = list(result.rows())
-    path.write_text(csv_text([list(rows[0]), *(list(row.values()) for row in rows)]), encoding="utf-8")
+    path.write_text(csv_text([list(rows[0]), *(list(row.values()) for row in rows)]), encoding="utf-8", newline="")
 
 
 def write_json(path: Path, result: Evaluation) -> None:
@@ -67,6 +67,8 @@ def print_evaluation(result: Evaluation, index: Path | None, group: str, *, wors
         say(f"groups: column {group} of {index}")
     for note in result.notes:
         say(note)
+    for one in result.assumptions:
+        say(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
     if result.missing:
         say(f"{len(result.missing)} annotated images have no prediction and count as all missed")
     if worst:

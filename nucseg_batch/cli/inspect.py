@@ -22,8 +22,8 @@ from nucseg_batch.cli.options import (
     Strict,
     TimePoints,
 )
-from nucseg_batch.cli.text import readable
 from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
+from nucseg_batch.files.names import readable
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:

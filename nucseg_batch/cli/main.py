@@ -10,6 +10,7 @@ import contextlib
 import errno
 import functools
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,6 @@ from nucseg_batch.cli.report import report
 from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.status import status, verify
-from nucseg_batch.cli.text import readable
 from nucseg_batch.cli.train import train
 from nucseg_batch.cli.versions import versions
 from nucseg_batch.cli.view import view
@@ -47,6 +47,7 @@ from nucseg_batch.errors import (
     StoppedError,
     StorageError,
 )
+from nucseg_batch.files.names import readable
 
 if TYPE_CHECKING:
     from nucseg_batch.cli.config import Config
@@ -105,6 +106,9 @@ for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 
+MOST_OPEN_FILES = 8192
+"""Files that this process may have open at once, where the hard limit allows it."""
+
 
 @functools.cache
 def parser() -> Any:
@@ -124,6 +128,7 @@ _STOPPED = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with the codes that errors.py lists."""
     _open_closed_streams()
+    _allow_open_files()
     join_words(os.environ)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -220,6 +225,15 @@ def _open_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _allow_open_files() -> None:
+    """Raises the soft limit on open files, 256 on some systems, as far as the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tell(line: str, error: BaseException | None, code: int) -> int:

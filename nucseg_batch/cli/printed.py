@@ -13,10 +13,11 @@ from rich.table import Table
 
 from nucseg_batch.cli.console import console
 from nucseg_batch.cli.progress import duration
-from nucseg_batch.cli.text import readable, three_digits
+from nucseg_batch.cli.text import three_digits
 from nucseg_batch.executors.finishing import Outcome
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import RunSummary
+from nucseg_batch.files.names import readable
 from nucseg_batch.plan import Failure
 
 SHOWN_FAILURES = 5

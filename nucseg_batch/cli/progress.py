@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from nucseg_batch.cli.console import console_of_progress, voice
-from nucseg_batch.cli.text import readable
+from nucseg_batch.files.names import readable
 
 LINE_SECONDS = 5.0
 """Time between plain lines."""

@@ -107,6 +107,14 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse label images that can be read in several ways, instead of assuming one.",
+            rich_help_panel=DATA,
+        ),
+    ] = _DEFAULT.strict,
     crop: Annotated[
         int,
         typer.Option(
@@ -180,6 +188,7 @@ def train(
         device=device.value,
         seed=seed,
         workers=workers,
+        strict=strict,
     )
     if model.suffix != ".keras":
         raise UsageError(
@@ -210,7 +219,7 @@ def _run(
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import say
         from nucseg_batch.cli.printed import print_training
-        from nucseg_batch.training.layouts import find_pairs
+        from nucseg_batch.files.annotations import find_pairs
 
         found = find_pairs(data, group=settings.group)
         apart = find_pairs(validation) if validation else None

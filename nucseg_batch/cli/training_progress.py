@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from nucseg_batch.cli.console import console_of_progress
 from nucseg_batch.cli.progress import duration
-from nucseg_batch.cli.text import readable
+from nucseg_batch.files.names import readable
 
 COLUMNS = {
     "loss": "loss",

@@ -27,6 +27,7 @@ from nucseg_batch.executors.garbage import spared
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Counter, Progress
 from nucseg_batch.executors.storage import storage_error
+from nucseg_batch.executors.surroundings import machine
 from nucseg_batch.executors.todo import find_tasks, planes_apart
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
 from nucseg_batch.files.masks.store import (
@@ -341,7 +342,7 @@ def make_store(job: Job, progress: Progress) -> None:
 def settle(job: Job, images: Images, predictor: Predictor, done: Counter) -> Scales:
     """Fixes what all processes of a run must share, under its root lock: how is computed, and at which scales."""
     journal = job.journal
-    journal.bind(predictor.machine())
+    journal.bind(machine(predictor))
     scales = journal.scales()
     if scales is None:
         scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, done.progress.note)

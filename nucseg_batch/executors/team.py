@@ -22,6 +22,7 @@ from dask.system import CPU_COUNT
 from distributed import Client, Future, Nanny, Scheduler, SpecCluster
 
 from nucseg_batch.errors import DeviceError, NucsegError, UsageError
+from nucseg_batch.executors.surroundings import ARITHMETIC
 from nucseg_batch.executors.worker import THREADS, Guest, finish_in_hand
 
 JOB_CLUSTERS = {
@@ -43,7 +44,7 @@ CONNECT_SECONDS = 15
 LOOPBACK = "127.0.0.1"
 LOGGERS = ("distributed", "tornado", "asyncio")
 """Who would else print whatever happens to a worker."""
-VARIABLES = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")
+VARIABLES = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", *ARITHMETIC)
 """Variables of this process that all workers get."""
 COMPARED = ("python", "dask", "distributed", "msgpack", "cloudpickle")
 """What dask's own processes should have in one version; of everything else the run's fingerprint is compared."""

@@ -34,6 +34,7 @@ from nucseg_batch.executors import local
 from nucseg_batch.executors.in_hand import Gate, InHand, Listener, Shared
 from nucseg_batch.executors.job import Job, planned
 from nucseg_batch.executors.stop import SIGNALS
+from nucseg_batch.executors.surroundings import machine
 from nucseg_batch.files.masks.store import remove_leftovers_of
 from nucseg_batch.files.opened import Images, State
 from nucseg_batch.files.run.attempts import History
@@ -190,7 +191,7 @@ class _Run:
         self.job = _job(assignment)
         self._journal: Journal = self.job.journal
         self._predictor = _predictor(self.job)
-        self._journal.bind(self._predictor.machine())
+        self._journal.bind(machine(self._predictor))
         scales = _seen(self._journal.scales)
         if scales is None:
             raise OutputError(f"{self._journal.folder}: scales.json is missing or damaged; run the same command again.")

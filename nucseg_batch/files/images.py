@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.kinds import kind_of
+from nucseg_batch.files.missing import Lowest, suspicious
 from nucseg_batch.files.picture import Picture
 from nucseg_batch.files.raster import RASTERS, Raster
 from nucseg_batch.files.source import Header
@@ -133,7 +134,7 @@ class FileSource:
         self.parts = getattr(self._decoder, "parts", ())
         self.part_channels = getattr(self._decoder, "part_channels", {})
         self._lock = threading.Lock()
-        self._lowest: dict[tuple[int, int], NDArray[Any]] = {}
+        self._lowest: dict[tuple[int, int], Lowest] = {}
         self._plane: tuple[tuple[int, int], NDArray[Any]] | None = None
 
     @property
@@ -186,32 +187,32 @@ class FileSource:
         return np.ascontiguousarray(pixels.astype(self._header.dtype, copy=False))
 
     def _finite(self, pixels: NDArray[Any], t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
-        """Floats as float32, where what is not finite takes the lowest finite value of its plane and channel."""
-        good = np.isfinite(pixels)
-        if not good.all():
+        """Floats as float32, where what is missing takes the lowest value of its plane and channel; see `missing`."""
+        if suspicious(pixels):
             height, width = self._header.length("Y"), self._header.length("X")
             whole = (rows.stop - rows.start, columns.stop - columns.start) == (height, width)
-            lowest = _lowest(pixels, "C" in self._header.axes) if whole else self._lowest_of_plane(t, z)
-            if not np.isfinite(lowest).all():
+            channels = "C" in self._header.axes
+            lowest = Lowest.of(pixels, channels=channels) if whole else self._lowest_of_plane(t, z)
+            if not np.isfinite(lowest.finite).all():
                 raise ImageError("none of its pixels is a finite number.")
-            pixels = np.where(good, pixels, lowest.reshape(-1, *[1] * (pixels.ndim - 1)) if lowest.ndim else lowest)
+            pixels = lowest.fill(pixels)
         low, high = float(pixels.min()), float(pixels.max())
         if max(abs(low), abs(high)) > float(np.finfo(np.float32).max):
             raise ImageError(f"its pixels reach from {low:g} to {high:g}, beyond what single precision can hold.")
         return np.ascontiguousarray(pixels.astype(np.float32, copy=False))
 
-    def _lowest_of_plane(self, t: int, z: int) -> NDArray[Any]:
-        """The lowest finite value of a plane, of each channel where it has these; read once, band by band."""
+    def _lowest_of_plane(self, t: int, z: int) -> Lowest:
+        """The lowest values of a plane; read once, band by band."""
         with self._lock:
             if (t, z) not in self._lowest:
                 height, width = self._header.length("Y"), self._header.length("X")
                 step = max(1, _BAND_PIXELS // width)
                 bands = (slice(row, min(row + step, height)) for row in range(0, height, step))
                 found = [
-                    _lowest(self._decoder.window(t, z, band, slice(0, width)), "C" in self._header.axes)
+                    Lowest.of(self._decoder.window(t, z, band, slice(0, width)), channels="C" in self._header.axes)
                     for band in bands
                 ]
-                self._lowest[t, z] = np.min(found, axis=0)
+                self._lowest[t, z] = functools.reduce(Lowest.joined, found)
             return self._lowest[t, z]
 
 
@@ -354,12 +355,6 @@ def _result_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
 @functools.lru_cache(maxsize=256)  # numpy makes the name up anew each time
 def _result_name(dtype: np.dtype[Any]) -> str:
     return _result_type(dtype).name
-
-
-def _lowest(pixels: NDArray[Any], channels: bool) -> NDArray[Any]:
-    """The lowest finite value, of each channel where there are some; infinity where none is finite."""
-    finite = np.where(np.isfinite(pixels), pixels, np.inf)
-    return np.asarray(finite.min(axis=(1, 2)) if channels else finite.min())
 
 
 @contextlib.contextmanager

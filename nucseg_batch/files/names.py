@@ -12,12 +12,29 @@ from urllib.parse import unquote_to_bytes
 def printable(key: str) -> str:
     """An image's key as UTF-8 text from which `file_name` finds the key again.
 
-    Bytes of the name that are not UTF-8 become %XX, and a % that would read as such becomes %25.
+    Bytes of the name that are not UTF-8 and NUL, of which many readers make the end of a cell, become %XX, and a % that
+    would read as such becomes %25.
     """
-    if key.isascii() and "%" not in key:
+    if key.isascii() and "%" not in key and "\0" not in key:
         return key
-    key = re.sub(r"%(?=[0-9A-Fa-f]{2})", "%25", key)
+    key = re.sub(r"%(?=[0-9A-Fa-f]{2})", "%25", key).replace("\0", "%00")
     return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in key)
+
+
+def readable(text: str) -> str:
+    """One line that any terminal and log can show. Names stand as they are, also with a %, so that they can be copied.
+
+    Bytes of names that are not UTF-8 become %XX, as in the tables.
+    Control characters, and marks that are not seen or turn the direction of text, become escapes of Python.
+    """
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"%{code - 0xDC00:02X}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def counted(keys: Collection[str]) -> str:

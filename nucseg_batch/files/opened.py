@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.bioio_source import BIOIO_SUFFIXES, open_bioio
-from nucseg_batch.files.find.channel_files import ChannelFiles
+from nucseg_batch.files.channel_source import ChannelFiles
 from nucseg_batch.files.images import open_file
 from nucseg_batch.files.source import ChannelInfo, Header, Source
 from nucseg_batch.files.zarr.source import open_zarr

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 
 from nucseg_batch.errors import DeviceError
+from nucseg_batch.network.limits import check_limits
 
 
 @contextlib.contextmanager
@@ -34,13 +35,14 @@ def stderr_held_back() -> Iterator[None]:
             os.close(saved)
 
 
+check_limits()
 try:
     with stderr_held_back():
         import keras  # noqa: F401
-except (ImportError, ValueError) as error:
+except Exception as error:  # a keras.json that is not as Keras writes it raises many classes
     raise DeviceError(
-        f"the library that computes cannot be loaded ({error}); install it, or set KERAS_BACKEND to tensorflow, jax or "
-        "torch, whichever is installed."
+        f"Keras cannot be loaded ({type(error).__name__}: {error}); install its backend, or set KERAS_BACKEND to "
+        "tensorflow, jax or torch, whichever is installed, and check ~/.keras/keras.json if there is one."
     ) from error
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every new image shape

@@ -10,7 +10,7 @@ import contextlib
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,51 @@ def hardware(device: str) -> str:
     return str(torch.cuda.get_device_name(0))
 
 
-def on_device(device: str) -> Any:
-    """A context in which variables and computations are placed on `device`."""
-    return keras.device(device)
+@contextlib.contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """A context in which variables and computations are placed on `device`, with `own_settings`."""
+    with own_settings(), keras.device(device):
+        yield
+
+
+_SETTINGS: dict[str, Any] = {
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "image_data_format": "channels_last",
+    "max_epochs": None,
+    "max_steps_per_epoch": None,
+}
+"""What results depend on of Keras's settings, by the names that these have in `keras.config`."""
+_settings_lock = threading.Lock()
+_settings_before: list[dict[str, Any]] = []
+"""The settings of others, once for each `own_settings` that is active in any thread."""
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """A context, or decorator, in which `keras.json`, KERAS_ variables and other code do not decide how Keras computes.
+
+    Networks are built, compiled and called in it. The settings of others are back when no thread is in it any more.
+    """
+    with _settings_lock:
+        found = {name: getattr(keras.config, name)() for name in _SETTINGS}
+        _settings_before.append(_settings_before[0] if _settings_before else found)
+        _set(_SETTINGS)
+        policy = keras.config.dtype_policy()  # each thread has its own
+        keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        with _settings_lock:
+            keras.config.set_dtype_policy(policy)
+            before = _settings_before.pop()
+            if not _settings_before:
+                _set(before)
+
+
+def _set(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        getattr(keras.config, f"set_{name}")(value)
 
 
 def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:

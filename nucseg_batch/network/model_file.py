@@ -21,7 +21,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from nucseg_batch.errors import InputMissingError, ModelError
+from nucseg_batch.errors import DeviceError, InputMissingError, ModelError
+from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import NetworkSpec, build
 from nucseg_batch.settings import Architecture, Task
 
@@ -90,6 +91,7 @@ class Model:
     """How to use it."""
 
 
+@backend.own_settings()
 def save_model(network: keras.Model, info: ModelInfo, path: Path) -> None:
     """Writes a model under a temporary name and then renames it, so that `path` is never half a file."""
     temporary = path.with_name(f".{path.stem}.partial.keras")
@@ -100,6 +102,7 @@ def save_model(network: keras.Model, info: ModelInfo, path: Path) -> None:
     os.replace(temporary, path)
 
 
+@backend.own_settings()
 def load_model(path: Path) -> Model:
     """Reads a model file.
 
@@ -111,6 +114,10 @@ def load_model(path: Path) -> Model:
     network = build(info.network, normalise=True)
     try:
         network.load_weights(path)
+    except MemoryError as error:
+        raise DeviceError(
+            f"--model {path}: there is not enough memory to load it; check `ulimit -v` and free memory."
+        ) from error
     except Exception as error:  # Keras raises many classes, and says "File not found" of a damaged file
         raise ModelError(f"--model {path}: its weights cannot be read ({type(error).__name__}).") from error
     if not all(np.isfinite(weight).all() for weight in network.get_weights()):

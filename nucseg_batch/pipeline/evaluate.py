@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nucseg_batch.arrays.agreement import Agreement, Summary, agreement, summarise
 from nucseg_batch.errors import ImageError, InputMissingError
+from nucseg_batch.files.annotations import Annotation, Index, LabelImage, find_label_images, read_index
+from nucseg_batch.files.annotations import find_index as nearest_index
 from nucseg_batch.files.names import printable
-from nucseg_batch.pipeline.label_images import LabelImage, find_label_images
 from nucseg_batch.pipeline.pairing import pair
+from nucseg_batch.plan import Assumption, doubt, merged
 
 ALL = "all"
 """Name of the group of all images."""
-INDEX_LEVELS = 2
-"""Folders above TRUTH in which an index.csv is looked for."""
+UNUSABLE_SHOWN = 10
+"""Unusable label images that an error names."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Evaluation:
     groups: Mapping[str, Summary]
     """Values by group; `all` is always there, and first."""
     notes: tuple[str, ...]
-    """Lines on how images were paired, where that needs saying."""
+    """Lines on how images were paired and what was left out, where that needs saying."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What was assumed of the label images and of how they pair."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -61,7 +64,7 @@ class Evaluation:
 
         `groups` has, by name of group, `images` (how many), `pooled` and `image_mean` (values by name) and `thresholds`
         (counts and scores at each IoU threshold); `images` has a record for each image, as `rows`; `missing` names
-        those without a prediction; `notes` are lines to read.
+        those without a prediction; `notes` are lines to read; `assumptions` what was assumed of the label images.
         """
         groups = {
             name: {
@@ -74,7 +77,9 @@ class Evaluation:
         }
         images = [row | {"image": printable(row["image"])} for row in self.rows()]
         missing = [printable(name) for name in self.missing]
-        return {"groups": groups, "images": images, "missing": missing, "notes": list(self.notes)}
+        return {"groups": groups, "images": images, "missing": missing, "notes": list(self.notes)} | {
+            "assumptions": [asdict(one) for one in self.assumptions]
+        }
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """A record for each image: the columns of --csv.
@@ -96,67 +101,102 @@ class Evaluation:
 
 
 def evaluate(
-    prediction: Path, truth: Path, *, index: Path | None, group: str, progress: Callable[[int, int], None]
+    prediction: Path,
+    truth: Path,
+    *,
+    index: Path | None,
+    group: str,
+    progress: Callable[[int, int], None],
+    strict: bool = False,
 ) -> Evaluation:
-    """Compares every annotated image with its prediction; `label_images` says what PRED and TRUTH may be.
+    """Compares every annotated image with its prediction; `files.annotations` says what PRED and TRUTH may be.
 
     `index` is a CSV with columns `id` (an image's name, without suffix and with or without its folder) and `group`;
     images it does not name are in no group but `all`. `progress` is told how many images of all are done. Raises
-    InputMissingError where PRED, TRUTH or the index is not there, ImageError for a label image that cannot be read or
-    differs from its truth in shape, NothingToDoError where PRED or TRUTH holds no label image or no name is on both
-    sides, and UsageError where a name is there twice.
+    InputMissingError where PRED, TRUTH or the index is not there, ImageError where label images cannot be read, are no
+    labels or differ from their truth in shape, NothingToDoError where PRED or TRUTH holds no label image or no name is
+    on both sides, UsageError where a name is there twice, and DoubtfulInputError where `strict` forbids what would be
+    assumed.
     """
-    truths = find_label_images(truth, "TRUTH")
-    pairing = pair(find_label_images(prediction, "PRED"), truths)
-    index_groups = _groups(index, group)
-    results = []
+    truths, predictions = find_label_images(truth, "TRUTH"), find_label_images(prediction, "PRED")
+    pairing = pair(predictions.images, truths.images)
+    groups = _Groups(index, group)
+    results: list[ImageResult] = []
+    unusable: list[str] = []
+    assumed: dict[str, list[Assumption]] = {"TRUTH": [], "PRED": []}
     for done, (annotated, predicted) in enumerate(pairing.pairs, start=1):
-        name = annotated.name
-        kind = index_groups.get(name) or index_groups.get(PurePosixPath(name).name, "")
-        results.append(ImageResult(name, kind, predicted is not None, _compare(annotated, predicted)))
-        progress(done, len(truths))
+        try:
+            found = _compare(annotated, predicted, assumed)
+        except ImageError as error:
+            unusable.append(str(error))
+        else:
+            results.append(ImageResult(annotated.name, groups.of(annotated), predicted is not None, found))
+        progress(done, len(truths.images))
+    if unusable:
+        raise ImageError(_told(unusable, len(truths.images)))
+    sides = [replace(one, example=f"{side} {one.example}") for side in assumed for one in merged(assumed[side])]
+    known = (*pairing.assumptions, *sides)
+    if strict and (refusal := doubt(known)):
+        raise refusal
     members: dict[str, list[Agreement]] = {ALL: [result.agreement for result in results]}
     for result in sorted(results, key=lambda result: result.group):
         if result.group:
             key = f"{group} {result.group}" if result.group == ALL else result.group
             members.setdefault(key, []).append(result.agreement)
-    return Evaluation(tuple(results), {key: summarise(found) for key, found in members.items()}, pairing.notes)
+    notes = [f"PRED: {note}" for note in predictions.notes] + [f"TRUTH: {note}" for note in truths.notes]
+    summaries = {key: summarise(found) for key, found in members.items()}
+    return Evaluation(tuple(results), summaries, (*notes, *pairing.notes), known)
 
 
-def _compare(truth: LabelImage, prediction: LabelImage | None) -> Agreement:
-    """The agreement of one image; without a prediction nothing was found."""
+def _told(unusable: Sequence[str], count: int) -> str:
+    """One line on all label images that cannot be used."""
+    if len(unusable) == 1:
+        return unusable[0]
+    more = f"; and {len(unusable) - UNUSABLE_SHOWN} more" if len(unusable) > UNUSABLE_SHOWN else ""
+    return f"{len(unusable)} of {count} images cannot be compared: {'; '.join(unusable[:UNUSABLE_SHOWN])}{more}"
+
+
+def _compare(truth: LabelImage, prediction: LabelImage | None, assumed: Mapping[str, list[Assumption]]) -> Agreement:
+    """The agreement of one image; without a prediction nothing was found. What was assumed is added to that of its side."""
     annotated = truth.read()
-    predicted = prediction.read() if prediction is not None else np.zeros(annotated.shape, np.int32)
-    if predicted.shape != annotated.shape:
+    predicted = prediction.read() if prediction is not None else Annotation(np.zeros(annotated.labels.shape, np.int32))
+    if predicted.labels.shape != annotated.labels.shape:
         raise ImageError(
-            f"{truth.name}: the prediction is {predicted.shape} pixels and the truth {annotated.shape}; masks of the "
-            "very images that were annotated are needed."
+            f"{truth.name}: the prediction is {predicted.labels.shape} pixels and the truth {annotated.labels.shape}; "
+            "masks of the very images that were annotated are needed."
         )
-    return agreement(predicted, annotated)
+    assumed["TRUTH"].extend(replace(one, example=truth.name) for one in annotated.assumptions)
+    if prediction is not None:
+        assumed["PRED"].extend(replace(one, example=prediction.name) for one in predicted.assumptions)
+    return agreement(predicted.labels, annotated.labels)
 
 
 def find_index(truth: Path, group: str) -> Path | None:
-    """The nearest index.csv in TRUTH or up to INDEX_LEVELS folders above it, if it has the columns id and `group`."""
-    places = [truth.resolve(), *truth.resolve().parents]
-    for place in places[: INDEX_LEVELS + 1]:
-        path = place / "index.csv"
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-                header = next(csv.reader(file), [])
-            return path if {"id", group} <= set(header) else None
-    return None
+    """The nearest index.csv in TRUTH or the folders above it, if it has the columns id and `group`."""
+    path = nearest_index(truth)
+    return path if path is not None and {"id", group} <= set(read_index(path).columns) else None
 
 
-def _groups(index: Path | None, group: str) -> dict[str, str]:
-    """Groups by name of image."""
-    if index is None:
-        return {}
-    if not index.is_file():
-        raise InputMissingError(f"--index {index}: there is no such file.")
-    with open(index, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or []
-        if not {"id", group} <= set(columns):
-            found = ", ".join(columns) or "none at all"
-            raise InputMissingError(f"--index {index}: it has no columns id and {group}, but {found}; see --group.")
-        return {row["id"]: row[group] or "" for row in rows}
+class _Groups:
+    """Groups of images, as an index says."""
+
+    def __init__(self, path: Path | None, group: str) -> None:
+        self._group = group
+        self._index = None if path is None else _index(path, group)
+
+    def of(self, image: LabelImage) -> str:
+        """The group of an image, by its name or another name that means it; empty where the index says nothing."""
+        if self._index is None:
+            return ""
+        rows = (self._index.row(name) for name in (image.name, *image.aliases))
+        return next((row.get(self._group) or "" for row in rows if row), "")
+
+
+def _index(path: Path, group: str) -> Index:
+    if not path.is_file():
+        raise InputMissingError(f"--index {path}: there is no such file.")
+    index = read_index(path)
+    if not {"id", group} <= set(index.columns):
+        found = ", ".join(index.columns) or "none at all"
+        raise InputMissingError(f"--index {path}: it has no columns id and {group}, but {found}; see --group.")
+    return index

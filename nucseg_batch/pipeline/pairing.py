@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from nucseg_batch.errors import NothingToDoError, UsageError
-from nucseg_batch.pipeline.label_images import LabelImage
+from nucseg_batch.files.annotations import LabelImage, read_name
+from nucseg_batch.plan import Assumption
 
 
 @dataclass(frozen=True)
@@ -19,22 +20,39 @@ class Pairing:
     """Each truth with its prediction; None where it has none."""
     notes: tuple[str, ...]
     """Lines that say how they were paired where it was not by their names, and what was left out."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What was assumed where no name is the same on both sides."""
 
 
 def pair(predictions: Sequence[LabelImage], truths: Sequence[LabelImage]) -> Pairing:
-    """Pairs images whose names without suffix, or aliases, are the same.
+    """Pairs images whose names without suffix, or aliases, are the same, and of the others those with the same core.
 
-    Where none are, they are paired by the last parts of their names if these are unique on both sides; and a store of
-    one label image with the one image of the other side. Raises NothingToDoError where nothing pairs, and UsageError
-    where two predictions may be meant for one truth.
+    The core of a name is that without an ending such as `_masks` (`read_name`). Where nothing pairs by whole names they
+    are paired by the last parts of their names if these are unique on both sides; and a store of one label image with
+    the one image of the other side. Raises NothingToDoError where nothing pairs, and UsageError where two predictions
+    may be meant for one truth, or two truths for one prediction.
     """
-    found, notes = _by_name(predictions, truths), []
+    found, notes, assumptions = _by_name(predictions, truths, _names), [], []
+    used = {image.name for image in found.values()}
+    unpaired = [truth for truth in truths if truth.name not in found]
+    by_core = _by_name([image for image in predictions if image.name not in used], unpaired, _cores)
+    _check_single(by_core)
+    found |= by_core
     if not found:
-        found = _by_last_part(predictions, truths)
+        found = _by_last_part(predictions, truths, _last) or _by_last_part(predictions, truths, _last_core)
         notes = ["no name is the same on both sides: images are matched by the last part of their names"]
     if not found and len(predictions) == len(truths) == 1 and (predictions[0].lone or truths[0].lone):
         found = {truths[0].name: predictions[0]}
-        notes = [f"each side is one image: {predictions[0].name} is compared with {truths[0].name}"]
+        notes = []
+        assumptions = [
+            Assumption(
+                kind="pairing",
+                what=f"{predictions[0].name} is compared with {truths[0].name}",
+                evidence="each side is one image",
+                option="give both the same name",
+                doubtful=True,
+            )
+        ]
     if not found:
         raise NothingToDoError(
             f"PRED ({len(predictions)} images, such as {predictions[0].name}) and TRUTH ({len(truths)}, such as "
@@ -43,18 +61,20 @@ def pair(predictions: Sequence[LabelImage], truths: Sequence[LabelImage]) -> Pai
     used = {image.name for image in found.values()}
     if len(used) < len(predictions):
         notes.append(f"{len(predictions) - len(used)} of {len(predictions)} predicted images have no annotation")
-    return Pairing(tuple((truth, found.get(truth.name)) for truth in truths), tuple(notes))
+    return Pairing(tuple((truth, found.get(truth.name)) for truth in truths), tuple(notes), tuple(assumptions))
 
 
-def _by_name(predictions: Sequence[LabelImage], truths: Sequence[LabelImage]) -> dict[str, LabelImage]:
+def _by_name(
+    predictions: Sequence[LabelImage], truths: Sequence[LabelImage], names_of: Callable[[LabelImage], set[str]]
+) -> dict[str, LabelImage]:
     """Predictions by the name of their truth."""
     known: dict[str, list[LabelImage]] = {}
     for prediction in predictions:
-        for name in _names(prediction):
+        for name in names_of(prediction):
             known.setdefault(name, []).append(prediction)
     found = {}
     for truth in truths:
-        meant = {image.name: image for name in _names(truth) for image in known.get(name, [])}
+        meant = {image.name: image for name in names_of(truth) for image in known.get(name, [])}
         if len(meant) > 1:
             raise UsageError(f"PRED holds {' and '.join(sorted(meant))}, which both match {truth.name}; keep one.")
         if meant:
@@ -62,18 +82,39 @@ def _by_name(predictions: Sequence[LabelImage], truths: Sequence[LabelImage]) ->
     return found
 
 
-def _by_last_part(predictions: Sequence[LabelImage], truths: Sequence[LabelImage]) -> dict[str, LabelImage]:
+def _check_single(found: Mapping[str, LabelImage]) -> None:
+    """Raises UsageError where one prediction has two truths."""
+    truths: dict[str, list[str]] = {}
+    for truth, prediction in found.items():
+        truths.setdefault(prediction.name, []).append(truth)
+    for name, both in truths.items():
+        if len(both) > 1:
+            raise UsageError(f"TRUTH holds {' and '.join(sorted(both))}, which both match {name}; keep one.")
+
+
+def _by_last_part(
+    predictions: Sequence[LabelImage], truths: Sequence[LabelImage], last: Callable[[LabelImage], str]
+) -> dict[str, LabelImage]:
     """Predictions by the name of their truth; nothing where a last part is not unique on its side."""
     for side in (predictions, truths):
-        if max(Counter(_last(image) for image in side).values()) > 1:
+        if max(Counter(last(image) for image in side).values()) > 1:
             return {}
-    known = {_last(image): image for image in predictions}
-    return {truth.name: known[_last(truth)] for truth in truths if _last(truth) in known}
+    known = {last(image): image for image in predictions}
+    return {truth.name: known[last(truth)] for truth in truths if last(truth) in known}
 
 
 def _names(image: LabelImage) -> set[str]:
     return {image.name, *image.aliases}
 
 
+def _cores(image: LabelImage) -> set[str]:
+    named = [read_name(name) for name in _names(image)]
+    return {name for one in named for name in (one.stem, one.core)}
+
+
 def _last(image: LabelImage) -> str:
     return PurePosixPath(image.name).name
+
+
+def _last_core(image: LabelImage) -> str:
+    return read_name(_last(image)).core

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.normalize import percentile_range
 from nucseg_batch.errors import NothingToDoError, NucsegError
 from nucseg_batch.files.masks.ngff import levels_listed
-from nucseg_batch.files.masks.nodes import open_stored, read_attributes
+from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.names import printable
+from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.results.choice import rows_of, rows_together
 from nucseg_batch.results.picture import stretched
 from nucseg_batch.results.run import FinishedRun
@@ -140,7 +141,7 @@ def _label_levels(
     good = next(row for row in rows if row.status == "ok")
     levels = []
     for level in range(max(1, levels_listed(read_attributes(run.store / good.mask)))):
-        array = da.from_zarr(open_stored(run.store / good.mask / str(level)))
+        array = da.from_zarr(open_array(run.store / good.mask / str(level), mode="r"))
         planes = []
         for row, offset in zip(rows, offsets, strict=True):
             if row.status == "ok":

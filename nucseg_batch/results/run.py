@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError, ImageError, InputMissingError, MismatchError, NucsegError
 from nucseg_batch.files.masks.ngff import axes_of, image_kind
-from nucseg_batch.files.masks.nodes import open_stored, read_attributes
+from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.opened import Images, State, state_of
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Beginning
 from nucseg_batch.pipeline.channels import Shown, colour_of, is_open, named, settled, settled_whole, show
+from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import ImageInfo, Plane, Stack
 from nucseg_batch.results.tables import (
     Nuclei,
@@ -220,7 +221,7 @@ class FinishedRun:
         """The array of the first level of a label or image group, and its axes."""
         if group not in self._arrays:
             try:
-                array = open_stored(self.store / group / "0")
+                array = open_array(self.store / group / "0", mode="r")
             except (OSError, ValueError) as error:
                 raise ImageError(f"{self.store / group}: the masks cannot be read ({type(error).__name__}).") from error
             while len(self._arrays) >= KEPT_ARRAYS:

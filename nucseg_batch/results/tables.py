@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError
+from nucseg_batch.files.csv_rows import csv_rows, opened
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.tables import IMAGES_COLUMNS, PLANE_COLUMNS, SUMMARY_COLUMNS
 
@@ -102,22 +100,10 @@ class Nuclei:
             ) from error
 
 
-@contextlib.contextmanager
-def opened(table: Path) -> Iterator[IO[str]]:
-    """A table to be read; raises DamageError for what is no row of ours, as where it was cut or is no text."""
-    try:
-        with open(table, newline="", encoding="utf-8") as file:
-            yield file
-    except (csv.Error, IndexError, UnicodeDecodeError) as error:
-        raise DamageError(
-            f"{table}: it is damaged ({type(error).__name__}); delete it, and `nucseg-batch finish` writes it anew."
-        ) from error
-
-
 def read_planes(table: Path) -> Iterator[PlaneRow]:
     """The rows of images.csv, in order; raises DamageError where the table is none of ours, or damaged."""
     with opened(table) as file:
-        rows = csv.reader(file)
+        rows = csv_rows(file)
         header = next(rows, [])
         if not set(IMAGES_COLUMNS[:6]) <= set(header):
             raise DamageError(f"{table}: this is not a table of images that nucseg-batch wrote.")
@@ -154,7 +140,7 @@ def _number(cell: str) -> int:
 def nuclei_columns(table: Path) -> tuple[str, ...]:
     """Names of the columns of nuclei.csv."""
     with opened(table) as file:
-        return tuple(next(csv.reader(file), []))
+        return tuple(next(csv_rows(file), []))
 
 
 def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[PlaneRow, Nuclei]]:
@@ -188,7 +174,7 @@ def _nuclei_of(
 ) -> Iterator[tuple[PlaneRow, Sequence[str], Iterator[list[str]]]]:
     """The planes, each with the names of the columns and its rows."""
     with opened(table) as file:
-        rows = csv.reader(file)
+        rows = csv_rows(file)
         columns = next(rows, [])
         if tuple(columns[:3]) != PLANE_COLUMNS:
             raise DamageError(f"{table}: this is not a table of nuclei that nucseg-batch wrote.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -15,7 +14,7 @@ import numpy as np
 from nucseg_batch.arrays.metrics import match, mean_average_precision, score
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.errors import MismatchError
-from nucseg_batch.files.run.tables import csv_text
+from nucseg_batch.files.csv_rows import csv_records, csv_text, opened
 from nucseg_batch.files.whole import write_whole
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
@@ -199,7 +198,7 @@ class Backup(keras.callbacks.Callback):
 
 def _read_rows(path: Path) -> list[dict[str, float]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError):
+        with opened(path) as file:
+            return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv_records(file)]
+    except (OSError, ValueError, KeyError):
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.normalize import apply_range, percentile_range
 from nucseg_batch.arrays.scale import typical_diameter
 from nucseg_batch.errors import ImageError, NothingToDoError
-from nucseg_batch.files.annotations import number_pieces
+from nucseg_batch.files.annotations import MAX_IMAGE_PIXELS, Pair
 from nucseg_batch.files.zarr.planes import ZarrPlane
-from nucseg_batch.training.pairs import MAX_PIXELS, Pair
+from nucseg_batch.plan import Assumption, doubt, merged
 from nucseg_batch.training.targets import centres_and_areas
 
 TYPICAL_DIAMETER = 24.0
@@ -56,29 +57,43 @@ def read_sample(pair: Pair) -> Sample:
 
     A binary mask in place of labels has its connected pieces numbered.
     """
-    return _read(pair, lambda _: None)
+    return _read(pair, semantic=False)[0]
 
 
-def read_all(pairs: Sequence[Pair], tell: Callable[[str], None]) -> list[Sample]:
+def read_all(
+    pairs: Sequence[Pair], tell: Callable[[str], None], *, semantic: bool = False, strict: bool = False
+) -> list[Sample]:
     """Reads and checks all annotated images, before anything is learnt from any.
 
-    `tell` hears a line for each image whose annotation is empty (it serves as background) or a binary mask, and for
-    each that cannot be used. Raises ImageError where there is one that cannot, since a model of fewer images than were
-    given is not what was asked for, and NothingToDoError where no image shows a nucleus.
+    `tell` hears a line for each image whose annotation is empty (it serves as background), for each that cannot be used,
+    and for each assumption. semantic: only the foreground is learnt, so that a binary mask is no assumption. Raises
+    ImageError where there is an image that cannot be used, since a model of fewer images than were given is not what was
+    asked for, DoubtfulInputError where `strict` forbids what would be assumed, and NothingToDoError where no image shows
+    a nucleus.
     """
     samples, unusable = [], []
+    assumptions: list[Assumption] = []
     for pair in pairs:
         try:
-            samples.append(_read(pair, tell))
+            sample, assumed = _read(pair, semantic=semantic)
         except ImageError as error:
             unusable.append(str(error))
             tell(str(error))
+            continue
+        samples.append(sample)
+        assumptions += assumed
+        if not sample.areas.any():
+            tell(f"{pair.key}: no nucleus is annotated; it serves as background")
+    for one in merged(assumptions):
+        tell(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
     if unusable:
         more = f"; and {len(unusable) - SHOWN} more" if len(unusable) > SHOWN else ""
         raise ImageError(
             f"{len(unusable)} of {len(pairs)} annotated images cannot be used; mend them, or remove them with their "
             f"annotation: {'; '.join(unusable[:SHOWN])}{more}"
         )
+    if strict and (refusal := doubt(merged(assumptions))):
+        raise refusal
     if not any(sample.areas.any() for sample in samples):
         raise NothingToDoError(
             f"No nucleus is annotated in any of the {len(samples)} images; there is nothing to learn."
@@ -86,22 +101,18 @@ def read_all(pairs: Sequence[Pair], tell: Callable[[str], None]) -> list[Sample]
     return samples
 
 
-def _read(pair: Pair, tell: Callable[[str], None]) -> Sample:
+def _read(pair: Pair, *, semantic: bool) -> tuple[Sample, list[Assumption]]:
+    """One annotated image, and what was assumed of its annotation."""
     try:
-        pixels, labels = pair.read_pixels(), pair.read_labels()
-        if labels.shape != pixels.shape[:2]:
-            raise ImageError(f"the image is {pixels.shape[:2]} pixels and its annotation {labels.shape}.")
+        pixels, found = pair.read_pixels(), pair.read_labels(semantic=semantic)
+        if found.labels.shape != pixels.shape[:2]:
+            raise ImageError(f"the image is {pixels.shape[:2]} pixels and its annotation {found.labels.shape}.")
     except ImageError as error:
         raise ImageError(f"{pair.key}: {error}") from error
-    pieces = number_pieces(labels)
-    if pieces is not None:
-        labels = pieces
-        tell(f"{pair.key}: its annotation is a binary mask: pieces are numbered, and touching nuclei count as one")
-    elif not labels.any():
-        tell(f"{pair.key}: no nucleus is annotated; it serves as background")
-    centres, areas = centres_and_areas(labels)
+    centres, areas = centres_and_areas(found.labels)
     low, high = percentile_range(pixels)
-    return Sample(pair.key, pair.modality, pixels, apply_range(pixels, low, high), labels, centres, areas)
+    sample = Sample(pair.key, pair.modality, pixels, apply_range(pixels, low, high), found.labels, centres, areas)
+    return sample, [dataclasses.replace(one, example=pair.key) for one in found.assumptions]
 
 
 def split_pairs(
@@ -169,5 +180,5 @@ def fingerprint(pairs: Sequence[Pair]) -> str:
 def _contents(source: Path | ZarrPlane) -> bytes:
     if isinstance(source, Path):
         return source.read_bytes()
-    pixels = source.read(max_pixels=MAX_PIXELS)
+    pixels = source.read(max_pixels=MAX_IMAGE_PIXELS)
     return f"{pixels.dtype} {pixels.shape} ".encode() + pixels.tobytes()

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, score
 from nucseg_batch.errors import InputMissingError, MismatchError, UsageError
+from nucseg_batch.files.annotations import Pair
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import NetworkSpec, build, load_encoder, network_spec, trained_encoder
 from nucseg_batch.network.losses import segmentation_loss
@@ -30,7 +31,6 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
 from nucseg_batch.training.callbacks import Backup, History, KeepBest, NucleiFound, Progress, true_scale
 from nucseg_batch.training.crops import Crops, plain_crops
 from nucseg_batch.training.data import Sample, fingerprint, read_all, split_pairs
-from nucseg_batch.training.pairs import Pair
 from nucseg_batch.training.pictures import save_curves, save_examples
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
@@ -59,6 +59,7 @@ class Start:
     """Folder for TensorBoard's log, where one is wanted."""
 
 
+@backend.own_settings()
 def train(
     pairs: Sequence[Pair],
     path: Path,
@@ -74,8 +75,8 @@ def train(
     `validation` are the images to validate on, where they are apart from `pairs`. Beside the model go
     `<stem>.history.csv`, `<stem>.curves.png` and `<stem>.examples.png`, and until the end what `--resume` needs.
     `command` is recorded in the card. Raises ImageError for annotated images that cannot be used, NothingToDoError
-    where there are too few, MismatchError where a training cannot go on, and UsageError where the loss stops being a
-    number.
+    where there are too few, DoubtfulInputError where `settings.strict` forbids what would be assumed, MismatchError where
+    a training cannot go on, and UsageError where the loss stops being a number.
     """
     start = start or Start()
     _check_start(path, start)
@@ -88,7 +89,9 @@ def train(
     trained_encoder(spec, settings.encoder_weights)  # what cannot be had is refused before images are read
     training, held_out = split_pairs(pairs, fraction=settings.validation, seed=settings.seed, validation=validation)
     progress.note(f"reading {len(training)} training and {len(held_out)} validation images")
-    everything = read_all([*training, *held_out], progress.note)
+    everything = read_all(
+        [*training, *held_out], progress.note, semantic=settings.task == "semantic", strict=settings.strict
+    )
     samples, validated = everything[: len(training)], everything[len(training) :]
     for doubt in doubts(samples, validated):
         progress.note(doubt)
@@ -267,7 +270,7 @@ def _passes_done(backup: Backup, network: keras.Model, resume: bool) -> int:
 def _binding(settings: TrainSettings, data: dict[str, Any]) -> dict[str, Any]:
     """What must be the same for a training to go on."""
     options = dataclasses.asdict(settings)
-    del options["workers"], options["device"]
+    del options["workers"], options["device"], options["strict"]
     return {**options, "data": data["sha256"]}
 
 
@@ -290,11 +293,13 @@ def _optimizer(settings: TrainSettings) -> Any:
     steps = settings.epochs * settings.steps
     warm_up = max(1, round(WARM_UP * steps))
     momentum = max(0.0, min(EMA_MOMENTUM, 1 - EMA_SHARE / steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate / 20,
-        steps - warm_up,
-        alpha=0.01,
-        warmup_target=settings.learning_rate,
-        warmup_steps=warm_up,
-    )
-    return keras.optimizers.AdamW(schedule, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
+    rate: Any = settings.learning_rate
+    if steps > warm_up:  # a single step is too short for a schedule
+        rate = keras.optimizers.schedules.CosineDecay(
+            settings.learning_rate / 20,
+            steps - warm_up,
+            alpha=0.01,
+            warmup_target=settings.learning_rate,
+            warmup_steps=warm_up,
+        )
+    return keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)

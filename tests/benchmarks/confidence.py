@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from nucseg_batch.api.evaluate import evaluate
-from nucseg_batch.pipeline.label_images import find_label_images, stem
+from nucseg_batch.files.annotations import find_label_images, stem
 from nucseg_batch.results.run import FinishedRun
 
 STEPS = (0.0, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -55,11 +55,11 @@ def _correlation(values: np.ndarray) -> dict[str, Any]:
 
 def of_nuclei(store: Path, truth: Path) -> dict[str, Any]:
     """How the confidence of nuclei goes with being right."""
-    labels = {image.name: image for image in find_label_images(truth, "TRUTH")}
+    labels = {image.name: image for image in find_label_images(truth, "TRUTH").images}
     known, right = [np.zeros(0)], [np.zeros(0, bool)]
     with FinishedRun(store) as run:
         for row, nuclei in run.with_nuclei(row for row in run.planes() if row.nuclei):
-            annotated = labels[stem(row.image)].read().astype(np.int64)
+            annotated = labels[stem(row.image)].read().labels.astype(np.int64)
             mask = run.mask(row).astype(np.int64)
             shared = np.zeros((mask.max() + 1, annotated.max() + 1))
             np.add.at(shared, (mask.ravel(), annotated.ravel()), 1)

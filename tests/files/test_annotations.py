@@ -10,7 +10,7 @@ import zarr
 from pictures import disks
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.annotations import number_pieces, read_label_zarr, read_labels
+from nucseg_batch.files.annotations import decode, read_label_files, read_label_plane
 from nucseg_batch.files.zarr.planes import ZarrPlane, label_names, labelled_groups, stack_length
 
 
@@ -27,6 +27,14 @@ def write_group(path: Path, pixels: np.ndarray, axes: str, version: str = "0.5")
     group.update_attributes(attributes if version == "0.4" else {"ome": {"version": version, **attributes}})
     group.create_array("0", shape=pixels.shape, chunks=pixels.shape, dtype=pixels.dtype)[:] = pixels
     return path
+
+
+def read_labels(paths: tuple[Path, ...]) -> np.ndarray:
+    return read_label_files(paths).labels
+
+
+def read_label_zarr(path: Path) -> np.ndarray:
+    return read_label_plane(ZarrPlane(path)).labels
 
 
 def test_numbers_of_nuclei_become_dense_in_their_order(tmp_path: Path) -> None:
@@ -71,11 +79,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 def test_pieces_of_a_binary_mask_are_numbered_and_labels_left_alone() -> None:
     """Many tools write 0 and 255 for nuclei that do not touch."""
     labels = disks((31, 41), [(9, 11), (22, 30)], 6)
-    pieces = number_pieces((labels > 0).astype(np.int32))
-    np.testing.assert_array_equal(pieces, labels)
-    assert number_pieces(labels) is None
-    assert number_pieces((labels == 1).astype(np.int32)) is None, "one nucleus is one nucleus"
-    assert number_pieces(np.zeros((3, 5), np.int32)) is None
+    found = decode((labels > 0) * np.uint8(255), "a.png")
+    np.testing.assert_array_equal(found.labels, labels)
+    assert [one.doubtful for one in found.assumptions] == [True]
+    for plain in (labels, labels == 1, np.zeros((3, 5), np.int32)):  # one nucleus is one nucleus
+        found = decode(plain, "a.png")
+        np.testing.assert_array_equal(found.labels, plain)
+        assert found.assumptions == ()
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -95,7 +105,7 @@ def test_a_label_group_that_is_no_plane_is_refused_in_words(tmp_path: Path) -> N
     with pytest.raises(ImageError, match="three channels"):
         read_label_zarr(write_group(tmp_path / "rgb", np.zeros((3, 5, 7), np.uint8), "cyx"))
     with pytest.raises(ImageError, match="float32"):
-        read_label_zarr(write_group(tmp_path / "f", np.zeros((5, 7), np.float32), "yx"))
+        read_label_zarr(write_group(tmp_path / "f", np.full((5, 7), 0.5, np.float32), "yx"))
     with pytest.raises(ImageError, match="no OME-Zarr"):
         read_label_zarr(tmp_path)
 

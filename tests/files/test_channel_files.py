@@ -7,7 +7,8 @@ import pytest
 import tifffile
 
 from nucseg_batch.errors import ImageError, UsageError
-from nucseg_batch.files.find.channel_files import ChannelFiles, with_channels
+from nucseg_batch.files.channel_source import ChannelFiles
+from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.channel_naming import channel_names
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.entries import Discovery

@@ -18,6 +18,7 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from ome_zarr_models.v05.labels import Labels
 
 from nucseg_batch.errors import InputMissingError, OutputError
+from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import (
     MaskWriter,
     create_store,
@@ -29,7 +30,6 @@ from nucseg_batch.files.masks.store import (
     shard_bytes,
     shards_written,
 )
-from nucseg_batch.files.run.tables import csv_text
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
 
 

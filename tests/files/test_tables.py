@@ -10,11 +10,12 @@ from beginnings import SEEN, beginning
 
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import COLUMNS
+from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.finish import collect, table_paths, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
-from nucseg_batch.files.run.tables import SUMMARY_COLUMNS, NucleiTable, csv_text, labelled_rows, plane_summary
+from nucseg_batch.files.run.tables import SUMMARY_COLUMNS, NucleiTable, labelled_rows, plane_summary
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Failure, ImageInfo, Plane, make_plan
 

@@ -11,9 +11,10 @@ import zarr
 from pictures import disks
 
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
+from nucseg_batch.files.annotations import LabelImage
+from nucseg_batch.files.annotations import find_label_images as found_in
+from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import MaskWriter, create_store, images_csv
-from nucseg_batch.files.run.tables import csv_text
-from nucseg_batch.pipeline.label_images import LabelImage, find_label_images
 from nucseg_batch.plan import ImageInfo, make_plan
 
 TRUTH = disks((61, 83), [(15, 15), (40, 30), (30, 65)], 9)
@@ -52,6 +53,10 @@ def image_store(path: Path, names: list[str], *, version: str = "0.5") -> None:
         label_group(path / "labels" / name, TRUTH if number == 0 else TRUTH * 0, version=version)
 
 
+def find_label_images(place: Path, argument: str) -> list[LabelImage]:
+    return list(found_in(place, argument).images)
+
+
 def names(found: list[LabelImage]) -> list[str]:
     return [image.name for image in found]
 
@@ -63,7 +68,7 @@ def test_label_images_are_found_at_any_depth_and_named_by_path_without_suffix(tm
     (tmp_path / "readme.txt").write_text("not an image")
     found = find_label_images(tmp_path, "TRUTH")
     assert names(found) == ["b", "x/y/a"]
-    np.testing.assert_array_equal(found[0].read(), TRUTH)
+    np.testing.assert_array_equal(found[0].read().labels, TRUTH)
 
 
 @pytest.mark.parametrize("folder", ["labels", "masks"])
@@ -80,7 +85,7 @@ def test_a_data_set_of_one_image_is_not_taken_for_the_folder_of_one_kaggle_image
     write(tmp_path / "masks" / "a.png", TRUTH)
     write(tmp_path / "images" / "a.png", TRUTH, np.uint8)
     (found,) = find_label_images(tmp_path, "TRUTH")
-    assert (found.name, found.read().max()) == ("masks/a", 3)
+    assert (found.name, found.read().labels.max()) == ("masks/a", 3)
 
 
 @pytest.mark.parametrize("image", ["same", "other", None])
@@ -92,7 +97,7 @@ def test_pictures_of_single_nuclei_become_one_label_image(tmp_path: Path, image:
     assert found.name == "set/ab12"
     assert "set/ab12/images/ab12" in found.aliases
     assert ("set/ab12/images/other" in found.aliases) == (image == "other")
-    np.testing.assert_array_equal(found.read(), TRUTH)
+    np.testing.assert_array_equal(found.read().labels, TRUTH)
 
 
 def test_a_kaggle_image_without_masks_has_no_nuclei(tmp_path: Path) -> None:
@@ -102,7 +107,7 @@ def test_a_kaggle_image_without_masks_has_no_nuclei(tmp_path: Path) -> None:
     (tmp_path / "empty" / "masks").mkdir()
     found = find_label_images(tmp_path, "TRUTH")
     assert names(found) == ["empty", "full"]
-    np.testing.assert_array_equal(found[0].read(), TRUTH * 0)
+    np.testing.assert_array_equal(found[0].read().labels, TRUTH * 0)
     (tmp_path / "empty" / "images" / "empty.png").unlink()
     (tmp_path / "empty" / "images").rmdir()
     with pytest.raises(ImageError, match="empty"):
@@ -116,10 +121,10 @@ def test_labels_of_an_ome_zarr_image_are_read_and_named_after_the_store(tmp_path
     for place in (tmp_path / "well.zarr", tmp_path / "well.zarr" / "labels" / "cells"):
         (found,) = find_label_images(place, "TRUTH")
         assert (found.name, found.lone) == ("well", True)
-        np.testing.assert_array_equal(found.read(), TRUTH)
+        np.testing.assert_array_equal(found.read().labels, TRUTH)
     image_store(tmp_path / "two.zarr", ["nuclei", "cells"], version=version)
     (found,) = find_label_images(tmp_path / "two.zarr", "TRUTH")
-    np.testing.assert_array_equal(found.read(), TRUTH)
+    np.testing.assert_array_equal(found.read().labels, TRUTH)
 
 
 def test_stores_in_a_folder_and_images_in_a_store_are_each_one_image(tmp_path: Path) -> None:
@@ -139,7 +144,7 @@ def test_leading_axes_of_one_place_are_dropped_and_stacks_refused(tmp_path: Path
     """A stack has no single plane to compare; which one is meant is not guessed."""
     label_group(tmp_path / "flat.zarr", TRUTH[None, None, None], version="0.4")
     (found,) = find_label_images(tmp_path / "flat.zarr", "TRUTH")
-    np.testing.assert_array_equal(found.read(), TRUTH)
+    np.testing.assert_array_equal(found.read().labels, TRUTH)
     label_group(tmp_path / "stack.zarr", np.stack([TRUTH] * 3), version="0.4")
     (found,) = find_label_images(tmp_path / "stack.zarr", "TRUTH")
     with pytest.raises(ImageError, match=r"stack\.zarr"):
@@ -172,7 +177,7 @@ def test_masks_of_a_run_are_named_as_its_images(tmp_path: Path) -> None:
     run_store(tmp_path / "out.zarr")
     found = find_label_images(tmp_path / "out.zarr", "PRED")
     assert names(found) == ["plate/a", "plate/b"]
-    np.testing.assert_array_equal(found[1].read(), TRUTH)
+    np.testing.assert_array_equal(found[1].read().labels, TRUTH)
     with pytest.raises(NothingToDoError, match=r"OUT\.zarr"):
         find_label_images(tmp_path, "PRED")
 

@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from nucseg_batch.errors import NothingToDoError, UsageError
-from nucseg_batch.pipeline.label_images import LabelImage
+from nucseg_batch.files.annotations import Annotation, LabelImage
 from nucseg_batch.pipeline.pairing import Pairing, pair
 
 
 def images(*names: str, lone: bool = False) -> list[LabelImage]:
-    return [LabelImage(name, lambda: np.zeros((5, 7), np.int32), lone=lone) for name in names]
+    return [LabelImage(name, lambda: Annotation(np.zeros((5, 7), np.int32)), lone=lone) for name in names]
 
 
 def kaggle(*names: str) -> list[LabelImage]:
     """Annotation in Kaggle's layout; the name of each image is that of its folder."""
-    return [LabelImage(name, lambda: np.zeros((5, 7), np.int32), (f"{name}/images/{name}",)) for name in names]
+    return [
+        LabelImage(name, lambda: Annotation(np.zeros((5, 7), np.int32)), (f"{name}/images/{name}",)) for name in names
+    ]
 
 
 def partners(found: Pairing) -> dict[str, str | None]:
@@ -68,7 +70,7 @@ def test_a_store_of_one_label_image_is_compared_with_the_one_image_of_the_other_
     """`truth.zarr` is the name of a file, not of an image; that this was done is said."""
     found = pair(images("field"), images("truth", lone=True))
     assert partners(found) == {"truth": "field"}
-    assert "field is compared with truth" in found.notes[0]
+    assert "field is compared with truth" in found.assumptions[0].what
     with pytest.raises(NothingToDoError):
         pair(images("field", "other"), images("truth", lone=True))
 

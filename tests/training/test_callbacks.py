@@ -15,13 +15,13 @@ from heard import Heard
 from pictures import annotated_folder
 
 from nucseg_batch.errors import MismatchError, NucsegError, UsageError
+from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.network.architectures import build
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training import fit
 from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.fit import Start, train
-from nucseg_batch.training.layouts import find_pairs
 
 SETTINGS = TrainSettings(
     epochs=4, steps=5, batch_size=2, crop=64, widths=(4, 6), learning_rate=2e-3, precision="float32", device="cpu"

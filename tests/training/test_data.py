@@ -9,9 +9,8 @@ import pytest
 from pictures import disks, fluorescence
 
 from nucseg_batch.errors import ImageError, NothingToDoError
+from nucseg_batch.files.annotations import Pair, find_pairs
 from nucseg_batch.training.data import fingerprint, read_all, read_sample, split_pairs
-from nucseg_batch.training.layouts import find_pairs
-from nucseg_batch.training.pairs import Pair
 
 LABELS = disks((31, 41), [(9, 11), (22, 30)], 6)
 

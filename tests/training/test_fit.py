@@ -8,6 +8,7 @@ import numpy as np
 from heard import Heard
 from pictures import annotated_folder, disks, fluorescence
 
+from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
@@ -15,7 +16,6 @@ from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.crops import MODALITY_EXPONENT, Crops, drawing_chances
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.fit import doubts, train
-from nucseg_batch.training.layouts import find_pairs
 from nucseg_batch.training.pictures import save_curves, save_examples
 from nucseg_batch.training.targets import centres_and_areas
 

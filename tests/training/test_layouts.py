@@ -9,7 +9,7 @@ import pytest
 from pictures import disks, fluorescence
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError
-from nucseg_batch.training.layouts import find_pairs
+from nucseg_batch.files.annotations import find_pairs
 
 
 def write(*paths: Path, shape: tuple[int, int] = (31, 41)) -> None:

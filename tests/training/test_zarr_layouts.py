@@ -10,8 +10,8 @@ import zarr
 from pictures import disks, fluorescence
 
 from nucseg_batch.errors import NothingToDoError
+from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.training.data import fingerprint, read_all
-from nucseg_batch.training.layouts import find_pairs
 
 LABELS = disks((31, 41), [(9, 11), (22, 30)], 6)
 

@@ -12,37 +12,40 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nucseg_batch.errors import ImageError, UsageError
-from nucseg_batch.files.find.channel_metadata import KnownChannel, known_channels
+from nucseg_batch.files.find.channel_metadata import MAX_PIXELS, KnownChannel, known_channels
 from nucseg_batch.files.find.channel_naming import (
     ONLY,
     ChannelName,
     acquisition,
-    channel_names,
     depth_of,
     named_by_token,
     projections,
+    read_names,
     without_channel,
 )
+from nucseg_batch.files.find.channel_words import word_of
 from nucseg_batch.files.find.discover import UNMATCHED
 from nucseg_batch.files.find.entries import Discovery, FileEntry
 from nucseg_batch.files.find.passed import first_names
 from nucseg_batch.files.find.select import COLOURS, EACH, choose_channel
-from nucseg_batch.files.source import AXES, ChannelInfo, Header, Source
+from nucseg_batch.files.images import open_file
+from nucseg_batch.files.source import ChannelInfo
 from nucseg_batch.files.tiff.ome import files_of_set
 from nucseg_batch.files.zarr.store import is_url
-from nucseg_batch.plan import Failure
+from nucseg_batch.plan import Assumption, Failure
 
 WITHOUT = "image at a depth without the channel of the nuclei"
 """Why images of a plate are passed over."""
+MERGE = "merge of channels that lie beside it"
+"""Why pictures of several channels together are passed over."""
+SHOWN_TOKENS = 8
+"""Channels that a line for the user names."""
 
 
 def with_channels(found: Discovery, wanted: str) -> Discovery:
@@ -55,7 +58,11 @@ def with_channels(found: Discovery, wanted: str) -> Discovery:
         return found
     files = {entry.key: entry for entry in (*found.entries, *found.unmatched) if entry.kind == "file"}
     matched = {entry.key for entry in found.entries}
-    names = channel_names(files)
+    reading = read_names(files)
+    names = _agreeing(found.root, reading.names, files)
+    for group in reading.rejected:
+        if wanted.lower() in {name.token.lower() for name in group}:
+            names = sorted([*names, *group], key=lambda name: name.key)
     if not names and re.fullmatch(r"[A-Za-z0-9]+", wanted) and wanted.lower() not in ("auto", *COLOURS):
         names = named_by_token(files, wanted)
     names = _without_sets(found.root, names)
@@ -63,6 +70,7 @@ def with_channels(found: Discovery, wanted: str) -> Discovery:
     for name in names:
         plates[acquisition(name.folder)].append(name)
     joined = _Joined()
+    joined.merges = [key for key in reading.merges if key in matched]
     joined.notes += [
         f"{folder or 'IN'}: {count} files beside folders ZStep_, most likely projections; these and the depths are all "
         "images by themselves"
@@ -78,8 +86,48 @@ def with_channels(found: Discovery, wanted: str) -> Discovery:
         if len(asked) > 1:
             members = [name for name in members if name.key in matched]
         plate = _plate(found.root, folder, members, asked, wanted)
+        joined.assume(plate, wanted)
         joined.add(plate, files, matched)
+    if wanted.lower() == "auto":
+        joined.assumptions += [one for group in reading.rejected if (one := _by_themselves(group, matched))]
     return joined.applied_to(found)
+
+
+def _agreeing(root: str, names: Sequence[ChannelName], files: Mapping[str, FileEntry]) -> list[ChannelName]:
+    """Without images that are told by weak evidence, and whose files differ in size or type: these are no channels."""
+    doubted: dict[str, list[ChannelName]] = defaultdict(list)
+    for name in names:
+        if name.doubtful:
+            doubted[name.site].append(name)
+    apart = {site for site, members in doubted.items() if len({_look(root, one.key) for one in members}) > 1}
+    return [name for name in names if name.site not in apart]
+
+
+def _look(root: str, key: str) -> tuple[Any, ...] | None:
+    """What files of channels have in common; None where the header cannot be read."""
+    try:
+        header = open_file(Path(root, key), max_pixels=MAX_PIXELS).header
+    except ImageError:
+        return None
+    return header.axes, header.shape, header.dtype
+
+
+def _by_themselves(names: Sequence[ChannelName], matched: set[str]) -> Assumption | None:
+    """The assumption that files whose names may be channels are none."""
+    asked = [name for name in names if name.key in matched]
+    if len({name.token.lower() for name in asked}) < 2:
+        return None
+    tokens = list(dict.fromkeys(name.token for name in asked))
+    shown = ", ".join(tokens[:SHOWN_TOKENS]) + ", ..." * (len(tokens) > SHOWN_TOKENS)
+    return Assumption(
+        "channels",
+        f"{asked[0].folder or 'IN'}: the {len(asked)} files that differ in {shown} are images of their own",
+        "too few files of the folder have such names to take them for channels",
+        f"--channel {tokens[0]} if they are channels and this one shows the nuclei; --channel {EACH} if not",
+        doubtful=True,
+        images=len(asked),
+        example="",
+    )
 
 
 def _without_sets(root: str, names: Sequence[ChannelName]) -> list[ChannelName]:
@@ -145,6 +193,8 @@ def _nuclei(folder: str, wanted: str, shown: dict[str, str], known: dict[str, Kn
         return asked[0]
     channels = [ChannelInfo(known[token].name or shown[token], known[token].wavelength) for token in asked]
     where = f"In {folder or 'IN'} each channel is a file of its own ({_described(list(shown.values()), channels)})"
+    if wanted.lower() in shown:
+        return wanted.lower()
     if wanted.isdecimal():
         counted = [asked[int(wanted)]] if int(wanted) < len(asked) else []
         meant = {*counted, *(token for token in asked if _digits(token) == int(wanted))}
@@ -172,6 +222,9 @@ class _Joined:
         self._used: set[str] = set()
         self._failures: list[Failure] = []
         self.notes: list[str] = []
+        self.assumptions: list[Assumption] = []
+        self.merges: list[str] = []
+        """Pictures of several channels together, which are skipped."""
         self._chosen: set[str] = set()
         self._without: list[str] = []
         """A file of each place at whose depth there is no channel of the nuclei."""
@@ -181,6 +234,26 @@ class _Joined:
     def choose(self, keys: Iterable[str]) -> None:
         """Notes files whose names say that they are of the channel that was asked for, and which stay by themselves."""
         self._chosen.update(keys)
+
+    def assume(self, plate: _Plate, wanted: str) -> None:
+        """Notes by what evidence files are channels, unless the microscope is known."""
+        evidence = next((name.evidence for name in plate.names if name.evidence), "")
+        if not evidence:
+            return
+        shown = ", ".join(plate.shown[:SHOWN_TOKENS]) + ", ..." * (len(plate.shown) > SHOWN_TOKENS)
+        others = [name.token for name in plate.names if name.doubtful and word_of(name.token) not in ("dna", "stain")]
+        weak = f"; only one image has {', '.join(dict.fromkeys(others[:SHOWN_TOKENS]))}" if others else ""
+        self.assumptions.append(
+            Assumption(
+                "channels",
+                f"{plate.folder or 'IN'}: {shown} are channels of one image each, with the nuclei in "
+                f"{plate.shown[plate.tokens.index(plate.nuclei)]}",
+                evidence + weak,
+                f"--channel {EACH}, or --channel NAME for another one",
+                doubtful=wanted.lower() == "auto" and any(name.doubtful for name in plate.names),
+                images=len({name.site for name in plate.names}),
+            )
+        )
 
     def add(self, plate: _Plate, files: dict[str, FileEntry], matched: set[str]) -> None:
         """Puts the files of a plate together."""
@@ -244,10 +317,10 @@ class _Joined:
         loose = [
             entry if (entry.key in self._chosen) == entry.chosen else replace(entry, chosen=not entry.chosen)
             for entry in found.entries
-            if entry.key not in self._used
+            if entry.key not in self._used and entry.key not in self.merges
         ]
         others = tuple(entry for entry in found.unmatched if entry.key not in self._used)
-        left = {UNMATCHED: [entry.key for entry in others], WITHOUT: self._without}
+        left = {UNMATCHED: [entry.key for entry in others], WITHOUT: self._without, MERGE: self.merges}
         skipped = {reason: count for reason, count in found.skipped.items() if reason != UNMATCHED}
         skipped |= {reason: len(keys) for reason, keys in left.items() if keys}
         passed = {reason: one for reason, one in found.passed.items() if reason != UNMATCHED}
@@ -260,60 +333,15 @@ class _Joined:
             unmatched=others,
             notes=(*found.notes, *self.notes),
             passed=passed,
+            assumptions=(*found.assumptions, *self.assumptions, *self._of_merges()),
         )
 
-
-class ChannelFiles:
-    """An image whose channels are files of their own, as one `Source` with axis C."""
-
-    def __init__(self, sources: Sequence[Source], channels: Sequence[ChannelInfo] = ()) -> None:
-        """Takes opened files, one a channel, and what is known of these; ImageError where they do not go together."""
-        self._sources = tuple(sources)
-        channels = channels or [ChannelInfo(str(number)) for number in range(len(self._sources))]
-        self._header = _joint_header([source.header for source in sources], channels)
-
-    @property
-    def header(self) -> Header:
-        """That of the first file, with axis C, all files' sizes added, and the latest of their times."""
-        return self._header
-
-    def read(self, t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
-        """A window of one plane of all channels, (c, h, w), in a type that holds the values of each."""
-        planes = [source.read(t, z, rows, columns) for source in self._sources]
-        planes = [plane[0] if plane.ndim == 3 else plane for plane in planes]
-        return np.stack([plane.astype(self._header.dtype, copy=False) for plane in planes])
-
-    def close(self) -> None:
-        """Closes all files."""
-        for source in self._sources:
-            source.close()
-
-
-def _joint_header(headers: Sequence[Header], channels: Sequence[ChannelInfo]) -> Header:
-    first = headers[0]
-    for header, channel in zip(headers, channels, strict=True):
-        if "S" in header.axes or header.length("C") > 1:
-            raise ImageError(f"the file of its channel {channel.name} holds colours or channels of its own.")
-        for axis in "TZYX":
-            if header.length(axis) != first.length(axis):
-                raise ImageError(
-                    f"the files of its channels differ: {axis} is {first.length(axis)} in {channels[0].name}, but "
-                    f"{header.length(axis)} in {channel.name}."
-                )
-    axes = "".join(axis for axis in AXES if axis in first.axes or axis == "C")
-    lengths = {axis: first.length(axis) for axis in axes} | {"C": len(headers)}
-    return Header(
-        axes=axes,
-        shape=tuple(lengths[axis] for axis in axes),
-        dtype=np.result_type(*(header.dtype for header in headers)).name,
-        size=sum(header.size for header in headers),
-        mtime_ns=max(header.mtime_ns for header in headers),
-        channels=tuple(channels),
-        pixel_size=next((header.pixel_size for header in headers if header.pixel_size is not None), None),
-        chunk=first.chunk if all(header.chunk == first.chunk for header in headers) else None,
-        assumptions=first.assumptions,
-        unused_axes=any(header.unused_axes for header in headers),
-    )
+    def _of_merges(self) -> list[Assumption]:
+        if not self.merges:
+            return []
+        evidence = "they are called like images of which the channels lie beside them"
+        skipped = f"skipped {len(self.merges)} x {MERGE}"
+        return [Assumption("skipped", skipped, evidence, f"--channel {EACH}", images=len(self.merges))]
 
 
 def _folder(key: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -21,14 +21,24 @@ from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
 from nucseg_batch.files.find.entries import Discovery, FileEntry
 from nucseg_batch.files.find.leftovers import (
     OUTPUT_FOLDERS,
+    SYSTEM,
     SYSTEM_FOLDERS,
+    guessed,
     is_output_folder,
     stem_of,
-    told_skipped,
 )
 from nucseg_batch.files.find.passed import OURS, PassedOver
 from nucseg_batch.files.find.stores import is_store
-from nucseg_batch.files.find.walk import NO_METADATA, Finder, is_image_name, listed, take_files, walk
+from nucseg_batch.files.find.walk import (
+    ANNOTATION_FOLDERS,
+    BESIDE_IMAGES,
+    NO_METADATA,
+    Finder,
+    is_image_name,
+    listed,
+    take_files,
+    walk,
+)
 from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.files.zarr.zipped import is_archive
@@ -39,6 +49,8 @@ UNMATCHED = "image that does not match --pattern"
 """Why images are passed over that `pattern` leaves out."""
 NAME_THEM = "give them as IN: a file, a quoted glob of these files only, or @list.txt"
 """How files that a search skips are segmented all the same."""
+LEAVE_OUT = "move them away, or choose the others with --pattern"
+"""How files that a search takes are left out."""
 LIST_MARK = "@"
 """First character of IN where it names a list."""
 MAX_LIST_BYTES = 2**30
@@ -79,11 +91,22 @@ def discover(place: str, *, pattern: str | None = None, axes: str | None = None)
         notes=tuple(notes),
         passed=found.passed.told(),
         metadata=found.metadata,
-        assumptions=tuple(
-            Assumption("skipped", f"skipped {count} x {reason}", rule.evidence, NAME_THEM, rule.doubtful, count)
-            for reason, count, rule in told_skipped(skipped)
-        ),
+        assumptions=_assumptions(found),
     )
+
+
+def _assumptions(found: Finder) -> tuple[Assumption, ...]:
+    """What was assumed of files that other programs may have left."""
+    skipped = [
+        Assumption("skipped", f"skipped {count} x {reason}", rule.evidence, NAME_THEM, rule.doubtful, count)
+        for reason, count, rule in guessed(found.passed.counts)
+    ]
+    first = {reason: told.names[0] for reason, told in found.doubted.told().items()}
+    taken = [
+        Assumption("skipped", f"segmented, {reason}", rule.evidence, LEAVE_OUT, rule.doubtful, count, first[reason])
+        for reason, count, rule in guessed(found.doubted.counts)
+    ]
+    return (*skipped, *taken)
 
 
 def _find(place: str, found: Finder) -> str:
@@ -186,22 +209,44 @@ def _find_glob(place: str, found: Finder) -> str:
     if not os.path.isdir(root):
         raise InputMissingError(f"IN {place}: there is no folder {root}.")
     files: dict[str, list[str]] = defaultdict(list)
-    for path in dict.fromkeys(_expanded(root, tuple(part for part in parts[first:] if part))):
-        if not os.path.isdir(path):
+    folders: list[str] = []
+    system: dict[str, None] = {}
+    for path in dict.fromkeys(_expanded(root, tuple(part for part in parts[first:] if part), system)):
+        if os.path.isdir(path):
+            folders.append(path)
+        else:
             files[os.path.dirname(path)].append(os.path.basename(path))
-        elif not found.add_whole(path, root):
-            walk(path, root, found)
+    for path in system:
+        found.passed.add(SYSTEM, os.path.relpath(path, root))
     stems = {folder: {stem_of(name) for name in names if is_image_name(name)} for folder, names in files.items()}
+    if any(OUTPUT_FOLDERS.fullmatch(os.path.basename(path)) for path in folders):
+        stems |= {path: _image_stems(path) for path in folders if path not in stems}
+    skipped = {path: None for path in dict.fromkeys([*folders, *files]) if _outputs(path, stems, found, root)}
+    for path in folders:
+        if path not in skipped and not found.add_whole(path, root):
+            walk(path, root, found)
     for folder, names in files.items():
-        above, name = os.path.split(folder)
-        if OUTPUT_FOLDERS.fullmatch(name):
-            others = (own for other, own in stems.items() if _is_beside(other, above))
-            images = [one for one in names if is_image_name(one)]
-            if reason := is_output_folder(name, images, set().union(*others)):
-                found.passed.add(reason, os.path.relpath(folder, root))
-                continue
-        take_files(folder, names, root, found)
+        if folder not in skipped:
+            take_files(folder, names, root, found)
     return root
+
+
+def _outputs(folder: str, stems: Mapping[str, set[str]], found: Finder, root: str) -> bool:
+    """Whether a folder holds outputs of the images that a glob matches, by their stems; it is then passed over."""
+    above, name = os.path.split(folder)
+    if not OUTPUT_FOLDERS.fullmatch(name):
+        return False
+    beside = set().union(*(own for other, own in stems.items() if _is_beside(other, above)))
+    reason = is_output_folder(name, [item.name for item in listed(folder) if is_image_name(item.name)], beside)
+    if name.lower() in ANNOTATION_FOLDERS and any(other.lower() == f"{above}/images".lower() for other in stems):
+        reason = BESIDE_IMAGES
+    if reason:
+        found.passed.add(reason, os.path.relpath(folder, root))
+    return reason is not None
+
+
+def _image_stems(folder: str) -> set[str]:
+    return {stem_of(item.name) for item in listed(folder) if is_image_name(item.name)}
 
 
 def _is_beside(folder: str, above: str) -> bool:
@@ -210,8 +255,11 @@ def _is_beside(folder: str, above: str) -> bool:
     return folder == above or (parent == above and not OUTPUT_FOLDERS.fullmatch(name))
 
 
-def _expanded(folder: str, parts: tuple[str, ...]) -> Iterator[str]:
-    """Paths below a folder that match the parts of a glob; wildcards match no hidden name and no link to a folder."""
+def _expanded(folder: str, parts: tuple[str, ...], system: dict[str, None]) -> Iterator[str]:
+    """Paths below a folder that match the parts of a glob; wildcards match no hidden name and no link to a folder.
+
+    They match no folder of the file system either; `system` takes those that they would.
+    """
     if not parts:
         yield folder
         return
@@ -219,21 +267,27 @@ def _expanded(folder: str, parts: tuple[str, ...]) -> Iterator[str]:
     if not WILDCARDS & set(first):
         place = os.path.join(folder, first)
         if os.path.lexists(place):
-            yield from _expanded(place, rest)
+            yield from _expanded(place, rest, system)
         return
     if first == "**":
-        yield from _expanded(folder, rest)
+        yield from _expanded(folder, rest, system)
         if not rest:
             return
     for item in listed(folder):
         hidden, deeper = item.name.startswith("."), item.is_dir(follow_symlinks=False)
         if hidden and not first.startswith("."):
             continue
-        if first == "**":
-            if deeper and not SYSTEM_FOLDERS.fullmatch(item.name) and not is_store(item.path):
-                yield from _expanded(item.path, parts)
+        if deeper and SYSTEM_FOLDERS.fullmatch(item.name):
+            system[item.path] = None
+        elif first == "**":
+            if deeper and not is_store(item.path):
+                yield from _expanded(item.path, parts, system)
         elif fnmatchcase(item.name, first) and (not rest or deeper):
-            yield from _expanded(item.path, rest)
+            yield from _expanded(item.path, rest, system)
+
+
+def _fits(key: str, pattern: str | None) -> bool:
+    return pattern is not None and fnmatchcase(key if "/" in pattern else key.rpartition("/")[2], pattern)
 
 
 def _matches(entry: FileEntry, pattern: str) -> bool:
@@ -245,7 +299,11 @@ def _nothing(images: int, passed: PassedOver, pattern: str | None) -> str:
     """Why nothing is left to do."""
     if images:
         which = "its only image does not match" if images == 1 else f"none of its {images} images matches"
-        return f"{which} --pattern {pattern!r}."
+        skipped = {reason: told.names for reason, told in passed.told().items() if guessed({reason: 1})}
+        matching = {reason: sum(_fits(key, pattern) for key in keys) for reason, keys in skipped.items()}
+        what = ", ".join(f"{count} x {reason}" for reason, count in matching.items() if count)
+        told = f"; skipped: {what}; to segment these, {NAME_THEM}" if what else ""
+        return f"{which} --pattern {pattern!r}{told}."
     what = ", ".join(f"{count} x {reason}" for reason, count in sorted(passed.counts.items()))
     else_said = f"passed over: {what}" if what else "check the path; in a glob ** goes into folders"
     return f"no image was found; {else_said}."

@@ -35,9 +35,10 @@ _TOOLS = (
 _STRONG = {tool: re.compile(rf"(.*?)[._\- ](?:{endings})", re.IGNORECASE | re.DOTALL) for tool, endings in _TOOLS}
 _ENDINGS = {
     "segmentation": r"masks?|labels?|lbls?|seg|segmented|segmentations?|labell?ed|predictions?|"
-    r"probabilities|simple segmentation|object predictions|uncertainty|flows|cellprob|outlines|instances|"
-    r"annotations?|rois?|watershed",
-    "derived": r"pred|probs?|binary|gt|overlay|outline|contours|boundaries|preview|thumb|thumbnail",
+    r"probabilities|simple segmentation|object predictions|uncertainty|flows|cellprob|outlines?|instances|"
+    r"annotations?|rois?|watershed|pred|overlay|contours|boundaries|preview|"
+    r"thumbnail",
+    "derived": r"probs?|binary|gt",
 }
 _WEAK = "derived"
 """Kind of endings that real images may also have."""
@@ -47,7 +48,7 @@ _ENDING = {
 _OBJECT = re.compile(r"[._\- ](?:nuclei|nucleus|nuclear|cells?|cyto)", re.IGNORECASE)
 """What may stand before an ending: `A01_nuclei_mask` is made from `A01_nuclei` or from `A01`."""
 _BEGINNING = re.compile(
-    r"(?:(?:masks?|labels?|seg|outlines?|flows?|pred)[_\-]|(?:(?:count )?masks?|labels|outlines|drawing) of )(.+)",
+    r"(?:(?:masks?|labels?|seg|outlines?|flows|pred)[_\-]|(?:(?:count )?masks?|labels|outlines|drawing) of )(.+)",
     re.IGNORECASE | re.DOTALL,
 )
 OUTPUT_FOLDERS = re.compile(
@@ -61,14 +62,23 @@ ANNOTATION = "annotation beside its image"
 """Reason for label images, as `name_rules.label_images` knows them."""
 BESIDE = "output of a segmentation tool beside its image"
 """Reason for files whose ending says that they were made from the image beside them."""
-WEAK = "picture made from the image beside it"
-"""Reason for those whose ending real images may also have."""
+WEAK = "image that may have been made from the one beside it, by its name"
+"""Of files whose ending real images may also have, which are taken for images."""
+ONLY = "image that is called like an output of a segmentation tool, in a folder that holds nothing else"
+"""Of files of which the folder has no others, which are taken for images, too."""
+TAKEN = frozenset({WEAK, ONLY})
+"""Reasons for which files are not skipped, but doubted."""
 ALONE = "output of a segmentation tool without its image"
 """Reason for files that only one program writes, where the image that they were made from is not beside them."""
 FOLDER = "folder of outputs of a segmentation tool beside the images"
 """Reason for whole folders."""
 PARTLY = "folder of outputs of a segmentation tool, of some of the images beside it"
 """Reason for folders of which some files have no image beside them."""
+_HINTS = (
+    *("mask", "label", "lbl", "seg", "pred", "prob", "uncertain", "flow", "outline", "instance", "annot", "roi"),
+    *("watershed", "binary", "gt", "overlay", "contour", "boundar", "preview", "thumb", "drawing", "dist", "dp", "cp_"),
+)
+"""What all names that the patterns match have in them; most names have nothing of it."""
 MOST_STRIPPED = 4
 """Endings that are taken off a name, one after the other."""
 
@@ -86,7 +96,8 @@ class Rule:
 RULES = {
     ANNOTATION: Rule("their names are those of images beside them with an ending of label images", False),
     BESIDE: Rule("their names end like outputs, and the images of these names lie beside them", False),
-    WEAK: Rule("their names are those of images beside them with an ending", True),
+    WEAK: Rule("their names are those of images beside them with an ending that images may also have", True),
+    ONLY: Rule("there are no other images", True),
     ALONE: Rule("only one program names files like this, and there are other images", True),
     FOLDER: Rule("the folder is called like outputs, and its files like the images beside it", False),
     PARTLY: Rule("the folder is called like outputs, and most of its files like the images beside it", True),
@@ -102,21 +113,25 @@ def stem_of(name: str) -> str:
 def tool_of(name: str) -> str | None:
     """The program that names its outputs like this, whatever lies beside it; None where none does."""
     stem = stem_of(name)
+    if not _is_hinted(stem):
+        return None
     return next((tool for tool, pattern in _STRONG.items() if pattern.fullmatch(stem)), None)
 
 
 def leftovers(names: Iterable[str]) -> dict[str, str]:
-    """Those of a folder's image files that another program left, with the reason for which each is skipped.
+    """Those of a folder's image files that another program may have left, each with the reason.
 
-    Where all are, none is: then they are what is meant.
+    They are skipped, but for reasons in TAKEN. Where there are no other images, these are what is meant.
     """
     names = list(names)
-    stems = {stem_of(name) for name in names} | set(names)
-    found = {name: reason for name in names if (reason := _beside(name, stems))}
-    alone = [name for name in names if name not in found and tool_of(name)]
-    if len(found) + len(alone) < len(names):
-        found |= dict.fromkeys(alone, ALONE)
-    return found
+    hinted = [name for name in names if _is_hinted(name)]
+    if not hinted:
+        return {}
+    stems = {stem_of(name) for name in names} | {os.path.splitext(name)[0] for name in names} | set(names)
+    found = {name: reason for name in hinted if (reason := _beside(name, stems))}
+    alone = [name for name in hinted if name not in found and tool_of(name)]
+    others = len(names) - len(alone) - sum(reason not in TAKEN for reason in found.values())
+    return found | dict.fromkeys(alone, ALONE if others else ONLY)
 
 
 def is_output_folder(name: str, files: Sequence[str], beside: Set[str]) -> str | None:
@@ -133,9 +148,14 @@ def is_output_folder(name: str, files: Sequence[str], beside: Set[str]) -> str |
     return PARTLY if 2 * paired >= len(files) else None
 
 
-def told_skipped(counts: Mapping[str, int]) -> list[tuple[str, int, Rule]]:
-    """Of what was passed over, by reason, that which was guessed to be no image."""
+def guessed(counts: Mapping[str, int]) -> list[tuple[str, int, Rule]]:
+    """Of counts by reason those of files of which it was guessed whether they are images."""
     return [(reason, count, RULES[reason]) for reason, count in counts.items() if reason in RULES and count]
+
+
+def _is_hinted(name: str) -> bool:
+    lower = name.lower()
+    return any(hint in lower for hint in _HINTS)
 
 
 def _beside(name: str, stems: Set[str]) -> str | None:
@@ -157,6 +177,8 @@ def _stripped(stem: str) -> set[str]:
 def _cuts(stem: str) -> list[tuple[str, str]]:
     """What is left of a stem as endings, or a beginning, are taken off one by one, and the kind of each."""
     found: list[tuple[str, str]] = []
+    if not _is_hinted(stem):
+        return found
     if begun := _BEGINNING.fullmatch(stem):
         found += [(begun[1], "segmentation"), (stem_of(begun[1]), "segmentation")]
     for _ in range(MOST_STRIPPED):

@@ -37,6 +37,8 @@ _DNA_WORDS = ("dapi", "hoechst", "draq5", "draq7", "nucblue", "nuclight", "h2b",
 """Beginnings of words that say in any name that DNA was stained."""
 _DNA_PHRASE = re.compile(r"\b(?:draq [57]|sir dna|to ?pro ?[135])\b")
 _DNA_ALONE = frozenset({"dna", "nuclei", "nucleus", "nuclear"})
+_TRANSMITTED = frozenset({"brightfield", "bf", "tl", "transmitted", "trans", "phase", "dic"})
+"""Words for transmitted light: in `TL-Brightfield - DAPI` the rest is the filter that was in place."""
 _FILLER = re.compile(r"\d+|stain|channel|(?:ch|c|w|spy|sir)\d*")
 """Words that may stand beside one of _DNA_ALONE."""
 
@@ -165,9 +167,11 @@ def is_dna_stain(name: str) -> bool:
 
     True for names with DAPI, Hoechst, DRAQ5 or 7, SiR-DNA, NucBlue, Nuclight, TO-PRO, propidium iodide or H2B in them,
     and for those that are DNA, nuclei, nucleus or nuclear, and a number or the word stain or channel at most. Not for
-    SYTO dyes, which also stain RNA, for proteins such as DNA-PK, and for wavelengths.
+    SYTO dyes, which also stain RNA, for proteins such as DNA-PK, for transmitted light, and for wavelengths.
     """
     words = re.findall(r"[a-z0-9]+", name.lower())
+    if not _TRANSMITTED.isdisjoint(words):
+        return False
     if any(word.startswith(_DNA_WORDS) for word in words) or _DNA_PHRASE.search(" ".join(words)):
         return True
     others = [word for word in words if not _FILLER.fullmatch(word)]

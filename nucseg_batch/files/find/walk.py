@@ -21,6 +21,7 @@ from nucseg_batch.files.find.leftovers import (
     OUTPUT_FOLDERS,
     SYSTEM,
     SYSTEM_FOLDERS,
+    TAKEN,
     is_output_folder,
     leftovers,
     stem_of,
@@ -34,6 +35,8 @@ from nucseg_batch.plan import Failure
 
 ANNOTATION_FOLDERS = frozenset({"labels", "masks"})
 """Folders that hold annotation where a folder `images` lies beside them."""
+BESIDE_IMAGES = "folder of annotation beside images/"
+"""Why these are passed over."""
 SIBLINGS = 100
 """Folders beside one of outputs in which images of its files' names are looked for."""
 NO_BIOIO = "file that only bioio reads, which is not installed"
@@ -61,6 +64,8 @@ class Finder:
         self.entries: list[FileEntry] = []
         self.failures: list[Failure] = []
         self.passed = PassedOver()
+        self.doubted = PassedOver()
+        """Entries that may be no images to segment, by the reason."""
         self.unused_axes = 0
         """Images in stores of which other axes are known than were given, which therefore are not used."""
         self.metadata: dict[str, dict[str, Any]] = {}
@@ -104,6 +109,7 @@ class Finder:
         self.entries += inner.entries
         self.failures += inner.failures
         self.passed.take(inner.passed)
+        self.doubted.take(inner.doubted)
         self.unused_axes += inner.unused_axes
         self.metadata |= inner.metadata
 
@@ -139,7 +145,7 @@ def walk(top: str, root: str, found: Finder) -> None:
             elif SYSTEM_FOLDERS.fullmatch(folder.name):
                 found.passed.add(SYSTEM, os.path.relpath(folder.path, root))
             elif around.images and folder.name.lower() in ANNOTATION_FOLDERS:
-                found.passed.add("folder of annotation beside images/", os.path.relpath(folder.path, root))
+                found.passed.add(BESIDE_IMAGES, os.path.relpath(folder.path, root))
             elif reason := around.reason(folder):
                 found.passed.add(reason, os.path.relpath(folder.path, root))
             elif not found.add_whole(folder.path, root):
@@ -205,12 +211,14 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, 
             entry = NO_BIOIO if item.name in foreign else OURS if _is_table(item.name, around) else unread(item.name)
         elif item.name in annotation:
             entry = ANNOTATION
-        elif item.name in left:
+        elif item.name in left and left[item.name] not in TAKEN:
             entry = left[item.name]
         else:
             entry = _regular(item, below + item.name, root)
         if isinstance(entry, FileEntry):
             found.entries.append(entry)
+            if item.name in left:
+                found.doubted.add(left[item.name], entry.key)
         else:
             found.passed.add(entry, below + item.name)
 

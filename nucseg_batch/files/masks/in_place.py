@@ -15,8 +15,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import zarr
-
 from nucseg_batch.errors import OutputError, UsageError
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
@@ -39,6 +37,7 @@ from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.masks.store import label_layout
 from nucseg_batch.files.whole import write_whole
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.files.zarr.systems import has_systems
 from nucseg_batch.plan import Plan
 
@@ -160,7 +159,7 @@ def _level_shapes(group: Path) -> list[dict[str, int]]:
         multiscale = _ome(group)["multiscales"][0]
         axes = [axis if isinstance(axis, str) else str(axis["name"]) for axis in multiscale["axes"]]
         for dataset in multiscale["datasets"]:
-            array = zarr.open_array(group / dataset["path"], mode="r")
+            array = open_array(group / dataset["path"], mode="r")
             shapes.append(dict(zip(axes, array.shape, strict=True)))
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return shapes

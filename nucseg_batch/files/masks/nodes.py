@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import zarr
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from nucseg_batch.files.whole import sync, whole_file, write_whole
+from nucseg_batch.files.zarr.opening import open_array
 
 ZSTD_LEVEL = 1
 """Masks are runs of equal numbers: higher levels cost time and save little; of images they save a few percent."""
@@ -59,20 +60,6 @@ def zarr_format(folder: Path) -> int | None:
         return 3 if json.loads((folder / GROUP_FILES[3]).read_bytes())["node_type"] == "group" else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def open_stored(folder: Path, mode: Literal["r", "r+"] = "r") -> zarr.Array[Any]:
-    """Opens an array of ours.
-
-    A part without a file is zeros, as `replace_part` writes it, also where zarr's configuration (3.2 and later) has
-    `array.read_missing_chunks` off: that setting is for inputs of which the user knows that every chunk was written.
-    Whether a file of ours is lost is said by the size in its unit's marker (`verify`), not by zarr.
-    """
-    array: Any = zarr.open_array(folder, mode=mode)
-    own = getattr(array, "config", None)  # new in zarr 3.1.6
-    if getattr(own, "read_missing_chunks", True):
-        return array
-    return array.with_config({"read_missing_chunks": True})
 
 
 def put_group(folder: Path, attributes: Mapping[str, Any], *, version: int = 3) -> None:
@@ -186,7 +173,7 @@ def _encoded(folder: Path, version: int, bounds: tuple[slice, ...], values: NDAr
     """The files of a part of an array by name below the array's folder, as zarr-python writes them."""
     described = {name: (folder / name).read_bytes() for name in ARRAY_FILES[version] if (folder / name).exists()}
     files: dict[str, Any] = {name: cpu.Buffer.from_bytes(content) for name, content in described.items()}
-    zarr.open_array(MemoryStore(files), mode="r+")[bounds] = values
+    open_array(MemoryStore(files), mode="r+")[bounds] = values
     return {name: buffer.to_bytes() for name, buffer in files.items() if name not in described}
 
 
@@ -220,7 +207,7 @@ def _json(content: Mapping[str, Any]) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _array_files(layout: ArrayLayout, version: int) -> dict[str, bytes]:
-    """Content by name of the files that describe an array, as zarr-python writes them."""
+    """Content by name of the files that describe an array, as zarr-python writes them where it is not configured."""
     files: dict[str, Any] = {}
     zstd: dict[str, Any] = {"id": "zstd", "level": ZSTD_LEVEL, "checksum": True}
     if version == 3:
@@ -233,6 +220,7 @@ def _array_files(layout: ArrayLayout, version: int) -> dict[str, bytes]:
             fill_value=0,
             compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
             dimension_names=list(layout.axes),
+            zarr_format=3,
         )
     else:
         zarr.create_array(
@@ -243,6 +231,7 @@ def _array_files(layout: ArrayLayout, version: int) -> dict[str, bytes]:
             fill_value=0,
             compressors=zstd,
             zarr_format=2,
+            order="C",
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
-    return {name: buffer.to_bytes() for name, buffer in files.items()}
+    return {name: _json(json.loads(buffer.to_bytes())) for name, buffer in files.items()}

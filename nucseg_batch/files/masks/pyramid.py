@@ -30,13 +30,13 @@ from nucseg_batch.files.masks.ngff import (
 )
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
-    open_stored,
     put_array,
     read_attributes,
     replace_part,
     write_attributes,
 )
 from nucseg_batch.files.whole import remove_leftovers
+from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import Stack
 
 SMALL = 1024
@@ -124,14 +124,14 @@ def _listing(store: Path, stack: Stack) -> list[Path]:
 
 def _build(group: Path, stack: Stack, levels: Sequence[Level]) -> None:
     """Makes the arrays of a group after its first."""
-    source = open_stored(group / "0")
+    source = open_array(group / "0", mode="r")
     axes = axes_of(read_attributes(group))
     for number, level in enumerate(levels, start=1):
         factors = dict(zip(stack.axes, level.factors, strict=True))
         folder = group / str(number)
         layout = _layout(source, axes, stack, level)
         put_array(folder, layout, version=source.metadata.zarr_format)
-        target = open_stored(folder, "r+")
+        target = open_array(folder, mode="r+")
         for block in itertools.product(*map(range, _grid(layout))):
             _fill(source, target, folder, layout, block, tuple(factors.get(axis, 1) for axis in axes))
         source = target

@@ -14,7 +14,6 @@ in a store of the user are written by the same code (see `in_place`).
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, OutputError
 from nucseg_batch.files.beside import beside
+from nucseg_batch.files.csv_rows import csv_records, opened
 from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
@@ -41,7 +41,6 @@ from nucseg_batch.files.masks.ngff import (
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
     Written,
-    open_stored,
     part_files,
     put_array,
     put_group,
@@ -63,6 +62,7 @@ from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.whole import remove_leftovers, write_whole
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import Plan, Stack, Unit
 
 __all__ = [
@@ -233,11 +233,11 @@ class MaskWriter:
 
     def read(self, unit: Unit) -> NDArray[np.uint32]:
         """The masks of a unit as they are now, of the shape of the unit."""
-        return np.asarray(open_stored(self._path / label_path(unit.stack) / "0")[unit.bounds])
+        return np.asarray(open_array(self._path / label_path(unit.stack) / "0", mode="r")[unit.bounds])
 
     def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> Written:
         folder = self._path / name
-        return replace_part(folder, open_stored(folder, "r+"), bounds, values)
+        return replace_part(folder, open_array(folder, mode="r+"), bounds, values)
 
 
 def shard_bytes(store: Path, unit: Unit) -> int:
@@ -356,7 +356,7 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         """
         mask, index = self._places[image]
         group = self._store / mask
-        array = open_stored(group / "0")
+        array = open_array(group / "0", mode="r")
         if index is None:
             return array, (slice(None),) * (array.ndim - 2)
         axes = axes_of(read_attributes(group))
@@ -384,8 +384,8 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
     if not store.is_dir() or not table.is_file():
         raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
     places: dict[str, tuple[str, int | None]] = {}
-    with open(table, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    with opened(table) as file:
+        for row in csv_records(file):
             if row["status"] == "ok":
                 place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
                 places.setdefault(file_name(row["image"]), place)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nucseg_batch.files.beside import beside
+from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import images_csv, label_path
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
@@ -24,7 +25,6 @@ from nucseg_batch.files.run.tables import (
     IMAGES_COLUMNS,
     SUMMARY_COLUMNS,
     NucleiTable,
-    csv_text,
 )
 from nucseg_batch.files.whole import file_sha256, whole_file
 from nucseg_batch.plan import Failure, LargePlane, Plan, Stack, Unit

@@ -28,6 +28,7 @@ from typing import Any
 
 from nucseg_batch.errors import MismatchError, OutputError
 from nucseg_batch.files.beside import beside
+from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
@@ -146,17 +147,20 @@ class Journal:
         return dict(json.loads(self._mirror.read_text(encoding="utf-8")))
 
     def bind(self, machine: dict[str, str]) -> None:
-        """Notes how results are computed (precision, device, backend); MismatchError where it was another way before.
+        """Notes how results are computed; MismatchError where it was another way before.
 
         What `auto` stands for depends on the machine, and a run must not mix two ways in silence.
         """
         if self._machine.is_file():
             earlier = json.loads(self._machine.read_text(encoding="utf-8"))
-            different = [f"{k}: {earlier.get(k)} -> {v}" for k, v in machine.items() if earlier.get(k) != v]
+            names = dict.fromkeys([*machine, *earlier])
+            different = [
+                f"{k}: {earlier.get(k)} -> {machine.get(k)}" for k in names if earlier.get(k) != machine.get(k)
+            ]
             if different:
                 raise MismatchError(
-                    f"{self.folder} was begun another way ({'; '.join(different)}). Ask for that with --precision and "
-                    "--device, give another OUT, or start over with --overwrite."
+                    f"{self.folder} was begun another way ({'; '.join(different)}). Ask for that with --precision, "
+                    "--device and the same variables, give another OUT, or start over with --overwrite."
                 )
             return
         write_whole(self._machine, json.dumps(machine, sort_keys=True))
@@ -183,7 +187,7 @@ class Journal:
         """Adds a line to the run's log, with the time; the log is for people; no run reads it."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         with open(self._log, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{moment} {' '.join(line.split())}\n")
+            file.write(f"{moment} {' '.join(readable(line).split())}\n")
 
     def commit(self, unit: Unit, marker: Marker, nuclei: str) -> None:
         """Records a unit whose shard is on disk: its rows of nuclei.csv first, its marker last."""

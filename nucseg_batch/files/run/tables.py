@@ -1,15 +1,13 @@
 """The tables: which columns they have, and how a row becomes text that is the same on every machine.
 
 Integers are written as they are; other numbers with up to seven significant digits, a dot and no locale; nothing for
-what does not exist. Rows end with a bare newline. Text is UTF-8; bytes of a file name that are not UTF-8 stand as %XX.
+what does not exist. How cells become a row is in `files.csv_rows`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import COLUMNS
-from nucseg_batch.files.names import printable
+from nucseg_batch.files.csv_rows import csv_row
 from nucseg_batch.plan import Plane
 
 PLANE_COLUMNS = ("image", "t", "z")
@@ -65,14 +63,6 @@ FAILURES_COLUMNS = ("image", "stage", "error", "message")
 """Columns of failures.csv."""
 
 
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV text."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return text.getvalue()
-
-
 @dataclass(frozen=True)
 class NucleiTable:
     """Which columns nuclei.csv has in a run, beyond those that it always has."""
@@ -113,7 +103,7 @@ class NucleiTable:
 
 def labelled_rows(plane: Plane, labels: Iterable[int], rows: Iterable[str]) -> str:
     """Rows of nuclei.csv from the labels of nuclei and what `NucleiTable.rows` gives for them."""
-    start = csv_text([(plane.image.key, plane.t, plane.z)]).rstrip("\n")
+    start = csv_row((plane.image.key, plane.t, plane.z))
     return "".join(f"{start},{label},{row}\n" for label, row in zip(labels, rows, strict=True))
 
 
@@ -155,11 +145,3 @@ def _column(values: NDArray[Any]) -> list[str]:
     if values.dtype.kind in "iu":
         return [str(value) for value in values.tolist()]
     return [f"{value:.7g}" if value == value else "" for value in values.tolist()]  # NaN is not known
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return f"{value:.7g}"
-    if isinstance(value, str):
-        return printable(value)
-    return "" if value is None else value

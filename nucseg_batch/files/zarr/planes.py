@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.zarr.opening import configured
 from nucseg_batch.files.zarr.systems import flattened
 
 STACK_AXIS = "i"
@@ -72,7 +73,7 @@ def open_level(group: Path) -> tuple[zarr.Array[Any], tuple[str, ...]]:
         raise ImageError(f"{group.name} is no OME-Zarr image of version 0.4 to 0.6.") from error
     if not isinstance(array, zarr.Array) or array.ndim != len(axes):
         raise ImageError(f"{group.name} names axes {', '.join(axes)}, but its pixels are no array of so many axes.")
-    return array, axes
+    return zarr.Array(configured(array)), axes
 
 
 def stack_length(group: Path) -> int | None:

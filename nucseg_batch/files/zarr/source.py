@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from zarr.api.asynchronous import open_array
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.missing import is_filling
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.census import ChunkCount, count_chunks, has_chunks
 from nucseg_batch.files.zarr.chunks import ChunkStore, read_part
 from nucseg_batch.files.zarr.header import Described, describe, first_level
 from nucseg_batch.files.zarr.nodes import Node, ZarrTree, open_tree
+from nucseg_batch.files.zarr.opening import configured
 from nucseg_batch.files.zarr.store import Files, is_url, reason
 from nucseg_batch.files.zarr.zipped import is_archive, within_archive
 
@@ -111,15 +113,16 @@ def check_window(header: Header, t: int, z: int, rows: slice, columns: slice) ->
 
 
 def real_values(plane: NDArray[Any], *, whole: bool, filling: float) -> NDArray[Any]:
-    """Pixels as `Source.read` returns them, contiguous and in native byte order; `filling` replaces what is not finite.
+    """Pixels as `Source.read` returns them, contiguous, in native byte order; `filling` replaces what is missing.
 
-    Raises ImageError where no pixel of a `whole` plane is finite, and for floats beyond single precision.
+    `missing.is_filling` says what is missing. Raises ImageError where no pixel of a `whole` plane is finite, and for
+    floats beyond single precision.
     """
     if plane.dtype.kind == "b":
         return plane.astype(np.uint8) * np.uint8(255)
     if plane.dtype.kind != "f":
         return np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
-    good = np.isfinite(plane)
+    good = ~is_filling(plane)
     if whole and not good.any():
         raise ImageError("none of its pixels is a finite number.")
     pixels = plane if good.all() else np.where(good, plane, plane.dtype.type(filling))
@@ -251,7 +254,7 @@ class ZarrSource:
                 store = ChunkStore(self._files.store(), image.facts, self._files.local)
                 with _OPENING, warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of codecs and types that are not in the standard yet
-                    self._array = sync(
+                    opened = sync(
                         get_loop(),
                         open_array,
                         store=store,
@@ -259,8 +262,9 @@ class ZarrSource:
                         path=image.array,
                         zarr_format=image.zarr_format,
                     )
+                    self._array = configured(opened)
             return self._array
 
     def _filling(self) -> float:
         value: Any = self._opened().metadata.fill_value
-        return float(value) if value is not None and np.isfinite(value) else 0.0
+        return float(value) if value is not None and not is_filling(np.array(value, np.float64)) else 0.0

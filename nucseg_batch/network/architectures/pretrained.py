@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from nucseg_batch.errors import InputMissingError, ModelError, UsageError
+from nucseg_batch.network import backend
 from nucseg_batch.network.architectures.encoder import Encoder, copied_name
 from nucseg_batch.network.architectures.registry import NetworkSpec
 
@@ -22,6 +23,7 @@ _SHAPE = (224, 224, 3)
 """Input that the published weights were made for; the weights themselves serve any size."""
 
 
+@backend.own_settings()
 def trained_encoder(spec: NetworkSpec, source: str) -> keras.Model | None:
     """The classifier whose weights `source` names; None for `none`, which leaves the encoder's random start.
 

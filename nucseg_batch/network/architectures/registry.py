@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 from nucseg_batch.errors import UsageError
+from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import half_unet, mobilenetv2, mobilenetv3, unet
 from nucseg_batch.network.architectures.heads import OUTPUTS
 from nucseg_batch.network.architectures.recipe import Recipe
@@ -85,6 +86,7 @@ def network_spec(architecture: Architecture, task: Task, widths: tuple[int, ...]
     return NetworkSpec(architecture, widths or (), task)
 
 
+@backend.own_settings()
 def build(spec: NetworkSpec, *, normalise: bool, dtype: str | None = None) -> keras.Model:
     """Builds a network: (batch, height, width, 3) in, (batch, height / block, width / block, block**2 * outputs) out.
 

@@ -6,7 +6,6 @@ Where two images differ in their suffix only, as `a.png` and `a.tif`, the files 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from array import array
@@ -16,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.files.csv_rows import csv_rows, opened
 from nucseg_batch.files.names import file_name
-from nucseg_batch.results.tables import PlaneRow, opened
+from nucseg_batch.results.tables import PlaneRow
 
 ENDINGS = (".tif", ".png", ".geojson", ".zip", ".json", ".zarr")
 """Endings of files that are made; a folder that ends so could be in the place of one."""
@@ -61,7 +61,7 @@ class Names:
 def _images(table: Path) -> Iterable[tuple[str, list[str]]]:
     """Each image of the table, and what names of its planes end with."""
     with opened(table) as file:
-        rows = csv.reader(file)
+        rows = csv_rows(file)
         header = next(rows, [])
         image, t, z = (header.index(name) for name in ("image", "t", "z"))
         last, suffixes = None, [""]

@@ -28,7 +28,6 @@ from nucseg_batch.files.masks.ngff import (
 )
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
-    open_stored,
     put_array,
     put_group,
     read_attributes,
@@ -36,6 +35,7 @@ from nucseg_batch.files.masks.nodes import (
 )
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.run.tables import PLANE_COLUMNS
+from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.results.export.planes import Labelled
 from nucseg_batch.results.export.task import Refused, Task
 from nucseg_batch.results.run import FinishedRun
@@ -105,7 +105,7 @@ class _Image:
         label = self._folder / "labels" / LABEL_NAME
         put_group(label, label_attributes(self._axes, frame, (), source=True))
         put_array(label / "0", layout)
-        return open_stored(label / "0", "r+")
+        return open_array(label / "0", mode="r+")
 
     def _take(self, plane: Labelled) -> None:
         nuclei = plane.nuclei

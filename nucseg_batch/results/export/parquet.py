@@ -5,7 +5,6 @@ pyarrow reads and writes blocks of rows, so that memory does not grow with the t
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from nucseg_batch.errors import DamageError
+from nucseg_batch.files.csv_rows import csv_rows, opened
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.whole import whole_file
 from nucseg_batch.results.export.task import Whole
 from nucseg_batch.results.run import matches
-from nucseg_batch.results.tables import opened
 
 WHOLE_NUMBERS = {
     "t",
@@ -83,7 +82,7 @@ def _reader(table: Path, schema: Any) -> Any:
 def _schema(table: Path) -> Any:
     """Types by name, and by the first row for columns that are not known."""
     with opened(table) as file:
-        rows = csv.reader(file)
+        rows = csv_rows(file)
         header = next(rows, [])
         first = next(rows, [""] * len(header))
     return pa.schema([(name, _type(name, cell)) for name, cell in zip(header, first, strict=True)])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nucseg_batch.files.csv_rows import csv_records, opened
 from nucseg_batch.files.names import file_name
-from nucseg_batch.results.tables import opened
 
 REASONS = 200
 """Reasons that are kept apart; what comes after them counts as others."""
@@ -35,7 +34,7 @@ def failures(table: Path) -> list[Reason]:
     """The reasons, the most frequent first; images fail for one reason where messages differ in numbers and names."""
     reasons: dict[tuple[str, str], Reason] = {}
     with opened(table) as file:
-        for row in csv.DictReader(file):
+        for row in csv_records(file):
             image, stage, message = row["image"], row["stage"], row["message"]
             key = stage, _alike(message.replace(image, ""))
             if key not in reasons and len(reasons) >= REASONS:

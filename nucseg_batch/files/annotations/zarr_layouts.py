@@ -1,15 +1,15 @@
-"""Finds annotated images in OME-Zarr: image groups with a label image, in our own stores and in those of others."""
+"""Finds annotated images and label images in OME-Zarr: in our own stores and in those of others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.annotations.pairs import DataSet, Pair, joined
 from nucseg_batch.files.masks.ngff import image_kind
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import LABEL_NAME, images_csv, is_ours, mask_places
 from nucseg_batch.files.zarr.planes import ZarrPlane, attributes, label_names, labelled_groups, stack_length
-from nucseg_batch.training.pairs import DataSet, Pair, joined
 
 Names = dict[tuple[str, int | None], str]
 """Names of images by label group and place on axis i."""
@@ -31,6 +31,34 @@ def zarr_pairs(store: Path, top: Path) -> DataSet:
     return joined(_group_pairs(group, store, prefix, names) for group in groups)
 
 
+def label_groups(store: Path) -> list[tuple[str, Path]]:
+    """The label groups of a store, each with the path in the store of the image that it belongs to.
+
+    The store may be a label group itself. Raises ImageError for an image of several label images of which none is named
+    `nuclei`.
+    """
+    if "image-label" in attributes(store) or store.parent.name == "labels":
+        return [("", store)]
+    found = []
+    for group in labelled_groups(store):
+        names = label_names(group)
+        chosen = _chosen(names)
+        if names and chosen is None:
+            raise ImageError(
+                f"{group}/labels holds {', '.join(sorted(names))}; give the folder of the one that is meant."
+            )
+        if chosen is not None:
+            found.append(("" if group == store else group.relative_to(store).as_posix(), group / "labels" / chosen))
+    return found
+
+
+def _chosen(names: list[str]) -> str | None:
+    """Which label image of an image counts: the only one, or the one named `nuclei`; None where neither is there."""
+    if len(names) == 1:
+        return names[0]
+    return LABEL_NAME if LABEL_NAME in names else None
+
+
 def _group_pairs(group: Path, store: Path, prefix: str, names: Names | None) -> DataSet:
     inside = "" if group == store else group.relative_to(store).as_posix()
     shown = "/".join(part for part in (prefix or (not inside and store.name), inside) if part)
@@ -38,10 +66,10 @@ def _group_pairs(group: Path, store: Path, prefix: str, names: Names | None) -> 
         remedy = "; make it again with segment --with-images" if is_ours(store) else ""
         return DataSet(problems=(f"{shown}: it has label images, but no pixels{remedy}",))
     labels = label_names(group)
-    if not labels or (len(labels) > 1 and LABEL_NAME not in labels):
+    label = _chosen(labels)
+    if label is None:
         names_one = f"it has label images {', '.join(labels)}, but none named {LABEL_NAME}"
         return DataSet(problems=(f"{shown}: {names_one if labels else 'its labels group lists no label image'}",))
-    label = labels[0] if len(labels) == 1 else LABEL_NAME
     notes = [f"{shown}: of its label images {', '.join(labels)}, {label} is used"] * (len(labels) > 1)
     try:
         count, expected = stack_length(group / "labels" / label), stack_length(group)

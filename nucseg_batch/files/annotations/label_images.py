@@ -1,0 +1,225 @@
+"""Finds label images to compare: all that `train` takes, folders of label images alone, and the masks of a run.
+
+Nothing is read before it is asked for, except the metadata of zarr stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError, UsageError
+from nucseg_batch.files.annotations.encoding import Annotation, number_pieces
+from nucseg_batch.files.annotations.layouts import places
+from nucseg_batch.files.annotations.names import stem
+from nucseg_batch.files.annotations.pairs import DataSet, Pair
+from nucseg_batch.files.annotations.reading import read_label_files, read_label_plane
+from nucseg_batch.files.annotations.zarr_layouts import label_groups, zarr_pairs
+from nucseg_batch.files.masks.store import Masks, is_ours, open_masks
+from nucseg_batch.files.names import name_beside
+from nucseg_batch.files.zarr.planes import ZarrPlane, is_zarr
+
+NAMED = 3
+"""Files that are named where some are left out."""
+
+
+@dataclass(frozen=True)
+class LabelImage:
+    """A label image that can be read."""
+
+    name: str
+    """Path relative to the place given, without suffix: of the label image, or of the image where both are in one
+    folder; of Kaggle's layout the folder `<id>`, of a store its name."""
+    read: Callable[[], Annotation]
+    """Reads it; raises ImageError naming the file."""
+    aliases: tuple[str, ...] = ()
+    """Other names that mean it."""
+    lone: bool = False
+    """Whether it is a store of its own, whose name need not be an image's."""
+
+
+@dataclass(frozen=True)
+class LabelImages:
+    """The label images of a place."""
+
+    images: tuple[LabelImage, ...]
+    """Sorted by name; there is at least one."""
+    notes: tuple[str, ...] = ()
+    """Lines on what was left out."""
+
+
+def find_label_images(place: Path, argument: str) -> LabelImages:
+    """The label images of PRED or TRUTH (`argument`).
+
+    Understood are
+
+    - OUT.zarr of a run;
+    - an OME-Zarr label image, an OME-Zarr image with labels, or a store with such images at any depth; of several
+      label images of one image the one called nuclei is taken;
+    - a folder with annotated images in any layout of `layouts`, whose images, and files beside them that are neither,
+      are left out; where there are images in Kaggle's layout, all other files are;
+    - a folder of label images at any depth, and `*.zarr` as above but OUT.zarr. Hidden files are left out.
+
+    Raises InputMissingError where there is no such place or it cannot be read, NothingToDoError where it holds no label
+    image, ImageError for a store that does not tell which label image is meant, and UsageError where two names differ
+    in their suffix only.
+    """
+    if not place.exists():
+        raise InputMissingError(
+            f"{argument} {place}: there is no such folder or store of label images"
+            f"{name_beside(str(place)) or '; `nucseg-batch segment` makes one.'}"
+        )
+    if not place.is_dir():
+        raise InputMissingError(f"{argument} {place}: this is a file; give the folder that holds the label images.")
+    prediction = argument == "PRED"
+    if is_zarr(place):
+        found = LabelImages(tuple(_masks(place) if is_ours(place) else _store(place, prediction)))
+    else:
+        found = _search(place, prediction)
+    if not found.images:
+        raise NothingToDoError(
+            f"{argument} {place}: no label image was found; expected label images (PNG or TIFF), alone or with their "
+            "images in a layout that `train` takes, or OME-Zarr labels; give the OUT.zarr of a run itself."
+        )
+    names: set[str] = set()
+    for image in found.images:
+        if image.name in names:
+            raise UsageError(f"{place} holds two images named {image.name}, with different suffixes; keep one of them.")
+        names.add(image.name)
+    return replace(found, images=tuple(sorted(found.images, key=lambda image: image.name)))
+
+
+def _masks(path: Path) -> list[LabelImage]:
+    masks = open_masks(path)
+    return [LabelImage(stem(key), partial(_read_mask, masks, key)) for key in masks]
+
+
+def _read_mask(masks: Masks, key: str) -> Annotation:
+    mask = masks[key]
+    if any(length != 1 for length in mask.shape[:-2]):
+        raise ImageError(f"{key}: its masks have shape {mask.shape}; what is compared is one plane (y, x) an image.")
+    return number_pieces(mask.reshape(mask.shape[-2:]))
+
+
+def _store(path: Path, prediction: bool) -> list[LabelImage]:
+    """The label images of an OME-Zarr store: one at its root is called after the store, others after their group."""
+    return [
+        LabelImage(inside or _store_name(path), _reader(ZarrPlane(group), str(group), prediction), lone=True)
+        for inside, group in label_groups(path)
+    ]
+
+
+def _store_name(path: Path) -> str:
+    """Name of the store that a group is in, without suffix."""
+    above = (path.resolve(), *path.resolve().parents)
+    return next((folder.stem for folder in above if folder.suffix == ".zarr"), above[0].name)
+
+
+def _search(top: Path, prediction: bool) -> LabelImages:
+    """The label images below a folder; those in Kaggle's layout alone where there are any."""
+    pictures: list[LabelImage] = []
+    others: list[LabelImage] = []
+    loose: list[DataSet] = []
+    paired_at: set[Path] = set()
+    notes: list[str] = []
+    own: list[LabelImage] = []
+    for place, content in places(top, onerror=_refuse):
+        if content is None:
+            if is_ours(place):
+                own += [_of_pair(pair, top, prediction) for pair in zarr_pairs(place, top).pairs]
+            else:
+                others += _stored(place, top, prediction)
+        elif place.name == "masks" and top not in (place, place.parent):  # without images/ beside it
+            pictures.append(_of_pictures(place.parent, content.loose, top, prediction))
+        else:
+            pictures += [_of_pair(pair, top, prediction) for pair in content.pairs if pair.pictures]
+            pairs = [pair for pair in content.pairs if not pair.pictures]
+            others += [_of_pair(pair, top, prediction) for pair in pairs]
+            others += [_of_file(path, top, prediction) for path in content.orphans]
+            notes += _left_out(content.problems) if pairs else []
+            paired_at |= {place} if pairs else set()
+            loose.append(content)
+    beside = []
+    for path in (path for content in loose for path in content.loose):
+        if paired_at.isdisjoint(path.parents):
+            others.append(_of_file(path, top, prediction))
+        else:
+            beside.append(path)
+    if beside:
+        notes.append(f"{_listed([path.relative_to(top).as_posix() for path in beside])}: neither image nor label image")
+    if not prediction and not pictures and not others:
+        others = own
+    return LabelImages(tuple(pictures or others), tuple(notes))
+
+
+def _left_out(problems: Iterable[str]) -> list[str]:
+    """What did not pair, in few lines; label images without an image are compared all the same."""
+    lines = [line for line in problems if not line.endswith("no image of that name")]
+    images = [line.split(": ")[0] for line in lines if line.endswith("no labels of that name")]
+    rest = [line for line in lines if not line.endswith("no labels of that name")]
+    return ([f"{_listed(images)}: without annotation, left out"] if images else []) + rest
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _refuse(error: OSError) -> None:
+    """Ends the search at a folder that cannot be listed: images left out in silence would change a score."""
+    raise InputMissingError(f"{error.filename}: this folder cannot be read ({error.strerror}).") from error
+
+
+def _stored(store: Path, top: Path, prediction: bool) -> Iterator[LabelImage]:
+    for inside, group in label_groups(store):
+        yield LabelImage(f"{_name(store, top)}/{inside}".rstrip("/"), _reader(ZarrPlane(group), str(group), prediction))
+
+
+def _of_file(path: Path, top: Path, prediction: bool) -> LabelImage:
+    return LabelImage(_name(path, top), _reader((path,), str(path), prediction))
+
+
+def _of_pair(pair: Pair, top: Path, prediction: bool) -> LabelImage:
+    if isinstance(pair.image, ZarrPlane) or isinstance(pair.labels, ZarrPlane):
+        return LabelImage(stem(pair.key), _reader(pair, pair.key, prediction))
+    image = _name(pair.image, top)
+    if pair.pictures:
+        return _of_pictures(pair.image.parent.parent, pair.labels, top, prediction, pair)
+    label = _name(pair.labels[0], top)
+    beside = pair.image.parent == pair.labels[0].parent
+    return LabelImage(image if beside else label, _reader(pair, str(pair.labels[0]), prediction), (image,))
+
+
+def _of_pictures(
+    folder: Path, files: tuple[Path, ...], top: Path, prediction: bool, pair: Pair | None = None
+) -> LabelImage:
+    """The image of a folder in Kaggle's layout."""
+    name = folder.relative_to(top).as_posix() if folder != top else folder.resolve().name
+    aliases = {f"{name}/images/{folder.name}"}
+    if pair is not None and isinstance(pair.image, Path):
+        aliases |= {f"{name}/images/{pair.image.stem}", _name(pair.image, top)}
+    read = _reader(pair if pair is not None else files, str(folder), prediction, pictures=True)
+    return LabelImage(name, read, tuple(sorted(aliases)))
+
+
+def _name(path: Path, top: Path) -> str:
+    return stem(path.relative_to(top).as_posix())
+
+
+def _reader(
+    source: Pair | ZarrPlane | tuple[Path, ...], shown: str, prediction: bool, *, pictures: bool = False
+) -> Callable[[], Annotation]:
+    """Reads annotation, and names in errors where it is."""
+
+    def read() -> Annotation:
+        try:
+            if isinstance(source, Pair):
+                return source.read_labels(prediction=prediction)
+            if isinstance(source, ZarrPlane):
+                return read_label_plane(source, prediction=prediction)
+            return read_label_files(source, pictures=pictures, prediction=prediction)
+        except ImageError as error:
+            raise ImageError(f"{shown}: {error}") from error
+
+    return read
