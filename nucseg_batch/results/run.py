@@ -25,8 +25,8 @@ from nucseg_batch.files.opened import Images, State, state_of
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Beginning
-from nucseg_batch.pipeline.channels import Shown, colour_of, is_open, named, settled, settled_whole, show
 from nucseg_batch.files.zarr.opening import open_array
+from nucseg_batch.pipeline.channels import Shown, colour_of, is_open, named, settled, settled_whole, show
 from nucseg_batch.plan import ImageInfo, Plane, Stack
 from nucseg_batch.results.tables import (
     Nuclei,
