@@ -118,3 +118,23 @@ def test_one_file_cannot_be_both_tables(data: Path, capsys: pytest.CaptureFixtur
     code, _, errors = run(capsys, data / "p", data / "t", "--csv", data / "x", "--json", data / "t" / ".." / "x")
     assert code == 2
     assert "give two files" in errors
+
+
+def test_both_commands_print_doubtful_annotation_and_refuse_it_when_strict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A binary mask in place of labels is the commonest mistake; scripts tell it by the exit code."""
+    for name in "ab":
+        write(tmp_path / "p" / f"{name}.png", TRUTH)
+        write(tmp_path / "t" / "images" / f"{name}.png", TRUTH * 50)
+        write(tmp_path / "t" / "labels" / f"{name}.png", (TRUTH > 0) * 255)
+    code, out, _ = run(capsys, "evaluate", tmp_path / "p", tmp_path / "t")
+    assert code == 0
+    assert "assumed (doubtful): TRUTH labels/a and 1 more: read as a binary mask" in " ".join(out.split())
+    code, _, errors = run(capsys, "evaluate", tmp_path / "p", tmp_path / "t", "--strict")
+    assert (code, "TRUTH labels/a and 1 more: read as a binary mask" in errors) == (65, True)
+    code, _, errors = run(
+        capsys, "train", tmp_path / "t", tmp_path / "m.keras", "--epochs", 1, "--steps", 1, "--strict"
+    )
+    assert (code, "images/" in errors, "read as a binary mask" in errors) == (65, True, True)
+    assert not (tmp_path / "m.keras").exists()
