@@ -22,7 +22,7 @@ def test_every_odd_piece_may_stand_in_a_name(tmp_path: Path, half: int) -> None:
     check([f"{number}{piece}.tif" for number, piece in enumerate(short)], tmp_path)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_any_mixture_of_odd_pieces_is_a_name(tmp_path: Path, seed: int) -> None:
     """As in the long run, `python tests/fuzz/names.py --minutes 30`."""
     check(odd_names(seed), tmp_path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from nucseg_batch.files.images import IMAGE_SUFFIXES
+from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 
 LABEL_WORDS = (
     *("masks", "mask", "labels", "label", "instances", "instance", "gt", "ground_truth", "groundtruth", "truth"),
