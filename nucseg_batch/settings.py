@@ -51,13 +51,14 @@ class SegmentSettings:
     """Width of a pixel in micrometres: where measuring the nuclei's width begins; None takes the files' own."""
     channel: str = "auto"
     """Which channel shows the nuclei: its name, emission wavelength or number from 0; of colour images `red`, `green`,
-    `blue`, `grey`, or `auto` for all three. `auto` takes the only channel, or the one named as a stain of DNA is."""
+    `blue`, `grey` or `rgb`, all three. `auto` takes the only channel, or the one named as a stain of DNA is; of
+    a colour image the only colour that holds anything, else all three."""
     t: str | None = None
     """Time points that are segmented, as `3` or `0:10` or `0:10:2`; None takes all."""
     z: str | None = None
     """Depths likewise, or `max` for the projection of all depths."""
     axes: str | None = None
-    """Axes of plain zarr arrays, such as `tczyx`, which do not say it themselves."""
+    """Axes of TIFFs and plain zarr arrays that do not say them, such as `yxc` or `tczyx`, in the order of the array."""
     region: int = REGION
     """Side in pixels of the regions in which larger planes are done."""
     skip_empty: bool = False
@@ -83,8 +84,13 @@ class SegmentSettings:
         _check(64 <= self.region <= 16384 and self.region % 4 == 0, "region", "64 to 16384 in steps of 4", self.region)
         if self.axes is not None:
             given = self.axes.lower()
-            known = set(given) <= set("tczyx") and len(set(given)) == len(given) and given.endswith("yx")
-            _check(known, "axes", "some of t, c, z, each once, and then yx", self.axes)
+            known = set("yx") <= set(given) <= set("tczyxs") and len(set(given)) == len(given)
+            _check(
+                known and not {"c", "s"} <= set(given),
+                "axes",
+                "y, x and some of t, z, and c or s, once each",
+                self.axes,
+            )
         _check_choice("precision", self.precision, Precision)
         _check_choice("device", self.device, Device)
         if self.threshold is not None:

@@ -15,11 +15,14 @@ import pytest
 import tifffile
 from command import Output, run
 from pictures import disks, fluorescence
+from tiers import LONG
 
 if TYPE_CHECKING:
     from nucseg_batch.network.model_file import Model
     from nucseg_batch.network.predictor import Predictor
 
+for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"):  # Typer and Rich colour what they print where one is set
+    os.environ.pop(name, None)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="nucseg-cache-")  # what others measured here must not matter
@@ -28,12 +31,19 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 SHARED = Path(os.environ.get("NUCSEG_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks the tests of `LONG`, and those that wait for a whole run of the command, before `-m` selects."""
+    here = item.path.relative_to(Path(__file__).parent)
+    if any(here.is_relative_to(place) for place in LONG) or "segmented" in getattr(item, "fixturenames", ()):
+        item.add_marker("long")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The project's shared data folder; tests that need it skip elsewhere, and fail in CI, where it must be."""
+    """The project's shared data folder; tests that need it skip without it, or fail if it must be there."""
     if not SHARED.is_dir():
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs the shared data folder {SHARED}")
+        if os.environ.get("NUCSEG_REQUIRE_TEST_DATA"):
+            pytest.fail(f"NUCSEG_REQUIRE_TEST_DATA is set and there is no shared data folder {SHARED}")
         pytest.skip(f"needs the shared data folder {SHARED} (or NUCSEG_TEST_DATA)")
     return SHARED
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import Threshold
 from numpy.typing import NDArray
 from small_runs import SmallRun, picture, small_run
 
@@ -73,7 +74,7 @@ def made_run(place: Path, monkeypatch: pytest.MonkeyPatch, images: dict[str, NDA
     for name, pixels in images.items():
         (run.folder / name).parent.mkdir(parents=True, exist_ok=True)
         run.put(name, pixels)
-    run.segment()
+    run.segment(Threshold(support=None))
     return run
 
 

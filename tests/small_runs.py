@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from doubles import Threshold
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from nucseg_batch.arrays.looks import Segmented
-from nucseg_batch.arrays.seams import Rect
 from nucseg_batch.executors import finishing, job, local
 from nucseg_batch.executors.progress import Counter
 from nucseg_batch.executors.verification import Verified, verify
@@ -25,11 +21,8 @@ from nucseg_batch.files.opened import Images
 from nucseg_batch.files.run.finish import result_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker
-from nucseg_batch.plan import Adapt, Plan, Plane, Unit
+from nucseg_batch.plan import Plan, Plane, Unit
 from nucseg_batch.settings import RunSettings, SegmentSettings
-
-MARGIN = 16
-"""Pixels around a region in which its nuclei are whole."""
 
 
 def picture(nuclei: int, shape: tuple[int, int] = (40, 50), value: int = 150) -> NDArray[np.uint8]:
@@ -49,72 +42,6 @@ def mosaic(shape: tuple[int, int] = (100, 120), step: int = 13) -> NDArray[np.ui
         for x in range(4, shape[1] - 8, step):
             pixels[y : y + 6, x : x + 5] = 150 + (x + y) % 50
     return pixels
-
-
-@dataclass(frozen=True)
-class Part:
-    """A region as one tile at scale 1."""
-
-    core: Rect
-    around: Rect
-
-    def part(self, name: str) -> Rect:
-        return self.around if name in ("grid", "source") else self.core
-
-
-class Threshold:
-    """A real, if simple, segmenter, which notes what it is shown by its brightest pixel."""
-
-    precision, device, diameter = "float32", "cpu", 26.0
-
-    def __init__(self, poison: Sequence[int] = ()) -> None:
-        self.shown: list[int] = []
-        self._poison = frozenset(poison)
-
-    def machine(self) -> dict[str, str]:
-        return {"precision": self.precision, "device": self.device}
-
-    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
-        return 4
-
-    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
-        return False
-
-    def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
-        return Segmented(self._labels(pixels), 1.0)
-
-    def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
-    ) -> list[Segmented]:
-        for image in images:
-            self._check(image)
-        self.shown += [int(image.max()) for image in images]
-        return [Segmented(self._labels(image), scale) for image in images]
-
-    def tiles(self, shape: tuple[int, int], scale: float, bounds: Rect, region: int) -> list[Part]:
-        rows, columns = (
-            slice(max(0, side.start - MARGIN), min(length, side.stop + MARGIN))
-            for side, length in zip(bounds, shape, strict=True)
-        )
-        return [Part(bounds, (rows, columns))]
-
-    def label_tile(
-        self, tile: Part, pixels: NDArray[Any], limits: tuple[float, float]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        self._check(pixels)
-        self.shown.append(int(pixels.max()))
-        labels = self._labels(pixels)
-        centres = ndimage.center_of_mass(labels > 0, labels, range(1, labels.max() + 1))
-        start = [side.start for side in tile.around]
-        return labels, np.array(centres, dtype=np.int64).reshape(-1, 2) + np.array(start, dtype=np.int64)
-
-    def _check(self, image: NDArray[Any]) -> None:
-        if int(image.max()) in self._poison:
-            raise RuntimeError("the device does not like this image")
-
-    @staticmethod
-    def _labels(image: NDArray[Any]) -> NDArray[np.int32]:
-        return ndimage.label(image > 100)[0].astype(np.int32)
 
 
 class Notes:

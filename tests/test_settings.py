@@ -19,7 +19,7 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
         ("pixel_size", -1.0),
         ("region", 999),
         ("region", 0),
-        ("axes", "tczxy"),
+        ("axes", "tczx"),
         ("axes", "yyx"),
         ("channel", ""),
     ],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,10 @@ import numpy as np
 import pytest
 import zarr
 from beginnings import beginning
+from doubles import Threshold
 from numpy.typing import NDArray
 from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05.image import Image
-from scipy import ndimage
 
 from nucseg_batch.errors import MismatchError, NothingToDoError
 from nucseg_batch.executors.job import Job
@@ -39,30 +37,11 @@ from nucseg_batch.settings import RunSettings, SegmentSettings
 from nucseg_batch.training.data import read_all
 
 
-@dataclass(frozen=True)
-class Found:
-    labels: NDArray[np.int32]
-    scale: float = 1.0
-    support: None = None
+class Relative(Threshold):
+    """Takes what is brighter than half of the brightest pixel, since these images have any range of values."""
 
-
-class ThresholdSegmenter:
-    """A real, if simple, segmenter: what is brighter than the middle."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
-        return self._size
-
-    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
-        return False
-
-    def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: str = "no"
-    ) -> Sequence[Found]:
-        planes = [image if image.ndim == 2 else image.max(axis=2) for image in images]
-        return [Found(ndimage.label(plane > 0.5 * plane.max())[0].astype(np.int32)) for plane in planes]
+    def bright(self, plane: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.asarray(plane > 0.5 * plane.max())
 
 
 def missing(store: Path) -> list[Task]:
@@ -90,7 +69,7 @@ def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_
             writer=MaskWriter(store),
             journal=journal,
             attempts=Attempts(journal.folder),
-            predictor=ThresholdSegmenter(size),
+            predictor=Relative(size=size),
             settings=settings,
             scales=Scales(),
             table=table,

@@ -21,8 +21,8 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="TRUTH",
-            help="Annotation of the same names: a folder of label images, a folder of annotated images in any layout that "
-            "`train` takes, or a zarr: OUT.zarr of a run, an OME-Zarr image with labels, or a label image of one.",
+            help="Annotation of the same names: a folder of label images, annotated images in any layout that `train` "
+            "accepts, or a zarr: OUT.zarr of a run, an OME-Zarr image with labels, or a label image of one.",
         ),
     ],
     index: Annotated[
@@ -45,7 +45,7 @@ def evaluate(
         bool,
         typer.Option(
             "--strict",
-            help="Refuse label images that can be read in several ways, instead of assuming one.",
+            help="Refuse label images whose encoding or pairing is doubtful.",
             rich_help_panel=COMPARED,
         ),
     ] = False,

@@ -83,8 +83,8 @@ def inspect(
 ) -> None:
     """Show what a folder, plate or store holds and what segmenting it would take.
 
-    No pixel is read and nothing is written. Exit codes are those that `segment` would end with: 3 where single images
-    would be refused.
+    Nothing is written, and no pixels are read but those of a few colour pictures. Exit codes are those that `segment`
+    would end with: 3 where single images would be refused.
 
     Examples:
     nucseg-batch inspect images/

@@ -58,8 +58,8 @@ Channel = Annotated[
     str,
     typer.Option(
         metavar="NAME|NUMBER|NM",
-        help="Which channel shows the nuclei: name, number from 0 or wavelength in nm; red, green, blue or grey of "
-        "colour images; auto takes the only one, or the DNA stain; each takes every file for itself.",
+        help="Which channel shows the nuclei: name, number from 0 or wavelength in nm; red, green, blue, grey or rgb "
+        "of colour images; auto takes the only one, or the DNA stain; each takes every file for itself.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -92,7 +92,9 @@ Depths = Annotated[
 Axes = Annotated[
     str | None,
     typer.Option(
-        metavar="AXES", help="Axes of plain zarr arrays that do not say them, such as tczyx.", rich_help_panel=INPUT
+        metavar="AXES",
+        help="Axes of TIFFs and zarr arrays that do not say them, such as yxc or tczyx; s for colours.",
+        rich_help_panel=INPUT,
     ),
 ]
 Strict = Annotated[

@@ -111,7 +111,7 @@ def train(
         bool,
         typer.Option(
             "--strict",
-            help="Refuse label images that can be read in several ways, instead of assuming one.",
+            help="Refuse label images whose encoding is doubtful.",
             rich_help_panel=DATA,
         ),
     ] = _DEFAULT.strict,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nucseg_batch.files.whole import write_whole
+from nucseg_batch.pipeline.channels import shown_channels
 
 if TYPE_CHECKING:
     from nucseg_batch.network.batching import Tried
@@ -62,12 +63,15 @@ def measure(predictor: Predictor) -> list[Tried]:
     return tried
 
 
-def described(predictor: Predictor, tasks: Iterable[Task], scales: Scales) -> Iterator[str]:
-    """Lines that say how many images of each shape go into a batch, and how much these are enlarged."""
+def described(predictor: Predictor, tasks: Iterable[Task], scales: Scales, channel: str) -> Iterator[str]:
+    """Lines that say how many images of each shape go into a batch, and how much these are enlarged.
+
+    channel: `settings.channel`.
+    """
     stacks = {task.unit.stack.name: task.unit.stack for task in tasks if not task.unit.stack.regional}
     for stack in stacks.values():
         image = stack.images[0]
-        scale = scales.of(1 if image.names else image.channels)
+        scale = scales.of(shown_channels(image, channel))
         size = predictor.batch_size((image.height, image.width), scale)
         yield f"batches of {size} images of {image.height}x{image.width}, scale {scale:.3g}"
 

@@ -31,7 +31,7 @@ from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import Images, pixels_digest
 from nucseg_batch.files.sample import write_fields
-from nucseg_batch.pipeline.channels import Shown, show
+from nucseg_batch.pipeline.channels import Shown, settled, settled_whole, show
 from nucseg_batch.plan import Plane, Scales, Unit
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -173,7 +173,7 @@ def _sample(job: Job, predictor: Predictor, settings: SegmentSettings) -> tuple[
     with Images(job.begun.root, settings) as images:
         for plane in itertools.islice(tried, MOST_TRIED):
             try:
-                one = show(images.read(plane, *_window(plane)), plane.image, settings.channel)
+                one = show(images.read(plane, *_window(plane)), plane.image, settled(images, plane, settings))
             except ImageError as error:
                 reason = error
                 continue
@@ -214,7 +214,7 @@ def _stages(
         def read() -> None:
             for plane in planes:
                 whole = images.read(plane, *_window(plane))
-                show(whole, plane.image, settings.channel)
+                show(whole, plane.image, settled_whole(whole, plane.image, settings.channel))
                 pixels_digest(whole)
 
         yield _stage("read", read, pixels)

@@ -1,7 +1,8 @@
 """What a run over a place would meet: what is there, what it comes to, and what would be refused.
 
-Nothing is written, no pixel is read and Keras is not needed. Memory is an estimate by a rule that was fitted to
-measured runs (see `memory_bytes`); time is never guessed: it is computed only from a speed that the user measured.
+Nothing is written, Keras is not needed, and no pixels are read but those of a sample of colour pictures. Memory is an
+estimate by a rule that was fitted to measured runs (see `memory_bytes`); time is never guessed: it is computed only
+from a speed that the user measured.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from nucseg_batch.errors import ImageError, NucsegError, UsageError
+from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.select import EACH
@@ -26,7 +28,7 @@ from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.source import open_zarr
 from nucseg_batch.files.zarr.store import is_url
-from nucseg_batch.plan import LABEL_BYTES, Failure, ImageInfo, Plan, Stack, doubt, make_plan
+from nucseg_batch.plan import LABEL_BYTES, Failure, ImageInfo, Plan, Stack, doubt, make_plan, merged
 from nucseg_batch.settings import SegmentSettings
 
 BASE_BYTES = 900 * 2**20
@@ -175,6 +177,8 @@ def inspect(
     total = len(joined.entries)
     surveyed = survey(joined, settings, lambda done: progress(done, total))
     plan = make_plan(surveyed.images, surveyed.failures, region=settings.region)
+    assumptions = merged([*surveyed.found.assumptions, *colour_assumptions(plan, found.root, settings)])
+    surveyed = replace(surveyed, found=replace(surveyed.found, assumptions=assumptions))
     return Inspection(place, surveyed, plan, settings, refusal, _stored(surveyed, settings))
 
 

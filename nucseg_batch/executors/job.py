@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.errors import ImageError, InputMissingError, MismatchError, UsageError
+from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.executors.existing import (
     check_beside,
     check_fingerprint,
@@ -39,7 +40,7 @@ from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import Beginning
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
-from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt, make_plan
+from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt, make_plan, merged
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
 TOLD_ASSUMPTIONS = 20
@@ -134,6 +135,8 @@ def prepare(
     """
     place, options = str(place), options or RunSettings()
     found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
+    if in_place and os.path.isfile(place):
+        raise UsageError(f"--in-place: IN {place} is an archive, which cannot be changed; give OUT instead.")
     if in_place and found.root != place:
         raise UsageError(f"--in-place: IN {place} is no zarr store, so it cannot hold labels; give OUT instead.")
     journal = Journal(store)
@@ -269,8 +272,10 @@ def _plan(
     """The plan of all that was found, and what was assumed of it."""
     total = len(found.entries)
     surveyed = survey(found, settings, lambda done: progress.headers(done, total), headers=False)
-    _tell(surveyed.found, progress)
     images = surveyed.images
+    plan = make_plan(images, surveyed.failures, region=settings.region)
+    assumptions = merged([*surveyed.found.assumptions, *colour_assumptions(plan, found.root, settings)])
+    _tell(replace(surveyed.found, assumptions=assumptions), progress)
     if not images:
         raise none_usable(place, surveyed.failures)
-    return make_plan(images, surveyed.failures, region=settings.region), surveyed.found.assumptions
+    return plan, assumptions

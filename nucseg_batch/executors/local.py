@@ -207,7 +207,10 @@ class Worker:
             self._gauge = process(
                 job, tasks, images, self._predictor, self._scales, self._attempts, done, lambda: stop.asked
             )
-        for line in (*described(self._predictor, tasks, self._scales), *self._gauge.lines()):
+        for line in (
+            *described(self._predictor, tasks, self._scales, self._job.settings.channel),
+            *self._gauge.lines(),
+        ):
             done.progress.detail(line)
 
     def _segment(self, tasks: Sequence[Task], states: dict[str, tuple[int, int]], name: str) -> float:
@@ -324,6 +327,8 @@ def begin(job: Job, progress: Progress) -> None:
             )
     else:
         journal.create(job.begun, job.mirror, job.config)
+        for one in job.begun.assumptions:
+            journal.log(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
     make_store(job, progress)
 
 

@@ -60,4 +60,6 @@ def _joint_header(headers: Sequence[Header], channels: Sequence[ChannelInfo]) ->
         channels=tuple(channels),
         pixel_size=next((header.pixel_size for header in headers if header.pixel_size is not None), None),
         chunk=first.chunk if all(header.chunk == first.chunk for header in headers) else None,
+        assumptions=first.assumptions,
+        unused_axes=any(header.unused_axes for header in headers),
     )

@@ -1,13 +1,13 @@
-"""Opens image files: PNG, JPEG and TIFF of any kind, each as a `Source` with axes, or says in one line why not.
+"""Opens image files of the kinds that `kinds` lists, each as a `Source` with axes, or says in one line why not.
 
 Headers are read first and alone, so that a file that claims a million pixels a side is refused before memory is taken
 for it. Rules for what is not plainly grey or RGB: an alpha channel is dropped; palettes are looked up, except tables
-that only tint intensities; one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs where white is 0 are
-inverted; pixels that are not finite take the lowest finite value of their plane; EXIF rotation is not applied, so that
-a mask lies over the pixels as they are stored.
+that only tint intensities (see `palettes`); one-bit images become 0 and 255 as stored; CMYK is refused; grey TIFFs
+where white is 0 are inverted; pixels that are not finite take the lowest finite value of their plane; EXIF rotation is
+not applied, so that a mask lies over the pixels as they are stored.
 
 A TIFF's pages are put in order by what it says of itself: OME-XML, ImageJ's, tifffile's or a microscope's description.
-Pages of one kind of which nothing is said are depths. Thumbnails, masks, labels and smaller copies are passed over; of
+Of pages of which nothing is said `tiff.axes` decides. Thumbnails, masks, labels and smaller copies are passed over; of
 a file that holds several images none is read. `max_pixels` bounds what must be decoded at once: a plane, or a tile or
 strip where these can be decoded alone; planes of more than MAX_PLANE pixels are refused in any case.
 """
@@ -29,33 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.kinds import kind_of
 from nucseg_batch.files.missing import Lowest, suspicious
 from nucseg_batch.files.picture import Picture
+from nucseg_batch.files.raster import RASTERS, Raster
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.tiff.image import TiffImage
 from nucseg_batch.files.tiff.ome import first_file
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".tf2", ".tf8", ".btf"}) | {
-    ".svs",
-    ".ndpi",
-    ".scn",
-    ".bif",
-    ".qptiff",
-    ".lsm",
-    ".stk",
-    ".flex",
-}
-"""Files with these suffixes are taken for images; which kind they are is told by their first bytes."""
-_SIGNATURES = {
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-    b"<?xm": "XML",
-    b"<OME": "XML",
-}
 MAX_EXPANSION = 1000
 """Decoded bytes for each byte of the file above which a file of more than SMALL decoded bytes is a bomb."""
 SMALL = 64 * 2**20
@@ -128,15 +109,26 @@ class FileSource:
     """The places along axis C of which each of these files holds planes."""
 
     def __init__(
-        self, path: str | Path, kind: str, status: os.stat_result, *, max_pixels: int, start: bytes = b""
+        self,
+        path: str | Path,
+        kind: str,
+        status: os.stat_result,
+        *,
+        max_pixels: int,
+        start: bytes = b"",
+        axes: str | None = None,
     ) -> None:
-        """Reads the header of a PNG, JPEG or TIFF; raises ImageError for what cannot or should not be decoded.
+        """Reads the header of a picture or TIFF; raises ImageError for what cannot or should not be decoded.
 
-        start: first bytes of the file, as many as were read of it.
+        start: first bytes of the file, as many as were read of it. axes: of a TIFF that does not say them.
         """
         self._path = path
         with _reasons(path):
-            self._decoder: _Decoder = TiffImage(Path(path)) if kind == "TIFF" else Picture(path, kind, start)
+            self._decoder: _Decoder
+            if kind == "TIFF":
+                self._decoder = TiffImage(Path(path), axes)
+            else:
+                self._decoder = Raster(path, kind) if kind in RASTERS else Picture(path, kind, start)
             self._header = _header(self._decoder, status)
             _guard(self._header, self._decoder.piece, max_pixels)
         self.parts = getattr(self._decoder, "parts", ())
@@ -224,21 +216,22 @@ class FileSource:
             return self._lowest[t, z]
 
 
-def open_file(path: str | Path, *, max_pixels: int) -> FileSource:
-    """Opens a PNG, a JPEG, a TIFF of any kind, or the companion file of an OME-TIFF set, by its first bytes.
+def open_file(path: str | Path, *, max_pixels: int, axes: str | None = None) -> FileSource:
+    """Opens an image file, or the companion file of an OME-TIFF set; its first bytes tell which kind it is.
 
+    axes: letters of T, Z, C, Y, X and S for the axes of a TIFF that does not say them, such as `YXC`.
     Raises ImageError, whose text says what is wrong with the file, for what cannot or should not be decoded.
     """
     with _reasons(path):
         status, start = _regular(path), _start(path)
-        kind = _kind(start)
+        kind = kind_of(start)
         if kind == "XML":
             path = first = first_file(Path(path))
             if not first.is_file():
                 raise ImageError(f"it describes {first.name}, which is not beside it.")
             status, start = _regular(path), _start(path)
-            kind = _kind(start)
-    return FileSource(path, kind, status, max_pixels=max_pixels, start=start)
+            kind = kind_of(start)
+    return FileSource(path, kind, status, max_pixels=max_pixels, start=start, axes=axes)
 
 
 def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
@@ -309,15 +302,6 @@ def _start(path: str | Path) -> bytes:
         os.close(handle)
 
 
-def _kind(start: bytes) -> str:
-    """Which kind of file begins like this."""
-    start = start[:16].removeprefix(b"\xef\xbb\xbf")
-    for signature, kind in _SIGNATURES.items():
-        if start.startswith(signature):
-            return kind
-    raise ImageError("it is no PNG, JPEG or TIFF, whatever its name says.")
-
-
 def _header(decoder: _Decoder, status: os.stat_result) -> Header:
     lengths = decoder.lengths
     piece, plane = decoder.piece, (lengths["Y"], lengths["X"])
@@ -333,6 +317,8 @@ def _header(decoder: _Decoder, status: os.stat_result) -> Header:
         levels=getattr(decoder, "levels", 1),
         chunk=None if chunk == plane else chunk,
         stored_bytes=getattr(decoder, "stored_bytes", status.st_size),
+        assumptions=getattr(decoder, "assumptions", ()),
+        unused_axes=getattr(decoder, "unused_axes", False),
     )
 
 

@@ -22,15 +22,18 @@ def printable(key: str) -> str:
 
 
 def readable(text: str) -> str:
-    """One line that any terminal and log can show; names that are not UTF-8 as the tables write them.
+    """One line that any terminal and log can show. Names stand as they are, also with a %, so that they can be copied.
 
+    Bytes of names that are not UTF-8 become %XX, as in the tables.
     Control characters, and marks that are not seen or turn the direction of text, become escapes of Python.
     """
-    return "".join(c if c.isprintable() else " " if c in "\n\t" else _escaped(c) for c in printable(text))
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"%{code - 0xDC00:02X}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 

@@ -171,8 +171,9 @@ def open_source(
     if group is not None:
         return open_zarr(root, group, axes=settings.axes)
     if files:
-        return ChannelFiles([open_file(Path(root, name), max_pixels=settings.max_pixels) for name in files], channels)
+        opened = [open_file(Path(root, name), max_pixels=settings.max_pixels, axes=settings.axes) for name in files]
+        return ChannelFiles(opened, channels)
     path = os.path.join(root, key)  # a Path would take as long as the rest
     if os.path.splitext(key)[1].lower() in BIOIO_SUFFIXES:
         return open_bioio(Path(path))
-    return open_file(path, max_pixels=settings.max_pixels)
+    return open_file(path, max_pixels=settings.max_pixels, axes=settings.axes)

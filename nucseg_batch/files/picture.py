@@ -22,8 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.palettes import is_ramp, tinted
+from nucseg_batch.plan import Assumption
 
 logging.getLogger("imagecodecs").setLevel(logging.ERROR)  # it warns of damaged comments, on the screen, for every image
+_INDEXED = 3
+"""Colour type of a PNG with a palette."""
 _UINT8, _UINT16 = np.dtype(np.uint8), np.dtype(np.uint16)
 Image.MAX_IMAGE_PIXELS = None  # our own limit, which the user can raise, is checked before anything is decoded
 
@@ -36,9 +40,12 @@ class Picture:
 
         start: first bytes of the file, as many as were read of it.
         """
-        self._path, self._png = path, kind == "PNG"
+        self._path, self._png, self._numbers = path, kind == "PNG", False
+        self.assumptions: tuple[Assumption, ...] = ()
         if self._png:
-            height, width, colours, self.dtype = _png_header(path, start)
+            height, width, colours, self.dtype, table = _png_header(path, start)
+            self._numbers = table is not None
+            self.assumptions = () if table is None else tinted(table)
         else:
             with Image.open(path, formats=("JPEG",)) as image:
                 if image.mode not in ("L", "RGB"):
@@ -53,7 +60,7 @@ class Picture:
             with open(self._path, "rb", buffering=0) as file:
                 content = file.read()
             _check_png(content)
-            pixels = imagecodecs.png_decode(content)
+            pixels = _numbers(content) if self._numbers else imagecodecs.png_decode(content)
         else:
             with Image.open(self._path, formats=("JPEG",)) as image:  # unlike bare libjpeg, it refuses a truncated file
                 pixels = np.asarray(image)
@@ -64,8 +71,31 @@ class Picture:
         return pixels[rows, columns]
 
 
-def _png_header(path: str | Path, start: bytes) -> tuple[int, int, int, np.dtype[Any]]:
-    """Height, width, colours (1 or 3) and type of a PNG; raises ImageError for one that is animated or damaged."""
+def _numbers(content: bytes) -> NDArray[Any]:
+    """The pixels of a PNG with a palette, not looked up; of a checked one, whose other parts may be damaged."""
+    with Image.open(io.BytesIO(_critical(content)), formats=("PNG",)) as image:
+        return np.asarray(image)
+
+
+def _critical(content: bytes) -> bytes:
+    """A PNG without the parts that its pixels do not need, of which Pillow also wants the right checksum."""
+    parts, at = [content[:8]], 8
+    while at < len(content):
+        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if kind[:1].isupper():
+            parts.append(content[at:end])
+        if kind == b"IEND":
+            break
+        at = end
+    return b"".join(parts)
+
+
+_PngHeader = tuple[int, int, int, np.dtype[Any], NDArray[Any] | None]
+"""Height, width, colours (1 or 3), type, and the palette, (3, entries), of one whose palette is a ramp."""
+
+
+def _png_header(path: str | Path, start: bytes) -> _PngHeader:
+    """What the header of a PNG says; raises ImageError for one that is animated or damaged."""
     header = _parsed_png(io.BytesIO(start), whole=False)
     if header is None:  # more stands before its pixels than was read of it
         with open(path, "rb") as file:
@@ -74,7 +104,7 @@ def _png_header(path: str | Path, start: bytes) -> tuple[int, int, int, np.dtype
     return header
 
 
-def _parsed_png(file: BinaryIO, *, whole: bool) -> tuple[int, int, int, np.dtype[Any]] | None:
+def _parsed_png(file: BinaryIO, *, whole: bool) -> _PngHeader | None:
     """The same of an open file, or of the beginning of one; None where that ends before all is known."""
     start = file.read(33)
     if len(start) < 33 and not whole:
@@ -84,7 +114,15 @@ def _parsed_png(file: BinaryIO, *, whole: bool) -> tuple[int, int, int, np.dtype
     width, height, depth, colour = struct.unpack(">IIBB", start[16:26])
     if depth not in (1, 2, 4, 8, 16) or colour not in (0, 2, 3, 4, 6):
         raise ImageError(f"the PNG's header is damaged (depth {depth}, colour {colour}).")
+    table = None
     while len(chunk := file.read(8)) == 8 and chunk[4:] not in (b"IDAT", b"IEND"):
+        if chunk[4:] == b"PLTE" and colour == _INDEXED:
+            length = int.from_bytes(chunk[:4], "big")
+            entries = file.read(length) if length <= 3 * 256 else b""
+            if len(entries) < length and not whole:
+                return None
+            table = np.frombuffer(entries[: length // 3 * 3], np.uint8).reshape(-1, 3).T
+            file.seek(-len(entries), os.SEEK_CUR)
         if chunk[4:] == b"acTL":
             count = file.read(4)
             if len(count) < 4 and not whole:
@@ -96,7 +134,9 @@ def _parsed_png(file: BinaryIO, *, whole: bool) -> tuple[int, int, int, np.dtype
         file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
     if len(chunk) < 8 and not whole:
         return None
-    return height, width, 1 if colour in (0, 4) else 3, _UINT16 if depth == 16 else _UINT8
+    ramp = table if table is not None and is_ramp(table, depth) else None
+    grey = colour in (0, 4) or ramp is not None
+    return height, width, 1 if grey else 3, _UINT16 if depth == 16 else _UINT8, ramp
 
 
 def _check_png(content: bytes) -> None:

@@ -51,6 +51,8 @@ class Header:
     """Bytes on disk of all its pixels, where that is known without reading them."""
     assumptions: tuple[Assumption, ...] = ()
     """What its reader assumed, without `images` and `example`."""
+    unused_axes: bool = False
+    """Whether axes were given, and others are known."""
 
     def length(self, axis: str) -> int:
         """Length of an axis; 1 where it has none."""

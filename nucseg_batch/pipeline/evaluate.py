@@ -157,7 +157,7 @@ def _told(unusable: Sequence[str], count: int) -> str:
 
 
 def _compare(truth: LabelImage, prediction: LabelImage | None, assumed: Mapping[str, list[Assumption]]) -> Agreement:
-    """The agreement of one image; without a prediction nothing was found. What was assumed is added to that of its side."""
+    """The agreement of one image; without a prediction nothing was found. `assumed` gets what was assumed."""
     annotated = truth.read()
     predicted = prediction.read() if prediction is not None else Annotation(np.zeros(annotated.labels.shape, np.int32))
     if predicted.labels.shape != annotated.labels.shape:

@@ -13,7 +13,7 @@ from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.opened import Images
-from nucseg_batch.pipeline.channels import show
+from nucseg_batch.pipeline.channels import settled, show, shown_channels
 from nucseg_batch.plan import Adapt, ImageInfo, Plan, Plane, Scales
 from nucseg_batch.settings import SegmentSettings
 
@@ -46,31 +46,39 @@ def choose_scales(
     kinds: dict[str, float] = {}
     mixed = False
     reasons = []
+    found_widths: dict[int, list[float]] = {}
     for name, channels in (("grey", 1), ("colour", 3)):
         kind = [image for stack in plan.stacks for image in stack.images if image.channels == channels]
         if not kind:
             continue
         tell(f"looking at {min(SAMPLE, len(kind))} of {len(kind)} {name} images to see how wide nuclei are")
-        widths = sample_widths(kind, images, look, diameter, settings)
+        sampled = sample_widths(kind, images, look, diameter, settings) or {channels: []}
+        for shown, widths in sampled.items():
+            found_widths[shown] = sorted([*found_widths.get(shown, []), *widths])
+    for name, channels in (("grey", 1), ("colour", 3)):
+        if channels not in found_widths:
+            continue
+        widths = found_widths[channels]
         kinds[name] = step_scale(diameter / float(np.median(widths))) if widths else 1.0
         mixed |= is_mixed(widths)
         found = f"nuclei {widths[0]:.0f} to {widths[-1]:.0f} pixels wide" if widths else "no nuclei"
         reasons.append(f"{name} images: {found}, scale {kinds[name]:.3g}")
     adapt: Adapt = "each" if mixed else "outliers"
     reasons.append("each image gets the scale that fits it" if mixed else "outliers get their own")
-    return Scales(kinds.get("grey", 1.0), kinds.get("colour", 1.0), adapt, "; ".join(reasons))
+    known = list(kinds.values()) or [1.0]  # images of a kind that the sample lacks are as the others
+    return Scales(kinds.get("grey", known[0]), kinds.get("colour", known[0]), adapt, "; ".join(reasons))
 
 
 def sample_widths(
     kind: Sequence[ImageInfo], images: Images, look: Look, diameter: float, settings: SegmentSettings
-) -> list[float]:
-    """Typical widths of nuclei, in pixels and ascending, in a sample spread evenly over a kind of images.
+) -> dict[int, list[float]]:
+    """Typical widths of nuclei in pixels, in a sample spread evenly over a kind of images, by `shown_channels`.
 
     Of an image with several planes the middle one is looked at. Images without nuclei are left out.
     """
     ordered = sorted(kind, key=lambda image: image.key)
     chosen = [ordered[i] for i in np.unique(np.linspace(0, len(ordered) - 1, SAMPLE).round().astype(int))]
-    widths = []
+    widths: dict[int, list[float]] = {}
     for info in chosen:
         pixel_size = settings.pixel_size or info.pixel_size
         begin = 1.0 if pixel_size is None else step_scale(diameter * pixel_size / NUCLEUS_MICROMETRES)
@@ -81,16 +89,18 @@ def sample_widths(
             info.depths[len(info.depths) // 2] if info.z is not None else None,
         )
         try:
+            channel = settled(images, middle, settings)
             pixels = images.read(middle, *(_middle(length, side) for length in (info.height, info.width)))
         except ImageError:
             continue  # it will be one of the failures
+        of_kind = widths.setdefault(shown_channels(info, channel), [])
         try:
-            width = look(np.ascontiguousarray(show(pixels, info, settings.channel).pixels), begin).width
+            width = look(np.ascontiguousarray(show(pixels, info, channel).pixels), begin).width
         except MemoryError:
             continue  # the run goes on in smaller batches, or it fails there and is told
         if width is not None:
-            widths.append(width)
-    return sorted(widths)
+            of_kind.append(width)
+    return widths
 
 
 def is_mixed(widths: Sequence[float]) -> bool:

@@ -29,7 +29,7 @@ from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import JoinedPlane, Marker, PlaneResult, Seen
 from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
 from nucseg_batch.files.whole import whole_file
-from nucseg_batch.pipeline.channels import Shown, show
+from nucseg_batch.pipeline.channels import Shown, settled, show, shown_channels
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.regions import (
@@ -76,6 +76,8 @@ class Surroundings:
     """What was found out about the plane."""
     scale: float
     """By how much it is enlarged for the network."""
+    channel: str
+    """What is shown of it, see `pipeline.channels.settled`."""
 
 
 Advance = Callable[[Unit, int, Failure | None], None]
@@ -123,12 +125,12 @@ def process_regions(
             for tile in region_tiles(unit, predictor, around.scale):
                 yield unit, tile, around, None
 
-    def read(unit: Unit, tile: Tile) -> tuple[Shown, bytes]:
+    def read(unit: Unit, tile: Tile, channel: str) -> tuple[Shown, bytes]:
         rows, columns = tile.part("source")
         plane = unit.planes[0]
         with gauge.busy("read"):
             pixels = patiently(lambda: images.read(plane, rows, columns))
-            return show(pixels, plane.image, settings.channel), pixels_digest(pixels)
+            return show(pixels, plane.image, channel), pixels_digest(pixels)
 
     def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]) -> None:
         with gauge.busy("measure"):
@@ -283,13 +285,14 @@ def _surroundings(
     info = plane.image
 
     def read(rows: slice, columns: slice) -> Any:
-        return show(images.read(plane, rows, columns), info, settings.channel).pixels
+        return show(images.read(plane, rows, columns), info, channel).pixels
 
     with images.opened(info) as source:
         chunk = source.header.chunk
     tell(f"{plane.name}: {info.height} x {info.width} pixels, looking at it as a whole")
+    channel = settled(images, plane, settings)
     found = survey(read, (info.height, info.width), chunk)
-    scale = scales.of(info.channels)
+    scale = scales.of(shown_channels(info, channel))
     if settings.diameter is None:
         side = round(LOOK_SIDE / scale)
         looks = (predictor.look(read(*window), scale).width for window in found.informative(side, LOOKS))
@@ -297,18 +300,18 @@ def _surroundings(
         if widths:
             scale = step_scale(predictor.diameter / float(np.median(widths)))
             tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")
-    return Surroundings(found, scale)
+    return Surroundings(found, scale, channel)
 
 
 def _ahead(
     tiles: Iterator[tuple[Unit, Tile | None, Any, Exception | None]],
     reader: ThreadPoolExecutor,
-    read: Callable[[Unit, Tile], tuple[Shown, bytes]],
+    read: Callable[[Unit, Tile, str], tuple[Shown, bytes]],
 ) -> Iterator[tuple[tuple[Unit, Tile | None, Any, Exception | None], Future[tuple[Shown, bytes]] | None, bool]]:
     """Tiles with their pixels, of which the next are being read, and whether each is the last of its unit."""
     waiting: tuple[Any, Future[tuple[Shown, bytes]] | None] | None = None
     for tile in tiles:
-        pixels = reader.submit(read, tile[0], tile[1]) if tile[1] is not None else None
+        pixels = reader.submit(read, tile[0], tile[1], tile[2].channel) if tile[1] is not None else None
         if waiting is not None:
             yield *waiting, waiting[0][0] != tile[0]
         waiting = (tile, pixels)

@@ -27,7 +27,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Seen
 from nucseg_batch.files.run.tables import NucleiTable
-from nucseg_batch.pipeline.channels import show
+from nucseg_batch.pipeline.channels import settled_whole, show, shown_channels
 from nucseg_batch.pipeline.finisher import Advance, Finisher
 from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.measuring import measured
@@ -219,13 +219,15 @@ def _read_ahead(
 def _read(item: Item, *, images: Images, settings: SegmentSettings, scales: Scales) -> Item:
     if item.failure is not None:
         return item
-    state = images.state(item.plane.image)
+    info = item.plane.image
+    state = images.state(info)
     try:
         pixels = patiently(lambda: images.read(item.plane))
-        shown = show(pixels, item.plane.image, settings.channel)
+        channel = settled_whole(pixels, info, settings.channel)
+        shown = show(pixels, info, channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
         return replace(item, failure=item.failed("read", error), seen=Seen(*state, ""))
-    scale = scales.of(1 if shown.pixels.ndim == 2 else 3)
+    scale = scales.of(shown_channels(info, channel))
     seen = Seen(*state, pixels_digest(pixels).hex())
     return replace(item, shown=shown, scale=scale, seen=seen, pixels=pixels if settings.with_images else None)
 

@@ -26,7 +26,7 @@ from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Beginning
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.pipeline.channels import Shown, show
+from nucseg_batch.pipeline.channels import Shown, colour_of, is_open, named, settled, settled_whole, show
 from nucseg_batch.plan import ImageInfo, Plane, Stack
 from nucseg_batch.results.tables import (
     Nuclei,
@@ -70,6 +70,7 @@ class FinishedRun:
         self._images_place = images
         self._arrays: OrderedDict[str, tuple[zarr.Array[Any], str]] = OrderedDict()
         self._states: dict[str, State] = {}
+        self._channels: dict[Plane, str] = {}
         self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> FinishedRun:
@@ -151,15 +152,31 @@ class FinishedRun:
 
     def _from_images(self, plane: Plane, rows: slice, columns: slice) -> Shown:
         window = slice(*rows.indices(plane.image.height)), slice(*columns.indices(plane.image.width))
-        return show(self._images_for(plane.image).read(plane, *window), plane.image, self._channel)
+        images = self._images_for(plane.image)
+        pixels = images.read(plane, *window)
+        if self.begun is not None and plane not in self._channels:
+            whole = pixels.shape[:2] == (plane.image.height, plane.image.width)
+            self._channels[plane] = (
+                settled_whole(pixels, plane.image, self._channel)
+                if whole and plane.image.height * plane.image.width <= self.begun.settings.region**2
+                else settled(images, plane, self.begun.settings)
+            )
+        return show(pixels, plane.image, self._channels.get(plane, self._channel))
 
     def _from_store(self, stored: Stored, plane: Plane | None, rows: slice, columns: slice) -> Shown:
         array, place = stored
-        pixels = np.asarray(array[(*place, rows, columns)])
-        if pixels.ndim == 3 and (plane is None or not plane.image.names):
-            pixels = np.moveaxis(pixels, 0, -1)
-        if plane is not None:
-            return show(pixels, plane.image, self._channel)
+
+        def read(rows: slice, columns: slice) -> NDArray[Any]:
+            pixels = np.asarray(array[(*place, rows, columns)])
+            colours = pixels.ndim == 3 and (plane is None or not plane.image.names)
+            return np.moveaxis(pixels, 0, -1) if colours else pixels
+
+        pixels = read(rows, columns)
+        if plane is not None and self.begun is not None:
+            if plane not in self._channels:
+                region, one = self.begun.settings.region, is_open(plane.image, self._channel)
+                self._channels[plane] = named(colour_of(plane.image, read, region)) if one else self._channel
+            return show(pixels, plane.image, self._channels[plane])
         return Shown(pixels, pixels if pixels.ndim == 2 else pixels.mean(axis=2))
 
     @property

@@ -65,11 +65,11 @@ def read_all(
 ) -> list[Sample]:
     """Reads and checks all annotated images, before anything is learnt from any.
 
-    `tell` hears a line for each image whose annotation is empty (it serves as background), for each that cannot be used,
-    and for each assumption. semantic: only the foreground is learnt, so that a binary mask is no assumption. Raises
-    ImageError where there is an image that cannot be used, since a model of fewer images than were given is not what was
-    asked for, DoubtfulInputError where `strict` forbids what would be assumed, and NothingToDoError where no image shows
-    a nucleus.
+    `tell` gets a line for each image whose annotation is empty (it serves as background), for each unusable image and
+    for each assumption. semantic: only the foreground is learnt, so a binary mask is not doubtful. Raises ImageError
+    where images are unusable, since a model of fewer images than were given is not what was asked for,
+    DoubtfulInputError where `strict` is set and an assumption is doubtful, and NothingToDoError where no image shows a
+    nucleus.
     """
     samples, unusable = [], []
     assumptions: list[Assumption] = []

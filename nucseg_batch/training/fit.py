@@ -75,8 +75,8 @@ def train(
     `validation` are the images to validate on, where they are apart from `pairs`. Beside the model go
     `<stem>.history.csv`, `<stem>.curves.png` and `<stem>.examples.png`, and until the end what `--resume` needs.
     `command` is recorded in the card. Raises ImageError for annotated images that cannot be used, NothingToDoError
-    where there are too few, DoubtfulInputError where `settings.strict` forbids what would be assumed, MismatchError where
-    a training cannot go on, and UsageError where the loss stops being a number.
+    where there are too few, DoubtfulInputError for doubtful annotation with `settings.strict`, MismatchError where a
+    training cannot go on, and UsageError where the loss stops being a number.
     """
     start = start or Start()
     _check_start(path, start)

@@ -132,11 +132,11 @@ def test_channels_that_are_files_are_shown_also_where_none_is_chosen(
 def test_what_is_passed_over_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By kinds and examples, so that an image of an odd kind is not lost among notes."""
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((31, 37), np.uint8))
-    for name in ("b.bmp", *(f"{i}.csv" for i in range(5)), "n.txt"):
+    for name in ("b.psd", *(f"{i}.csv" for i in range(5)), "n.txt"):
         (tmp_path / name).write_text("x")
     assert run(tmp_path) == 0
     out = capsys.readouterr().out
-    assert "passed over: 1 x file of a kind that is not read (.bmp): b.bmp" in out
+    assert "passed over: 1 x file of a kind that is not read (.psd): b.psd" in out
     (line,) = [line for line in out.splitlines() if "6 x file that is no image" in line]
     assert "(5 .csv, 1 .txt): " in line
     assert line.endswith(", ...")

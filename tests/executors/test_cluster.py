@@ -20,7 +20,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from executors.worker_preload import ThresholdPredictor
+from executors.worker_preload import QuickPredictor, told
 from pictures import disks, fluorescence
 
 from nucseg_batch.cli.main import main
@@ -32,21 +32,10 @@ from nucseg_batch.executors.worker import Assignment
 from nucseg_batch.files.run.journal import Journal
 
 COMMAND = [sys.executable, "-m", "nucseg_batch", "segment"]
-PRELOAD = Path(__file__).parent / "worker_preload.py"
 TWO = ("--cluster", "local", "--processes", "2")
 SHAPES = ((96, 112), (112, 96), (128, 128))
 DEADLY = 251
 """The largest value of an image that kills processes; other images have none that is so large."""
-
-
-def told(**what: Any) -> dict[str, str]:
-    """The environment of a program whose workers are told something."""
-    return {
-        **os.environ,
-        "DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(PRELOAD)]),
-        "NUCSEG_TEST_WORKER": json.dumps(what),
-        "PYTHONPATH": str(PRELOAD.parents[1]),
-    }
 
 
 def segment(*arguments: object, code: int = 0, environment: dict[str, str] | None = None) -> str:
@@ -101,7 +90,7 @@ def quick_reference(images: Path) -> Path:
     """What one process makes of them with the quick segmenter."""
     store = images.parent / "quick.zarr"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "load_predictor", lambda job, units: ThresholdPredictor())
+        patch.setattr(local, "load_predictor", lambda job, units: QuickPredictor())
         with pytest.raises(SystemExit) as ended:
             main(["segment", str(images), str(store)])
     assert ended.value.code == 3
@@ -156,13 +145,13 @@ def test_a_stop_of_the_whole_group_finishes_what_is_in_hand_and_blames_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Slurm signals every process of a job; the same command then does the rest."""
-    images, store, go = tmp_path / "in", tmp_path / "stopped.zarr", tmp_path / "go"
+    images, store = tmp_path / "in", tmp_path / "stopped.zarr"
     images.mkdir()
     for seed in range(6):
         write_picture(images / f"{seed}.png", (400, 700 + 32 * seed), seed)
     process = subprocess.Popen(
-        [*COMMAND, str(images), str(store), "--cluster", "local", "--processes", "1", "--grace", "60"],
-        env=told(quick=True, wait=str(go)),
+        [*COMMAND, str(images), str(store), "--cluster", "local", "--processes", "1", "--grace", "240"],
+        env=told(quick=True, hold=True),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -175,22 +164,19 @@ def test_a_stop_of_the_whole_group_finishes_what_is_in_hand_and_blames_nothing(
             threading.Event().wait(0.02)
         os.killpg(process.pid, signal.SIGTERM)
         assert process.stderr is not None
-        lines = []
         with process.stderr as told_by_it:
-            for line in told_by_it:
-                lines.append(line)
-                if line.startswith("stopping"):
-                    go.touch()
+            lines = list(told_by_it)
         assert process.wait(timeout=100) == 75, lines
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert lines[-1] == "nucseg-batch: stopped; run the same command again to go on.\n"
+    assert any(line.startswith("stopping") for line in lines), lines
     assert len(lines) < 10, lines
     units = list((store.with_suffix(".run") / "units").glob("*.json"))
     assert len(units) in (1, 2), "what was in hand is done, and nothing more"
     assert list(begun.iterdir()) == []
-    monkeypatch.setattr(local, "load_predictor", lambda job, units: ThresholdPredictor())
+    monkeypatch.setattr(local, "load_predictor", lambda job, units: QuickPredictor())
     for arguments in (["--run", str(store)], [str(images), str(tmp_path / "one.zarr")]):
         with pytest.raises(SystemExit) as ended:
             main(["segment", *arguments])

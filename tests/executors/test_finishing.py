@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from small_runs import SmallRun, Threshold, mosaic, picture, small_run
+from doubles import Threshold
+from small_runs import SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.executors.planning import write_plan
 from nucseg_batch.executors.verification import status

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from small_runs import SmallRun, Threshold, picture, small_run
+from doubles import Threshold
+from small_runs import SmallRun, picture, small_run
 
 from nucseg_batch.executors import job, local
 from nucseg_batch.settings import RunSettings

@@ -1,8 +1,10 @@
 """What tests have dask workers load before anything else: a quick segmenter, and ways to die; not part of the program.
 
-Told by NUCSEG_TEST_WORKER, JSON: `quick` puts a threshold in the place of the network; `deadly` is the largest value of
-images on which the process dies; `once` a file, of which the first process that begins a unit dies and takes it away;
-`wait` a file without which nothing but the first looks is segmented.
+`told` gives the environment of a program whose workers do as it says. In NUCSEG_TEST_WORKER, JSON: `quick` puts a
+threshold in the place of the network; `deadly` is the largest value of images on which the process dies; `once` a file,
+of which the first process that begins a unit dies and takes it away; `hold_begun` a file for whose end every process
+waits that has begun a unit; `hold` has batches wait until their process was told to end, for which it then has all the
+time that it needs.
 """
 
 from __future__ import annotations
@@ -11,72 +13,66 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from doubles import Threshold
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.executors import in_hand, local
 from nucseg_batch.plan import Unit
 
+HERE = Path(__file__)
 TOLD = json.loads(os.environ.get("NUCSEG_TEST_WORKER", "{}"))
 
 
-class ThresholdPredictor:
-    """Finds bright things, in whole planes."""
+def told(**what: Any) -> dict[str, str]:
+    """The environment of a program whose workers are told something."""
+    return {
+        **os.environ,
+        "DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(HERE)]),
+        "NUCSEG_TEST_WORKER": json.dumps(what),
+        "PYTHONPATH": str(HERE.parents[1]),
+    }
 
-    precision, device, diameter = "float32", "cpu:0", 22.0
 
-    def __init__(self, deadly: int | None = None, wait: Path | None = None) -> None:
-        self._deadly, self._wait = deadly, wait
+class QuickPredictor(Threshold):
+    """Finds bright things, in whole planes; may die of an image, or be held."""
 
-    def machine(self) -> dict[str, str]:
-        return {"precision": self.precision}
+    def __init__(self, deadly: int | None = None, held: Callable[[], bool] = lambda: False) -> None:
+        super().__init__(diameter=22.0)
+        self._deadly, self._held = deadly, held
 
-    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
-        return 4
-
-    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
-        return False
-
-    def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
-        return self._segmented(pixels)
-
-    def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: str = "no"
-    ) -> list[Segmented]:
+    def called(self, images: Sequence[NDArray[Any]]) -> None:
         if self._deadly in [int(image.max()) for image in images]:
             os.kill(os.getpid(), signal.SIGKILL)
-        while self._wait is not None and not self._wait.exists():
+        while self._held():
             time.sleep(0.01)
-        return [self._segmented(image) for image in images]
-
-    def _segmented(self, pixels: NDArray[Any]) -> Segmented:
-        labels, _ = ndimage.label(pixels > 100)
-        return Segmented(labels.astype(np.int32), 1.0)
 
 
-class MortalHands(in_hand.InHand):
-    """Of the first unit that anybody begins its process dies."""
+class Hands(in_hand.InHand):
+    """Of the first unit that anybody begins its process dies, or it waits, where that is asked for."""
 
     def begin(self, unit: Unit) -> None:
         super().begin(unit)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, KeyError):
             os.unlink(TOLD["once"])
             os.kill(os.getpid(), signal.SIGKILL)
+        while os.path.exists(TOLD.get("hold_begun", "")):
+            time.sleep(0.01)
 
 
 def dask_setup(worker: Any) -> None:
     """Called by dask in each new process."""
     from nucseg_batch.executors import worker as workers
 
+    def held() -> bool:
+        return bool(TOLD.get("hold")) and not workers._leaving.is_set()
+
+    if TOLD.get("hold"):
+        workers.LEAVING_SECONDS = 200.0
     if TOLD.get("quick"):
-        wait = Path(TOLD["wait"]) if "wait" in TOLD else None
-        local.load_predictor = lambda job, units: ThresholdPredictor(TOLD.get("deadly"), wait)  # type: ignore
-    if "once" in TOLD:
-        workers.InHand = MortalHands  # type: ignore
+        local.load_predictor = lambda job, units: QuickPredictor(TOLD.get("deadly"), held)  # type: ignore
+    workers.InHand = Hands  # type: ignore

@@ -28,11 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import imagecodecs
-import numpy as np
+from doubles import Threshold
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.cli import finish, plan, printed, progress, shares, status  # noqa: F401 - imported before forking
 from nucseg_batch.cli import main as cli
 from nucseg_batch.executors import finishing, job, local, planning, stop, verification  # noqa: F401 - likewise
@@ -48,10 +46,8 @@ MARGIN = 24
 """Pixels around a region in which nuclei are labelled; more than a nucleus is wide."""
 CALLS = ("replace", "rename", "fsync", "unlink")
 """Calls of the operating system with which files appear, reach the disk and go."""
-PATIENCE = 60.0
-"""Seconds that a paused run waits at most."""
-
-Rect = tuple[slice, slice]
+PATIENCE = 250.0
+"""Seconds that a paused run waits at most; nobody waits for it longer than `tree.SECONDS`."""
 
 
 @dataclass(frozen=True)
@@ -83,80 +79,23 @@ class Faults:
     """A mistake that is made, of mutants.py."""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A region, labelled with a margin."""
-
-    core: Rect
-    grid: Rect
-    roots: Rect
-
-    def part(self, name: str) -> Rect:
-        """What is read is what is labelled."""
-        return self.grid if name == "source" else getattr(self, name)
-
-
-class Threshold:
-    """A segmenter as the pipeline knows it: what is bright is a nucleus, whose root is its first pixel."""
-
-    device, precision, diameter = "cpu:0", "float32", 10.0
+class Faulty(Threshold):
+    """A segmenter that tells what it was shown, and takes its time where that is asked for."""
 
     def __init__(self, faults: Faults) -> None:
+        super().__init__(diameter=10.0, size=BATCH, margin=MARGIN)
         self._faults = faults
         self._calls = itertools.count(1)
 
-    def machine(self) -> dict[str, str]:
-        """How it computes."""
-        return {"precision": self.precision, "device": "cpu", "backend": "threshold 1"}
-
-    def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
-        """One look is enough."""
-        return Segmented(_labels(pixels), begin)
-
-    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
-        """Always the same."""
-        return BATCH
-
-    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
-        """There is always room."""
-        return False
-
-    def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: str = "no"
-    ) -> list[Segmented]:
-        """Labels images."""
-        self._called(len(images))
-        return [Segmented(_labels(image), scale) for image in images]
-
-    def tiles(self, shape: tuple[int, int], scale: float, bounds: Rect, region: int) -> list[Tile]:
-        """A region is one tile."""
-        sides = list(zip(bounds, shape, strict=True))
-        grid = [slice(max(0, side.start - MARGIN), min(length, side.stop + MARGIN)) for side, length in sides]
-        return [Tile(bounds, (grid[0], grid[1]), bounds)]
-
-    def label_tile(
-        self, tile: Tile, pixels: NDArray[Any], limits: tuple[float, float]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Labels a region."""
-        self._called(1)
-        labels = _labels(pixels)
-        _, first = np.unique(labels, return_index=True)
-        roots = np.stack(np.unravel_index(first, labels.shape), axis=1)[1:] if labels.any() else np.zeros((0, 2))
-        return labels, roots.astype(np.int64) + [side.start for side in tile.grid]
-
-    def _called(self, count: int) -> None:
+    def called(self, images: Sequence[NDArray[Any]]) -> None:
+        """Notes the images, pauses or waits."""
         number, faults = next(self._calls), self._faults
         if faults.segmented:
             with open(faults.segmented, "a") as file:
-                file.write("x" * count)
+                file.write("x" * len(images))
         if number == faults.pause:
             _pause(Path(faults.paused))
         time.sleep(faults.slow)
-
-
-def _labels(pixels: NDArray[Any]) -> NDArray[np.int32]:
-    grey = pixels if pixels.ndim == 2 else pixels.max(axis=2)
-    return ndimage.label(grey > 100)[0].astype(np.int32)
 
 
 def _pause(flag: Path) -> None:
@@ -198,7 +137,7 @@ def execute(arguments: Sequence[str], faults: Faults) -> int:
         units.SHARD_BYTES = 4800  # as in tree.py
         pyramid.SMALL = 64
         stream.READ_AHEAD_PIXELS = 1300
-    local.load_predictor = lambda *_: Threshold(faults)
+    local.load_predictor = lambda *_: Faulty(faults)
     if faults.mutant:
         sys.path.insert(0, str(Path(__file__).parent))
         import mutants

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from faults.harness import needs
-from faults.tree import DRIVER, REGION, SHARD_BYTES, Driver
+from faults.tree import DRIVER, ENVIRONMENT, REGION, SHARD_BYTES, Driver, differences, tree
 
 from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.run.journal import Journal
@@ -66,7 +66,7 @@ def traced(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Traced:
     command = needs("strace", "-f", "-qq", "-y", "-s", "4096", "-e", f"trace={CALLS}", "-o", log)
     options = json.dumps({"sync": True, "trace": str(folder / "seen")})
     run = [*command, sys.executable, str(DRIVER), "run", options, "segment", str(images), str(store), *REGION]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 3, done.stderr
     return Traced(store, list(events(log.read_text())))
 
@@ -133,8 +133,11 @@ def test_markers_are_on_disk_before_the_tables_and_these_before_the_end_is_noted
 
 def test_an_array_whose_description_was_lost_is_described_again(traced: Traced, driver: Driver, images: Path) -> None:
     """Descriptions of groups and arrays are not waited for: a power cut can leave empty ones, which are made again."""
-    for path in traced.store.rglob("zarr.json"):
-        if path.parent != traced.store:
-            path.write_bytes(b"")
+    before = tree(traced.store)
+    lost = [path for path in traced.store.rglob("zarr.json") if path.parent != traced.store]
+    for path in lost:
+        path.write_bytes(b"")
+    assert len(differences(traced.store, before)) == len(lost) > 0
     driver.run("segment", images, traced.store, *REGION, code=3)
+    assert differences(traced.store, before) == []
     driver.run("verify", traced.store)

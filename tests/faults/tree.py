@@ -18,14 +18,16 @@ import pytest
 from pictures import disks, fluorescence
 
 DRIVER = Path(__file__).parent / "driver.py"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(DRIVER.parents[1])}
+"""In which it finds what it shares with other tests."""
 REGION = ("--region", "64")
 """With this the large picture of `pictures` is done by regions."""
 SHARD_BYTES = 4800
 """Of units in the driver: two of the small pictures."""
 KILLED = -9
 """How a process ends that was killed."""
-SECONDS = 60.0
-"""Longer than anything here takes."""
+SECONDS = 200.0
+"""Longer than anything here takes, also where other work runs on the machine."""
 slow = (
     pytest.mark.slow,
     pytest.mark.skipif(not os.environ.get("NUCSEG_SLOW"), reason="takes minutes: set NUCSEG_SLOW=1"),
@@ -78,6 +80,11 @@ class Run:
         wait_for(lambda: (self._folder / "paused").exists(), f"never paused, see {self._folder}")
         return self
 
+    def is_stopping(self) -> Run:
+        """Waits until it has said that it was asked to stop, which it says while the network is at work."""
+        wait_for(lambda: "stopping: " in self.errors, f"never said that it stops, see {self._folder}")
+        return self
+
     def go_on(self) -> None:
         """Ends its pause."""
         (self._folder / "paused").unlink()
@@ -90,7 +97,11 @@ class Driver:
         self._folder = folder
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, str(DRIVER), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(DRIVER), "serve"],
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def __enter__(self) -> Driver:

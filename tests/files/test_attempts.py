@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from doubles import Threshold
 from numpy.typing import NDArray
-from small_runs import SmallRun, Threshold, mosaic, picture, small_run
+from small_runs import SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.executors.planning import write_plan
 from nucseg_batch.files.run.attempts import BEGUN, CARELESS, GUILTY, Attempts, History
@@ -87,8 +89,10 @@ class Watching(Threshold):
         self._folder = run.journal.folder / BEGUN
         self.begun: dict[int, dict[str, str]] = {}
 
-    def _check(self, image: NDArray[Any]) -> None:
-        self.begun[int(image.max())] = {path.name: path.read_text() for path in self._folder.iterdir()}
+    def called(self, images: Sequence[NDArray[Any]]) -> None:
+        super().called(images)
+        for image in images:
+            self.begun[int(image.max())] = {path.name: path.read_text() for path in self._folder.iterdir()}
 
 
 @pytest.fixture

@@ -333,16 +333,16 @@ def test_a_store_without_its_metadata_is_one_refused_image(tmp_path: Path) -> No
 def test_passed_over_files_are_told_by_kind_and_name(tmp_path: Path) -> None:
     """So that the one image with an odd suffix can be found among ten thousand notes."""
     names = ["a.ndpi", "b.scn", "c.jpe", "d.JFIF", "e.flex", "f.bif"]
-    files(tmp_path, *names, "g.bmp", "sub/h.GIF", "noext", "t.txt", "sub/u.txt", "v.1234", "many.csv")
+    files(tmp_path, *names, "g.psd", "sub/h.DCM", "noext", "t.txt", "sub/u.txt", "v.1234", "many.csv")
     found = discover(str(tmp_path))
     assert [entry.key for entry in found.entries] == names
     assert found.skipped == {
-        "file of a kind that is not read (.bmp)": 1,
-        "file of a kind that is not read (.gif)": 1,
+        "file of a kind that is not read (.psd)": 1,
+        "file of a kind that is not read (.dcm)": 1,
         "file that is no image": 4,
         "file without a suffix, which is read where it is given by name": 1,
     }
-    assert found.passed["file of a kind that is not read (.gif)"].names == ("sub/h.GIF",)
+    assert found.passed["file of a kind that is not read (.dcm)"].names == ("sub/h.DCM",)
     assert dict(found.passed["file that is no image"].suffixes) == {".txt": 2, "other": 1, ".csv": 1}
 
 

@@ -13,7 +13,8 @@ import pytest
 import tifffile
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.images import IMAGE_SUFFIXES, FileSource, open_file
+from nucseg_batch.files.images import FileSource, open_file
+from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 
 MAX_PIXELS = 10**8
 LARGE = 3 * 10**7
@@ -37,7 +38,6 @@ REFUSED = {
     "tiff_strip_cmyk_16l_jpeg.tif": "SEPARATED",
     "tiff_strip_cmyk_jpeg.tif": "SEPARATED",
     "tiff_tiled_cmyk_jpeg.tif": "SEPARATED",
-    "tiff_wrong_bits_per_sample_3.tiff": "4 channels that are not RGB",  # nothing says what the fourth is
     "zero_gi.tif": "no pixels",
 }
 """Files that are refused although tifffile can read them, or does not fail cleanly, and a word of the reason."""

@@ -332,3 +332,14 @@ def test_opening_masks_that_are_not_there_says_what_is_missing(tmp_path: Path) -
     """The table beside the store is part of the output."""
     with pytest.raises(InputMissingError, match=r"out\.images\.csv"):
         open_masks(tmp_path / "out.zarr")
+
+
+def test_planes_without_nuclei_are_read_also_where_zarr_is_told_that_no_chunk_may_be_missing(tmp_path: Path) -> None:
+    """`array.read_missing_chunks` (zarr 3.2) is for inputs; masks of a plane without nuclei have no chunk."""
+    plan = make_plan([info("a.tif")])
+    (unit,) = plan.units()
+    create_store(tmp_path / "out.zarr", plan)
+    writer = MaskWriter(tmp_path / "out.zarr")
+    with zarr.config.set({"array.read_missing_chunks": False}):
+        assert writer.write(unit, np.zeros(unit.shape, np.uint32)).bytes == 0
+        assert not writer.read(unit).any()

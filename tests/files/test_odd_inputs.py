@@ -246,18 +246,18 @@ def test_pages_are_planes_and_never_left_out(tmp_path: Path) -> None:
         metadata={"axes": "TCZYX", "Channel": {"Name": ["GFP", "DAPI"]}},
     )
     tifffile.imwrite(tmp_path / "time.tif", stack[:, 0, 0], imagej=True, metadata={"axes": "TYX"})
-    tifffile.imwrite(tmp_path / "pages.tif", stack[0, 0])
+    tifffile.imwrite(tmp_path / "pages.tif", stack[:, :, 0].reshape(6, 23, 37))
     images = {info.key: info for info in surveyed(tmp_path).images}
     assert {key: (info.axes, info.plane_count) for key, info in images.items()} == {
         "five.ome.tif": ("tz", 15),
         "time.tif": ("t", 3),
-        "pages.tif": ("z", 5),
+        "pages.tif": ("z", 6),
     }
     five = images["five.ome.tif"]
     assert (five.names, five.nuclei) == (("GFP", "DAPI"), 1)
     np.testing.assert_array_equal(read(tmp_path, five, t=2, z=3), stack[2, :, 3])
     np.testing.assert_array_equal(read(tmp_path, images["time.tif"], t=1), stack[1, 0, 0])
-    np.testing.assert_array_equal(read(tmp_path, images["pages.tif"], z=4), stack[0, 0, 4])
+    np.testing.assert_array_equal(read(tmp_path, images["pages.tif"], z=3), stack[1, 1, 0])
 
 
 def test_a_set_of_files_is_one_image(shared: Path) -> None:

@@ -141,7 +141,7 @@ def test_any_real_type_reads_alike_in_strips_and_tiles(
     assert_reads(opened(tmp_path / "a.tif"), expected, "ZYX")
 
 
-@pytest.mark.parametrize("pages", [2, 3, 9])
+@pytest.mark.parametrize("pages", [6, 9])
 def test_pages_of_which_nothing_is_said_are_depths(tmp_path: Path, pages: int) -> None:
     """All are segmented, never the first alone."""
     pixels = RNG.integers(0, 9, (pages, 37, 23)).astype(np.uint8)
@@ -155,8 +155,8 @@ def test_axes_that_are_not_known_are_refused_by_name(tmp_path: Path) -> None:
     grey = {"photometric": "minisblack"}
     tifffile.imwrite(tmp_path / "r.tif", positions.astype(np.uint8), metadata={"axes": "RYX"}, **grey)
     tifffile.imwrite(tmp_path / "q.tif", unknown.astype(np.uint8), **grey)
-    for name, axes in (("r.tif", "R"), ("q.tif", "QQ")):
-        with pytest.raises(ImageError, match=f"axes {axes} "):
+    for name, axes in (("r.tif", "R"), ("q.tif", "QQYX")):
+        with pytest.raises(ImageError, match=f"axes {axes}.*--axes"):
             opened(tmp_path / name)
 
 
@@ -362,7 +362,7 @@ def test_a_grey_that_is_white_at_zero_is_inverted_only_where_that_means_somethin
     pixels = stack("ZYX", "uint8")
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="miniswhite", tile=(16, 16), metadata={"axes": "ZYX"})
     assert_reads(opened(tmp_path / "a.tif"), 255 - pixels, "ZYX")
-    tifffile.imwrite(tmp_path / "f.tif", pixels.astype(np.float32), photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "f.tif", pixels[0].astype(np.float32), photometric="miniswhite")
     with pytest.raises(ImageError, match="0 is white"):
         opened(tmp_path / "f.tif")
 

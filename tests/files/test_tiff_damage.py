@@ -17,6 +17,7 @@ from nucseg_batch.files.images import open_file
 
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(1, 60000, (2, 3, 2, 31, 23)).astype(np.uint16)
+PAGES = STACK[:, :, 0].reshape(6, 31, 23)
 COLOURS = RNG.integers(0, 256, (64, 64, 3)).astype(np.uint8)
 Write = Callable[[Path], None]
 
@@ -37,9 +38,9 @@ KINDS: dict[str, Write] = {
     "raw.ome.tif": writing(STACK, metadata={"axes": "TZCYX"}),
     "ij.tif": writing(STACK, imagej=True, metadata={"axes": "TZCYX"}),
     "ij-deflated.tif": writing(STACK, imagej=True, metadata={"axes": "TZCYX"}, compression="zlib"),
-    "shaped.tif": writing(STACK[0, :, 0]),
-    "plain.tif": writing(STACK[0, :, 0], metadata=None, compression="lzw"),
-    "big.tif": writing(STACK[0, :, 0], bigtiff=True, tile=(16, 16)),
+    "shaped.tif": writing(PAGES),
+    "plain.tif": writing(PAGES, metadata=None, compression="lzw"),
+    "big.tif": writing(PAGES, bigtiff=True, tile=(16, 16)),
     "jpeg.tif": writing(COLOURS, photometric="rgb", compression="jpeg", tile=(32, 32), metadata=None),
     "pyramid.tif": pyramid,
 }
@@ -172,9 +173,9 @@ def test_a_hostile_header_costs_nothing_and_gets_one_line(tmp_path: Path, what: 
 def test_the_little_writer_of_these_tests_writes_tiffs(tmp_path: Path) -> None:
     """Else all of the above would be refused for another reason."""
     pixels = bytes(range(256)) * 16
-    (tmp_path / "a.tif").write_bytes(tiff(page(30, 30), page(30, 30), tail=pixels))
+    (tmp_path / "a.tif").write_bytes(tiff(*[page(30, 30)] * 6, tail=pixels))
     shape, planes = read(tmp_path / "a.tif")
-    assert shape == (2, 30, 30)
+    assert shape == (6, 30, 30)
     assert len(np.unique(planes[0])) == 256
 
 

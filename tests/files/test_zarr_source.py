@@ -319,3 +319,16 @@ def test_a_path_without_an_image_is_refused(tmp_path: Path, path: str) -> None:
     write_group(tmp_path / "A")
     with pytest.raises(ImageError):
         open_zarr(tmp_path, path)
+
+
+def test_a_missing_chunk_is_empty_unless_zarr_is_told_that_every_chunk_was_written(tmp_path: Path) -> None:
+    root = write_array(tmp_path / "a.zarr", numbers(61, 47) + 1, chunks=(10, 10))
+    (root / "c" / "0" / "0").unlink()
+    assert not open_zarr(root).read(0, 0, slice(0, 10), slice(0, 10)).any()
+    if "read_missing_chunks" not in zarr.config.get("array"):
+        pytest.skip("needs zarr 3.2")
+    with zarr.config.set({"array.read_missing_chunks": False}):
+        source = open_zarr(root)
+        assert source.read(0, 0, slice(10, 20), slice(10, 20)).all()
+        with pytest.raises(ImageError, match=r"\A[^\n]*ChunkNotFoundError[^\n]*\Z"):
+            source.read(0, 0, slice(0, 20), slice(0, 20))

@@ -198,11 +198,11 @@ class Watched(LocalStore):
 
     def __init__(self, root: Path, trouble: Callable[[str, Any], Exception | None] = lambda key, part: None) -> None:
         super().__init__(root, read_only=True)
-        self.asked: list[tuple[str, Any]] = []
+        self.asked: list[tuple[str, str]] = []
         self.trouble = trouble
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
-        self.asked.append((key, byte_range))
+        self.asked.append((key, str(byte_range)))
         error = self.trouble(key, byte_range)
         if isinstance(error, FileNotFoundError):
             return None
@@ -215,9 +215,9 @@ def test_a_request_that_fails_is_made_again_also_of_a_part_of_a_shard(sharded: P
     seen: set[Any] = set()
 
     def trouble(key: str, part: Any) -> Exception | None:
-        if (key, part) in seen:
+        if (key, str(part)) in seen:
             return None
-        seen.add((key, part))
+        seen.add((key, str(part)))
         return OSError("the connection was reset")
 
     store = Watched(sharded, trouble)

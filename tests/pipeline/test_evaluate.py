@@ -133,7 +133,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p" / "a.png").write_bytes(
         imagecodecs.png_encode(np.random.default_rng(1).integers(0, 255, (61, 83, 3), np.uint8))
     )
-    with pytest.raises(ImageError, match="colour picture"):
+    with pytest.raises(ImageError, match="colour image"):
         compare(tmp_path)
 
 

@@ -39,6 +39,20 @@ def test_kaggle_annotation_is_paired_with_a_run_over_its_folder_and_with_flat_fi
     assert partners(pair(kaggle("ab"), images(prediction, "cd"))) == {prediction: "ab", "cd": None}
 
 
+def test_endings_of_label_images_are_left_out_where_whole_names_do_not_pair() -> None:
+    """Tools name masks after images; but a name that is the same on both sides is meant."""
+    found = pair(images("x/a.ome", "b_img", "c_cp_masks"), images("x/a_masks", "b-labels", "c", "d_gt"))
+    assert partners(found) == {"x/a_masks": "x/a.ome", "b-labels": "b_img", "c": "c_cp_masks", "d_gt": None}
+    assert found.notes == ()
+    assert partners(pair(images("cell_mask", "cell"), images("cell_mask", "dish"))) == {
+        "cell_mask": "cell_mask",
+        "dish": None,
+    }
+    assert partners(pair(images("out/a"), images("x/a_masks"))) == {"x/a_masks": "out/a"}
+    with pytest.raises(UsageError, match="TRUTH holds a_gt and a_masks, which both match a"):
+        pair(images("a"), images("a_gt", "a_masks"))
+
+
 def test_two_predictions_for_one_truth_are_refused() -> None:
     """Which of them is meant cannot be told."""
     with pytest.raises(UsageError, match="ab and ab/images/ab"):

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from doubles import Threshold
 from small_runs import mosaic, picture, small_run
 
 from nucseg_batch.executors import provenance
@@ -30,7 +31,7 @@ def test_results_say_what_they_were_made_with(tmp_path: Path, monkeypatch: pytes
     record = record_of(run.store)
     assert record["model"]["sha256"] == hashlib.sha256(default_model().read_bytes()).hexdigest()
     assert record["settings"]["threshold"] == 0.4
-    assert record["computed"] == {"precision": "float32", "device": "cpu"}
+    assert record["computed"] == Threshold().machine()
     assert (record["input"]["images"], record["output"]["images"], record["output"]["nuclei"]) == (2, 2, 5)
     for name, path in table_paths(run.store).items():
         assert record["output"]["sha256"][f"{name}.csv"] == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -77,12 +78,25 @@ def assert_same(store: Path, reference: Path) -> None:
 
 
 @contextmanager
-def held(slurm: SlurmCluster, job: str) -> Iterator[int]:
-    """Stops the program of a job in its steps while the test does something to it; gives its number."""
-    pid = program_of(slurm, job)
+def root_locked(store: Path) -> Iterator[None]:
+    """Holds all programs at a run before their first image: they wait for its root lock, which the test has.
+
+    A program that is held has the lock of its share, and hears signals. It works at any speed of the machine; but it
+    is for runs that were planned and never segmented anything, since only these need the root lock before they begin.
+    """
+    path = store.with_suffix(".run") / "locks" / "root.lock"
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Stops a process in its steps while the test does something to it."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        yield pid
+        yield
     finally:
         os.kill(pid, signal.SIGCONT)
 

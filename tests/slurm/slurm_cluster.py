@@ -159,6 +159,10 @@ class SlurmCluster:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def release(self, *jobs: str) -> None:
+        """Lets jobs begin that were submitted with `SBATCH_HOLD`."""
+        self.call("scontrol", "release", ",".join(jobs))
+
     def signal(self, job: str, name: str) -> None:
         """Sends a signal to the shell of a job's script alone, as `--signal=B:...` does when the time runs out."""
         self.call("scancel", f"--signal={name}", "--batch", job)

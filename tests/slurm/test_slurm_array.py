@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import re
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from slurm.processes import alive, is_locked
-from slurm.runs import EXAMPLES, OPTIONS, assert_same, held, program, run
-from slurm.slurm_cluster import SlurmCluster
+from slurm.runs import EXAMPLES, OPTIONS, assert_same, held, program, program_of, root_locked, run
+from slurm.slurm_cluster import PATIENCE, SlurmCluster
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -20,14 +21,14 @@ def lock_of(folder: Path, share: int) -> Path:
 
 
 def submit_array(slurm: SlurmCluster, images: Path, folder: Path, shares: int) -> tuple[str, str]:
-    """Calls the example; returns the numbers of the array and of the job that finishes."""
+    """Calls the example; returns the numbers of the array and of the job that finishes, which wait to be released."""
     told = subprocess.run(
         [EXAMPLES / "slurm_array.sh", images, "out.zarr", str(shares), *map(str, OPTIONS)],
         cwd=folder,
-        env=slurm.environment | program(),
+        env=slurm.environment | program() | {"SBATCH_HOLD": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert told.returncode == 0, told.stderr
@@ -44,14 +45,17 @@ def test_an_array_survives_a_signal_a_lost_node_and_a_memory_kill(
         stopped, lost, quiet, hungry = (f"{array}_{share}" for share in range(4))
         slurm.call("scontrol", "update", f"jobid={hungry}", "MinMemoryNode=150")
 
-        slurm.wait(lambda: is_locked(lock_of(tmp_path, 0)), "share 0 to begin", job=stopped)
-        with held(slurm, stopped):  # it cannot be done before the signal comes
-            slurm.signal(stopped, "USR1")
-            slurm.wait(lambda: is_locked(lock_of(tmp_path, 1)), "share 1 to begin", job=lost)
-            node = slurm.task(lost).node
-            slurm.lose_node(node)
-        # share 1's first process lives on and holds the share: the second copy must leave it alone
-        with held(slurm, lost) as first:
+        with ExitStack() as meanwhile:
+            with root_locked(tmp_path / "out.zarr"):  # neither share can be done before this has happened
+                slurm.release(array, last)
+                slurm.wait(lambda: is_locked(lock_of(tmp_path, 0)), "share 0 to begin", job=stopped)
+                slurm.signal(stopped, "USR1")
+                slurm.wait(lambda: slurm.task(stopped).restarts == 1, "share 0 to be stopped")
+                slurm.wait(lambda: is_locked(lock_of(tmp_path, 1)), "share 1 to begin", job=lost)
+                node, first = slurm.task(lost).node, program_of(slurm, lost)
+                meanwhile.enter_context(held(first))
+                slurm.lose_node(node)
+            # share 1's first process lives on and holds the share: the second copy must leave it alone
             slurm.requeued(stopped)
             slurm.requeued(lost)
             slurm.wait(lambda: slurm.task(lost).restarts == 2, "the second copy of share 1 to leave")
@@ -97,10 +101,13 @@ def test_a_share_that_is_never_free_gives_up_in_the_end(slurm: SlurmCluster, ima
 def test_a_task_that_a_person_cancels_stays_cancelled(slurm: SlurmCluster, images: Path, tmp_path: Path) -> None:
     """The script puts itself into the queue again, but not against the will of its owner."""
     run("nucseg-batch", "plan", images, tmp_path / "out.zarr", "--shares", 2, *OPTIONS)
-    job = slurm.submit("--array=0", EXAMPLES / "slurm_share.sbatch", "out.zarr", folder=tmp_path, environment=program())
-    slurm.wait(lambda: is_locked(lock_of(tmp_path, 0)), "the share to begin", job=f"{job}_0")
-    with held(slurm, f"{job}_0"):
+    with root_locked(tmp_path / "out.zarr"):
+        job = slurm.submit(
+            "--array=0", EXAMPLES / "slurm_share.sbatch", "out.zarr", folder=tmp_path, environment=program()
+        )
+        slurm.wait(lambda: is_locked(lock_of(tmp_path, 0)), "the share to begin", job=f"{job}_0")
         slurm.call("scancel", job)
+        slurm.ended(job)
     (task,) = slurm.ended(job)
     assert (task.state, task.restarts) == ("CANCELLED", 0), slurm.log(task.job, tmp_path)
 

@@ -23,12 +23,13 @@ def test_workers_that_are_killed_cost_nothing_but_time(
     """Workers are jobs like others, and jobs die; new ones take their places."""
     pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue, of the extra hpc")
     command = [EXAMPLES / "slurm_dask.sh", images, "out.zarr", 2, *OPTIONS]
-    begun = tmp_path / "out.run" / "begun"
+    begun, hold = tmp_path / "out.run" / "begun", tmp_path / "hold"
+    hold.touch()  # so that the first workers do not get everything done before they are killed
     with open(tmp_path / "told.txt", "w+") as told:
         hands_out = subprocess.Popen(
             [str(part) for part in command],
             cwd=tmp_path,
-            env=slurm.environment | program(),
+            env=told(hold_begun=str(hold)) | slurm.environment | program(),
             stdout=told,
             stderr=subprocess.STDOUT,
         )
@@ -37,6 +38,8 @@ def test_workers_that_are_killed_cost_nothing_but_time(
             killed = jobs(slurm, "running")
             for job in killed:
                 slurm.call("scancel", "--signal=KILL", "--full", job)
+            slurm.wait(lambda: not set(killed) & set(jobs(slurm, "running")), "the workers to die")
+            hold.unlink()
             code = hands_out.wait(600)
         finally:
             hands_out.kill()

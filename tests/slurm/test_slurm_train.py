@@ -18,10 +18,15 @@ def test_a_training_whose_time_runs_out_goes_on_where_it_was(slurm: SlurmCluster
     annotated_folder(tmp_path / "data", 3)
     size = ["--epochs", 2, "--steps", 2, "--batch-size", 1, "--crop", 64, "--precision", "float32"]
     command = [EXAMPLES / "slurm_train.sbatch", "data", "m.keras", *size]
-    job = slurm.submit(*command, folder=tmp_path, environment=program())
+    hold = tmp_path / "hold"
+    hold.touch()  # after the first pass, so that the signal comes before the second
+    held = {"PYTHONPATH": str(Path(__file__).parent / "hold"), "NUCSEG_TEST_HOLD": str(hold)}
+    job = slurm.submit(*command, folder=tmp_path, environment=program() | held)
     state = tmp_path / "m.resume.json"
     slurm.wait(lambda: state.exists() and '"epochs_done": 0' not in state.read_text(), "a pass to end", job=job)
     slurm.signal(job, "USR1")
+    slurm.wait(lambda: slurm.task(job).restarts == 1, "the training to be stopped")
+    hold.unlink()
     slurm.requeued(job)
     (task,) = slurm.ended(job)
     log = slurm.log(job, tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pictures import disks, fluorescence
 
-from nucseg_batch.errors import ImageError, NothingToDoError
+from nucseg_batch.errors import DoubtfulInputError, ImageError, NothingToDoError
 from nucseg_batch.files.annotations import Pair, find_pairs
 from nucseg_batch.training.data import fingerprint, read_all, read_sample, split_pairs
 
@@ -80,7 +80,11 @@ def test_a_binary_mask_in_place_of_labels_is_numbered_and_told(tmp_path: Path) -
     (sample,) = read_all(pairs_of(tmp_path), told.append)
     np.testing.assert_array_equal(sample.labels, LABELS)
     assert len(told) == 1
+    assert told[0].startswith("assumed (doubtful): images/a.png: read as a binary mask")
     assert "touching nuclei count as one" in told[0]
+    assert read_all(pairs_of(tmp_path), told.append, semantic=True, strict=True)
+    with pytest.raises(DoubtfulInputError, match=r"images/a\.png: read as a binary mask"):
+        read_all(pairs_of(tmp_path), told.append, strict=True)
 
 
 def test_without_an_index_a_fixed_random_share_is_held_out() -> None:

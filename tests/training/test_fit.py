@@ -63,6 +63,16 @@ def test_training_learns_to_find_nuclei_and_writes_a_complete_model(tmp_path: Pa
     assert (found & (truth > 0)).sum() / (found | (truth > 0)).sum() > 0.6
 
 
+def test_the_shortest_training_that_options_allow_writes_a_model(tmp_path: Path) -> None:
+    """One step is no schedule of learning rates; it was a ValueError of Keras."""
+    data = annotated_folder(tmp_path / "data", 3)
+    settings = TrainSettings(
+        epochs=1, steps=1, batch_size=1, crop=32, widths=(8, 12, 16), validation=0.4, precision="float32"
+    )
+    train(find_pairs(data).pairs, tmp_path / "m.keras", settings, command="", progress=Heard())
+    assert load_model(tmp_path / "m.keras").info.card["epochs"] == 1
+
+
 def test_the_pictures_show_what_they_say(tmp_path: Path) -> None:
     """Curves of every pass, and image, annotation and prediction side by side."""
     rows = [dict.fromkeys(HISTORY_COLUMNS, 0.5) | {"epoch": float(i)} for i in (1, 2, 3)]

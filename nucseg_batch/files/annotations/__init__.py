@@ -1,8 +1,10 @@
-"""Annotated images: found in any layout that people keep them in, and read with one set of rules.
+"""Annotated images, for `train` and `evaluate` alike: layouts on disk, and how label images are read.
 
-`train` and `evaluate` use this room alone. `names` holds the naming rules, `layouts` and `zarr_layouts` find images with
-their label images, `label_images` label images to compare, `index` what an index.csv says of them; `reading` reads files
-and `encoding` says what their numbers mean, what is doubtful, and what is refused.
+- `names`: naming rules of files and folders;
+- `layouts`, `zarr_layouts`: images paired with their label images;
+- `label_images`: label images to compare, with or without images;
+- `index`: splits and groups from an index.csv;
+- `reading`, `encoding`: files and planes to labels, with doubtful assumptions and refusals.
 """
 
 from nucseg_batch.files.annotations.encoding import Annotation, decode

@@ -1,19 +1,19 @@
-"""What the numbers of a label image mean: labels, a binary mask, colours, or nothing that can be taken for nuclei.
+"""How the pixel values of a label image are interpreted: as labels, a binary mask or colours, or not at all.
 
-`train` and `evaluate` accept and refuse the same:
+The rules are the same for `train` and `evaluate`:
 
 | stored | result |
 |---|---|
 | whole numbers of any type, 0 for background | labels, renumbered 1..n in their order |
-| one number besides 0, in several pieces | a binary mask: pieces are numbered, with a doubtful assumption |
-| flat colours on black | pieces of one colour are numbered, with a doubtful assumption |
-| many numbers in several pieces each, or 255 numbers and one of them in pieces | labels, with a doubtful assumption |
+| one non-zero value in several components | binary mask: components are numbered; doubtful |
+| flat colours on black | components of one colour are numbered; doubtful |
+| many labels in several components each, or all 255 labels used and one of them in several | labels; doubtful |
 | fractions, negative numbers | refused |
-| a number other than 0 around the image | refused: inverted, or the background has a number |
-| mostly pieces less than 3 pixels wide | refused: intensities, interpolated or lossy labels, outlines |
+| a non-zero value along most of the border | refused: inverted mask, or a labelled background |
+| mostly components less than 3 pixels wide | refused: intensities, interpolated or lossy labels, outlines |
 
-The last two are doubtful assumptions instead where a prediction is scored, which may be as bad as it likes, unless the
-pieces are plainly those of intensities.
+For predictions the last two are doubtful rather than refused, because a bad prediction must still get its score. Plain
+intensities are refused there, too.
 """
 
 from __future__ import annotations
@@ -24,26 +24,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import label
+from skimage.measure import label, regionprops
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.plan import Assumption
 
 BORDER_SHARE = 0.5
-"""A number on more of the image's border than this, and on all four sides, is the background's."""
+"""A value on a larger share of the border pixels than this, and on all four sides, is the background."""
 MIN_THIN = 10
-"""Fewer pieces less than 3 pixels wide are no reason to refuse labels."""
+"""Thin components that are tolerated in any label image."""
 MIN_EXTRA_PIECES = 3
-"""Fewer pieces than these above one a number are no reason to doubt labels."""
+"""Components in excess of one per label below which labels are not doubted."""
 EXTRA_SHARE = 0.1
-"""Nor are fewer than this share of the numbers."""
+"""The same as a share of the number of labels."""
 LIMITS = (255, 65535)
-"""Largest numbers of 8 and 16 bit, after which numbering starts again at 0 or stands still."""
+"""Largest 8-bit and 16-bit labels, where numbering wraps around or saturates."""
+OUTLINE = 1.3
+"""Ratio of filled area to area above which a component is an outline."""
+MIN_OUTLINES = 3
+"""Outlines below which a mask may hold nuclei with holes."""
 EXACT_IN_FLOAT = 2**24
-"""Whole numbers from here on are not all different in single precision."""
+"""Integers from here on are not all exact in single precision."""
 
-ONE_NUMBER_EACH = "give label images with one number per nucleus"
-"""What to do about most doubts."""
+ONE_NUMBER_EACH = "provide label images with one number per nucleus"
+"""Remedy for most doubts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +57,15 @@ class Annotation:
     labels: NDArray[np.int32]
     """(height, width), nuclei 1..n, 0 for background."""
     assumptions: tuple[Assumption, ...] = ()
-    """What was assumed of how they are stored."""
+    """Assumptions about the encoding."""
 
 
 def decode(numbers: NDArray[Any], name: str, *, semantic: bool = False, prediction: bool = False) -> Annotation:
     """The nuclei of a label image (height, width) or (height, width, 3) of any real dtype.
 
-    semantic: only the foreground counts, so that a binary mask is no reason for doubt. prediction: it is scored, so that
-    a bad one is no reason to refuse it. Raises ImageError, whose text begins with `name`, for what cannot be labels.
+    semantic: only the foreground matters, so a binary mask is not doubtful. prediction: the image is to be scored, so
+    labels that look wrong are doubtful rather than refused. Raises ImageError, whose text begins with `name`, for
+    anything that cannot be a label image.
     """
     if numbers.ndim == 3 and (numbers == numbers[..., :1]).all():
         numbers = numbers[..., 0]
@@ -88,7 +93,7 @@ def decode(numbers: NDArray[Any], name: str, *, semantic: bool = False, predicti
 
 
 def number_pieces(labels: NDArray[np.integer]) -> Annotation:
-    """Labels that are known to be such, except that the pieces of a binary mask are numbered, with a doubt."""
+    """Trusted labels, renumbered; the components of a binary mask are numbered, which is doubtful."""
     dense = _numbered(labels)
     if dense.max(initial=0) == 1:
         pieces = label(dense, connectivity=2).astype(np.int32, copy=False)
@@ -99,36 +104,36 @@ def number_pieces(labels: NDArray[np.integer]) -> Annotation:
 
 _BINARY = Assumption(
     kind="labels",
-    what="it is a binary mask: pieces are numbered, and touching nuclei count as one",
-    evidence="one number besides 0, in several pieces",
+    what="read as a binary mask: connected components are numbered, touching nuclei count as one",
+    evidence="one non-zero value in several components",
     option=ONE_NUMBER_EACH,
     doubtful=True,
 )
 _COLOURS = Assumption(
     kind="labels",
-    what="its colours are labels: pieces of one colour are numbered, and touching nuclei of one colour count as one",
+    what="colours are read as labels: connected components of one colour are numbered",
     evidence="flat colours on black",
     option=ONE_NUMBER_EACH,
     doubtful=True,
 )
 _IN_PIECES = Assumption(
     kind="labels",
-    what="each number is one nucleus, although many numbers lie in several separate pieces",
-    evidence="label images may hold nuclei in pieces; so do masks of classes",
+    what="each label is read as one nucleus",
+    evidence="many labels occur in several separate components, as in class masks",
     option=ONE_NUMBER_EACH,
     doubtful=True,
 )
 _LIMIT = Assumption(
     kind="labels",
-    what="each number is one nucleus, although all numbers of its type are used and some lie in separate pieces",
-    evidence="more nuclei than 8 or 16 bit can number give such labels, too",
+    what="each label is read as one nucleus",
+    evidence="all 8-bit or 16-bit labels are used and some occur in several components, as after an overflow",
     option="store the labels with more bits",
     doubtful=True,
 )
 
 
 class _Doubts:
-    """What speaks against a label image: an error, or where a prediction is scored a doubtful assumption."""
+    """Objections to a label image: errors, or doubtful assumptions for predictions."""
 
     def __init__(self, name: str, prediction: bool) -> None:
         self.name = name
@@ -136,10 +141,10 @@ class _Doubts:
         self.found: list[Assumption] = []
 
     def add(self, measured: str, like: str, remedy: str, *, surely: bool = False) -> None:
-        """Raises ImageError, unless it may be a bad prediction."""
+        """Raises ImageError, unless this may be a bad prediction."""
         if surely or not self.prediction:
-            raise ImageError(f"{self.name} is no label image: {measured}, {like}; {remedy}.")
-        self.found.append(Assumption("labels", "it is scored as a label image", f"looks wrong, {like}", remedy, True))
+            raise ImageError(f"{self.name} is not a label image: {measured}, {like}; {remedy}.")
+        self.found.append(Assumption("labels", "scored as a label image", f"it looks wrong: {like}", remedy, True))
 
 
 def _whole(numbers: NDArray[Any], name: str) -> NDArray[Any]:
@@ -147,8 +152,8 @@ def _whole(numbers: NDArray[Any], name: str) -> NDArray[Any]:
     if numbers.dtype.kind == "f":
         if numbers.size and float(numbers.max()) >= EXACT_IN_FLOAT:
             raise ImageError(
-                f"{name} is {numbers.dtype} up to {numbers.max():.0f}; labels of {EXACT_IN_FLOAT} and more are not exact "
-                "in single precision; store them as integers."
+                f"{name} is {numbers.dtype} up to {numbers.max():.0f}; labels of {EXACT_IN_FLOAT} and more are not "
+                "exact in single precision; store them as integers."
             )
         if (numbers != np.round(numbers)).any():
             raise ImageError(
@@ -180,7 +185,7 @@ def _numbered(numbers: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def border_number(numbers: NDArray[Any]) -> int:
-    """The number of most pixels of the border of (height, width); 0 where none has more than BORDER_SHARE of them."""
+    """The value of more than BORDER_SHARE of the border pixels of (height, width), on all four sides; 0 without one."""
     sides = (numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1])
     values, counts = np.unique(np.concatenate(sides), return_counts=True)
     most = int(values[counts.argmax()])
@@ -192,7 +197,7 @@ def border_number(numbers: NDArray[Any]) -> int:
 def _check_background(
     labels: NDArray[np.int32], pieces: NDArray[np.int32], numbers: NDArray[Any], doubts: _Doubts
 ) -> None:
-    """Refuses labels whose background has a number, and binary masks of which more than half, and of the border, is 1."""
+    """Refuses labels with a labelled background, and inverted binary masks."""
     binary = labels.max() == 1
     around = border_number(labels)
     if around and binary and (labels > 0).mean() <= BORDER_SHARE and not border_number(pieces):
@@ -203,7 +208,7 @@ def _check_background(
         shown = tuple(int(part) for part in shown) if numbers.ndim == 3 else int(shown)
         doubts.add(
             f"{shown} covers {at.mean():.0%} of it and most of its border",
-            "as a background does",
+            "like a background",
             "invert it, or set its background to 0",
         )
 
@@ -211,7 +216,10 @@ def _check_background(
 def _check_width(
     labels: NDArray[np.int32], pieces: NDArray[np.int32], count: int, doubts: _Doubts, *, colours: bool
 ) -> None:
-    """Refuses labels of which most pieces have no pixel with neighbours of the same number only."""
+    """Refuses outlines, and labels of which most components have no pixel surrounded by its own value."""
+    if count == 1 and _are_outlines(pieces):
+        doubts.add("most components of its mask enclose a hole", "like outlines", "fill the outlines")
+        return
     inner = ndimage.maximum_filter(labels, 3, mode="nearest") == ndimage.minimum_filter(labels, 3, mode="nearest")
     total = int(pieces.max())
     solid = np.unique(pieces[inner & (labels > 0)]).size
@@ -220,21 +228,28 @@ def _check_width(
         return
     if colours:
         doubts.add(
-            "it is a colour picture",
+            "it is a colour image",
             "not flat colours on black",
-            "annotation is one plane of numbers, 0 for background",
+            "provide one plane of labels, 0 for background",
             surely=True,
         )
     if count == 1:
         doubts.add(
-            f"{thin} of the {total} pieces of its mask are less than 3 pixels wide",
-            "as outlines or specks are",
+            f"{thin} of the {total} components of its mask are less than 3 pixels wide",
+            "like outlines or specks",
             "fill the outlines, or remove the specks",
         )
     else:
         doubts.add(
-            f"{thin} of its {total} pieces of one number are less than 3 pixels wide",
-            "as in an image of intensities, or after interpolation or lossy compression",
-            "give labels that were resized with nearest neighbour and stored without loss",
+            f"{thin} of its {total} connected components are less than 3 pixels wide",
+            "as in raw intensities, or after interpolation or lossy compression",
+            "resize labels with nearest neighbour and save them losslessly",
             surely=total > 2 * count or (labels == 0).mean() < 0.01,
         )
+
+
+def _are_outlines(pieces: NDArray[np.int32]) -> bool:
+    """Whether most pieces of a binary mask are outlines."""
+    found = regionprops(pieces)
+    outlines = sum(1 for piece in found if piece.area_filled > OUTLINE * piece.area)
+    return outlines >= MIN_OUTLINES and outlines > len(found) / 2

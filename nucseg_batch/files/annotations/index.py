@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -60,11 +61,12 @@ def find_index(place: Path, above: Path | None = None) -> Path | None:
 def read_index(path: Path) -> Index:
     """Reads an index; raises InputMissingError where there is no such file."""
     try:
-        file = open(path, newline="", encoding="utf-8-sig", errors="replace")
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            text = file.read()
     except OSError as error:
         raise InputMissingError(f"{path}: this index cannot be read ({error.strerror}).") from error
-    with file:
-        reader = csv.DictReader(file)
+    with io.StringIO(text, newline="") as lines:
+        reader = csv.DictReader(lines)
         columns = tuple(reader.fieldnames or ())
         rows: dict[str, Row] = {}
         for row in reader if "id" in columns else ():

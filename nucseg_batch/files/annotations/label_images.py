@@ -81,7 +81,7 @@ def find_label_images(place: Path, argument: str) -> LabelImages:
     if not found.images:
         raise NothingToDoError(
             f"{argument} {place}: no label image was found; expected label images (PNG or TIFF), alone or with their "
-            "images in a layout that `train` takes, or OME-Zarr labels; give the OUT.zarr of a run itself."
+            "images in a layout that `train` accepts, or OME-Zarr labels; give the OUT.zarr of a run itself."
         )
     names: set[str] = set()
     for image in found.images:
@@ -148,7 +148,8 @@ def _search(top: Path, prediction: bool) -> LabelImages:
         else:
             beside.append(path)
     if beside:
-        notes.append(f"{_listed([path.relative_to(top).as_posix() for path in beside])}: neither image nor label image")
+        shown = _listed([path.relative_to(top).as_posix() for path in beside])
+        notes.append(f"{shown}: neither images nor label images, left out")
     if not prediction and not pictures and not others:
         others = own
     return LabelImages(tuple(pictures or others), tuple(notes))

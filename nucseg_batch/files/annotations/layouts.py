@@ -1,7 +1,8 @@
 """Finds the annotated images of a folder, in any of the layouts that people keep them in, and tells what does not pair.
 
 - a folder of images beside one of label images, such as `images/` and `labels/`, `img/` and `gt/`, `imagesTr/` and
-  `labelsTr/`, or images with `masks/` in their own folder: files of the same name, or of the same core (see `names`);
+  `labelsTr/`, `01/` and `01_GT/SEG/`, or images with `masks/` in their own folder: files of the same name, or of the
+  same core (see `names`);
 - Kaggle's `<id>/images/` with one image and `<id>/masks/` with a binary picture for each nucleus. It is told from the
   layout above by the names: one image, and no file in `masks/` that is named after it;
 - `a.tif` beside `a_masks.tif` and the like in one folder, as Cellpose and others write them;
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.files.annotations.index import Indexes
-from nucseg_batch.files.annotations.names import Named, folder_pairs, is_image_name, label_folders, read_name
+from nucseg_batch.files.annotations.names import CHALLENGE, Named, folder_pairs, is_image_name, label_folders, read_name
 from nucseg_batch.files.annotations.pairs import DataSet, Pair, joined
 from nucseg_batch.files.annotations.zarr_layouts import zarr_pairs
 from nucseg_batch.files.find.leftovers import SYSTEM_FOLDERS, stem_of, tool_of
@@ -61,10 +62,10 @@ def find_pairs(folder: Path, *, group: str | None = None) -> DataSet:
 
 
 def places(top: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[Path, DataSet | None]]:
-    """Every folder below `top`, itself included, with what is annotated in it; None for a zarr store.
+    """Every folder below `top`, itself included, with the annotated images in it; None for a zarr store.
 
-    Hidden folders, those of file servers, and what belongs to a layout already listed are left out. `onerror` hears of folders that cannot be
-    listed.
+    Hidden folders, those of file servers and those of a layout already listed are left out. `onerror` gets the errors
+    of folders that cannot be listed.
     """
     for name, folders, files in os.walk(top, onerror=onerror):
         place = Path(name)
@@ -72,7 +73,7 @@ def places(top: Path, onerror: Callable[[OSError], None] | None = None) -> Itera
             folders.clear()
             yield place, None
             continue
-        shown = sorted(name for name in folders if not name.startswith(".") and not SYSTEM_FOLDERS.fullmatch(name))
+        shown = sorted(name for name in folders if not _is_hidden(name))
         plain = [folder for folder in shown if not is_zarr(place / folder)]
         found, taken = _layouts(place, plain, sorted(filter(_may_count, files)), top)
         folders[:] = [folder for folder in shown if folder not in taken]
@@ -83,8 +84,10 @@ def _layouts(place: Path, folders: list[str], files: list[str], top: Path) -> tu
     """What is annotated in a folder with these folders and files in it, and the folders that this takes up."""
     parts, taken = [], set()
     for beside in folder_pairs(folders):
-        parts.append(_folders(place, beside.images, beside.labels, top))
-        taken |= {beside.images, beside.labels, *beside.unused}
+        is_there = (place / beside.labels).is_dir()
+        label_folder = beside.labels if is_there else beside.labels.removesuffix(CHALLENGE)
+        parts.append(_folders(place, beside.images, label_folder, top))
+        taken |= {beside.images, beside.labels.partition("/")[0], *beside.unused}
         parts += [
             DataSet(problems=(f"{_key(place / other, top)}: not used, for there is {beside.labels}/ beside it",))
             for other in beside.unused
@@ -178,7 +181,15 @@ def _by_name(files: list[Path], folder: Path, top: Path, problems: list[str]) ->
 
 def _files(folder: Path) -> list[Path]:
     """Images at any depth in a folder."""
-    return sorted(path for path in folder.rglob("*") if _may_count(path.name) and path.is_file())
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        found += [path for path in (Path(place) / name for name in names if _may_count(name)) if path.is_file()]
+    return sorted(found)
+
+
+def _is_hidden(folder: str) -> bool:
+    return folder.startswith(".") or SYSTEM_FOLDERS.fullmatch(folder) is not None
 
 
 def _may_count(name: str) -> bool:

@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from nucseg_batch.files.images import IMAGE_SUFFIXES
+from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 
 LABEL_WORDS = (
     *("masks", "mask", "labels", "label", "instances", "instance", "gt", "ground_truth", "groundtruth", "truth"),
     *("annotations", "annotation", "segmentation", "lbl", "cp_masks", "seg", "stardist", "instanseg_prediction"),
 )
 """Words at either end of a label image's name; of several label images of one image the first of these counts."""
-_LABEL_PREFIXES = ("label_mask", "label_image", "instance_mask", "instance_label", "nuclei", "nuclear", "nucleus")
-"""Words that may stand before or in place of these, as in `a_instance_mask`."""
+_OBJECTS = ("nuclei", "nuclear", "nucleus", "cell", "cells", "instance", "label", "image", "images")
+"""Words that may stand on either side of these, as in `a_instance_mask`, `a_nuclei_labels` and `a_label_image`."""
 IMAGE_WORDS = ("img", "image", "raw", "original", "dapi", "hoechst", "dna", "0000")
 """Words at either end of an image's name that its label image may lack; 0000 is nnU-Net's first channel."""
-FOLDERS_OF_LABELS = ("labels", "label", "masks", "mask", "gt", "groundtruth", "truth", "ground", "annotations") + (
-    *("annotation", "segmentations", "segmentation", "seg", "instances", "targets", "target"),
+FOLDERS_OF_LABELS = (
+    *("labels", "label", "masks", "mask", "gt", "groundtruth", "truth", "ground", "annotations", "annotation"),
+    *("segmentations", "segmentation", "seg", "instances", "targets", "target"),
 )
 """Words in the name of a folder of label images; of several such folders the first of these counts."""
 FOLDERS_OF_IMAGES = frozenset({"images", "image", "imgs", "img", "raw", "inputs", "input", "originals"})
@@ -38,11 +39,17 @@ def _either(words: Iterable[str]) -> str:
     return "|".join(word.replace("_", "[ _-]?") for word in sorted(words, key=len, reverse=True))
 
 
-_LABEL = rf"(?:(?:{_either(_LABEL_PREFIXES)}){_SEPARATOR})?(?P<word>{_either(LABEL_WORDS)})"
+_LABEL = (
+    rf"(?:(?:{_either(_OBJECTS)}){_SEPARATOR})?(?P<word>{_either(LABEL_WORDS)})(?:{_SEPARATOR}(?:{_either(_OBJECTS)}))?"
+)
 _LABEL_END = re.compile(rf"(?P<core>.+?){_SEPARATOR}{_LABEL}", re.IGNORECASE)
 _LABEL_START = re.compile(rf"{_LABEL}{_SEPARATOR}(?P<core>.+)", re.IGNORECASE)
 _IMAGE_END = re.compile(rf"(?P<core>.+?){_SEPARATOR}(?:{_either(IMAGE_WORDS)})", re.IGNORECASE)
 _IMAGE_START = re.compile(rf"(?:{_either(IMAGE_WORDS)}){_SEPARATOR}(?P<core>.+)", re.IGNORECASE)
+CHALLENGE = "/SEG"
+"""Folder in that of annotation that holds the label images, in the Cell Tracking Challenge's data."""
+_CHALLENGE_LABEL = re.compile(r"man_seg_?(?P<number>\d+)")
+_CHALLENGE_FOLDER = re.compile(r"(?P<images>.+)_(?:GT|ST)")
 _TOKENS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
@@ -64,7 +71,7 @@ class Named:
 
 
 def stem(key: str) -> str:
-    """A path without the suffix of its last part; names of folders and stores without a known suffix keep their dots."""
+    """A path without the suffix of its last part."""
     return str(PurePosixPath(key).with_suffix(""))
 
 
@@ -73,6 +80,8 @@ def read_name(name: str) -> Named:
     folder, slash, last = name.rpartition("/")
     last = re.sub(r"\.ome$", "", last, flags=re.IGNORECASE) or last
     before = f"{folder}{slash}"
+    if challenge := _CHALLENGE_LABEL.fullmatch(last):
+        return Named(before + last, f"{before}t{challenge['number']}", LABEL_WORDS.index("seg"))
     for pattern in (_LABEL_END, _LABEL_START):
         found = pattern.fullmatch(last)
         if found:
@@ -124,8 +133,13 @@ class FolderPair:
 def folder_pairs(names: Sequence[str]) -> tuple[FolderPair, ...]:
     """Which of the folders in one place belong together: those whose names differ in the word for images and labels.
 
-    One folder of images and one of label images belong together whatever else their names say.
+    One folder of images and one of label images belong together whatever else their names say. `01/` and `01_GT/SEG/`
+    are those of the Cell Tracking Challenge.
     """
+    challenge = [(found["images"], name) for name in sorted(names) if (found := _CHALLENGE_FOLDER.fullmatch(name))]
+    gold = {images: name for images, name in reversed(challenge) if images in names}
+    if gold:
+        return tuple(FolderPair(images, name + CHALLENGE) for images, name in sorted(gold.items()))
     images: dict[tuple[str, ...], list[str]] = {}
     labels: dict[tuple[str, ...], list[tuple[int, str]]] = {}
     for name in sorted(names):
@@ -134,17 +148,17 @@ def folder_pairs(names: Sequence[str]) -> tuple[FolderPair, ...]:
             images.setdefault(others, []).append(name)
         elif kind == "labels":
             labels.setdefault(others, []).append((rank, name))
-    found = []
+    pairs = []
     for others, folders in images.items():
         if others in labels:
             ranked = [name for _, name in sorted(labels[others])]
-            found.append(FolderPair(folders[0], ranked[0], tuple(ranked[1:])))
-    if not found and len(images) == 1 and len(labels) == 1:
+            pairs.append(FolderPair(folders[0], ranked[0], tuple(ranked[1:])))
+    if not pairs and len(images) == 1 and len(labels) == 1:
         (image_folders,), (ranked_labels,) = images.values(), labels.values()
         if len(image_folders) == 1:
             ranked = [name for _, name in sorted(ranked_labels)]
-            found.append(FolderPair(image_folders[0], ranked[0], tuple(ranked[1:])))
-    return tuple(found)
+            pairs.append(FolderPair(image_folders[0], ranked[0], tuple(ranked[1:])))
+    return tuple(pairs)
 
 
 def label_folders(names: Iterable[str]) -> list[str]:

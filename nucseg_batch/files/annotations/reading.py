@@ -1,7 +1,7 @@
 """Reads annotation: label images and pictures of single nuclei from files, label planes from OME-Zarr.
 
-Numbers count as they are stored: of an indexed picture those of its palette's entries, of a TIFF in which 0 is shown
-white those in the file. Lossy files (JPEG) are refused. `encoding` says what the numbers mean.
+Values count as they are stored: palette indices of indexed images, and uninverted values of TIFFs in which 0 is white.
+JPEG is refused as lossy. `encoding` interprets the values.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ MAX_PIXELS = 2**31
 _LOSSY = frozenset({COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY})
 _PALETTE = Assumption(
     kind="labels",
-    what="the numbers of its palette's entries are the labels",
-    evidence="an indexed picture",
-    option="store a grey picture of the numbers",
+    what="palette indices are read as labels",
+    evidence="indexed image",
+    option="save the labels as a greyscale image",
 )
 
 
@@ -89,11 +89,11 @@ def _nucleus(path: Path) -> NDArray[np.bool_]:
     values = np.unique(picture)
     if values.size > 2 or (values.size == 2 and values[0] != 0):
         raise ImageError(
-            f"{path.name} has numbers from {values[0]} to {values[-1]}; a picture of a single nucleus has one besides 0. "
-            "Give the folder of label images itself, or name each after its image."
+            f"{path.name} has values from {values[0]} to {values[-1]}; the mask of a single nucleus has one non-zero "
+            "value. For label images, give their folder itself or name each after its image."
         )
     if border_number(picture):
-        raise ImageError(f"{path.name}: {values[-1]} covers most of its border, as a background does; invert it.")
+        raise ImageError(f"{path.name}: {values[-1]} covers most of its border, like a background; invert it.")
     return np.asarray(picture != 0)
 
 
@@ -104,7 +104,7 @@ def _stored(path: Path) -> tuple[NDArray[Any], tuple[Assumption, ...]]:
         with open(path, "rb") as file:
             start = file.read(26)
         if start.startswith(b"\xff\xd8\xff"):
-            raise ImageError("JPEG changes the numbers of labels; save labels as PNG or TIFF.")
+            raise ImageError("JPEG is lossy and changes labels; save them as PNG or TIFF.")
         if start.startswith(b"\x89PNG"):
             return _indexed_png(path, shown) if start[25] == 3 else (shown, ())
         return _stored_tiff(path, shown)
@@ -121,7 +121,7 @@ def _stored_tiff(path: Path, shown: NDArray[Any]) -> tuple[NDArray[Any], tuple[A
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         if page.compression in _LOSSY:
-            raise ImageError("its JPEG compression changes the numbers of labels; save labels without loss.")
+            raise ImageError("its JPEG compression is lossy and changes labels; save them losslessly.")
         if page.photometric == PHOTOMETRIC.PALETTE and shown.ndim == 3:
             return _background_first(page.asarray(), shown), (_PALETTE,)
         if page.photometric == PHOTOMETRIC.MINISWHITE and "PhotometricInterpretation" in page.tags:

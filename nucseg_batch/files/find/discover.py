@@ -41,6 +41,7 @@ from nucseg_batch.files.find.walk import (
 )
 from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.zarr.store import is_url
+from nucseg_batch.files.zarr.zipped import is_archive
 from nucseg_batch.plan import Assumption, Failure
 
 WILDCARDS = frozenset("*?[")
@@ -110,7 +111,7 @@ def _assumptions(found: Finder) -> tuple[Assumption, ...]:
 
 def _find(place: str, found: Finder) -> str:
     """Searches a place; its root."""
-    if is_url(place) or (os.path.isdir(place) and is_store(place)):
+    if is_url(place) or is_archive(place, named=True) or (os.path.isdir(place) and is_store(place)):
         _find_store(place, found)
         return place
     if place.startswith(LIST_MARK):
@@ -152,7 +153,7 @@ def _find_list(path: Path, found: Finder) -> str:
     root = os.path.commonpath([os.path.dirname(os.path.abspath(place)) for place in places])
     for place in places:
         key = os.path.relpath(os.path.abspath(place), root)
-        if os.path.isdir(place) and is_store(place):
+        if is_archive(place) or (os.path.isdir(place) and is_store(place)):
             found.try_store(root, key)
             continue
         entry = _named(place, key)

@@ -17,8 +17,8 @@ OURS = "output of nucseg-batch"
 """Reason for what this program wrote."""
 NOT_READ = frozenset(
     (
-        *(".bmp", ".dib", ".gif", ".webp", ".tga", ".psd", ".svg", ".pbm", ".pgm", ".pnm", ".ppm"),
-        *(".jp2", ".j2k", ".jpf", ".jpx", ".jxl", ".jxr", ".avif", ".heic", ".exr", ".cr2", ".dng", ".nef"),
+        *(".tga", ".psd", ".svg", ".pbm", ".pgm", ".pnm", ".ppm"),
+        *(".jxl", ".jxr", ".avif", ".heic", ".exr", ".cr2", ".dng", ".nef"),
         *(".dcm", ".mrc", ".nhdr", ".nii", ".nrrd", ".h5", ".hdf5", ".npy", ".npz"),
         *(".ets", ".ics", ".ids", ".ims", ".mrxs", ".oib", ".oif", ".oir", ".vms", ".vsi", ".zvi"),
     )

@@ -23,8 +23,8 @@ from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.plan import ImageInfo
 from nucseg_batch.settings import SegmentSettings
 
-COLOURS = ("red", "green", "blue", "grey")
-"""Channels of a colour picture; grey is their luminance."""
+COLOURS = ("red", "green", "blue", "grey", "rgb")
+"""Channels of a colour picture; grey is their luminance, rgb all three."""
 WAVELENGTHS_FROM = 200
 """Numbers from here on are nanometres where they are no channel's number."""
 NEAR_NM = 15

@@ -98,6 +98,11 @@ def survey(
     if reader.assumptions:
         of_images = [one for key, own in sorted(reader.assumptions.items()) if key in kept for one in own]
         found = replace(found, assumptions=merged([*found.assumptions, *of_images]))
+    unused = len(reader.unused_axes & kept)
+    if unused:
+        images = f"{unused} image{'s' * (unused > 1)}"
+        note = f"--axes {settings.axes} is not used for {images} in files, whose axes are known, and others"
+        found = replace(found, notes=(*found.notes, note))
     return Survey(found, tuple(whole))
 
 
@@ -153,6 +158,8 @@ class _Reader:
         """Key of the first file of a set, by that of each of its files."""
         self.assumptions: dict[str, list[Assumption]] = {}
         """What was assumed of images, by their keys; only of those of which anything was."""
+        self.unused_axes: set[str] = set()
+        """Keys of files of which other axes are known than were given."""
 
     def read(self, entry: FileEntry) -> Surveyed | None:
         """What is known of one image; None for a file of a set whose first file was read."""
@@ -169,6 +176,8 @@ class _Reader:
         except ImageError as error:
             cause = type(error.__cause__ or error).__name__
             return Surveyed(entry, header, Failure(entry.key, "plan", cause, str(error)))
+        if header.unused_axes:
+            self.unused_axes.add(entry.key)
         if header.assumptions:
             self.assumptions[entry.key] = [replace(one, example=entry.key) for one in header.assumptions]
         return Surveyed(entry, header, info)

@@ -29,7 +29,8 @@ from nucseg_batch.files.find.leftovers import (
 from nucseg_batch.files.find.name_rules import byproduct, label_images
 from nucseg_batch.files.find.passed import OURS, PassedOver, unread
 from nucseg_batch.files.find.stores import is_store, read_store
-from nucseg_batch.files.images import IMAGE_SUFFIXES
+from nucseg_batch.files.kinds import IMAGE_SUFFIXES
+from nucseg_batch.files.zarr.zipped import SUFFIXES
 from nucseg_batch.plan import Failure
 
 ANNOTATION_FOLDERS = frozenset({"labels", "masks"})
@@ -201,6 +202,11 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, 
             entry = "hidden file"
         elif item.is_symlink() and os.path.isdir(item.path):
             entry = "link to a folder"
+        elif item.name.lower().endswith(SUFFIXES):
+            entry = _regular(item, below + item.name, root)
+            if isinstance(entry, FileEntry):
+                found.try_store(root, entry.key)
+                continue
         elif item.name not in images:
             entry = NO_BIOIO if item.name in foreign else OURS if _is_table(item.name, around) else unread(item.name)
         elif item.name in annotation:

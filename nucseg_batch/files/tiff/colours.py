@@ -14,8 +14,18 @@ from numpy.typing import NDArray
 from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.palettes import is_ramp, tinted
+from nucseg_batch.plan import Assumption
 
 ALPHA = frozenset({EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA})
+_ALPHAS = tuple((alpha,) for alpha in ALPHA)
+FURTHER = Assumption(
+    kind="colour",
+    what="its first three samples are red, green and blue, and the fourth is left out",
+    evidence="it says that it is RGB, and nothing of the fourth sample",
+    option="save it as channels",
+)
+"""What is assumed of RGB with a fourth sample of an unspecified kind."""
 DECODED_TO_RGB = frozenset(
     {tifffile.COMPRESSION.JPEG, tifffile.COMPRESSION.OJPEG, tifffile.COMPRESSION.APERIO_JP2000_YCBC}
 )
@@ -38,16 +48,21 @@ class Samples:
     """(3, entries): the colours that a pixel's number stands for."""
     white: int | None = None
     """The largest number, where 0 is white."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What was assumed of its palette or its further samples."""
 
     def apply(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Decoded samples (count, h, w) as (h, w) grey, (h, w, 3) colour or (c, h, w) channels."""
         if self.palette is not None:
             return np.ascontiguousarray(np.moveaxis(self.palette[:, pixels[0].astype(np.intp)], 0, -1))
-        if self.white is not None:
-            pixels = pixels.dtype.type(self.white) - pixels
+        pixels = self.inverted(pixels)
         if self.kind == "colour":
             return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
         return pixels if self.kind == "channels" else pixels[0]
+
+    def inverted(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Pixels of any shape, of which 0 is black."""
+        return pixels if self.white is None else pixels.dtype.type(self.white) - pixels
 
 
 def samples_of(key: Any, *, apart: bool, channelled: bool, planes: int, measured: bool) -> Samples:
@@ -63,10 +78,10 @@ def samples_of(key: Any, *, apart: bool, channelled: bool, planes: int, measured
     if channelled and kind != "grey":
         raise ImageError(f"each of its channels has {key.samplesperpixel} samples; save its channels as grey pages.")
     if key.photometric != PHOTOMETRIC.PALETTE or channelled:
-        return Samples(kind, count, key.dtype, white=_white(key))
+        return Samples(kind, count, key.dtype, white=_white(key), assumptions=_of_further(key, kind))
     palette = _palette(key, measured)
     if palette is None:
-        return Samples(kind, count, key.dtype)
+        return Samples(kind, count, key.dtype, assumptions=tinted(key.colormap))
     if planes > 1:
         raise ImageError(f"its {planes} planes are pictures in palette colours; save them as grey or RGB.")
     return Samples("colour", 1, palette.dtype, palette)
@@ -85,11 +100,19 @@ def _kind(key: Any, apart: bool) -> tuple[Literal["grey", "colour", "channels"],
         raise ImageError(f"colours of kind {name} have no defined grey value; convert it to RGB.")
     if samples == 1:
         return "grey", 1
+    if light == 3 and samples == 4 and not apart and not alpha:
+        return "colour", 3
     if samples == light + alpha and not apart:
         return ("grey" if light == 1 else "colour"), light
     if photometric == PHOTOMETRIC.PALETTE or (light == 3 and not apart):
         raise ImageError(f"it has {samples} channels that are not RGB; save the one that shows the nuclei by itself.")
     return "channels", samples - alpha
+
+
+def _of_further(key: Any, kind: str) -> tuple[Assumption, ...]:
+    """What is assumed of a fourth sample that is not said to be alpha."""
+    extra = tuple(key.extrasamples)
+    return (FURTHER,) if kind == "colour" and int(key.samplesperpixel) == 4 and extra[-1:] not in _ALPHAS else ()
 
 
 def _photometric(key: Any) -> Any:
@@ -122,6 +145,6 @@ def _palette(key: Any, measured: bool) -> NDArray[Any] | None:
     if table.shape[1] < 2 ** int(key.bitspersample):
         raise ImageError(f"its palette has {table.shape[1]} colours for {key.bitspersample} bits: the file is damaged.")
     steps = np.diff(table.astype(np.int64), axis=1)
-    if (steps >= 0).all() or (measured and (np.tensordot(_LUMINANCE, steps, 1) >= 0).all()):
+    if is_ramp(table, int(key.bitspersample)) or (measured and (np.tensordot(_LUMINANCE, steps, 1) >= 0).all()):
         return None
     return table

@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.pixel_size import tiff_pixel_size
 from nucseg_batch.files.source import ChannelInfo
+from nucseg_batch.files.tiff.axes import is_narrow, narrow_claim
 from nucseg_batch.files.tiff.colours import Samples, samples_of
 from nucseg_batch.files.tiff.file import OpenTiff
 from nucseg_batch.files.tiff.layout import Layout, lay_out
@@ -33,13 +35,17 @@ from nucseg_batch.files.tiff.pixels import decoded_at_once, read_window
 class TiffImage:
     """The image of a TIFF. Threads may read at once; its files are open only while they are read."""
 
-    def __init__(self, path: Path) -> None:
-        """Reads the header; raises ImageError, or what tifffile raises, for what cannot or should not be read."""
+    def __init__(self, path: Path, axes: str | None = None) -> None:
+        """Reads the header; axes: of a file that does not say them, such as `YXC`.
+
+        Raises ImageError, or what tifffile raises, for what cannot or should not be read.
+        """
         with OpenTiff(path) as tiff:
             ome = looks_like_ome(tiff.description)
-            layout = lay_out_ome(tiff) if ome else lay_out(tiff)
+            layout = _lay_out_ome(tiff, axes) if ome else lay_out(tiff, axes)
+            ome = ome and layout.kind == "ome" and layout.permuted is None
             samples = _samples(layout)
-            if samples.kind == "channels":
+            if samples.kind == "channels" and layout.permuted is None:
                 layout.lengths["C"] = samples.count
             count = layout.lengths.get("C", 1)
             self.channels: tuple[ChannelInfo, ...] = (
@@ -48,11 +54,15 @@ class TiffImage:
             self.pixel_size = layout.pixel_size if ome else tiff_pixel_size(tiff.file, layout.kind)
             self._known = {path: (tiff.size, tiff.status.st_mtime_ns)}
         self._layout, self._samples = layout, samples
+        self.assumptions = (*layout.assumptions, *samples.assumptions)
+        self.unused_axes = layout.unused_axes
         self._lock = threading.Lock()
 
     @property
     def lengths(self) -> dict[str, int]:
         """Of those of the axes T, Z, C, Y, X and S that it has, in this order."""
+        if self._layout.permuted is not None:
+            return dict(self._layout.permuted.lengths)
         key, places = self._layout.key, self._layout.lengths
         stacked = {axis: places[axis] for axis in "TZC" if axis in places}
         colour = {"S": 3} if self._samples.kind == "colour" else {}
@@ -81,6 +91,8 @@ class TiffImage:
     @property
     def piece(self) -> tuple[int, int]:
         """Height and width of what must be decoded for one pixel; a corrupt file's may reach far beyond the plane."""
+        if self._layout.permuted is not None:
+            return self._layout.permuted.plane
         return decoded_at_once(self._layout.key)
 
     @property
@@ -94,6 +106,12 @@ class TiffImage:
         """Pixels of a part of a plane, as `Source.read` lays them out, in the file's own type."""
         layout, samples = self._layout, self._samples
         at = {"T": t, "Z": z}
+        if layout.permuted is not None:
+            with _Files(self) as files:
+                pixels = layout.permuted.window(
+                    layout.key, layout.frame, lambda frame: files.descriptor(frame.path), at, rows, columns
+                )
+            return samples.inverted(pixels)
         depth = next((at[axis] for axis in "TZ" if axis in layout.lengths and axis not in layout.strides), 0)
         base = sum(place * layout.strides.get(axis, 0) for axis, place in at.items())
         stride = layout.strides.get("C")
@@ -149,9 +167,21 @@ class _Files:
 def _samples(layout: Layout) -> Samples:
     channelled = "C" in layout.strides
     planes = layout.frames
-    return samples_of(
-        layout.key, apart=layout.apart, channelled=channelled, planes=planes, measured=layout.kind == "imagej"
-    )
+    apart = layout.apart or layout.permuted is not None
+    return samples_of(layout.key, apart=apart, channelled=channelled, planes=planes, measured=layout.kind == "imagej")
+
+
+def _lay_out_ome(tiff: OpenTiff, given: str | None) -> Layout:
+    """The image of an OME-TIFF; by the axes that are given where those of its OME-XML are not plausible."""
+    layout = lay_out_ome(tiff)
+    sizes = {**layout.lengths, "Y": int(layout.key.imagelength), "X": int(layout.key.imagewidth)}
+    letters, shape = "".join(sizes), tuple(sizes.values())
+    if is_narrow(letters, shape):
+        if given is not None:
+            return lay_out(tiff, given)
+        return replace(layout, assumptions=(narrow_claim(letters, shape),))
+    unused = given is not None and sorted(given.upper()) != sorted(letters)
+    return replace(layout, unused_axes=unused)
 
 
 def _told(channels: tuple[ChannelInfo, ...], count: int) -> tuple[ChannelInfo, ...]:

@@ -16,14 +16,15 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import ChannelInfo
+from nucseg_batch.files.tiff.axes import choose_axes
 from nucseg_batch.files.tiff.file import OpenTiff
+from nucseg_batch.files.tiff.permuted import Permuted
 from nucseg_batch.files.tiff.pixels import Frame, frame_of, is_plain, run_of
+from nucseg_batch.plan import Assumption
 
 SLIDE_EXTRAS = frozenset({"thumbnail", "label", "macro", "map", "overview", "label image", "macro image"})
 """Names of the pictures that come with a slide."""
 _STACK_AXES = "TZC"
-_UNKNOWN = "IQ"
-"""Letters of tifffile for pages of which nothing is said: they are taken for depth."""
 _CLAIMS = {"shaped": "tifffile", "imagej": "ImageJ", "lsm": "LSM", "stk": "STK"}
 """Kinds of TIFF that say how many planes they hold."""
 _RUNS = frozenset({"imagej", "shaped", "stk"})
@@ -58,10 +59,16 @@ class Layout:
     """Of axis C, or of the whole image where it names its only channel."""
     pixel_size: float | None = None
     """Width of a pixel in micrometres."""
+    permuted: Permuted | None = None
+    """Where its axes lie if its pages are not its planes."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What was assumed of its axes."""
+    unused_axes: bool = False
+    """Whether axes were given, and the file says others."""
 
 
-def lay_out(tiff: OpenTiff) -> Layout:
-    """The image of a TIFF that is no OME-TIFF.
+def lay_out(tiff: OpenTiff, given: str | None = None) -> Layout:
+    """The image of a TIFF; given: letters of its axes for a file that does not say them.
 
     Raises ImageError where it holds none or several, or where its axes are not known.
     """
@@ -72,7 +79,25 @@ def lay_out(tiff: OpenTiff) -> Layout:
     key = series.keyframe
     if series.kind == "imagej":
         _check_imagej(tiff, len(frames) * int(key.samplesperpixel))
-    outer, inner = _split(series, len(frames))
+    chosen = choose_axes(
+        series.axes,
+        series.shape,
+        given,
+        bilevel=key.bitspersample == 1,
+        claimed=series.kind not in ("generic", "uniform"),
+    )
+    outer, inner = _split(series, chosen.letters, len(frames))
+    fields: dict[str, Any] = {
+        "levels": _levels(tiff.file, series),
+        "kind": series.kind,
+        "parts": tuple(sorted({frame.path for frame in frames})) if series.is_multifile else (),
+        "assumptions": chosen.assumptions,
+        "unused_axes": chosen.unused,
+    }
+    if _is_permuted(outer, inner) and (given is not None or series.kind == "shaped"):
+        permuted = Permuted.of(outer, inner, key)
+        lengths = {axis: permuted.lengths[axis] for axis in "TZC" if axis in permuted.lengths}
+        return Layout(key, lengths, {}, frames.__getitem__, len(frames), permuted=permuted, **fields)
     _check_page_axes(outer, inner, key)
     stacked = [(axis, length) for axis, length in (*outer, *inner) if length > 1 and axis not in "YXS"]
     ours = _our_letters("".join(axis for axis, _ in stacked))
@@ -88,9 +113,7 @@ def lay_out(tiff: OpenTiff) -> Layout:
         frames.__getitem__,
         len(frames),
         apart=any(axis == "C" and length > 1 for axis, length in inner),
-        levels=_levels(tiff.file, series),
-        kind=series.kind,
-        parts=tuple(sorted({frame.path for frame in frames})) if series.is_multifile else (),
+        **fields,
     )
 
 
@@ -222,9 +245,9 @@ def _check_imagej(tiff: OpenTiff, planes: int) -> None:
         raise ImageError(f"its ImageJ description has axes of {planes} planes, but there are {said}: it is damaged.")
 
 
-def _split(series: Any, frames: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """Axes of a series with their lengths: those over its pages, and those within a page."""
-    axes = list(zip(series.axes, series.shape, strict=True))
+def _split(series: Any, letters: str, frames: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """Axes of a series with their letters and lengths: those over its pages, and those within a page."""
+    axes = list(zip(letters, series.shape, strict=True))
     inside = [length for length in series.keyframe.shaped if length > 1]
     over = 1
     for place in range(len(axes) + 1):
@@ -234,6 +257,13 @@ def _split(series: Any, frames: int) -> tuple[list[tuple[str, int]], list[tuple[
         over *= axes[place][1] if place < len(axes) else 1
     text = ", ".join(f"{axis}={length}" for axis, length in axes if length > 1)
     raise ImageError(f"its description ({text}) does not fit its {frames} pages of {series.keyframe.shape}.")
+
+
+def _is_permuted(outer: list[tuple[str, int]], inner: list[tuple[str, int]]) -> bool:
+    """Whether rows, columns or colours lie over the pages, or others than these within a page in their place."""
+    over = {axis for axis, length in outer if length > 1}
+    within = [axis for axis, length in inner if length > 1 and axis in "YX"]
+    return bool(over & set("YXS")) or within != [axis for axis in "YX" if axis in within]
 
 
 def _check_page_axes(outer: list[tuple[str, int]], inner: list[tuple[str, int]], key: Any) -> None:
@@ -255,15 +285,9 @@ def _check_page_axes(outer: list[tuple[str, int]], inner: list[tuple[str, int]],
 def _our_letters(letters: str) -> dict[str, str]:
     """Our letter for each of tifffile's; raises ImageError where one means what we have no letter for."""
     known = {axis: axis for axis in letters if axis in _STACK_AXES}
-    others = [axis for axis in letters if axis not in known]
-    if (
-        len(known) + len(others) < len(letters)
-        or len(others) > 1
-        or set(others) - set(_UNKNOWN)
-        or (others and "Z" in known)
-    ):
+    if len(known) < len(letters):
         raise ImageError(
-            f"nothing says what its axes {letters} are, besides rows and columns; save it as OME-TIFF or as an ImageJ "
-            "hyperstack, which say it."
+            f"its axes {letters}, besides rows and columns, are not those of time, z-slices and channels; say with "
+            "--axes what they are."
         )
-    return known | dict.fromkeys(others, "Z")
+    return known

@@ -124,11 +124,13 @@ class FetchStore(ReadOnlyStore):
         Raises ImageError for a file outside the store, one that is not regular or too large, and for a range that the
         file is too short for; other errors are those of the file system.
         """
+        size = getattr(self._inner, "size", None)  # of an archive, whose files are known before they are unpacked
+        if size is not None and (found := size(key)) is not None and found > self._most(key):
+            raise ImageError(f"its chunk {key} has {found} bytes, where at most {self._most(key)} can belong.")
         if self._folder is None:
             buffer = _part(await self._patiently(key, prototype, byte_range), byte_range)
         else:
-            limit = MAX_METADATA if is_metadata(key) else self._limit
-            data = await asyncio.to_thread(self._read, key, byte_range, limit)
+            data = await asyncio.to_thread(self._read, key, byte_range, self._most(key))
             buffer = None if data is None else prototype.buffer.from_bytes(data)
         if (
             buffer is not None
@@ -138,11 +140,14 @@ class FetchStore(ReadOnlyStore):
             raise ImageError(f"its shard {key} is cut: its index leads to byte {byte_range.end}.")
         return buffer
 
+    def _most(self, key: str) -> int:
+        return MAX_METADATA if is_metadata(key) else self._limit
+
     async def _patiently(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None) -> Buffer | None:
         for attempt in range(ATTEMPTS - 1):
             try:
                 return await self._inner.get(key, prototype, byte_range)
-            except (PermissionError, FileNotFoundError):
+            except (PermissionError, FileNotFoundError, ImageError):
                 raise
             except Exception as error:  # each file system has its own classes
                 status = getattr(error, "status", None)
@@ -176,12 +181,13 @@ class FetchStore(ReadOnlyStore):
                 raise ImageError(f"its chunk {key} is not a regular file.")
             if status.st_size > limit:
                 raise ImageError(f"its chunk {key} has {status.st_size} bytes, where at most {limit} can belong.")
-            start, stop = (min(place, status.st_size) for place in _span(byte_range, status.st_size))
+            start, stop = (min(place, status.st_size) for place in span(byte_range, status.st_size))
             file.seek(start)
             return file.read(max(0, stop - start))
 
 
-def _span(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
+def span(byte_range: ByteRequest | None, size: int) -> tuple[int, int]:
+    """First byte of a range of a file of this size, and the one behind its last."""
     if isinstance(byte_range, RangeByteRequest):
         return byte_range.start, byte_range.end
     if isinstance(byte_range, OffsetByteRequest):
@@ -195,5 +201,5 @@ def _part(buffer: Buffer | None, byte_range: ByteRequest | None) -> Buffer | Non
     """The part that was asked for, also of a whole file, which is what web servers that know no ranges send."""
     if buffer is None or not isinstance(byte_range, (RangeByteRequest, SuffixByteRequest)):
         return buffer
-    start, stop = _span(byte_range, len(buffer))
+    start, stop = span(byte_range, len(buffer))
     return buffer[start:stop] if len(buffer) > stop - start else buffer

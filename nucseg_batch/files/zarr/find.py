@@ -20,6 +20,7 @@ from nucseg_batch.files.zarr.guard import member_path
 from nucseg_batch.files.zarr.header import first_level
 from nucseg_batch.files.zarr.nodes import OWNER, Node, ZarrTree, below, open_tree
 from nucseg_batch.files.zarr.source import described
+from nucseg_batch.files.zarr.store import is_url
 
 LAYOUT = "bioformats2raw.layout"
 """Attribute of the root of a collection."""
@@ -118,10 +119,10 @@ def _root(tree: ZarrTree) -> Node | None:
     try:
         start = tree.node("")
     except ImageError as error:
-        if tree.files.local is not None:
+        if not is_url(tree.files.root):
             raise
         raise InputMissingError(f"{tree.files.root}: {error}") from error
-    if start is None and tree.files.local is None and not tree.children(""):
+    if start is None and is_url(tree.files.root) and not tree.children(""):
         raise InputMissingError(
             f"{tree.files.root}: there is no zarr group or array here, nor a list of what there is; "
             "give the URL of the store itself."

@@ -87,6 +87,8 @@ def first_level(node: Node) -> str:
         datasets = _multiscale(node)["datasets"]
         path = datasets[0]["path"]
         widths = [scale[-1] for scale in map(_scale, datasets) if scale]
+    except ImageError:
+        raise
     except _DAMAGE as error:
         raise ImageError("its OME-Zarr metadata list no pixels (no multiscales, or no datasets in them).") from error
     if widths and min(widths) < widths[0]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr.store import Document, Files, NotAllowedError, open_files
+from nucseg_batch.files.zarr.store import Document, Files, NotAllowedError, is_url, open_files
+from nucseg_batch.files.zarr.zipped import ZipFiles, is_archive
 
 OWNER = "nucseg-batch"
 """Attribute of the root group of the stores that this program writes."""
@@ -60,7 +61,7 @@ class ZarrTree:
     def __init__(self, files: Files) -> None:
         self.files = files
         """Where they are read from."""
-        self._known: Documents = {} if files.local else _consolidated(files)
+        self._known: Documents = {} if files.local or isinstance(files, ZipFiles) else _consolidated(files)
         self._first: Literal[2, 3] = 2 if any(name.endswith(".zgroup") for name in self._known) else 3
 
     def node(self, path: str, kind: Kind | None = None) -> Node | None:
@@ -116,6 +117,8 @@ class ZarrTree:
 
 def open_tree(root: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> ZarrTree:
     """Opens a store by path or URL; raises InputMissingError where there is none."""
+    if not is_url(root) and is_archive(root, named=True):
+        return ZarrTree(ZipFiles(Path(root)))
     return ZarrTree(open_files(root, storage_options))
 
 

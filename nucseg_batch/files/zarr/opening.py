@@ -3,8 +3,9 @@
 Variables such as ZARR_ARRAY__WRITE_EMPTY_CHUNKS, and `~/.config/zarr`, change how zarr lays out arrays, whether chunks
 of zeros are files, and whether a missing chunk is an error. Results must not depend on that.
 
-A missing chunk is zeros, as `replace_part` writes it and as most inputs mean it. Whether a file of ours is lost is said
-by the size in its unit's marker (`verify`), not by zarr.
+In arrays of ours a missing chunk is zeros, as `replace_part` writes it; whether a file is lost is said by the size in
+its unit's marker (`verify`), not by zarr. In inputs it is what `array.read_missing_chunks` of zarr 3.2 and later says:
+whoever turns that off knows that every chunk was written, and gets a failure in place of zeros.
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ from typing import Any
 
 import zarr
 
-_WANTED = {"order": "C", "write_empty_chunks": False, "read_missing_chunks": True}
+_INPUT = {"order": "C", "write_empty_chunks": False}
+_OURS = {**_INPUT, "read_missing_chunks": True}
 
 
-def array_config() -> dict[str, Any]:
-    """What results depend on of `zarr.config["array"]`, as far as the installed version of zarr knows it."""
+def array_config(*, ours: bool) -> dict[str, Any]:
+    """What results depend on of `zarr.config["array"]`, as far as the installed version of zarr knows it.
+
+    ours: whether the array was written by this program.
+    """
     known: Mapping[str, Any] = zarr.config.get("array", {})
-    return {name: value for name, value in _WANTED.items() if name in known}
+    wanted = {**known, **(_OURS if ours else _INPUT)}
+    return {name: wanted[name] for name in _OURS if name in known}
 
 
-def configured(array: zarr.AsyncArray[Any] | zarr.Array[Any]) -> zarr.AsyncArray[Any]:
+def configured(array: zarr.AsyncArray[Any] | zarr.Array[Any], *, ours: bool) -> zarr.AsyncArray[Any]:
     """The same array with `array_config`."""
-    config: Any = array_config()
+    config: Any = array_config(ours=ours)
     return zarr.AsyncArray(array.metadata, array.store_path, config)
 
 
 def open_array(store: Any, mode: str, **options: Any) -> zarr.Array[Any]:
-    """`zarr.open_array` with `array_config`; raises what that raises."""
-    return zarr.Array(configured(zarr.open_array(store, mode=mode, **options)))
+    """An array of ours: `zarr.open_array` with `array_config`; raises what that raises."""
+    return zarr.Array(configured(zarr.open_array(store, mode=mode, **options), ours=True))

@@ -67,11 +67,13 @@ def open_level(group: Path) -> tuple[zarr.Array[Any], tuple[str, ...]]:
         multiscale = flattened(attributes(group)["multiscales"][0])
         array = zarr.open_group(group, mode="r")[multiscale["datasets"][0]["path"]]
         axes = tuple(str(axis["name"]) for axis in multiscale["axes"])
+    except ImageError:
+        raise
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ImageError(f"{group.name} is no OME-Zarr image of version 0.4 to 0.6.") from error
     if not isinstance(array, zarr.Array) or array.ndim != len(axes):
         raise ImageError(f"{group.name} names axes {', '.join(axes)}, but its pixels are no array of so many axes.")
-    return zarr.Array(configured(array)), axes
+    return zarr.Array(configured(array, ours=False)), axes
 
 
 def stack_length(group: Path) -> int | None:

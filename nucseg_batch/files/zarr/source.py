@@ -31,13 +31,14 @@ from nucseg_batch.files.zarr.header import Described, describe, first_level
 from nucseg_batch.files.zarr.nodes import Node, ZarrTree, open_tree
 from nucseg_batch.files.zarr.opening import configured
 from nucseg_batch.files.zarr.store import Files, is_url, reason
+from nucseg_batch.files.zarr.zipped import is_archive, within_archive
 
 KEPT_BYTES = 256 * 2**20
 """Decoded bytes of all open images that are kept, so that chunks of many planes are decoded once, not for each."""
 LARGE_CHUNK = 128 * 2**20
 """Chunks of more bytes than this are decoded one at a time, whatever the number of threads."""
 KEPT_TREES = 4
-"""Stores behind URLs whose consolidated metadata are kept, not fetched again for each image."""
+"""Stores behind URLs and in archives whose lists of files are kept, not read again for each image."""
 _OPENING = threading.Lock()
 """Held while zarr opens an array: its warnings can be silenced by one thread at a time only."""
 _DECODING = threading.Lock()
@@ -59,14 +60,20 @@ def open_zarr(
     `axes` are those of an array that does not say them, such as `tczyx`. Raises ImageError for what cannot be read and
     InputMissingError where there is no such store.
     """
+    if not is_url(root):
+        root, path = within_archive(os.fspath(root), path)
     tree = _tree(root, storage_options)
     return ZarrSource(tree.files, describe_image(tree, path, axes=axes))
 
 
 def _tree(root: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> ZarrTree:
-    if not is_url(root):
+    if is_url(root):
+        key = (str(root), repr(storage_options))
+    elif is_archive(root, named=True):  # whose list of files is read once, and anew where it was changed
+        status = os.stat(root)
+        key = (os.path.abspath(root), f"{status.st_size} {status.st_mtime_ns}")
+    else:
         return open_tree(root)
-    key = (str(root), repr(storage_options))
     with _FINDING:
         if key not in _TREES:
             _TREES[key] = open_tree(root, storage_options)
@@ -255,7 +262,7 @@ class ZarrSource:
                         path=image.array,
                         zarr_format=image.zarr_format,
                     )
-                    self._array = configured(opened)
+                    self._array = configured(opened, ours=False)
             return self._array
 
     def _filling(self) -> float:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles import Threshold
 from report_pages import Page, made_run, report_of
 from small_runs import picture, small_run
 from zarr_examples import multiscales, write_array, write_group
@@ -75,7 +76,7 @@ def test_a_plate_is_drawn_with_missing_and_failed_wells(tmp_path: Path, monkeypa
         run.put(name, pixels)
     (run.folder / "C03.tif").write_text("broken")
     (run.folder / "C04.tif").unlink()
-    run.segment()
+    run.segment(Threshold(support=None))
     content = report_of(run.store)
     page = Page(content)
     assert "The plate: 12 wells" in page.text

@@ -1,0 +1,22 @@
+"""Which tests are left out of the fast tier."""
+
+from __future__ import annotations
+
+LONG = (
+    "benchmarks",
+    "cli/test_bench.py",
+    "cli/test_completion.py",
+    "executors/test_cluster.py",
+    "executors/test_stop.py",
+    "faults",
+    "network/test_architectures.py",
+    "pipeline/test_regions.py",
+    "results/report/test_browser.py",
+    "slurm",
+    "test_every_kind_job.py",
+    "test_examples.py",
+    "test_segment_job.py",
+    "test_with_images.py",
+    "training",
+)
+"""Folders and files whose tests are `long`: they start processes, train or build many networks."""
