@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,6 +106,8 @@ for _panel, _commands in PANELS.items():
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
 
+FOR_OTHERS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED", "MPLBACKEND")
+"""Variables that shorten every training, replace the variables of Keras, or name a library of windows for figures."""
 MOST_OPEN_FILES = 8192
 """Files that this process may have open at once, where the hard limit allows it."""
 
@@ -130,8 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _open_closed_streams()
     _allow_open_files()
     join_words(os.environ)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    _settle_environment(os.environ)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     voice.__dict__.update(vars(Voice(json=wants_json(arguments, _named(arguments)))))
     sys.exit(_flushed(_run(arguments)))
@@ -225,6 +226,14 @@ def _open_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _settle_environment(environment: MutableMapping[str, str]) -> None:
+    """Chooses the backend, and takes away what is meant for other programs and would change or stop this one."""
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    environment["KERAS_BACKEND"] = environment.get("KERAS_BACKEND") or "tensorflow"
+    for name in FOR_OTHERS:
+        environment.pop(name, None)
 
 
 def _allow_open_files() -> None:

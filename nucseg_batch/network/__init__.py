@@ -12,9 +12,17 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import IO
 
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.network.limits import check_limits
+
+
+def _memory_file() -> IO[bytes]:
+    """A file that needs no folder for temporary files, where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 @contextlib.contextmanager
@@ -22,7 +30,7 @@ def stderr_held_back() -> Iterator[None]:
     """Sends what C++ libraries write to file descriptor 2 to a file, and on to stderr only after an exception."""
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with _memory_file() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield

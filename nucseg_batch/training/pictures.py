@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ SIDE = 512
 TRUTH_COLOUR, FOUND_COLOUR = (0.2, 0.9, 0.3), (1.0, 0.3, 0.2)
 
 
+@matplotlib.style.context("default", after_reset=True)
 def save_curves(rows: list[dict[str, float]], path: Path) -> None:
     """Draws losses and validation scores over the passes; `rows` as in history.csv."""
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -43,6 +45,7 @@ def save_curves(rows: list[dict[str, float]], path: Path) -> None:
     _save(figure, path)
 
 
+@matplotlib.style.context("default", after_reset=True)
 def save_examples(samples: list[Sample], predictions: list[NDArray[np.int32]], path: Path) -> None:
     """Draws validation images beside their annotation (green) and prediction (red), from the best to the worst."""
     scores = [mean_average_precision(score([match(p, s.labels)])) for p, s in zip(predictions, samples, strict=True)]

@@ -68,11 +68,8 @@ def test_a_table_that_is_cut_or_edited_is_damage(tmp_path: Path, text: str) -> N
 def test_no_other_file_writes_tables() -> None:
     """Which cells csv.writer quotes depends on the version of Python."""
     package = Path(__file__).parents[2] / "nucseg_batch"
-    found = [
-        path.name
-        for path in package.rglob("*.py")
-        if "csv.writer" in path.read_text() or "DictWriter" in path.read_text()
-    ]
+    sources = {path.name: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    found = [name for name, text in sources.items() if "csv.writer" in text or "DictWriter" in text]
     assert found == []
 
 

@@ -20,14 +20,12 @@ def read(place: Path, pixels: NDArray[np.floating]) -> NDArray[np.floating]:
     return read_image(place / "a.tif", max_pixels=10**6)
 
 
-def with_gap(
-    value: float, kind: type = np.float32, share: int = 20
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def with_gap(value: float, kind: type = np.float32) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """An image with a corner of one value, and what it should be read as."""
     pixels, right = FIELD.astype(kind), FIELD.copy()
-    pixels[:share, :share] = value
-    right[:share, :share] = np.inf
-    right[:share, :share] = right.min()
+    pixels[:20, :20] = value
+    right[:20, :20] = np.inf
+    right[:20, :20] = right.min()
     return pixels, right
 
 
@@ -86,7 +84,7 @@ def test_measured_values_are_never_replaced(tmp_path: Path, pixels: NDArray[np.f
 def test_doubles_of_many_values_beyond_single_precision_are_still_refused(tmp_path: Path) -> None:
     """They are an image of another unit, and no gap."""
     with pytest.raises(ImageError, match="single precision"):
-        read(tmp_path, np.where(FIELD > 0.5, FIELD * 1e300, 0).astype(np.float64))
+        read(tmp_path, np.where(FIELD > 0.5, FIELD.astype(np.float64) * 1e300, 0))
 
 
 @pytest.mark.parametrize("value", [-9999.0, 3e38, np.nan])

@@ -17,9 +17,9 @@ def _real_predictor_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_every_odd_piece_may_stand_in_a_name(tmp_path: Path, half: int) -> None:
-    """Each by itself in the middle, and as the end of the stem."""
+    """Each by itself, as the end of the stem."""
     short = [piece for piece in PIECES if piece != ".."][half::2]
-    check([f"{number}{piece}.tif" for number, piece in enumerate(short)], tmp_path)
+    check([f"{number}{piece}.tif" for number, piece in enumerate(short)], tmp_path, results=False)
 
 
 @pytest.mark.parametrize("seed", [1])
