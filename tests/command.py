@@ -30,7 +30,8 @@ def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     out, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as stopped:
         main([str(argument) for argument in arguments])
-    done = subprocess.CompletedProcess(arguments, int(stopped.value.code or 0), out.getvalue(), errors.getvalue())
+    ended = int(stopped.value.code or 0)
+    done = subprocess.CompletedProcess([*map(str, arguments)], ended, out.getvalue(), errors.getvalue())
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

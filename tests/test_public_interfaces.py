@@ -60,7 +60,8 @@ def underscored(path: Path) -> Iterator[str]:
     A private attribute of `self` may come from a class of ours in another file, any other from the same file only.
     """
     for node in ast.walk(tree(path)):
-        name, owner = None, ""
+        name: Any = None
+        owner = ""
         if isinstance(node, ast.Attribute):
             name, owner = node.attr, getattr(node.value, "id", "")
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "setattr", "hasattr"):

@@ -27,7 +27,7 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
 def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
     """The user must see which option to change, and what was understood."""
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} ") as caught:
-        SegmentSettings(**{name: value})
+        SegmentSettings(**{name: value})  # type: ignore[arg-type]
     assert repr(value) in str(caught.value)
 
 
@@ -51,4 +51,4 @@ def test_crops_must_fit_the_networks_stride() -> None:
 def test_a_training_that_cannot_be_meant_is_refused(name: str, value: object) -> None:
     """Before an hour is spent on it."""
     with pytest.raises(UsageError, match=name):
-        TrainSettings(**{name: value})
+        TrainSettings(**{name: value})  # type: ignore[arg-type]

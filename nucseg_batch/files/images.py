@@ -34,6 +34,7 @@ from nucseg_batch.files.missing import Lowest, suspicious
 from nucseg_batch.files.picture import Picture
 from nucseg_batch.files.raster import RASTERS, Raster
 from nucseg_batch.files.source import Header
+from nucseg_batch.files.tiff.axes import UnknownAxesError
 from nucseg_batch.files.tiff.image import TiffImage
 from nucseg_batch.files.tiff.ome import first_file
 
@@ -236,7 +237,7 @@ def open_file(path: str | Path, *, max_pixels: int, axes: str | None = None) -> 
 
 def read_header(path: Path, *, max_pixels: int) -> ImageHeader:
     """Reads shape and size of an image of one plane; raises ImageError for what cannot or should not be decoded."""
-    return _single(open_file(path, max_pixels=max_pixels), max_pixels)
+    return _single(_open_plane(path, max_pixels), max_pixels)
 
 
 def read_image(path: Path, *, max_pixels: int) -> NDArray[Any]:
@@ -244,9 +245,17 @@ def read_image(path: Path, *, max_pixels: int) -> NDArray[Any]:
 
     Raises ImageError, whose text says what is wrong with the file.
     """
-    source = open_file(path, max_pixels=max_pixels)
+    source = _open_plane(path, max_pixels)
     header = _single(source, max_pixels)
     return source.read(0, 0, slice(0, header.height), slice(0, header.width))
+
+
+def _open_plane(path: Path, max_pixels: int) -> FileSource:
+    """Opens a file that should be one plane, for commands in which axes cannot be given."""
+    try:
+        return open_file(path, max_pixels=max_pixels)
+    except UnknownAxesError as error:
+        raise ImageError(f"{error.problem}; save the plane that is meant as an image of its own.") from error
 
 
 def _single(source: FileSource, max_pixels: int) -> ImageHeader:

@@ -148,7 +148,7 @@ def _fit(
             network.set_weights(given.network.get_weights())
         else:
             load_encoder(spec, network, settings.encoder_weights)
-        network.compile(optimizer=_optimizer(settings), loss=segmentation_loss(spec))
+        network.compile(optimizer=optimizer(settings), loss=segmentation_loss(spec))
         done = _passes_done(backup, network, start.resume)
         history = History(path.with_name(f"{path.stem}.history.csv"), progress, passes_done=done)
         if done:
@@ -289,12 +289,13 @@ def _counts(samples: list[Sample]) -> dict[str, int]:
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def _optimizer(settings: TrainSettings) -> Any:
+def optimizer(settings: TrainSettings) -> keras.optimizers.Optimizer:
+    """AdamW with averaged weights, warm-up and cosine decay over all steps; a constant rate for a single step."""
     steps = settings.epochs * settings.steps
     warm_up = max(1, round(WARM_UP * steps))
     momentum = max(0.0, min(EMA_MOMENTUM, 1 - EMA_SHARE / steps))
     rate: Any = settings.learning_rate
-    if steps > warm_up:  # a single step is too short for a schedule
+    if steps > warm_up:
         rate = keras.optimizers.schedules.CosineDecay(
             settings.learning_rate / 20,
             steps - warm_up,

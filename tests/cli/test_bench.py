@@ -100,7 +100,7 @@ def test_the_network_and_the_run_are_compared_at_one_scale(one_image: Path, tmp_
 
 def test_bench_that_is_terminated_leaves_nothing_behind(one_image: Path, tmp_path: Path) -> None:
     """Schedulers and `timeout` end programs with TERM."""
-    command = [*COMMAND, "bench", one_image, "--scratch", tmp_path / "scratch"]
+    command = [*COMMAND, "bench", str(one_image), "--scratch", str(tmp_path / "scratch")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("scratch/*")):
             assert process.poll() is None, process.communicate()[1]

@@ -7,6 +7,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+from command import call
 from pictures import disks
 
 from nucseg_batch.cli.main import main
@@ -118,3 +119,20 @@ def test_one_file_cannot_be_both_tables(data: Path, capsys: pytest.CaptureFixtur
     code, _, errors = run(capsys, data / "p", data / "t", "--csv", data / "x", "--json", data / "t" / ".." / "x")
     assert code == 2
     assert "give two files" in errors
+
+
+def test_both_commands_print_doubtful_annotation_and_refuse_it_when_strict(tmp_path: Path) -> None:
+    """A binary mask in place of labels is the commonest mistake; scripts tell it by the exit code."""
+    for name in "ab":
+        write(tmp_path / "p" / f"{name}.png", TRUTH)
+        write(tmp_path / "t" / "images" / f"{name}.png", TRUTH * 50)
+        write(tmp_path / "t" / "labels" / f"{name}.png", (TRUTH > 0) * 255)
+    pred, truth, model = tmp_path / "p", tmp_path / "t", tmp_path / "m.keras"
+    said = "read as a binary mask: connected components are numbered"
+    shown = call("evaluate", pred, truth)
+    assert f"assumed (doubtful): TRUTH labels/a and 1 more: {said}" in " ".join((shown.stdout + shown.stderr).split())
+    assert f"TRUTH labels/a and 1 more: {said}" in call("evaluate", pred, truth, "--strict", code=65).stderr
+    refused = call("train", truth, model, "--epochs", 1, "--steps", 1, "--strict", code=65).stderr.splitlines()[-1]
+    assert "images/" in refused
+    assert said in refused
+    assert not model.exists()

@@ -59,8 +59,16 @@ def assert_same_nuclei(found: np.ndarray) -> None:
         ("a.png", indexed(LABELS)),
         ("a.tif", tiff(LABELS.astype(np.uint8), photometric="palette", colormap=COLOURS.T.astype(np.uint16) * 257)),
         ("a.tif", tiff(LABELS, photometric="miniswhite")),
+        ("a.gif", indexed(LABELS)),
+        ("a.bmp", indexed(LABELS)),
+        ("a.bmp", picture(Image.fromarray(LABELS.astype(np.uint8)))),
+        ("a.webp", picture(Image.fromarray(np.stack([LABELS] * 3, 2).astype(np.uint8)), lossless=True)),
+        ("a.jp2", picture(Image.fromarray(LABELS))),
     ],
-    ids=["float32", "float64", "int64", "ome", "indexed PNG", "indexed TIFF", "0 is white"],
+    ids=[
+        *("float32", "float64", "int64", "ome", "indexed PNG", "indexed TIFF", "0 is white"),
+        *("indexed GIF", "indexed BMP", "BMP", "lossless WebP", "lossless JPEG 2000"),
+    ],
 )
 def test_numbers_count_as_they_are_stored(tmp_path: Path, name: str, write: Writer) -> None:
     """Other programs write labels as floats, with a palette to look at, or with an inverting look-up table."""
@@ -153,7 +161,8 @@ REFUSED = {
     "negative": (tiff(LABELS.astype(np.int16) - 1), "int16 from -1"),
     "beyond single precision": (tiff(LABELS.astype(np.float64) * 2**22), "not exact"),
     "JPEG in a TIFF": (tiff(LABELS.astype(np.uint8), compression="jpeg"), "JPEG"),
-    "stack": (tiff(np.stack([LABELS] * 3), photometric="minisblack"), "stack"),
+    "stack": (tiff(np.stack([LABELS] * 3), photometric="minisblack", metadata={"axes": "ZYX"}), "stack"),
+    "pages": (tiff(np.stack([LABELS] * 3), photometric="minisblack"), "save the plane that is meant as an image"),
     "inverted mask": (tiff((LABELS == 0).astype(np.uint8) * 255), "255 covers 7.%"),
     "background 255": (tiff(np.where(LABELS > 0, LABELS, 255)), "255 covers"),
     "background not a number": (tiff(np.where(LABELS > 0, LABELS, np.nan).astype(np.float32)), "background"),
@@ -177,6 +186,8 @@ def test_lossy_and_colour_pictures_are_refused_whatever_their_suffix(tmp_path: P
     """The kind of a file is told by its first bytes; a JPEG saved again as PNG by its pixels."""
     with pytest.raises(ImageError, match="JPEG is lossy"):
         read(tmp_path, "a.png", picture(Image.fromarray(LABELS.astype(np.uint8)), format="JPEG"))
+    with pytest.raises(ImageError, match="WebP is lossy"):
+        read(tmp_path, "a.webp", picture(Image.fromarray(np.stack([LABELS] * 3, 2).astype(np.uint8)), quality=80))
     with Image.open(tmp_path / "a.png") as lossy, pytest.raises(ImageError, match="interpolation or lossy"):
         read(tmp_path, "b.png", picture(lossy, format="PNG"))
     on_white = np.where(LABELS[..., None] > 0, COLOURS[LABELS], 255).astype(np.uint8)

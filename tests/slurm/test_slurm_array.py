@@ -53,8 +53,8 @@ def test_an_array_survives_a_signal_a_lost_node_and_a_memory_kill(
                 slurm.wait(lambda: slurm.task(stopped).restarts == 1, "share 0 to be stopped")
                 slurm.wait(lambda: is_locked(lock_of(tmp_path, 1)), "share 1 to begin", job=lost)
                 node, first = slurm.task(lost).node, program_of(slurm, lost)
-                meanwhile.enter_context(held(first))
                 slurm.lose_node(node)
+                meanwhile.enter_context(held(first))  # not before: who is stopped as its parents die gets HUP
             # share 1's first process lives on and holds the share: the second copy must leave it alone
             slurm.requeued(stopped)
             slurm.requeued(lost)

@@ -1,11 +1,12 @@
 """Reads annotation: label images and pictures of single nuclei from files, label planes from OME-Zarr.
 
 Values count as they are stored: palette indices of indexed images, and uninverted values of TIFFs in which 0 is white.
-JPEG is refused as lossy. `encoding` interprets the values.
+Lossy JPEG and WebP are refused. `encoding` interprets the values.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.annotations.encoding import Annotation, border_number, decode
 from nucseg_batch.files.images import read_header, read_image
+from nucseg_batch.files.kinds import kind_of
 from nucseg_batch.files.zarr.planes import ZarrPlane
 from nucseg_batch.plan import Assumption
 
 MAX_PIXELS = 2**31
 """Label images with more pixels are refused."""
+_INDEXED = frozenset({"PNG", "BMP", "GIF"})
+"""Kinds of files that may have a palette."""
 _LOSSY = frozenset({COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY})
 _PALETTE = Assumption(
     kind="labels",
@@ -98,23 +102,41 @@ def _nucleus(path: Path) -> NDArray[np.bool_]:
 
 
 def _stored(path: Path) -> tuple[NDArray[Any], tuple[Assumption, ...]]:
-    """The numbers that a file stores, (height, width) or (height, width, 3), and what was assumed of them."""
+    """The values that a file stores, (height, width) or (height, width, 3), and the assumptions about them."""
     try:
         shown = read_image(path, max_pixels=MAX_PIXELS)
         with open(path, "rb") as file:
-            start = file.read(26)
-        if start.startswith(b"\xff\xd8\xff"):
-            raise ImageError("JPEG is lossy and changes labels; save them as PNG or TIFF.")
-        if start.startswith(b"\x89PNG"):
-            return _indexed_png(path, shown) if start[25] == 3 else (shown, ())
-        return _stored_tiff(path, shown)
+            kind = kind_of(file.read(32))
+        if kind == "JPEG" or (kind == "WebP" and not _is_lossless_webp(path)):
+            raise ImageError(f"{kind} is lossy and changes labels; save them as PNG or TIFF.")
+        if kind in _INDEXED:
+            return _indexed(path, shown, kind)
+        return _stored_tiff(path, shown) if kind == "TIFF" else (shown, ())
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from error
 
 
-def _indexed_png(path: Path, shown: NDArray[Any]) -> tuple[NDArray[Any], tuple[Assumption, ...]]:
-    with Image.open(path, formats=("PNG",)) as picture:
-        return _background_first(np.asarray(picture), shown), (_PALETTE,)
+def _indexed(path: Path, shown: NDArray[Any], kind: str) -> tuple[NDArray[Any], tuple[Assumption, ...]]:
+    """The palette indices of an indexed image, and other images as they are."""
+    try:
+        with Image.open(path, formats=(kind,)) as picture:
+            if picture.mode != "P":
+                return shown, ()
+            return _background_first(np.asarray(picture), shown), (_PALETTE,)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"its palette indices cannot be read ({error}); save the labels as greyscale.") from error
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    """Whether the pixels of a WebP are in a lossless chunk (RFC 9649)."""
+    with open(path, "rb") as file:
+        file.seek(12)
+        while len(chunk := file.read(8)) == 8:
+            if chunk[:4] in (b"VP8L", b"VP8 "):
+                return chunk[:4] == b"VP8L"
+            size = int.from_bytes(chunk[4:], "little")
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return False
 
 
 def _stored_tiff(path: Path, shown: NDArray[Any]) -> tuple[NDArray[Any], tuple[Assumption, ...]]:

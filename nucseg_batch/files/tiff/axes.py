@@ -23,6 +23,15 @@ NARROW, LONG = 16, 32
 """Planes with one side of at most NARROW and the other of at least LONG pixels, LONG of them or more, are no planes."""
 
 
+class UnknownAxesError(ImageError):
+    """The axes of a file are not known."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        """remedy: what to do where axes can be given."""
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+
+
 @dataclass(frozen=True)
 class ChosenAxes:
     """The axes of a TIFF."""
@@ -50,20 +59,21 @@ def choose_axes(stated: str, shape: Sequence[int], given: str | None, *, bilevel
     if not unknown:
         return ChosenAxes(stated, (narrow_claim(stated, shape),) if narrow and claimed else (), unused)
     if len(unknown) > 1 or "Z" in stated:
-        raise ImageError(
-            f"nothing says what its axes {_long(stated, shape)} of shape {_text(shape)} are, besides rows and columns; "
-            f"say it with --axes, such as --axes {_example(stated, shape)}."
+        raise UnknownAxesError(
+            f"nothing says what its axes {_long(stated, shape)} of shape {_text(shape)} are, besides rows and columns",
+            f"say it with --axes, such as --axes {_example(stated, shape)}.",
         )
     if narrow:
-        raise ImageError(
+        raise UnknownAxesError(
             f"nothing says which axes its shape {_text(shape)} has, and planes of {_sides(stated, shape)} pixels are "
-            f"not plausible; say it with --axes: {_last(stated, shape)} for channels, else {_as_z(stated)}."
+            "not plausible",
+            f"say it with --axes: {_last(stated, shape)} for channels, else {_as_z(stated)}.",
         )
     length = shape[unknown[0]]
     if length in FEW and not bilevel and "S" not in stated and "C" not in stated:
-        raise ImageError(
-            f"nothing says whether the {length} pages of its shape {_text(shape)} are channels or z-slices; say it "
-            f"with --axes {stated.replace(stated[unknown[0]], 'C')} or --axes {_as_z(stated)}."
+        raise UnknownAxesError(
+            f"nothing says whether the {length} pages of its shape {_text(shape)} are channels or z-slices",
+            f"say it with --axes {stated.replace(stated[unknown[0]], 'C')} or --axes {_as_z(stated)}.",
         )
     assumed = Assumption(
         kind="axes",

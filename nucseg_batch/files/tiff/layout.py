@@ -16,7 +16,7 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import ChannelInfo
-from nucseg_batch.files.tiff.axes import choose_axes
+from nucseg_batch.files.tiff.axes import UnknownAxesError, choose_axes
 from nucseg_batch.files.tiff.file import OpenTiff
 from nucseg_batch.files.tiff.permuted import Permuted
 from nucseg_batch.files.tiff.pixels import Frame, frame_of, is_plain, run_of
@@ -286,8 +286,8 @@ def _our_letters(letters: str) -> dict[str, str]:
     """Our letter for each of tifffile's; raises ImageError where one means what we have no letter for."""
     known = {axis: axis for axis in letters if axis in _STACK_AXES}
     if len(known) < len(letters):
-        raise ImageError(
-            f"its axes {letters}, besides rows and columns, are not those of time, z-slices and channels; say with "
-            "--axes what they are."
+        raise UnknownAxesError(
+            f"its axes {letters}, besides rows and columns, are not those of time, z-slices and channels",
+            "say with --axes what they are.",
         )
     return known
