@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import keras
 import matplotlib as mpl
+import pytest
 from heard import Heard
 from pictures import annotated_folder
 
@@ -27,6 +29,8 @@ def trained(place: Path, data: Path) -> tuple[list[bytes], list[float]]:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("NUCSEG_SLOW"), reason="two trainings; NUCSEG_SLOW=1 runs it")
 def test_other_settings_of_keras_change_no_training(tmp_path: Path) -> None:
     """Nor shorten it: weights are those of a process in which nobody set anything."""
     data = annotated_folder(tmp_path / "data", 6)
