@@ -220,7 +220,7 @@ def test_palettes_mean_the_same_in_every_format(
 
 def test_a_palette_of_greys_needs_no_words(tmp_path: Path) -> None:
     table = [(number,) * 3 for number in range(256)]
-    source = open_file(written(tmp_path, "a.png", indexed("PNG", table)()), max_pixels=10**6)  # type: ignore[arg-type]
+    source = open_file(written(tmp_path, "a.png", indexed("PNG", table)()), max_pixels=10**6)
     assert (source.header.axes, source.header.assumptions) == ("YX", ())
     np.testing.assert_array_equal(source.read(0, 0, slice(0, 31), slice(0, 47)), GREY)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from heard import Heard
 from zarr_examples import Version, numbers, write_image, write_plate
 
+from nucseg_batch.cli.progress import RunProgress
 from nucseg_batch.errors import ImageError, NothingToDoError, UsageError
 from nucseg_batch.executors.job import prepare
 from nucseg_batch.files.find.discover import discover
@@ -195,4 +195,4 @@ def test_an_archive_without_a_store_is_refused(tmp_path: Path) -> None:
 def test_labels_are_not_written_into_an_archive(tmp_path: Path) -> None:
     archive = packed(image(tmp_path), tmp_path / "a.ozx")
     with pytest.raises(UsageError, match="cannot be changed"):
-        prepare(archive, archive, None, SegmentSettings(), Heard(), in_place=True)
+        prepare(archive, archive, None, SegmentSettings(), RunProgress(), in_place=True)

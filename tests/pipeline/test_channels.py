@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -91,7 +92,12 @@ def test_of_a_very_large_plane_a_bounded_number_of_windows_is_read(
     (info,) = (image for stack in planned(tmp_path, region=256).stacks for image in stack.images)
     read: list[tuple[slice, slice]] = []
     whole = Images.read
-    monkeypatch.setattr(Images, "read", lambda self, plane, *window: read.append(window) or whole(self, plane, *window))
+
+    def noted(self: Images, plane: Plane, rows: slice, columns: slice) -> Any:
+        read.append((rows, columns))
+        return whole(self, plane, rows, columns)
+
+    monkeypatch.setattr(Images, "read", noted)
     with Images(tmp_path, settings) as images:
         assert settled(images, Plane(info), settings) == "blue"
     assert len({(rows.start, columns.start) for rows, columns in read}) == len(read) == MOST_WINDOWS

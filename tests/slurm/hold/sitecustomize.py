@@ -6,11 +6,12 @@ that has written the state of a training with at least one pass waits. Signals a
 
 import os
 import time
+from typing import Any
 
 _replace = os.replace
 
 
-def _held(source, target, **options):
+def _held(source: Any, target: Any, **options: Any) -> None:
     _replace(source, target, **options)
     if str(target).endswith(".resume.json"):
         with open(target, encoding="utf-8") as file:
@@ -20,4 +21,4 @@ def _held(source, target, **options):
 
 
 if "NUCSEG_TEST_HOLD" in os.environ:
-    os.replace = _held
+    os.replace = _held  # type: ignore[assignment]
