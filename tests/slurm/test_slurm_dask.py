@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from executors.worker_preload import told
 from slurm.runs import EXAMPLES, OPTIONS, assert_same, program
 from slurm.slurm_cluster import SlurmCluster
 
