@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from executors.worker_preload import told
 from slurm.runs import EXAMPLES, OPTIONS, assert_same, program
 from slurm.slurm_cluster import SlurmCluster
 
@@ -25,12 +26,12 @@ def test_workers_that_are_killed_cost_nothing_but_time(
     command = [EXAMPLES / "slurm_dask.sh", images, "out.zarr", 2, *OPTIONS]
     begun, hold = tmp_path / "out.run" / "begun", tmp_path / "hold"
     hold.touch()  # so that the first workers do not get everything done before they are killed
-    with open(tmp_path / "told.txt", "w+") as told:
+    with open(tmp_path / "told.txt", "w+") as output:
         hands_out = subprocess.Popen(
             [str(part) for part in command],
             cwd=tmp_path,
             env=told(hold_begun=str(hold)) | slurm.environment | program(),
-            stdout=told,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
         try:
@@ -43,8 +44,8 @@ def test_workers_that_are_killed_cost_nothing_but_time(
             code = hands_out.wait(600)
         finally:
             hands_out.kill()
-        told.seek(0)
-        lines = told.read()
+        output.seek(0)
+        lines = output.read()
     assert code == 0, f"{lines}\n{slurm.report()}"
     assert killed
     assert len(jobs(slurm, "all")) > 2, f"nobody was sent in again: {lines}"
