@@ -130,7 +130,7 @@ class Program:
     def heads_rescaled(self, pixels: Any, low: Any, gain: Any, rows: Any, columns: Any) -> Any:
         """The same after rescaling: rows (scaled height, height) and columns (scaled width, width), float32."""
         image = ops.transpose(_normalised(pixels, low, gain), (0, 3, 1, 2))
-        image = ops.matmul(ops.matmul(rows, image), ops.transpose(columns))
+        image = self._products(rows, image, columns)
         return self._heads(ops.transpose(image, (0, 2, 3, 1)))
 
     def heads_in_bands(self, pixels: Any, low: Any, gain: Any, rows: Banded, columns: Banded) -> Any:
@@ -148,7 +148,7 @@ class Program:
         """The same after rescaling, and the foreground's probability on the grid of `pixels`; see `native`."""
         heads = self.heads_rescaled(pixels, low, gain, *there)
         certain = ops.sigmoid(heads)
-        return heads, certain, _brought_back(self._foreground(certain), *back)
+        return heads, certain, self._products(back[0], self._foreground(certain), back[1])
 
     def probability(self, heads: Any) -> Any:
         """Sigmoid of the network's answers, all of them."""
@@ -198,7 +198,7 @@ class Program:
         by the nearest pixel of `labels`, or of the nucleus beside it where that pixel is just outside.
         """
         probability, labels = self._outlined(labels, foreground)
-        probability = _brought_back(probability, rows, columns)
+        probability = self._products(rows, probability, columns)
         near = _nearest(labels, near_rows, near_columns)
         return ops.where(probability > self._threshold, near, 0), _nearest(support, near_rows, near_columns)
 
@@ -217,6 +217,18 @@ class Program:
         probability = ops.sigmoid(foreground)
         outside = probability <= self._threshold
         return probability, ops.where((labels == 0) & outside, _largest_neighbour(labels), labels)
+
+    def _products(self, rows: Any, images: Any, columns: Any) -> Any:
+        """Images (batch, ..., height, width) resampled by matrices: rows @ image @ columns transposed.
+
+        On a CPU each image is a product of its own: how the library sums a product of the whole batch depends, in the
+        last bit, on the place of an image in it (measured with TensorFlow on processors without AVX-512).
+        """
+
+        def resampled(image: Any) -> Any:
+            return ops.matmul(ops.matmul(rows, image), ops.transpose(columns))
+
+        return ops.map(resampled, images) if self._device.startswith("cpu") else resampled(images)
 
     def _heads(self, image: Any) -> Any:
         if image.shape[-1] == 1:
@@ -243,11 +255,6 @@ def _normalised(pixels: Any, low: Any, gain: Any) -> Any:
 def _nearest(values: Any, rows: Any, columns: Any) -> Any:
     """Values (batch, height, width) at these rows and columns."""
     return ops.take(ops.take(values, rows, axis=1), columns, axis=2)
-
-
-def _brought_back(probability: Any, rows: Any, columns: Any) -> Any:
-    """Probability (batch, scaled height, scaled width) resampled by matrices for rows and columns."""
-    return ops.matmul(ops.matmul(rows, probability), ops.transpose(columns))
 
 
 def _resampled(image: Any, rows: Banded, columns: Banded) -> Any:
