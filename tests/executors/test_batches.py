@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from nucseg_batch.executors import batches
+from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.labelling import Labelling
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings
@@ -57,3 +61,25 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     batches.remember(predictor, 2**21)
     assert batches.choose(predictor) == []
+
+
+def test_speed_is_that_of_whole_batches_of_the_network(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One batch to compile and two that count, of as many images as the pixels are."""
+    monkeypatch.setattr("nucseg_batch.network.predictor.TRIED_SECONDS", 0.0)
+    sizes: list[int] = []
+    labelling_for = Predictor._labelling_for
+
+    def counted(self: Predictor, frame: Frame) -> Labelling:
+        labelling = labelling_for(self, frame)
+        batch = labelling.batch
+
+        def noted(pixels: np.ndarray, *others: Any) -> object:
+            sizes.append(len(pixels))
+            return batch(pixels, *others)
+
+        monkeypatch.setattr(labelling, "batch", noted)
+        return labelling
+
+    monkeypatch.setattr(Predictor, "_labelling_for", counted)
+    assert predictor.speed(2 * 256**2) > 0
+    assert sizes == [2, 2, 2]
