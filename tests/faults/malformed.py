@@ -57,9 +57,9 @@ def _tiff(kind: Callable[[Pixels], Pixels] = _grey, **options: Any) -> Write:
 
 
 def _stack(path: Path, pixels: Pixels) -> None:
-    """Two planes, each with a page of its own and its pixels right behind it."""
+    """Six planes, each with a page of its own and its pixels right behind it; of fewer nothing says that they are z."""
     with tifffile.TiffWriter(path) as writer:
-        for plane in (_grey(pixels), _grey(pixels)[::-1]):
+        for plane in 3 * (_grey(pixels), _grey(pixels)[::-1]):
             writer.write(plane, metadata=None, contiguous=False, compression="deflate")
 
 
