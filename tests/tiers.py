@@ -10,6 +10,7 @@ LONG = (
     "executors/test_stop.py",
     "faults",
     "network/test_architectures.py",
+    "network/test_pretrained.py",
     "pipeline/test_regions.py",
     "results/report/test_browser.py",
     "slurm",
