@@ -37,7 +37,7 @@ PIXEL_ERROR, PIXELS_OFF = 0.25, 1e-3
 BLOCK_ERROR, BLOCKS_OFF = 0.08, 5e-3
 """The same of the means of blocks."""
 QUICK_OFF = 20
-"""So many times more pixels may be off the line among the few that are looked at first."""
+"""Factor by which the share of outlying pixels may be larger in the small first sample."""
 WHITE, WHITE_SHARE = 0.9, 0.02
 """Pixels of which each channel is above this part of the highest value are annotation, where they are so few."""
 EDGES = (2.0, 10.0)

@@ -50,7 +50,7 @@ def _cell(value: Any) -> str:
 def opened(table: Path) -> Iterator[IO[str]]:
     """A table opened for `csv_rows` or `csv_records`.
 
-    Raises DamageError where what is read in the block is not a table of ours, as where the file was cut or edited.
+    Raises DamageError if the table is not as it was written, for example because it was cut or edited.
     """
     try:
         with open(table, newline="", encoding="utf-8") as file:

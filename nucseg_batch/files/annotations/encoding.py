@@ -102,33 +102,26 @@ def number_pieces(labels: NDArray[np.integer]) -> Annotation:
     return Annotation(dense)
 
 
-_BINARY = Assumption(
-    kind="labels",
+def _doubtful(*, what: str, evidence: str, option: str = ONE_NUMBER_EACH) -> Assumption:
+    return Assumption(kind="labels", what=what, evidence=evidence, option=option, doubtful=True)
+
+
+_BINARY = _doubtful(
     what="read as a binary mask: connected components are numbered, touching nuclei count as one",
     evidence="one non-zero value in several components",
-    option=ONE_NUMBER_EACH,
-    doubtful=True,
 )
-_COLOURS = Assumption(
-    kind="labels",
+_COLOURS = _doubtful(
     what="colours are read as labels: connected components of one colour are numbered",
     evidence="flat colours on black",
-    option=ONE_NUMBER_EACH,
-    doubtful=True,
 )
-_IN_PIECES = Assumption(
-    kind="labels",
+_IN_PIECES = _doubtful(
     what="each label is read as one nucleus",
     evidence="many labels occur in several separate components, as in class masks",
-    option=ONE_NUMBER_EACH,
-    doubtful=True,
 )
-_LIMIT = Assumption(
-    kind="labels",
+_LIMIT = _doubtful(
     what="each label is read as one nucleus",
     evidence="all 8-bit or 16-bit labels are used and some occur in several components, as after an overflow",
     option="store the labels with more bits",
-    doubtful=True,
 )
 
 

@@ -95,8 +95,8 @@ class Indexes:
     def apply(self, place: Path, found: DataSet) -> DataSet:
         """Pairs found at a place with what the index says of them, without those it leaves out.
 
-        Pairs of a split that is neither `train` nor `val` are dropped in silence, pairs without a row are told. An
-        index that names none of the pairs is another data set's.
+        Pairs of a split that is neither `train` nor `val` are dropped without a message; pairs without a row are
+        reported. An index that names none of the pairs is another data set's.
         """
         path = find_index(place, self._top) if found.pairs else None
         if path is None:

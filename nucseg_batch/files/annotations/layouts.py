@@ -3,8 +3,8 @@
 - a folder of images beside one of label images, such as `images/` and `labels/`, `img/` and `gt/`, `imagesTr/` and
   `labelsTr/`, `01/` and `01_GT/SEG/`, or images with `masks/` in their own folder: files of the same name, or of the
   same core (see `names`);
-- Kaggle's `<id>/images/` with one image and `<id>/masks/` with a binary picture for each nucleus. It is told from the
-  layout above by the names: one image, and no file in `masks/` that is named after it;
+- Kaggle's `<id>/images/` with one image and `<id>/masks/` with a binary mask per nucleus. The names distinguish it
+  from the layout above: one image, and no file in `masks/` that is named after it;
 - `a.tif` beside `a_masks.tif` and the like in one folder, as Cellpose and others write them;
 - OME-Zarr images with label images (see `zarr_layouts`), among them our own stores that hold the pixels, too.
 
@@ -29,7 +29,7 @@ from nucseg_batch.files.zarr.planes import is_zarr
 PICTURE_FOLDERS = ("masks", "labels")
 """Names that Kaggle's folder of pictures of single nuclei may have."""
 SHOWN = 3
-"""Problems that are told where nothing pairs at all."""
+"""Problems listed in the error when nothing pairs."""
 
 
 def find_pairs(folder: Path, *, group: str | None = None) -> DataSet:
@@ -128,7 +128,7 @@ def kaggle_pair(place: Path, images: list[Path], masks: list[Path], top: Path) -
 
 
 def _flat(files: list[Path], top: Path) -> DataSet:
-    """Pairs of files in one folder, where label images are told by the word in their names."""
+    """Pairs of files in one folder, where a word in the name marks label images."""
     named = {path: read_name(path.stem) for path in files}
     images = {name for one in named.values() for name in (one.stem, one.image_core)}
     labels = [path for path, one in named.items() if one.label_rank is not None and one.core in images - {one.stem}]

@@ -94,7 +94,7 @@ def with_channels(found: Discovery, wanted: str) -> Discovery:
 
 
 def _agreeing(root: str, names: Sequence[ChannelName], files: Mapping[str, FileEntry]) -> list[ChannelName]:
-    """Without images that are told by weak evidence, and whose files differ in size or type: these are no channels."""
+    """Without images joined on weak evidence whose files differ in size or type: these are not channels."""
     doubted: dict[str, list[ChannelName]] = defaultdict(list)
     for name in names:
         if name.doubtful:
