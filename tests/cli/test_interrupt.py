@@ -13,15 +13,24 @@ from command import COMMAND
 from small_runs import picture, small_run
 
 ENDING = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sys, time
+from pathlib import Path
 from zarr.storage import LocalStore
 from nucseg_batch.__main__ import main
 
 reads = []
 
+def until_the_main_thread_waits():  # Python runs handlers there, and a signal that comes just before a wait does not end it
+    still = 0
+    while still < 20:
+        time.sleep(0.01)
+        state = Path(f"/proc/self/task/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[0]
+        still = still + 1 if state == "S" else 0
+
 async def get(self, *_, **__):
     reads.append(self)
     if len(reads) == 1:
+        await asyncio.to_thread(until_the_main_thread_waits)
         os.kill(os.getpid(), signal.SIGINT)
     while True:  # as a read of many parts, which goes on until the interpreter ends
         await asyncio.to_thread(int)
