@@ -209,8 +209,6 @@ def _print(found: Bench) -> None:
 
 def _batch_reason(found: Bench) -> str:
     """Why batches are as large as they are."""
-    if found.batch_limit is not None and found.batch == found.batch_limit:
-        return "in float32 a processor's results would depend on larger ones"
     if found.batch_tried:
         tried = ", ".join(
             f"{(one['pixels'] or 0) / 2**20:g} Mi {three_digits(one['mpx_per_s'])}" if one["mpx_per_s"] else "no room"

@@ -115,7 +115,7 @@ def _measured(
     planes, shown = _sample(job, predictor, settings)
     inputs = [one.pixels for one in shown]
     shape = (inputs[0].shape[0], inputs[0].shape[1])
-    fixed = settings.batch_size is not None or predictor.largest_batch is not None
+    fixed = settings.batch_size is not None
     known = batches.remembered(predictor)
     predictor.batch_pixels = known if known is not None and not fixed else predictor.batch_pixels
     tried = batches.measure(predictor) if on_gpu and not fixed else []
@@ -140,7 +140,6 @@ def _measured(
         precision=predictor.precision,
         precision_reason=backend.precision_reason(settings.precision, predictor.device),
         batch=predictor.batch_size(shape, whole.scale or 1.0),
-        batch_limit=predictor.largest_batch,
         batch_shape=shape,
         batch_tried=tuple({"pixels": one.pixels, "mpx_per_s": one.speed} for one in tried),
         stages=stages,

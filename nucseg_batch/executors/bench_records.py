@@ -89,8 +89,6 @@ class Bench:
     """Why that one."""
     batch: int
     """Images of the measured shape in a batch."""
-    batch_limit: int | None
-    """Images in a batch at most, so that results do not depend on it; None where they never do."""
     batch_shape: tuple[int, int]
     """Height and width of these images."""
     batch_tried: tuple[dict[str, float | None], ...]

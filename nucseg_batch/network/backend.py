@@ -64,6 +64,16 @@ def resolve_precision(precision: Precision, device: str) -> str:
     return "float32"
 
 
+def depends_on_batch(precision: str, device: str) -> bool:
+    """Whether the last bits of a convolution's result depend on how many images are in a batch, and on the place there.
+
+    Measured with TensorFlow: so it is on CPUs, from batches of two on without AVX-512, but not in bfloat16 where the
+    processor computes in it.
+    """
+    native = precision != "float32" and bool(_cpu_flags() & _BFLOAT16_FLAGS)
+    return device.startswith("cpu") and not native
+
+
 def precision_reason(precision: Precision, device: str) -> str:
     """Why `resolve_precision` decides as it does, for the user."""
     if precision != "auto":

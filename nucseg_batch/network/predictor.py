@@ -40,9 +40,6 @@ TRIED_SIDE = 256
 """Side in pixels of the images on which batches are tried."""
 TRIED_SECONDS = 0.5
 """How long a size of batches is tried at least."""
-CPU_FLOAT32_BATCH = 4
-"""Most images in a float32 batch on a CPU: from 8 on, oneDNN adds in another order and last bits differ (measured; with
-up to 4, and in bfloat16 always, an image's result is the same in every batch)."""
 SMALLEST_CALL = 2**20
 """Calls for parts of a region are not made of fewer pixels than half of this, however little memory there is."""
 LOOK_MIN_AREA = 12
@@ -69,7 +66,7 @@ class Predictor:
             self._network = build(model.info.network, normalise=False, dtype=self.precision)
             self.refresh()
         self._making = threading.Lock()
-        self._program = Program(self._network, model.info.network, device=self.device)
+        self._program = self._made_program()
         self._labellings: dict[tuple[float, int, bool], Labelling] = {}
         self._reach = regions.Reach(model.info.network.halo, model.info.network.stride)
         self._call_pixels: int | None = None
@@ -90,12 +87,7 @@ class Predictor:
             return 1  # its tiles are the batches; more such images at once would only fill memory
         most = max(MAX_BATCH, self.batch_pixels // TRIED_SIDE**2)
         size = self._settings.batch_size or int(np.clip(self.batch_pixels // math.prod(bucket), 1, most))
-        return min(size, self._shrunk.get(bucket, size), self.largest_batch or size)
-
-    @property
-    def largest_batch(self) -> int | None:
-        """Images in a batch at most, so that results do not depend on it; None where they never do."""
-        return CPU_FLOAT32_BATCH if self.precision == "float32" and self.device.startswith("cpu") else None
+        return min(size, self._shrunk.get(bucket, size))
 
     def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
         """Halves the batches of this padded shape, after a MemoryError in one of `size`; False where that was 1.
@@ -313,7 +305,11 @@ class Predictor:
         options: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "look": look}
         if self.device.startswith("cpu"):
             return OnHost(self._program, **options)
-        return OnDevice(Program(self._network, self.model.info.network, device=self.device, **options), look=look)
+        return OnDevice(self._made_program(**options), look=look)
+
+    def _made_program(self, **options: Any) -> Program:
+        apart = backend.depends_on_batch(self.precision, self.device)
+        return Program(self._network, self.model.info.network, device=self.device, apart=apart, **options)
 
 
 def _power_of_two(count: int) -> int:

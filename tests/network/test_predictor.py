@@ -57,9 +57,12 @@ def test_neither_do_those_of_a_rescaled_image(of_seven: Predictor, adapt: Adapt)
 
 
 @pytest.mark.parametrize("scale", [0.5, 2**-0.5, 1.0, 2**0.5])
-def test_an_image_is_answered_alike_at_every_place_of_every_batch(default_network: Model, scale: float) -> None:
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_an_image_is_answered_alike_at_every_place_of_every_batch(
+    default_network: Model, precision: Precision, scale: float
+) -> None:
     """What it is shown and all that it says, to the last bit: labels hide what shows in one image of thousands."""
-    predictor = Predictor(default_network, SegmentSettings(device="cpu", precision="mixed_bfloat16"))
+    predictor = Predictor(default_network, SegmentSettings(device="cpu", precision=precision))
     image = np.random.default_rng(1).integers(0, 64, (128, 160), np.uint8)
     frame = Frame.of(image.shape, scale)
     program = predictor._program
@@ -74,7 +77,7 @@ def test_an_image_is_answered_alike_at_every_place_of_every_batch(default_networ
         return [shown, *program.run(program.answers_rescaled, batch, low, gain, frame.there(), (rows, columns))]
 
     alone = answers(1)
-    for count in (4, 7, 8, 13, 16):
+    for count in (2, 7, 16):
         for one, others in zip(alone, answers(count), strict=True):
             for other in others:
                 np.testing.assert_array_equal(one[0], other)
