@@ -20,7 +20,7 @@ from nucseg_batch.__main__ import main
 
 reads = []
 
-def until_the_main_thread_waits():  # Python runs handlers there, and a signal that comes just before a wait does not end it
+def until_the_main_thread_waits():  # it runs handlers, and a signal that comes just before a wait does not end that
     still = 0
     while still < 20:
         time.sleep(0.01)
