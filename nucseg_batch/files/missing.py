@@ -36,7 +36,7 @@ def is_filling(pixels: NDArray[Any]) -> NDArray[np.bool_]:
     """Where floats of any shape are NaN, infinite or one of FILLINGS, which needs no other pixel of the plane."""
     fillings = np.array([sign * value for value in FILLINGS for sign in (1, -1)])
     with np.errstate(over="ignore"):
-        return ~np.isfinite(pixels) | np.isin(pixels, fillings.astype(pixels.dtype))
+        return ~np.isfinite(pixels) | _is_one_of(pixels, fillings.astype(pixels.dtype))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Lowest:
         finite = np.isfinite(pixels)
         extreme = finite & _extreme(pixels)
         plausible = finite & ~extreme
-        certain = plausible & ~np.isin(pixels, NODATA)
+        certain = plausible & ~_is_one_of(pixels, NODATA)
         axes = (1, 2) if channels else None
         low, middle, high = (np.where(good, pixels, np.inf).min(axis=axes) for good in (finite, plausible, certain))
         kinds = frozenset(np.unique(pixels[extreme])[: ALIKE + 1].tolist())
@@ -91,8 +91,14 @@ class Lowest:
         lowest = np.where(nodata, self.certain, np.where(drop, self.plausible, self.finite))
         if self.finite.ndim:
             lowest, nodata, drop = (values.reshape(-1, *[1] * (pixels.ndim - 1)) for values in (lowest, nodata, drop))
-        missing = ~np.isfinite(pixels) | (_extreme(pixels) & drop) | (np.isin(pixels, NODATA) & nodata)
+        missing = ~np.isfinite(pixels) | (_extreme(pixels) & drop) | (_is_one_of(pixels, NODATA) & nodata)
         return np.where(missing, lowest, pixels).astype(pixels.dtype, copy=False)
+
+
+def _is_one_of(pixels: NDArray[Any], values: Any) -> NDArray[np.bool_]:
+    """Where pixels have one of some values; signalling NaN, as in damaged files, are compared without a warning."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.isin(pixels, values))
 
 
 def _extreme(pixels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -107,3 +107,10 @@ def test_fillings_are_known_without_the_rest_of_the_plane() -> None:
     values = np.array([1e30, -1e30, np.finfo(np.float32).max, np.nan, np.inf, 2e30, 0, -9999], np.float32)
     assert is_filling(values).tolist() == [True] * 5 + [False] * 3
     assert not is_filling(np.array([65504, -9999], np.float16)).any()
+
+
+def test_a_signalling_nan_is_filled_without_a_warning(tmp_path: Path) -> None:
+    """Damaged files hold any bits; numpy warns when it converts this one, and warnings are errors here."""
+    pixels, right = with_gap(np.nan)
+    pixels[:20, :20].view(np.uint32)[...] = 0x7F800001
+    np.testing.assert_array_equal(read(tmp_path, pixels), right)
