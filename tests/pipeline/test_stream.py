@@ -96,7 +96,7 @@ def test_batches_are_filled_across_stacks_of_one_padded_shape(job: Job) -> None:
     write_images(job.folder, 4, (22, 31))
     segmenter = Threshold(size=4)
     plan = job.run(segmenter)
-    assert segmenter.batches == [4, 4, 1]
+    assert sorted(segmenter.batches) == [1, 4, 4], "in any order: several threads call the device"
     assert len(plan.stacks) == 2
     assert sorted(job.finished) == sorted(results(job, plan))
     assert all(isinstance(image, PlaneResult) and image.nuclei == 2 for image in results(job, plan).values())
