@@ -74,9 +74,7 @@ def measured() -> Bench:
     stage = Stage("network", 10.0, 5.0)
     whole = Whole(100, 0, 1.0, 20.0, 500, 5.0, 4.0, 5.0, 125.0, {"read": 0.2, "segment": 0.9, "measure": 0.1}, 900.0)
     estimate = Estimate(1_000_000, 65536.0, 13112.0, 4, 2)
-    return Bench(
-        "cpu", "a processor", 4, {}, "m.keras", "float32", "", 16, None, (256, 256), (), (stage,), whole, estimate
-    )
+    return Bench("cpu", "a processor", 4, {}, "m.keras", "float32", "", 16, (256, 256), (), (stage,), whole, estimate)
 
 
 def test_what_fits_into_a_night_is_one_job(measured: Bench) -> None:
