@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.images import open_file
+from nucseg_batch.files.images import open_file, read_image
 
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(1, 60000, (2, 3, 2, 31, 23)).astype(np.uint16)
@@ -234,3 +234,16 @@ def test_imagej_axes_that_leave_planes_over_are_refused(tmp_path: Path, old: byt
     (tmp_path / "a.tif").write_bytes(content.replace(old, new))
     with pytest.raises(ImageError, match="ImageJ description"):
         read(tmp_path / "a.tif")
+
+
+def test_a_palette_of_another_type_is_damage(tmp_path: Path) -> None:
+    """Colours are 16-bit numbers; read as floats they are any values, and none of them a colour."""
+    path = tmp_path / "a.tif"
+    ramp = np.repeat(np.arange(256, dtype=np.uint16)[None] * 257, 3, axis=0)
+    tifffile.imwrite(path, np.arange(64 * 96, dtype=np.uint8).reshape(64, 96), photometric="palette", colormap=ramp)
+    content = path.read_bytes()
+    short, real = (struct.pack("<HHI", 320, kind, 768) for kind in (3, 11))
+    assert content.count(short) == 1
+    path.write_bytes(content.replace(short, real))
+    with pytest.raises(ImageError, match=r"palette has values of type float32"):
+        read_image(path, max_pixels=10**6)

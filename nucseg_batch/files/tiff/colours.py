@@ -142,6 +142,8 @@ def _palette(key: Any, measured: bool) -> NDArray[Any] | None:
     table = key.colormap
     if table is None or table.ndim != 2 or table.shape[0] != 3 or key.dtype.kind not in "bu":
         raise ImageError("its pixels are numbers of a palette that is missing: the file is damaged.")
+    if table.dtype.kind != "u":
+        raise ImageError(f"its palette has values of type {table.dtype}: the file is damaged.")
     if table.shape[1] < 2 ** int(key.bitspersample):
         raise ImageError(f"its palette has {table.shape[1]} colours for {key.bitspersample} bits: the file is damaged.")
     steps = np.diff(table.astype(np.int64), axis=1)
