@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,10 @@ def test_batches_too_large_for_memory_become_smaller_for_good(job: Job) -> None:
     segmenter = Threshold(size=4, memory=1)
     found = results(job, job.run(segmenter))
     assert all(isinstance(image, PlaneResult) for image in found.values())
-    assert segmenter.batches == [4, 2, 1, 1, 1, 1, *[1] * 4]
+    tried = Counter(segmenter.batches)
+    assert tried.keys() == {4, 2, 1}
+    assert tried[1] == 8
+    assert tried[4] + tried[2] <= 4, "two batches may be on their way when the first does not fit, and none after that"
     assert ["batches of 2" in job.told[0], "batches of 1" in job.told[1], len(job.told)] == [True, True, 2]
 
 
