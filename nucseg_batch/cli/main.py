@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _allow_open_files()
     join_words(os.environ)
     _settle_environment(os.environ)
+    warnings.filterwarnings(
+        "ignore", "Image appears to be a malformed MPO file", UserWarning
+    )  # it is read all the same
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     voice.__dict__.update(vars(Voice(json=wants_json(arguments, _named(arguments)))))
     sys.exit(_flushed(_run(arguments)))

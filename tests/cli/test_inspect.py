@@ -14,6 +14,7 @@ import typer
 import zarr
 
 from nucseg_batch.cli.inspect import inspect
+from nucseg_batch.cli.main import main
 from nucseg_batch.errors import InputMissingError, NothingToDoError, NucsegError, UsageError
 from nucseg_batch.executors.inspection import inspect as look
 from nucseg_batch.executors.inspection import memory_bytes, output_files
@@ -242,3 +243,17 @@ def test_every_sample_is_planned_or_refused_in_one_line(shared: Path) -> None:
     assert found.plan.image_count > 350
     assert all(failure.message and "\n" not in failure.message for failure in found.plan.failures)
     assert found.refusal is None
+
+
+def test_a_jpeg_with_a_damaged_index_of_further_pictures_is_read_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cameras write such; Pillow warns of them on stderr, where nothing but our own lines belong."""
+    plain = imagecodecs.jpeg8_encode(np.zeros((64, 64), np.uint8))
+    index = b"MPF\0" + bytes(range(40))
+    segment = b"\xff\xe2" + (len(index) + 2).to_bytes(2, "big") + index
+    (tmp_path / "a.jpg").write_bytes(plain[:2] + segment + plain[2:])
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", str(tmp_path)])
+    assert ended.value.code == 0
+    assert "MPO" not in capsys.readouterr().err
