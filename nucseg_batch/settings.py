@@ -19,6 +19,8 @@ Device = Literal["auto", "cpu", "gpu"]
 Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3"]
 Task = Literal["instances", "semantic"]
 VerifyInputs = Literal["quick", "full", "none"]
+Intensities = Literal["percentiles", "nuclei"]
+"""How a model's images are brought to one range: by percentiles of all pixels, or as `arrays.ranges` describes."""
 
 
 REGION = 3072
@@ -171,6 +173,9 @@ class TrainSettings:
     """Feature channels at each depth of the network, finest first; None takes the architecture's own."""
     encoder_weights: str = "none"
     """Where the encoder starts: `none` at random, `imagenet`, or a file; for architectures with a given encoder."""
+    intensities: Intensities | None = None
+    """How the range of an image's values is measured: on its `nuclei`, or by `percentiles` of all pixels as models of
+    version 0.2 do; None takes the first or, when training starts from a model, what that was trained with."""
     diameter: float = 26.0
     """Width in pixels to which nuclei are brought before the network sees them, in training and in use."""
 
@@ -180,6 +185,9 @@ class TrainSettings:
     """Batches in a pass."""
     batch_size: int = 8
     """Crops in a batch."""
+    size_steps: int = 3000
+    """Batches from which the size network learns how wide nuclei are, after all passes; 0 leaves it out or, when
+    training starts from a model, keeps that of the model."""
     crop: int = 256
     """Side of a square crop, in pixels."""
     learning_rate: float = 1e-3
@@ -196,8 +204,8 @@ class TrainSettings:
     """Where training runs."""
     seed: int = 1
     """Seeds initial weights, crops and augmentation."""
-    workers: int = 2
-    """Threads that prepare crops."""
+    workers: int | None = None
+    """Threads that prepare crops; None takes as many as there are cores."""
     strict: bool = False
     """Whether doubtful assumptions about the annotation end the training before it begins."""
 
@@ -207,7 +215,11 @@ class TrainSettings:
         _check_choice("precision", self.precision, Precision)
         _check_choice("device", self.device, Device)
         for name in ("epochs", "steps", "batch_size", "patience", "workers"):
-            _check(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+            value = getattr(self, name)
+            _check(value is None or value >= 1, name, "1 or more", value)
+        _check(self.size_steps >= 0, "size_steps", "0 or more", self.size_steps)
+        if self.intensities is not None:
+            _check_choice("intensities", self.intensities, Intensities)
         _check(0 < self.validation < 1, "validation", "between 0 and 1", self.validation)
         _check(self.seed >= 0, "seed", "0 or more", self.seed)
         _check(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
@@ -215,5 +227,5 @@ class TrainSettings:
         _check(self.crop >= CROP_STEP and self.crop % CROP_STEP == 0, "crop", f"a multiple of {CROP_STEP}", self.crop)
 
 
-FINE_TUNING = {"epochs": 12, "steps": 40, "learning_rate": 2e-4}
+FINE_TUNING = {"epochs": 12, "steps": 40, "learning_rate": 2e-4, "size_steps": 0}
 """Defaults that differ where training starts from a model (`--init`) instead of from nothing."""

@@ -18,6 +18,7 @@ from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.seams import Rect
 from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.plan import Adapt
+from nucseg_batch.settings import Intensities
 
 BRIGHT = 100
 """Pixels above this value are those of nuclei."""
@@ -47,6 +48,8 @@ class Threshold:
     """
 
     device, precision, backend = "cpu:0", "float32", "threshold 1"
+    intensities: Intensities = "percentiles"
+    sizes_alone = False
 
     def __init__(
         self,

@@ -46,8 +46,8 @@ class Predictor:
         """Labels the nuclei of one image: (height, width), 0 is background, 1..n are nuclei.
 
         image: (height, width) grey or (height, width, 3) colour, of any whole or real type. diameter: width of its
-        nuclei in pixels; None has the image looked at at several scales, which takes about four times as long. Raises
-        UsageError for arrays of other shapes.
+        nuclei in pixels; with None it is measured, which takes about four times as long unless the model has a size
+        network. Raises UsageError for arrays of other shapes.
         """
         return self._segmented(image, diameter).labels
 

@@ -4,22 +4,22 @@ The range that becomes 0 and 1 is that of the whole plane, never of a region, wh
 noise into nuclei. Of planes up to EXACT_PIXELS every pixel is counted; of larger ones windows are, spread evenly over
 the plane at places that depend on its shape and on how it is stored alone. Memory does not grow with the plane.
 
-Two things are different from `normalize.percentile_range`, which sees whole images. Blocks of one value, as slides have
-where nothing was scanned, are left out. And where nuclei cover so little that even the high percentile is still noise,
-the range ends among the pixels that rise above the noise, because nuclei would otherwise all be far beyond its end.
+Blocks of one value, as slides have where nothing was scanned, are left out; the range is that of the others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.normalize import HIGH_PERCENTILE, LOW_PERCENTILE
+from nucseg_batch.arrays.percentiles import PercentileTally
+from nucseg_batch.arrays.ranges import Tally
+from nucseg_batch.settings import Intensities
 
 EXACT_PIXELS = 2**27
 """Planes of up to so many pixels are read whole."""
@@ -35,12 +35,6 @@ BLOCK = 512
 """Sides of the blocks in which a window is looked at."""
 SHRINK = 4
 """Sides of the squares of pixels whose means stand for them when structure is looked for: noise is none."""
-NOISE = 3.0
-"""A value is noise if it is above the median by at most so many times what the lowest values are below it."""
-BRIGHT_PERCENTILE = 90.0
-"""Of the pixels above the noise, where the range ends if the high percentile is noise."""
-BRIGHT_PIXELS = 100
-"""Fewer pixels above the noise are hot ones or dust."""
 BRIGHT = 0.2
 """What rises no higher than this share of the plane's range is not bright."""
 
@@ -94,14 +88,17 @@ class Survey:
         return rows, columns
 
 
-def survey(read: Read, shape: tuple[int, int], chunk: tuple[int, int] | None = None) -> Survey:
-    """Looks at a plane of this shape, or at a sample of it; chunk: the pieces in which it is stored, if known.
+def survey(
+    read: Read, shape: tuple[int, int], chunk: tuple[int, int] | None = None, intensities: Intensities = "nuclei"
+) -> Survey:
+    """Looks at a plane of this shape, or at a sample of it.
 
-    Pixels that are not finite are left out.
+    chunk: the pieces in which it is stored, if known. intensities: the model's rule for the range. Pixels that are not
+    finite are left out.
     """
     windows = sample_windows(shape, chunk)
     step = _step(sum(math.prod(part.stop - part.start for part in window) for window in windows))
-    tally, constant = _Tally(step), _Tally(step)
+    tally, constant = _tally(intensities, step), _tally(intensities, step)
     places: list[Window] = []
     small: list[NDArray[np.float32]] = []
     pixels = 0
@@ -116,9 +113,13 @@ def survey(read: Read, shape: tuple[int, int], chunk: tuple[int, int] | None = N
             start = rows.start + top, columns.start + left
             places.append((slice(start[0], start[0] + block.shape[0]), slice(start[1], start[1] + block.shape[1])))
             small.append(_shrunk(block))
-    low, high = (tally if tally.count else constant).limits()
+    low, high = (tally if tally.pixels else constant).limits()
     structure = tuple(_structure(one, low, high) for one in small)
     return Survey(low, high, shape, pixels, tuple(places), structure)
+
+
+def _tally(intensities: Intensities, step: int) -> Tally | PercentileTally:
+    return Tally(counted=True, step=step) if intensities == "nuclei" else PercentileTally(step)
 
 
 def sample_windows(shape: tuple[int, int], chunk: tuple[int, int] | None = None) -> list[Window]:
@@ -153,60 +154,6 @@ def nothing_bright(pixels: NDArray[Any], limits: tuple[float, float]) -> bool:
     """
     low, high = limits
     return bool(_shrunk(pixels).max(initial=-math.inf) <= low + BRIGHT * (high - low))
-
-
-@dataclass
-class _Tally:
-    """The values of many pixels, counted where their type has few, else kept."""
-
-    step: int
-    """Of values that cannot be counted, every so many-th is kept."""
-    counts: NDArray[np.int64] | None = None
-    values: list[NDArray[Any]] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, pixels: NDArray[Any]) -> None:
-        """Adds all pixels of all channels."""
-        flat = pixels.ravel()
-        if flat.dtype in (np.uint8, np.uint16):
-            if self.counts is None:
-                self.counts = np.zeros(np.iinfo(flat.dtype).max + 1, np.int64)
-            self.counts += np.bincount(flat, minlength=self.counts.size)
-        else:
-            flat = flat[:: self.step]
-            flat = flat[np.isfinite(flat)]
-            self.values.append(flat.astype(np.float32))
-        self.count += flat.size
-
-    def limits(self) -> tuple[float, float]:
-        """The values that become 0 and 1; see the head of this file."""
-        if not self.count:
-            return 0.0, 0.0
-        at, above = self._sorted()
-        low, high, median = at(LOW_PERCENTILE, 0), at(HIGH_PERCENTILE, 0), at(50.0, 0)
-        noise = median + NOISE * (median - at(100 - HIGH_PERCENTILE, 0))
-        start = above(noise)
-        if high <= noise and self.count - start >= BRIGHT_PIXELS:
-            high = at(BRIGHT_PERCENTILE, start)
-        return low, high if high > low else at(100.0, 0)
-
-    def _sorted(self) -> tuple[Callable[[float, int], float], Callable[[float], int]]:
-        """Two functions of the sorted values: a percentile of those from a place on, and the first place above a value.
-
-        A percentile is the smallest value that at least this share of the values does not exceed.
-        """
-        if self.counts is not None:
-            below = np.cumsum(self.counts)
-            return (
-                lambda q, start: float(np.searchsorted(below, start + (self.count - start) * q / 100)),
-                lambda value: int(below[min(int(value), below.size - 1)]),
-            )
-        flat = np.sort(np.concatenate(self.values))
-        self.values = [flat]
-        return (
-            lambda q, start: float(flat[start + max(math.ceil((flat.size - start) * q / 100) - 1, 0)]),
-            lambda value: int(np.searchsorted(flat, value, side="right")),
-        )
 
 
 def _step(pixels: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,13 @@ class ArchitectureChoice(StrEnum):
     unet = "unet"
     mobilenetv2 = "mobilenetv2"
     mobilenetv3 = "mobilenetv3"
+
+
+class IntensitiesChoice(StrEnum):
+    """Values of --intensities."""
+
+    nuclei = "nuclei"
+    percentiles = "percentiles"
 
 
 class TaskChoice(StrEnum):
@@ -51,10 +59,10 @@ def _count(text: str) -> Any:
 def train(
     context: typer.Context,
     data: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            metavar="DATA",
-            help="Folder of annotated images: images/ with labels/ or masks/, a.tif with a_masks.tif, Kaggle's "
+            metavar="DATA...",
+            help="Folders of annotated images: images/ with labels/ or masks/, a.tif with a_masks.tif, Kaggle's "
             "<id>/images with <id>/masks, OUT.zarr made with --with-images, or OME-Zarr images with labels.",
         ),
     ],
@@ -90,6 +98,15 @@ def train(
             rich_help_panel=NETWORK,
         ),
     ] = _DEFAULT.diameter,
+    intensities: Annotated[
+        IntensitiesChoice | None,
+        typer.Option(
+            help="How the intensity range of an image is measured: on its nuclei (default), or by percentiles of all "
+            "pixels, as for models of version 0.2; with --init as for that model.",
+            rich_help_panel=NETWORK,
+            show_default=False,
+        ),
+    ] = None,
     validation: Annotated[
         str,
         typer.Option(
@@ -134,6 +151,15 @@ def train(
         ),
     ] = None,
     batch_size: Annotated[int, _count("Crops in a batch.")] = _DEFAULT.batch_size,
+    size_steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help=_help("Batches that train the size network; 0 leaves it out, or keeps that of --init.", "size_steps"),
+            rich_help_panel=PASSES,
+        ),
+    ] = None,
     patience: Annotated[int, _count("Passes without improvement before stopping.")] = _DEFAULT.patience,
     resume: Annotated[
         bool,
@@ -150,7 +176,13 @@ def train(
     device: Device = DeviceChoice.auto,
     precision: Precision = PrecisionChoice.auto,
     workers: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Threads that prepare crops.", rich_help_panel=COMPUTING)
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Threads that prepare crops. Default: as many as there are cores.",
+            rich_help_panel=COMPUTING,
+        ),
     ] = _DEFAULT.workers,
 ) -> None:
     """Train a model on annotated images, or fine-tune one.
@@ -160,6 +192,8 @@ def train(
     nucseg-batch train annotated/ mine.keras --init default
     # the same after a kill
     nucseg-batch train annotated/ mine.keras --init default --resume
+    # from several collections, each of which counts
+    nucseg-batch train plates/ tissue/ mine.keras
     # from nothing, validated on a folder of its own
     nucseg-batch train annotated/ mine.keras --validation held_out/
     nucseg-batch segment images/ out.zarr --model mine.keras
@@ -180,6 +214,8 @@ def train(
         if learning_rate is not None
         else float(tuning.get("learning_rate", _DEFAULT.learning_rate)),
         batch_size=batch_size,
+        size_steps=size_steps if size_steps is not None else int(tuning.get("size_steps", _DEFAULT.size_steps)),
+        intensities=None if intensities is None else intensities.value,
         crop=crop,
         patience=patience,
         validation=share,
@@ -203,7 +239,7 @@ def train(
 
 
 def _run(
-    data: Path,
+    data: Sequence[Path],
     validation: Path | None,
     model: Path,
     settings: TrainSettings,
@@ -219,9 +255,9 @@ def _run(
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import say
         from nucseg_batch.cli.printed import print_training
-        from nucseg_batch.files.annotations import find_pairs
+        from nucseg_batch.files.annotations import find_all_pairs, find_pairs
 
-        found = find_pairs(data, group=settings.group)
+        found = find_all_pairs(data, group=settings.group)
         apart = find_pairs(validation) if validation else None
         for problem in [*found.problems, *(apart.problems if apart else ())]:
             progress.note(problem)

@@ -189,6 +189,16 @@ class Shared:
         with self._lock:
             return self._predictor.label_tile(tile, pixels, limits)
 
+    @property
+    def intensities(self) -> Any:
+        """See Predictor."""
+        return self._predictor.intensities
+
+    @property
+    def sizes_alone(self) -> bool:
+        """See Predictor."""
+        return bool(self._predictor.sizes_alone)
+
     def look(self, pixels: Any, begin: float) -> Any:
         """See Predictor; the same windows of a large plane are looked at for each of its tasks, and found here."""
         pixels = np.ascontiguousarray(pixels)

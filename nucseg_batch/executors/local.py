@@ -347,7 +347,11 @@ def settle(job: Job, images: Images, predictor: Predictor, done: Counter) -> Sca
     journal.bind(machine(predictor))
     scales = journal.scales()
     if scales is None:
-        scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, done.progress.note)
+        if predictor.sizes_alone and job.settings.diameter is None:
+            scales = Scales(adapt="each", reason="each image gets the scale that fits the width of its nuclei")
+        else:
+            tell = done.progress.note
+            scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, tell)
         journal.keep_scales(scales)
     done.tell(scales.reason)
     return scales

@@ -10,7 +10,7 @@ import contextlib
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +164,11 @@ def _set(settings: Mapping[str, Any]) -> None:
         getattr(keras.config, f"set_{name}")(value)
 
 
-def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], device: str, variables: Sequence[keras.Variable] = ()) -> Callable[..., Any]:
     """`function` of arrays, compiled on its first call and, where needed, again for inputs of other shapes.
+
+    variables: those that it uses. What they hold when it is called counts: JAX, which would keep what they held when
+    it was compiled, is given them as arguments.
 
     It is always called with arrays of the same dtypes, numbers of axes and, of images, channels. XLA is used on GPUs;
     on CPUs TensorFlow's own graph is faster (measured: five times), and one graph serves all shapes, because building
@@ -181,7 +184,12 @@ def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
     if backend == "jax":
         import jax
 
-        return jax.jit(function)
+        def of_values(values: Sequence[Any], *arguments: Any) -> Any:
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                return function(*arguments)
+
+        jitted = jax.jit(of_values)
+        return lambda *arguments: jitted([variable.value for variable in variables], *arguments)
     import torch
 
     return torch.inference_mode()(function)

@@ -16,19 +16,20 @@ import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 
 from nucseg_batch.errors import DeviceError, InputMissingError, ModelError
 from nucseg_batch.network import backend
-from nucseg_batch.network.architectures import NetworkSpec, build
-from nucseg_batch.settings import Architecture, Task
+from nucseg_batch.network.architectures import NetworkSpec, build, build_sizer
+from nucseg_batch.settings import Architecture, Intensities, Task
 
 MEMBER = "nucseg.json"
-FORMAT = 2
-"""Version of the layout of MEMBER. Format 1 knew only the default architecture, for instances."""
+FORMAT = 3
+"""Version of the layout of MEMBER. Format 1 knew only the default architecture, for instances; format 2 knew neither
+`intensities` nor a size network."""
 FORMAT_1_DIAMETER = 22.0
 """Width in pixels of the nuclei that models of format 1 were trained on, where their card does not say."""
 MAX_BYTES = 2 * 2**30
@@ -72,6 +73,10 @@ class ModelInfo:
     """Foreground probability above which a pixel belongs to a nucleus, tuned on validation images."""
     min_area: int = 12
     """Smallest nucleus in pixels."""
+    intensities: Intensities = "percentiles"
+    """By which rule the range of an image's values is measured, see `arrays.ranges`."""
+    sized: bool = False
+    """Whether the file holds a size network, too."""
     card: dict[str, Any] = field(default_factory=dict)
     """Data, settings, versions and scores, for people."""
 
@@ -89,17 +94,26 @@ class Model:
     """With normalisation layers, as trained."""
     info: ModelInfo
     """How to use it."""
+    sizer: keras.Model | None = None
+    """The size network, with normalisation layers, if there is one."""
 
 
 @backend.own_settings()
-def save_model(network: keras.Model, info: ModelInfo, path: Path) -> None:
+def save_model(model: Model, path: Path) -> None:
     """Writes a model under a temporary name and then renames it, so that `path` is never half a file."""
     temporary = path.with_name(f".{path.stem}.partial.keras")
-    network.save(temporary)
-    record = {"format": FORMAT, **dataclasses.asdict(info)}
+    _joined(model.network, model.sizer).save(temporary)
+    record = {"format": FORMAT, **dataclasses.asdict(model.info), "sized": model.sizer is not None}
     with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(MEMBER, json.dumps(record, indent=1, sort_keys=True))
     os.replace(temporary, path)
+
+
+def _joined(network: keras.Model, sizer: keras.Model | None) -> keras.Model:
+    """The networks of a model as one, as they are kept in a file."""
+    if sizer is None:
+        return network
+    return keras.Model([network.input, sizer.input], [network.output, sizer.output], name=network.name)
 
 
 @backend.own_settings()
@@ -112,17 +126,19 @@ def load_model(path: Path) -> Model:
         raise InputMissingError(f"--model {path}: there is no such file. Make one with `nucseg-batch train`.")
     info = read_info(path)
     network = build(info.network, normalise=True)
+    sizer = build_sizer(normalise=True) if info.sized else None
+    whole = _joined(network, sizer)
     try:
-        network.load_weights(path)
+        whole.load_weights(path)
     except MemoryError as error:
         raise DeviceError(
             f"--model {path}: there is not enough memory to load it; check `ulimit -v` and free memory."
         ) from error
     except Exception as error:  # Keras raises many classes, and says "File not found" of a damaged file
         raise ModelError(f"--model {path}: its weights cannot be read ({type(error).__name__}).") from error
-    if not all(np.isfinite(weight).all() for weight in network.get_weights()):
+    if not all(np.isfinite(weight).all() for weight in whole.get_weights()):
         raise ModelError(f"--model {path}: it has weights that are not numbers; its training failed.")
-    return Model(network, info)
+    return Model(network, info, sizer)
 
 
 def read_info(path: Path) -> ModelInfo:
@@ -146,7 +162,7 @@ def read_info(path: Path) -> ModelInfo:
         raise
     except Exception as error:  # cut, flipped or foreign files raise many classes
         raise ModelError(f"--model {path}: it is not a readable .keras file ({type(error).__name__}).") from error
-    if not isinstance(record, dict) or record.get("format") not in (1, FORMAT):
+    if not isinstance(record, dict) or record.get("format") not in (1, 2, FORMAT):
         raise ModelError(
             f"--model {path}: it was written by another version of nucseg-batch; update, or train it again."
         )
@@ -168,7 +184,10 @@ def _info(record: dict[str, Any]) -> ModelInfo:
     fields["diameter"] = float(fields["diameter"])
     if not 1 <= fields["diameter"] < math.inf:
         raise ValueError(f"diameter {fields['diameter']}")
-    return ModelInfo(**fields)
+    info = ModelInfo(**fields)
+    if info.intensities not in get_args(Intensities) or not isinstance(info.sized, bool):
+        raise ValueError(f"intensities {info.intensities!r}, sized {info.sized!r}")
+    return info
 
 
 def _check_layers(path: Path, config: dict[str, Any]) -> None:

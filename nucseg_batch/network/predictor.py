@@ -16,23 +16,26 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.looks import LOOKS, Segmented, another_scale, fitting_scale, larger_scale
-from nucseg_batch.arrays.normalize import as_gain, percentile_range
+from nucseg_batch.arrays.normalize import as_gain
+from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
 from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.network import backend, large, regions
-from nucseg_batch.network.architectures import build, fold_weights
+from nucseg_batch.network.architectures import build, build_sizer, fold_weights
 from nucseg_batch.network.batching import BATCH_PIXELS
 from nucseg_batch.network.geometry import Frame
 from nucseg_batch.network.labelling import Labelling, OnDevice, OnHost
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
+from nucseg_batch.network.sizing import Sizing
 from nucseg_batch.plan import TILE, Adapt, bucket_shape
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import Intensities, SegmentSettings
 
 MAX_BATCH = 64
 """Images in a batch at most, where they are so small that pixels would allow more."""
@@ -64,9 +67,11 @@ class Predictor:
         self._shrunk: dict[tuple[int, int], int] = {}
         with backend.on_device(self.device):
             self._network = build(model.info.network, normalise=False, dtype=self.precision)
+            self._sizer = None if model.sizer is None else build_sizer(normalise=False, dtype=self.precision)
             self.refresh()
         self._making = threading.Lock()
         self._program = self._made_program()
+        self._sizing = None if self._sizer is None else Sizing(self._made_program(self._sizer))
         self._labellings: dict[tuple[float, int, bool], Labelling] = {}
         self._reach = regions.Reach(model.info.network.halo, model.info.network.stride)
         self._call_pixels: int | None = None
@@ -79,6 +84,8 @@ class Predictor:
     def refresh(self) -> None:
         """Takes over the model's present weights, as needed while it is being trained."""
         fold_weights(self.model.network, self._network)
+        if self.model.sizer is not None and self._sizer is not None:
+            fold_weights(self.model.sizer, self._sizer)
 
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
         """Images of this shape that go into one call at this scale."""
@@ -137,7 +144,7 @@ class Predictor:
         labelling, count = self._labelling_for(frame), len(images)
         program = labelling.program
         pixels = padded_batch(images, frame.native_bucket, count)
-        low, gain = as_gain([percentile_range(image) for image in images])
+        low, gain = as_gain([self.range_of(image) for image in images])
         heights, widths = np.array([frame.scaled] * count, np.int32).T
 
         def answer() -> Any:
@@ -156,8 +163,25 @@ class Predictor:
         return self.predict_batch([pixels], scale)[0].labels
 
     def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
-        """Segments one image at the scale that fits it, found by looks at several of which `begin` is the first."""
+        """Segments one image at the scale that fits it, found by looks at several of which `begin` is the first.
+
+        A model with a size network finds it without segmenting and without `begin`.
+        """
         return self.predict_batch([pixels], begin, adapt="each")[0]
+
+    @property
+    def sizes_alone(self) -> bool:
+        """Whether the model has a size network, which tells the scale of each image."""
+        return self._sizing is not None
+
+    @property
+    def intensities(self) -> Intensities:
+        """By which rule the range of an image's values is measured."""
+        return self.model.info.intensities
+
+    def range_of(self, pixels: NDArray[Any]) -> tuple[float, float]:
+        """The values of an image that become 0 and 1, by the model's rule."""
+        return intensity_range(pixels, self.intensities)
 
     def predict_batch(
         self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
@@ -207,16 +231,25 @@ class Predictor:
         """The network's answer for one image at a scale, padded and folded as `Program.heads` are."""
         frame = Frame.of(pixels.shape[:2], scale)
         program, halo = self._labelling_for(frame).program, self.model.info.network.halo
-        return large.heads(program, pixels, percentile_range(pixels), frame, halo)
+        return large.heads(program, pixels, self.range_of(pixels), frame, halo)
 
     def labels_of_heads(
         self, heads: NDArray[np.float32], shape: tuple[int, int], scale: float, *, threshold: float, min_area: int
     ) -> NDArray[np.int32]:
-        """Labels on an image's grid of `shape` from its `heads`, as when several thresholds are tried on one answer."""
-        return large.found(self._labelling(threshold, min_area), heads, Frame.of(shape, scale)).labels
+        """Labels on an image's grid of `shape` from its `heads`, as when several thresholds are tried on one answer.
+
+        They are separated on the host, where another threshold needs no other compiled program.
+        """
+        labelling = OnHost(self._program, threshold=threshold, min_area=min_area, look=False)
+        return large.found(labelling, heads, Frame.of(shape, scale)).labels
 
     def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[Segmented]:
-        """Looks at each image at several scales, the first of them `begin`, and keeps the one that fits."""
+        """Segments each image at the scale that fits it: as the size network says or looks at several, from `begin`."""
+        if self._sizing is not None:
+            widths = [self._sizing.width(image, self.range_of(image)) for image in images]
+            scales = [begin if width is None else step_scale(self.diameter / width) for width in widths]
+            sized = self._look(images, scales)
+            return [sized[i] for i in range(len(images))]
         looks: list[list[Segmented]] = [[] for _ in images]
 
         def look(scales: Sequence[float | None]) -> None:
@@ -254,7 +287,7 @@ class Predictor:
         self, images: Sequence[NDArray[Any]], scale: float, size: int, *, look: bool = False
     ) -> list[Segmented]:
         """A batch at one scale, computed as a batch of `size`; `look` if only scales are to be compared."""
-        ranges = [percentile_range(image) for image in images]
+        ranges = [self.range_of(image) for image in images]
         shapes = [(image.shape[0], image.shape[1]) for image in images]
         frame = Frame.of(shapes[0], scale)
         labelling = self._labelling_for(frame, look=look)
@@ -307,9 +340,9 @@ class Predictor:
             return OnHost(self._program, **options)
         return OnDevice(self._made_program(**options), look=look)
 
-    def _made_program(self, **options: Any) -> Program:
+    def _made_program(self, network: keras.Model | None = None, **options: Any) -> Program:
         apart = backend.depends_on_batch(self.precision, self.device)
-        return Program(self._network, self.model.info.network, device=self.device, apart=apart, **options)
+        return Program(network or self._network, self.model.info.network, device=self.device, apart=apart, **options)
 
 
 def _power_of_two(count: int) -> int:

@@ -82,7 +82,7 @@ class Program:
         key = (program.__name__, first.shape[-1], str(first.dtype))
         with self._compiling:
             if key not in self._compiled:
-                self._compiled[key] = backend.compiled(program, self._device)
+                self._compiled[key] = backend.compiled(program, self._device, self._network.variables)
         return self._compiled[key](first, *others)
 
     @contextlib.contextmanager

@@ -45,7 +45,7 @@ from nucseg_batch.pipeline.regions import (
 )
 from nucseg_batch.pipeline.tasks import Task, killer
 from nucseg_batch.plan import Failure, LargePlane, Plane, Scales, Unit
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import Intensities, SegmentSettings
 
 LOOKS = 3
 """Windows of a large plane that are looked at to see how wide its nuclei are."""
@@ -61,6 +61,11 @@ class Segmenter(Labeller, Protocol):
     @property
     def diameter(self) -> float:
         """Width in pixels that nuclei have where the network knows them best."""
+        ...
+
+    @property
+    def intensities(self) -> Intensities:
+        """By which rule its range of values is measured."""
         ...
 
     def look(self, pixels: Any, begin: float) -> Segmented:
@@ -291,7 +296,7 @@ def _surroundings(
         chunk = source.header.chunk
     tell(f"{plane.name}: {info.height} x {info.width} pixels, looking at it as a whole")
     channel = settled(images, plane, settings)
-    found = survey(read, (info.height, info.width), chunk)
+    found = survey(read, (info.height, info.width), chunk, predictor.intensities)
     scale = scales.of(shown_channels(info, channel))
     if settings.diameter is None:
         side = round(LOOK_SIDE / scale)

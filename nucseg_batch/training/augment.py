@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.training.data import Sample
-from nucseg_batch.training.intensity import blank_field, change_intensities
+from nucseg_batch.training.empty import blank_field
+from nucseg_batch.training.intensity import change_intensities
 from nucseg_batch.training.paste import pasted
 from nucseg_batch.training.targets import CHANNELS
 from nucseg_batch.training.warp import View, view_of
@@ -31,7 +32,7 @@ MAX_ZOOM = 6.0
 """Images are magnified at most so many times, however small their nuclei."""
 MIN_COVER = 0.55
 """Images are not made so small that they fill less of a crop's side than this."""
-BLANK_SHARE = 0.03
+BLANK_SHARE = 0.05
 """Share of crops without a nucleus: simulated empty fields."""
 PASTED_SHARE = 0.15
 """Share of crops into which nuclei from elsewhere in their image are pasted, so that more touch."""
@@ -45,14 +46,14 @@ def training_crop(
     `diameter` is that to which nuclei are brought, in pixels, before the random magnification.
     """
     if rng.random() < BLANK_SHARE:
-        return blank_field(size, rng), empty_target(size)
+        return blank_field(size, rng, sample.intensities), empty_target(size)
     least = MIN_COVER * size / max(sample.labels.shape)
     matrix, magnification = _random_affine(diameter / sample.diameter, least, rng)
     centre = _random_centre(sample.labels.shape, size / magnification, rng)
     view = view_of(sample, matrix, centre - matrix @ np.full(2, (size - 1) / 2), size, magnification)
     if rng.random() < PASTED_SHARE:
         view = pasted(view, _another_view(sample, size, magnification, rng), rng)
-    return change_intensities(view.image, rng), view.target
+    return change_intensities(view, rng), view.target
 
 
 def empty_target(size: int) -> NDArray[np.float32]:
@@ -76,7 +77,7 @@ def plain_crop(sample: Sample, size: int, diameter: float) -> tuple[NDArray[np.f
 
 def _another_view(sample: Sample, size: int, magnification: float, rng: np.random.Generator) -> View:
     """Another place of the image, turned and mirrored at random, at the same magnification."""
-    matrix = _turned(rng) / magnification
+    matrix = turned(rng) / magnification
     centre = _random_centre(sample.labels.shape, size / magnification, rng)
     return view_of(sample, matrix, centre - matrix @ np.full(2, (size - 1) / 2), size, magnification)
 
@@ -88,10 +89,10 @@ def _random_affine(zoom: float, least: float, rng: np.random.Generator) -> tuple
     else:
         random = float(np.clip(math.exp(rng.normal(0, SPREAD)), *SCALES))
     magnification = min(max(zoom * random, least), MAX_ZOOM)
-    return _turned(rng) / magnification, magnification
+    return turned(rng) / magnification, magnification
 
 
-def _turned(rng: np.random.Generator) -> NDArray[np.float64]:
+def turned(rng: np.random.Generator) -> NDArray[np.float64]:
     """A turn, a slight stretch and a flip."""
     angle = rng.choice(4) * math.pi / 2
     if rng.random() < 0.5:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from nucseg_batch.arrays.metrics import match, mean_average_precision, score
+from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, score
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.errors import MismatchError
 from nucseg_batch.files.csv_rows import csv_records, csv_text, opened
@@ -22,7 +24,7 @@ from nucseg_batch.settings import SegmentSettings
 from nucseg_batch.training.data import Sample
 
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "val_foreground_iou", "val_ap50", "val_ap", "learning_rate")
-"""Columns of history.csv. val_ap50 and val_ap are AP@.5 and AP(.5:.95), means over validation images."""
+"""Columns of history.csv. val_ap50 and val_ap are AP@.5 and AP(.5:.95), see `mean_scores`."""
 
 
 class Progress(Protocol):
@@ -59,16 +61,34 @@ class NucleiFound(keras.callbacks.Callback):
         matches, shared, covered = [], 0, 0
         semantic = self._predictor.model.info.task == "semantic"
         for sample in self._samples:
-            labels = self._predictor.predict(sample.pixels, true_scale(sample, self._predictor.diameter))
-            truth = (sample.labels > 0).astype(np.int32) if semantic else sample.labels
+            found = self._predictor.predict(sample.pixels, true_scale(sample, self._predictor.diameter))
+            labels, truth = sample.scored(found), truth_of(sample, semantic=semantic)
             matches.append(match(labels, truth))
             shared += int(((labels > 0) & (truth > 0)).sum())
             covered += int(((labels > 0) | (truth > 0)).sum())
-        scores = score(matches)
         if logs is not None:
             logs["val_foreground_iou"] = shared / covered if covered else 1.0
-            logs["val_ap50"] = scores[0].ap_image_mean
-            logs["val_ap"] = mean_average_precision(scores)
+            logs["val_ap50"], logs["val_ap"] = mean_scores(matches, self._samples)
+
+
+def truth_of(sample: Sample, *, semantic: bool) -> NDArray[np.int32]:
+    """What a perfect model finds in an image, (height, width); of a semantic one all nuclei are 1."""
+    return (sample.labels > 0).astype(np.int32) if semantic else sample.truth
+
+
+def mean_scores(matches: Sequence[list[Match]], samples: Sequence[Sample]) -> tuple[float, float]:
+    """AP@.5 and AP(.5:.95) of the validation images: mean over images, and then over collections where there are some.
+
+    So a collection counts as much as another, however many of its images are held out.
+    """
+    members: dict[str, list[list[Match]]] = {}
+    for one, sample in zip(matches, samples, strict=True):
+        members.setdefault(sample.collection, []).append(one)
+    scores = [score(some) for some in members.values()]
+    return (
+        float(np.mean([one[0].ap_image_mean for one in scores])),
+        float(np.mean([mean_average_precision(one) for one in scores])),
+    )
 
 
 def true_scale(sample: Sample, diameter: float) -> float:

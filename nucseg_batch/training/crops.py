@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +12,16 @@ from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training.augment import plain_crop, training_crop
 from nucseg_batch.training.data import Sample
 
-MODALITY_EXPONENT = 0.6
-"""Crops are shared among modalities by (images of the modality) ** MODALITY_EXPONENT, so that rare ones get more."""
+SHARE_EXPONENT = 0.6
+"""Crops are shared among kinds, a modality of a collection each, by (images of the kind) ** SHARE_EXPONENT."""
 
 
 class Crops(keras.utils.PyDataset):
     """Batches of random crops; batch i of pass e depends only on the seed, i and e."""
 
     def __init__(self, samples: list[Sample], settings: TrainSettings, first_pass: int = 0) -> None:
-        super().__init__(workers=settings.workers, use_multiprocessing=False, max_queue_size=8)
+        workers = settings.workers or len(os.sched_getaffinity(0))
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
         self._samples = samples
         self._settings = settings
         self._chances = drawing_chances(samples)
@@ -41,10 +44,12 @@ class Crops(keras.utils.PyDataset):
 
 
 def drawing_chances(samples: list[Sample]) -> NDArray[np.float64]:
-    """Chance of each sample: rare modalities get more than their share, larger images more, by their area's root."""
-    _, members, counts = np.unique([s.modality for s in samples], return_inverse=True, return_counts=True)
+    """Chance of each sample: rare kinds get more than their share, larger images more, by their area's root."""
+    kinds = {kind: i for i, kind in enumerate(dict.fromkeys((s.collection, s.modality) for s in samples))}
+    members = np.array([kinds[s.collection, s.modality] for s in samples])
+    counts = np.bincount(members)
     chances = np.sqrt([float(s.labels.size) for s in samples])
-    shares = counts.astype(np.float64) ** MODALITY_EXPONENT
+    shares = counts.astype(np.float64) ** SHARE_EXPONENT
     return (chances * (shares / np.bincount(members, chances))[members]) / shares.sum()
 
 

@@ -13,16 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.normalize import apply_range, percentile_range
+from nucseg_batch.arrays.normalize import apply_range
+from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import typical_diameter
 from nucseg_batch.errors import ImageError, NothingToDoError
 from nucseg_batch.files.annotations import MAX_IMAGE_PIXELS, Pair
 from nucseg_batch.files.zarr.planes import ZarrPlane
 from nucseg_batch.plan import Assumption, doubt, merged
+from nucseg_batch.settings import Intensities
 from nucseg_batch.training.targets import centres_and_areas
 
 TYPICAL_DIAMETER = 24.0
 """Taken for the width of nuclei, in pixels, where an image has none to measure."""
+NEGATIVE = "negative"
+"""Modality of images that are known to show no nucleus."""
 SHOWN = 10
 """Unusable images that an error names."""
 
@@ -40,11 +44,29 @@ class Sample:
     image: NDArray[np.float32]
     """The same, normalised."""
     labels: NDArray[np.int32]
-    """(height, width), 0 is background."""
+    """(height, width): 0 is background, -1 is not annotated and has no weight."""
     centres: NDArray[np.float64]
     """(labels + 1, 2) centroids in pixels."""
     areas: NDArray[np.int64]
     """(labels + 1,) areas in pixels."""
+    collection: str = ""
+    """Data set that it belongs to, where there are several."""
+    intensities: Intensities = "nuclei"
+    """By which rule `image` was normalised."""
+
+    @property
+    def truth(self) -> NDArray[np.int32]:
+        """(height, width), 0 is background: what a perfect model finds."""
+        return np.maximum(self.labels, 0)
+
+    def scored(self, found: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Labels found in it without those that lie for the most part where nothing is annotated."""
+        ignored = self.labels < 0
+        if not ignored.any():
+            return found
+        areas = np.bincount(found.ravel())
+        hidden = np.bincount(found.ravel(), ignored.ravel(), areas.size)
+        return np.where((hidden > areas / 2)[found], 0, found)
 
     @property
     def diameter(self) -> float:
@@ -61,12 +83,18 @@ def read_sample(pair: Pair) -> Sample:
 
 
 def read_all(
-    pairs: Sequence[Pair], tell: Callable[[str], None], *, semantic: bool = False, strict: bool = False
+    pairs: Sequence[Pair],
+    tell: Callable[[str], None],
+    *,
+    semantic: bool = False,
+    strict: bool = False,
+    intensities: Intensities = "nuclei",
 ) -> list[Sample]:
     """Reads and checks all annotated images, before anything is learnt from any.
 
     `tell` gets a line for each image whose annotation is empty (it serves as background), for each unusable image and
-    for each assumption. semantic: only the foreground is learnt, so a binary mask is not doubtful. Raises ImageError
+    for each assumption. semantic: only the foreground is learnt, so a binary mask is not doubtful. intensities: the
+    model's rule. Raises ImageError
     where images are unusable, since a model of fewer images than were given is not what was asked for,
     DoubtfulInputError where `strict` is set and an assumption is doubtful, and NothingToDoError where no image shows a
     nucleus.
@@ -75,14 +103,14 @@ def read_all(
     assumptions: list[Assumption] = []
     for pair in pairs:
         try:
-            sample, assumed = _read(pair, semantic=semantic)
+            sample, assumed = _read(pair, semantic=semantic, intensities=intensities)
         except ImageError as error:
             unusable.append(str(error))
             tell(str(error))
             continue
         samples.append(sample)
         assumptions += assumed
-        if not sample.areas.any():
+        if not sample.areas.any() and sample.modality != NEGATIVE:
             tell(f"{pair.key}: no nucleus is annotated; it serves as background")
     for one in merged(assumptions):
         tell(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
@@ -101,17 +129,23 @@ def read_all(
     return samples
 
 
-def _read(pair: Pair, *, semantic: bool) -> tuple[Sample, list[Assumption]]:
+def _read(pair: Pair, *, semantic: bool, intensities: Intensities = "nuclei") -> tuple[Sample, list[Assumption]]:
     """One annotated image, and what was assumed of its annotation."""
     try:
         pixels, found = pair.read_pixels(), pair.read_labels(semantic=semantic)
         if found.labels.shape != pixels.shape[:2]:
             raise ImageError(f"the image is {pixels.shape[:2]} pixels and its annotation {found.labels.shape}.")
+        ignored = pair.read_ignored()
+        if ignored is not None and ignored.shape != pixels.shape[:2]:
+            raise ImageError(f"the image is {pixels.shape[:2]} pixels and its mask to ignore {ignored.shape}.")
+        if pair.modality == NEGATIVE and found.labels.any():
+            raise ImageError(f"its modality is {NEGATIVE}, but {found.labels.max()} nuclei are annotated in it.")
     except ImageError as error:
         raise ImageError(f"{pair.key}: {error}") from error
     centres, areas = centres_and_areas(found.labels)
-    low, high = percentile_range(pixels)
-    sample = Sample(pair.key, pair.modality, pixels, apply_range(pixels, low, high), found.labels, centres, areas)
+    labels = found.labels if ignored is None else np.where(ignored & (found.labels == 0), np.int32(-1), found.labels)
+    image = apply_range(pixels, *intensity_range(pixels, intensities))
+    sample = Sample(pair.key, pair.modality, pixels, image, labels, centres, areas, pair.collection, intensities)
     return sample, [dataclasses.replace(one, example=pair.key) for one in found.assumptions]
 
 
@@ -172,7 +206,8 @@ def fingerprint(pairs: Sequence[Pair]) -> str:
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(pair.key.encode(errors="surrogateescape"))
-        for source in (pair.image, *(pair.labels if isinstance(pair.labels, tuple) else (pair.labels,))):
+        annotation = pair.labels if isinstance(pair.labels, tuple) else (pair.labels,)
+        for source in (pair.image, *annotation, *pair.ignore):
             digest.update(hashlib.sha256(_contents(source)).digest())
     return digest.hexdigest()
 

@@ -28,10 +28,20 @@ from nucseg_batch.network.losses import segmentation_loss
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
-from nucseg_batch.training.callbacks import Backup, History, KeepBest, NucleiFound, Progress, true_scale
+from nucseg_batch.training.callbacks import (
+    Backup,
+    History,
+    KeepBest,
+    NucleiFound,
+    Progress,
+    mean_scores,
+    true_scale,
+    truth_of,
+)
 from nucseg_batch.training.crops import Crops, plain_crops
 from nucseg_batch.training.data import Sample, fingerprint, read_all, split_pairs
 from nucseg_batch.training.pictures import save_curves, save_examples
+from nucseg_batch.training.sizes import fitted_sizer
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
 """Foreground thresholds that are tried on the validation images."""
@@ -90,22 +100,28 @@ def train(
     training, held_out = split_pairs(pairs, fraction=settings.validation, seed=settings.seed, validation=validation)
     progress.note(f"reading {len(training)} training and {len(held_out)} validation images")
     everything = read_all(
-        [*training, *held_out], progress.note, semantic=settings.task == "semantic", strict=settings.strict
+        [*training, *held_out],
+        progress.note,
+        semantic=settings.task == "semantic",
+        strict=settings.strict,
+        intensities=settings.intensities or "nuclei",
     )
     samples, validated = everything[: len(training)], everything[len(training) :]
     for doubt in doubts(samples, validated):
         progress.note(doubt)
     data = {
         "sha256": fingerprint([*training, *held_out]),
+        "collections": _collections(samples, validated),
         "training_images": _counts(samples),
         "validation_images": _counts(validated),
         "training_nuclei": sum(int((s.areas[1:] > 0).sum()) for s in samples),
     }
     network, history = _fit(given, spec, samples, validated, path, settings, start, data, progress)
+    sizer = fitted_sizer(samples, settings, progress) or (given.sizer if given is not None else None)
 
     progress.note("tuning threshold and smallest area on the validation images")
     use = SegmentSettings(device=settings.device, precision=settings.precision)
-    plain = ModelInfo(spec.architecture, spec.widths, spec.task, settings.diameter)
+    plain = _plain_info(spec, settings)
     info, predictions = tuned(Model(network, plain), validated, use)
     card = {
         "command": command,
@@ -120,7 +136,7 @@ def train(
     info = dataclasses.replace(info, card=card)
     save_curves(history.rows, path.with_name(f"{path.stem}.curves.png"))
     save_examples(validated, predictions, path.with_name(f"{path.stem}.examples.png"))
-    save_model(network, info, path)
+    save_model(Model(network, info, sizer), path)
     _forget(path, settings, data)
     return load_model(path).info
 
@@ -148,14 +164,14 @@ def _fit(
             network.set_weights(given.network.get_weights())
         else:
             load_encoder(spec, network, settings.encoder_weights)
-        network.compile(optimizer=optimizer(settings), loss=segmentation_loss(spec))
+        network.compile(optimizer=optimizer(settings, precision), loss=segmentation_loss(spec))
         done = _passes_done(backup, network, start.resume)
         history = History(path.with_name(f"{path.stem}.history.csv"), progress, passes_done=done)
         if done:
             progress.note(f"going on after {done} of {settings.epochs} epochs")
         else:
             best.unlink(missing_ok=True)
-        trained = Model(network, ModelInfo(spec.architecture, spec.widths, spec.task, settings.diameter))
+        trained = Model(network, _plain_info(spec, settings))
         callbacks = [
             keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
             backup,
@@ -184,6 +200,12 @@ def _fit(
     return plain, history
 
 
+def _plain_info(spec: NetworkSpec, settings: TrainSettings) -> ModelInfo:
+    """What is known of a model before its threshold is tuned."""
+    intensities = settings.intensities or "nuclei"
+    return ModelInfo(spec.architecture, spec.widths, spec.task, settings.diameter, intensities=intensities)
+
+
 def doubts(samples: Sequence[Sample], validated: Sequence[Sample]) -> list[str]:
     """What makes validation say less than it seems to, a line each."""
     found = []
@@ -210,7 +232,7 @@ def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> tup
     """
     predictor = Predictor(model, settings)
     semantic = model.info.task == "semantic"
-    truths = [(s.labels > 0).astype(np.int32) if semantic else s.labels for s in samples]
+    truths = [truth_of(s, semantic=semantic) for s in samples]
     scales = [true_scale(s, predictor.diameter) for s in samples]
     heads = [predictor.heads(s.pixels, scale) for s, scale in zip(samples, scales, strict=True)]
 
@@ -219,17 +241,20 @@ def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> tup
             predictor.labels_of_heads(h, s.labels.shape, scale, threshold=threshold, min_area=min_area)
             for h, s, scale in zip(heads, samples, scales, strict=True)
         ]
-        matches = [match(labels, truth) for labels, truth in zip(found, truths, strict=True)]
-        return mean_average_precision(score(matches)), found, matches
+        matches = [match(s.scored(one), truth) for one, s, truth in zip(found, samples, truths, strict=True)]
+        return mean_scores(matches, samples)[1], found, matches
 
     threshold = max(THRESHOLDS, key=lambda one: tried(one, MIN_AREAS[0])[0])
     min_area = max(MIN_AREAS, key=lambda one: tried(threshold, one)[0])
     _, found, matches = tried(threshold, min_area)
     card: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "images": len(samples)}
-    for modality in ["all", *sorted({s.modality for s in samples})]:
-        chosen = [m for m, s in zip(matches, samples, strict=True) if modality in ("all", s.modality)]
-        scores = score(chosen)
-        card[modality] = {"AP": round(mean_average_precision(scores), 4), "AP50": round(scores[0].ap_image_mean, 4)}
+    kinds: dict[str, list[list[Match]]] = {"all": matches}
+    several = len({s.collection for s in samples}) > 1
+    for one, s in sorted(zip(matches, samples, strict=True), key=lambda pair: (pair[1].collection, pair[1].modality)):
+        kinds.setdefault(f"{s.collection}, {s.modality}" if several else s.modality, []).append(one)
+    for kind, some in kinds.items():
+        scores = score(some)
+        card[kind] = {"AP": round(mean_average_precision(scores), 4), "AP50": round(scores[0].ap_image_mean, 4)}
     return dataclasses.replace(model.info, threshold=threshold, min_area=min_area, card={"validation": card}), found
 
 
@@ -240,7 +265,12 @@ def _taken_over(settings: TrainSettings, info: ModelInfo) -> TrainSettings:
     if settings.encoder_weights != "none":
         raise UsageError("--encoder-weights: the model of --init has its own; leave one of the two out.")
     return dataclasses.replace(
-        settings, architecture=info.architecture, widths=info.widths, task=info.task, diameter=info.diameter
+        settings,
+        architecture=info.architecture,
+        widths=info.widths,
+        task=info.task,
+        diameter=info.diameter,
+        intensities=settings.intensities or info.intensities,
     )
 
 
@@ -284,13 +314,22 @@ def _forget(path: Path, settings: TrainSettings, data: dict[str, Any]) -> None:
     Backup(path, _binding(settings, data)).clear()
 
 
+def _collections(samples: list[Sample], validated: list[Sample]) -> dict[str, list[int]]:
+    """Training and validation images of each collection."""
+    names = dict.fromkeys(s.collection for s in [*samples, *validated])
+    return {name: [sum(s.collection == name for s in some) for some in (samples, validated)] for name in names}
+
+
 def _counts(samples: list[Sample]) -> dict[str, int]:
     names = sorted(s.modality for s in samples)
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def optimizer(settings: TrainSettings) -> keras.optimizers.Optimizer:
-    """AdamW with averaged weights, warm-up and cosine decay over all steps; a constant rate for a single step."""
+def optimizer(settings: TrainSettings, precision: str = "float32") -> keras.optimizers.Optimizer:
+    """AdamW with averaged weights, warm-up and cosine decay over all steps; a constant rate for a single step.
+
+    precision: the dtype policy of the network. In float16 the loss is scaled, so that small gradients are not lost.
+    """
     steps = settings.epochs * settings.steps
     warm_up = max(1, round(WARM_UP * steps))
     momentum = max(0.0, min(EMA_MOMENTUM, 1 - EMA_SHARE / steps))
@@ -303,4 +342,5 @@ def optimizer(settings: TrainSettings) -> keras.optimizers.Optimizer:
             warmup_target=settings.learning_rate,
             warmup_steps=warm_up,
         )
-    return keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
+    adam = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
+    return keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam

@@ -1,6 +1,6 @@
-"""Random changes of intensity and colour, and simulated empty fields: what microscopes, stains and files differ in.
+"""Random changes of intensity and colour: what microscopes, stains and files differ in.
 
-Images here are normalised, 0 to 1 between an image's percentiles and up to LIMIT above.
+Images here are normalised, 0 to 1 between the ends of an image's range and up to LIMIT above.
 """
 
 from __future__ import annotations
@@ -14,21 +14,38 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from nucseg_batch.arrays.normalize import LIMIT, apply_range, percentile_range
-from nucseg_batch.training.stain import change_colours, empty_tissue, smooth_field, stained
+from nucseg_batch.arrays.normalize import LIMIT, LUMA
+from nucseg_batch.training.nuclei import change_nuclei
+from nucseg_batch.training.stain import change_colours, immunostained, smooth_field, stained
+from nucseg_batch.training.warp import View
 
 INVERTED = 0.12
 """Share of crops whose contrast is inverted."""
+COARSENED = 0.08
+"""Share of crops that are shown as if taken at a lower resolution."""
+IMMUNOSTAINED = 0.3
+"""Share of colour crops that are shown with a brown stain around nuclei."""
+COLOURLESS = 0.06
+"""Share of colour crops that are shown in grey."""
 STAINED = 0.08
 """Share of grey crops that are shown as if they had been stained with dyes."""
 
 
-def change_intensities(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
-    """(size, size, 1 or 3) normalised pixels to (size, size, 3)."""
+def change_intensities(view: View, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The image of a view, (size, size, 1 or 3) normalised pixels, changed: (size, size, 3)."""
+    image = view.image
     if image.shape[2] == 3:
+        if rng.random() < IMMUNOSTAINED:
+            image = immunostained(image, view.labels, rng)
         image = change_colours(image, rng)
-    elif rng.random() < STAINED:
-        image = stained(image, rng)
+        if rng.random() < COLOURLESS:
+            image = (image @ LUMA)[..., None]
+    else:
+        image = change_nuclei(view, rng)
+        if rng.random() < STAINED:
+            image = stained(image, rng)
+    if rng.random() < COARSENED:
+        image = _coarsened(image, rng)
     if rng.random() < 0.2:
         sigma = rng.uniform(0.5, 2.0)
         image = ndimage.gaussian_filter(image, (sigma, sigma, 0))
@@ -43,7 +60,7 @@ def change_intensities(image: NDArray[Any], rng: np.random.Generator) -> NDArray
         image = image + (haze - haze.min()) * np.float32(rng.uniform(0.02, 0.12))
     if rng.random() < 0.1:
         image = np.minimum(image, np.float32(rng.uniform(0.5, 1.0)))
-    image = image * np.float32(rng.uniform(0.7, 1.3)) + np.float32(rng.uniform(-0.1, 0.1))
+    image = image * np.float32(math.exp(rng.uniform(-0.5, 0.5))) + np.float32(rng.uniform(-0.1, 0.1))
     if rng.random() < 0.45:
         image = image + _noise(image, rng)
     if rng.random() < 0.1:
@@ -52,27 +69,18 @@ def change_intensities(image: NDArray[Any], rng: np.random.Generator) -> NDArray
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def blank_field(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """An empty field as percentile normalisation shows it, (size, size, 3): amplified noise, haze, hot pixels."""
-    image: NDArray[Any] = rng.standard_normal((size, size), dtype=np.float32)
-    if rng.random() < 0.6:
-        image = ndimage.gaussian_filter(image, rng.uniform(0.3, 4.0))
-        image /= image.std()
-    image = image + smooth_field(size, rng)[..., 0] * np.float32(rng.choice([0.0, rng.uniform(0.2, 4.0)]))
-    if rng.random() < 0.3:
-        rows, columns = rng.integers(0, size, (2, int(rng.integers(1, 30))))
-        image[rows, columns] += np.float32(rng.uniform(5, 40))
-    if rng.random() < 0.3:  # few counts: most pixels are equal
-        image = np.round(image * np.float32(rng.uniform(0.2, 2.0)))
-    image = apply_range(image, *percentile_range(image))[..., None]
-    if rng.random() < 0.2:
-        image = 1.0 - np.minimum(image, 1.0)
-    if rng.random() < 0.2:
-        image = empty_tissue(size, rng)
-    if rng.random() < 0.5:
-        image = image * np.float32(rng.uniform(0.2, 1.0)) + np.float32(rng.uniform(0.0, 0.3))
-    image = np.clip(image, 0.0, LIMIT).astype(np.float32)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+def _coarsened(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """As if it had been taken with larger pixels and enlarged."""
+    factor = rng.uniform(1.5, 3.5)
+    soft = ndimage.gaussian_filter(image, (0.4 * factor, 0.4 * factor, 0))
+    size = image.shape[0]
+    few = max(2, round(size / factor))
+    return _resized(_resized(soft, few), size)
+
+
+def _resized(image: NDArray[Any], size: int) -> NDArray[Any]:
+    zoom = (size / image.shape[0], size / image.shape[1], 1)
+    return np.asarray(ndimage.zoom(image, zoom, order=1, mode="nearest", grid_mode=True))
 
 
 def _noise(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -40,6 +40,7 @@ def pasted(view: View, other: View, rng: np.random.Generator) -> View:
     return View(
         sign * np.maximum(over, under),
         labels,
+        np.where(shows, np.float32(1), view.cover),
         np.concatenate([view.centres, other.centres[1:]]),
         np.concatenate([view.areas, other.areas[1:]]),
     )

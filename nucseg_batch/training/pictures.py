@@ -48,7 +48,9 @@ def save_curves(rows: list[dict[str, float]], path: Path) -> None:
 @matplotlib.style.context("default", after_reset=True)
 def save_examples(samples: list[Sample], predictions: list[NDArray[np.int32]], path: Path) -> None:
     """Draws validation images beside their annotation (green) and prediction (red), from the best to the worst."""
-    scores = [mean_average_precision(score([match(p, s.labels)])) for p, s in zip(predictions, samples, strict=True)]
+    scores = [
+        mean_average_precision(score([match(s.scored(p), s.truth)])) for p, s in zip(predictions, samples, strict=True)
+    ]
     order = np.argsort(scores)[::-1]
     chosen = order[np.unique(np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int))]
     figure = Figure(figsize=(10, 3.4 * len(chosen)), layout="constrained")
@@ -56,9 +58,9 @@ def save_examples(samples: list[Sample], predictions: list[NDArray[np.int32]], p
     for row, i in zip(panels, chosen, strict=True):
         sample, window = samples[i], _middle(samples[i].labels.shape)
         image = _shown(sample.image[window])
-        truth = _outlined(image, sample.labels[window], TRUTH_COLOUR)
+        truth = _outlined(image, sample.truth[window], TRUTH_COLOUR)
         found = _outlined(image, predictions[i][window], FOUND_COLOUR)
-        titles = (_short(sample.key), f"annotation: {sample.labels.max()}", f"found: {predictions[i].max()}")
+        titles = (_short(sample.key), f"annotation: {sample.truth.max()}", f"found: {predictions[i].max()}")
         titles = (*titles[:2], f"{titles[2]}, AP {scores[i]:.2f}")
         for panel, picture, title in zip(row, (image, truth, found), titles, strict=True):
             panel.imshow(picture, interpolation="nearest")

@@ -18,6 +18,8 @@ HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 """How strongly the dye of nuclei absorbs red, green and blue."""
 EOSIN = np.array([0.07, 0.99, 0.11])
 """The same of the dye of all else."""
+DIAMINOBENZIDINE = np.array([0.27, 0.57, 0.78])
+"""The same of the brown dye of immunohistochemistry."""
 
 
 def change_colours(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -35,6 +37,30 @@ def change_colours(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any
         grey = (image @ LUMA)[..., None]
         image = grey + (image - grey) * rng.uniform(0.1, 1.4)
     return np.clip(image, 0.0, None).astype(np.float32)
+
+
+def immunostained(image: NDArray[Any], labels: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A colour image (size, size, 3) of tissue as immunohistochemistry shows it: blue nuclei, brown around some.
+
+    labels: (size, size), -1 is not annotated. Brown is what eosin was, or a ring around some nuclei, or both; nuclei
+    are paler than with haematoxylin and eosin.
+    """
+    absorbance = -np.log(np.clip(image, 0.02, 1.0))
+    dyes = np.stack([HAEMATOXYLIN, EOSIN])
+    blue, pink = np.moveaxis(np.maximum(absorbance @ np.linalg.pinv(dyes), 0.0), -1, 0)
+    ids = np.maximum(labels, 0)
+    chosen = rng.random(int(ids.max()) + 1) < rng.uniform(0.0, 1.0)
+    chosen[0] = False
+    around = ndimage.gaussian_filter(chosen[ids].astype(np.float32), rng.uniform(2.0, 7.0)) * (ids == 0)
+    brown = around * rng.uniform(0.0, 2.5) + pink * rng.uniform(0.0, 1.2)
+    grain = ndimage.gaussian_filter(rng.standard_normal(labels.shape, dtype=np.float32), rng.uniform(0.7, 4.0))
+    brown = brown * np.exp(grain / grain.std() * rng.uniform(0.0, 0.5))
+    mixed = (
+        blue[..., None] * rng.uniform(0.4, 1.1) * _dye(HAEMATOXYLIN, rng)
+        + brown[..., None] * _dye(DIAMINOBENZIDINE, rng)
+        + pink[..., None] * rng.uniform(0.0, 0.3) * _dye(EOSIN, rng)
+    )
+    return np.exp(-np.maximum(mixed, 0.0)).astype(np.float32)
 
 
 def stained(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:

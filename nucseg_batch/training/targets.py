@@ -29,13 +29,17 @@ def centres_and_areas(labels: NDArray[np.integer]) -> tuple[NDArray[np.float64],
 
 
 def training_target(
-    labels: NDArray[np.integer], centres: NDArray[np.float64], areas: NDArray[Any]
+    labels: NDArray[np.integer],
+    centres: NDArray[np.float64],
+    areas: NDArray[Any],
+    cover: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """(height, width, CHANNELS): foreground, cross-entropy weight, offset y, offset x, offset weight.
 
     labels: (height, width), 0 is background, -1 is not annotated (as what lies beyond the image) and has no weight.
     centres: (n + 1, 2), the centre of each label in pixels of this crop; it may lie outside the crop, as it must for a
-    nucleus that the crop cuts. areas: (n + 1,), in pixels of this crop's scale, of the whole nucleus.
+    nucleus that the crop cuts. areas: (n + 1,), in pixels of this crop's scale, of the whole nucleus. cover:
+    (height, width), how much of each pixel is nucleus; 1 or 0, as `labels` say, if None.
     """
     height, width = labels.shape
     target = np.zeros((height, width, CHANNELS), np.float32)
@@ -43,13 +47,14 @@ def training_target(
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
         step = np.diff(labels, axis=axis) != 0
+        step &= np.diff(known.astype(np.int8), axis=axis) == 0  # where annotation ends is not where a nucleus does
         low = [slice(None), slice(None)]
         high = [slice(None), slice(None)]
         low[axis], high[axis] = slice(None, -1), slice(1, None)
         edge[tuple(low)] |= step
         edge[tuple(high)] |= step
     weight = np.sqrt(TYPICAL_AREA / np.maximum(areas, 1.0))
-    target[..., 0] = inside
+    target[..., 0] = inside if cover is None else np.where(known, cover, 0)
     target[..., 1] = np.where(edge, EDGE_WEIGHT, 1.0) * np.where(inside, weight.clip(0.7, 2.0)[labels], 1.0) * known
     centre = centres[labels].astype(np.float32)
     target[..., 2] = (centre[..., 0] - np.arange(height, dtype=np.float32)[:, None]) / OFFSET_UNIT

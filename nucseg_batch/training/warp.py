@@ -21,6 +21,8 @@ class View:
     """(size, size, 1 or 3) normalised pixels."""
     labels: NDArray[np.int32]
     """(size, size): 0 is background, -1 lies beyond the image and is not annotated."""
+    cover: NDArray[np.float32]
+    """(size, size), 0 to 1: how much of each pixel is nucleus, which at an outline is a part."""
     centres: NDArray[np.float64]
     """(n + 1, 2), of each label in pixels of the view; they may lie outside it."""
     areas: NDArray[np.floating[Any]]
@@ -29,7 +31,7 @@ class View:
     @property
     def target(self) -> NDArray[np.float32]:
         """What the network should answer: (size, size, CHANNELS)."""
-        return training_target(self.labels, self.centres, self.areas)
+        return training_target(self.labels, self.centres, self.areas, self.cover)
 
 
 def view_of(
@@ -42,7 +44,8 @@ def view_of(
     planes = [sample.image] if sample.image.ndim == 2 else list(np.moveaxis(sample.image, 2, 0))
     warped = [_warped(plane, matrix, offset, size, magnification) for plane in planes]
     centres = (sample.centres - offset) @ np.linalg.inv(matrix).T
-    return View(np.stack(warped, axis=-1), labels, centres, sample.areas * magnification**2)
+    cover = _warped((sample.labels > 0).astype(np.float32), matrix, offset, size, magnification)
+    return View(np.stack(warped, axis=-1), labels, cover, centres, sample.areas * magnification**2)
 
 
 def _warped(

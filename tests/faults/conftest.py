@@ -18,12 +18,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import keras
 
     from nucseg_batch.network.architectures import build
-    from nucseg_batch.network.model_file import ModelInfo, save_model
+    from nucseg_batch.network.model_file import Model, ModelInfo, save_model
 
     path = tmp_path_factory.mktemp("model") / "tiny.keras"
     info = ModelInfo("default", (2, 3), diameter=26.0, min_area=7)
     keras.utils.set_random_seed(1)
-    save_model(build(info.network, normalise=True), info, path)
+    save_model(Model(build(info.network, normalise=True), info), path)
     return path
 
 

@@ -90,8 +90,8 @@ def with_room_for(images: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     asked: list[int] = []
     compiled = backend.compiled
 
-    def limited(function: Callable[..., Any], device: str) -> Callable[..., Any]:
-        whole = compiled(function, device)
+    def limited(function: Callable[..., Any], device: str, variables: Any = ()) -> Callable[..., Any]:
+        whole = compiled(function, device, variables)
 
         def call(first: Any, *others: Any) -> Any:
             asked.append(first.shape[0])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from nucseg_batch.errors import InputMissingError, ModelError
-from nucseg_batch.network.architectures import RECIPES, build, network_spec
-from nucseg_batch.network.model_file import LAYERS, ModelInfo, load_model, save_model
+from nucseg_batch.network.architectures import RECIPES, build, build_sizer, network_spec
+from nucseg_batch.network.model_file import LAYERS, Model, ModelInfo, load_model, save_model
 from nucseg_batch.settings import Architecture, Task
 
 INFO = ModelInfo("default", (2, 3), diameter=31.5, threshold=0.45, min_area=7, card={"seed": 1})
@@ -21,7 +21,7 @@ INFO = ModelInfo("default", (2, 3), diameter=31.5, threshold=0.45, min_area=7, c
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("made") / "m.keras"
-    save_model(build(INFO.network, normalise=True), INFO, path)
+    save_model(Model(build(INFO.network, normalise=True), INFO), path)
     return path
 
 
@@ -65,12 +65,33 @@ def test_every_architecture_answers_the_same_after_saving_and_loading(
     """To the last bit: weights find their layers in a process that has built other networks before."""
     info = ModelInfo(architecture, widths, task)
     network = build(info.network, normalise=True)
-    save_model(network, info, tmp_path / "m.keras")
+    save_model(Model(network, info), tmp_path / "m.keras")
     build(info.network, normalise=True)
     model = load_model(tmp_path / "m.keras")
     assert model.info == info
     image = np.random.default_rng(3).random((1, 32, 96, 3), np.float32)
     np.testing.assert_array_equal(model.network(image, training=False), network(image, training=False))
+
+
+def test_a_size_network_travels_with_the_model(tmp_path: Path) -> None:
+    """One file is all that a user passes on; files without one, as those of older versions, are as good."""
+    sizer = build_sizer(normalise=True)
+    save_model(Model(build(INFO.network, normalise=True), INFO, sizer), tmp_path / "m.keras")
+    model = load_model(tmp_path / "m.keras")
+    assert model.info == dataclasses.replace(INFO, sized=True)
+    assert model.sizer is not None
+    image = np.random.default_rng(3).random((1, 64, 96, 3), np.float32)
+    np.testing.assert_array_equal(model.sizer(image, training=False), sizer(image, training=False))
+    with pytest.raises(ModelError, match="weights cannot be read"):
+        load_model(record_changed(tmp_path / "m.keras", sized=False))
+    with pytest.raises(ModelError, match="intensities 'logarithms'"):
+        load_model(record_changed(tmp_path / "m.keras", sized=True, intensities="logarithms"))
+
+
+def test_models_of_format_2_are_read_as_what_they_were(saved: Path) -> None:
+    """They know neither a rule for intensities nor a size network, and were trained on percentiles."""
+    info = load_model(record_changed(saved, format=2, intensities=None, sized=None)).info
+    assert (info.intensities, info.sized) == ("percentiles", False)
 
 
 def test_the_layers_that_files_may_hold_are_those_that_networks_have() -> None:
@@ -100,7 +121,7 @@ def test_models_of_the_first_format_are_read(saved: Path, card: dict[str, object
 @pytest.mark.parametrize(
     "fields",
     [
-        {"format": 3},
+        {"format": 4},
         {"architecture": "resnet"},
         {"architecture": ["unet"]},
         {"task": "panoptic"},
@@ -201,6 +222,6 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     """They would give empty masks in silence."""
     network = build(INFO.network, normalise=True)
     network.set_weights([np.full_like(w, np.nan) for w in network.get_weights()])
-    save_model(network, INFO, tmp_path / "nan.keras")
+    save_model(Model(network, INFO), tmp_path / "nan.keras")
     with pytest.raises(ModelError, match="not numbers"):
         load_model(tmp_path / "nan.keras")

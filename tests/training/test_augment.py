@@ -52,7 +52,7 @@ def test_small_nuclei_are_not_drowned_by_large_ones() -> None:
 def test_image_labels_and_centres_move_together(seed: int) -> None:
     """After any crop the pixels of a whole nucleus still point at its own middle, to a pixel and a half."""
     _, target = training_crop(sample_of(NUCLEI), 96, 28.0, np.random.default_rng(seed))
-    inside = target[..., 0] > 0
+    inside = target[..., 4] > 0
     numbered, count = ndimage.label(inside, np.ones((3, 3)))
     place = np.moveaxis(np.indices(inside.shape), 0, -1)
     for number in range(1, count + 1):

@@ -24,7 +24,15 @@ from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.fit import Start, train
 
 SETTINGS = TrainSettings(
-    epochs=4, steps=5, batch_size=2, crop=64, widths=(4, 6), learning_rate=2e-3, precision="float32", device="cpu"
+    epochs=4,
+    steps=5,
+    size_steps=0,
+    batch_size=2,
+    crop=64,
+    widths=(4, 6),
+    learning_rate=2e-3,
+    precision="float32",
+    device="cpu",
 )
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from pictures import disks, fluorescence
 
+from nucseg_batch.arrays.metrics import Match
 from nucseg_batch.errors import DoubtfulInputError, ImageError, NothingToDoError
 from nucseg_batch.files.annotations import Pair, find_pairs
-from nucseg_batch.training.data import fingerprint, read_all, read_sample, split_pairs
+from nucseg_batch.training.callbacks import mean_scores
+from nucseg_batch.training.data import Sample, fingerprint, read_all, read_sample, split_pairs
 
 LABELS = disks((31, 41), [(9, 11), (22, 30)], 6)
 
@@ -156,3 +158,49 @@ def test_the_kaggle_layout_reads(shared: Path) -> None:
     samples = read_all(pairs, told.append)
     assert [sample.labels.max() for sample in samples] == [len(pair.labels) for pair in pairs]
     assert told == []
+
+
+def test_ignored_pixels_are_neither_nucleus_nor_background(tmp_path: Path) -> None:
+    """A mask beside the labels says where nobody decided; what a model finds there is not held against it."""
+    write_pair(tmp_path, "a")
+    ignored = np.zeros((31, 41), np.uint8)
+    ignored[:20, 25:] = 255
+    ignored[5:10, 8:12] = 255
+    (tmp_path / "ignore").mkdir()
+    (tmp_path / "ignore" / "a.png").write_bytes(imagecodecs.png_encode(ignored))
+    (sample,) = read_all(pairs_of(tmp_path), lambda _: None)
+    assert (sample.labels[:15, 25:] == -1).all()
+    np.testing.assert_array_equal(sample.truth, LABELS)
+    assert sample.areas[1:].tolist() == [113, 113], "what is annotated stays a nucleus"
+    found = LABELS.copy()
+    found[2:9, 30:38] = 3
+    assert set(np.unique(sample.scored(found))) == {0, 1, 2}
+    (tmp_path / "ignore" / "a.png").write_bytes(imagecodecs.png_encode(ignored[:30]))
+    with pytest.raises(ImageError, match=r"its mask to ignore \(30, 41\)"):
+        read_all(pairs_of(tmp_path), lambda _: None)
+
+
+def test_images_that_are_known_to_show_no_nucleus_are_not_told_of(tmp_path: Path) -> None:
+    """Modality `negative` says so; nuclei annotated in one are a mistake."""
+    write_pair(tmp_path, "a")
+    write_pair(tmp_path, "b", LABELS * 0)
+    (tmp_path / "index.csv").write_text("id,modality\na,fluorescence\nb,negative\n")
+    told: list[str] = []
+    assert [sample.modality for sample in read_all(pairs_of(tmp_path), told.append)] == ["fluorescence", "negative"]
+    assert told == []
+    (tmp_path / "index.csv").write_text("id,modality\na,negative\nb,negative\n")
+    with pytest.raises(ImageError, match="its modality is negative, but 2 nuclei are annotated"):
+        read_all(pairs_of(tmp_path), told.append)
+
+
+def test_collections_count_alike_in_validation() -> None:
+    """A collection of many held out images does not drown one of few."""
+    blank = np.zeros((4, 4), np.int32)
+    many = [
+        Sample(str(i), "x", blank, blank.astype(np.float32), blank, np.zeros((1, 2)), np.zeros(1, np.int64), "many")
+        for i in range(9)
+    ]
+    few = dataclasses.replace(many[0], key="few", collection="few")
+    right, wrong = [Match(0.5, 1, 0, 0)], [Match(0.5, 0, 1, 0)]
+    assert mean_scores([right] * 9 + [wrong], [*many, few]) == (0.5, 0.5)
+    assert mean_scores([right] * 9, many) == (1.0, 1.0)

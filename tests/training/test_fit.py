@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import imagecodecs
@@ -11,11 +12,13 @@ from heard import Heard
 from pictures import annotated_folder, disks, fluorescence
 
 from nucseg_batch.files.annotations import find_pairs
+from nucseg_batch.network.architectures import build, network_spec
+from nucseg_batch.network.losses import segmentation_loss
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
 from nucseg_batch.training.callbacks import HISTORY_COLUMNS
-from nucseg_batch.training.crops import MODALITY_EXPONENT, Crops, drawing_chances
+from nucseg_batch.training.crops import SHARE_EXPONENT, Crops, drawing_chances, plain_crops
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.fit import doubts, optimizer, train
 from nucseg_batch.training.pictures import save_curves, save_examples
@@ -34,6 +37,7 @@ def test_training_learns_to_find_nuclei_and_writes_a_complete_model(tmp_path: Pa
     settings = TrainSettings(
         epochs=4,
         steps=40,
+        size_steps=3,
         batch_size=8,
         crop=64,
         widths=(8, 12, 16),
@@ -56,6 +60,7 @@ def test_training_learns_to_find_nuclei_and_writes_a_complete_model(tmp_path: Pa
 
     model = load_model(path)
     assert model.info == info
+    assert (info.intensities, info.sized) == ("nuclei", True)
     assert info.card["command"] == "nucseg-batch train"
     assert info.card["data"]["training_images"] == {"unknown": 11}
     assert info.diameter == 20
@@ -105,8 +110,16 @@ def test_rare_modalities_get_more_crops_than_their_share_and_large_images_more_t
     chances = drawing_chances([*common, sample("histology", (100, 110))])
     assert np.isclose(chances.sum(), 1)
     assert np.isclose(chances[15], 2 * chances[0])
-    assert np.isclose(chances[16] / chances[:16].sum(), 16**-MODALITY_EXPONENT)
+    assert np.isclose(chances[16] / chances[:16].sum(), 16**-SHARE_EXPONENT)
     assert chances[16] > 1 / 17
+
+
+def test_a_rare_modality_of_one_collection_is_a_kind_of_its_own() -> None:
+    """Crops are shared among modalities of collections: another laboratory's tissue is not that of this one."""
+    here = [sample("histology", (100, 110))] * 8
+    there = [dataclasses.replace(one, collection="there") for one in here[:1]]
+    chances = drawing_chances([*here, *there])
+    assert np.isclose(chances[8] / chances[:8].sum(), 8**-SHARE_EXPONENT)
 
 
 def test_a_batch_depends_only_on_seed_pass_and_number() -> None:
@@ -134,3 +147,16 @@ def test_validation_that_says_little_is_told() -> None:
     assert "1 validation images show the same pixels" in same
     (few,) = doubts([sample("a", one)], [sample("b", other)])
     assert "few" in few
+
+
+def test_float16_is_trained_with_a_scaled_loss() -> None:
+    """Its smallest numbers are larger than many gradients, which would all be 0."""
+    settings = TrainSettings(epochs=2, steps=3)
+    plain, scaled = optimizer(settings), optimizer(settings, "mixed_float16")
+    assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)
+    assert not isinstance(plain, keras.optimizers.LossScaleOptimizer)
+    network = build(network_spec("default", "instances", (2, 3)), normalise=True, dtype="mixed_float16")
+    network.compile(optimizer=scaled, loss=segmentation_loss(network_spec("default", "instances", (2, 3))))
+    crops = plain_crops([sample("fluorescence", (96, 112))], TrainSettings(crop=64, batch_size=1))
+    loss = network.fit(*crops, epochs=2, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)])
+    assert np.isfinite(loss.history["loss"]).all()

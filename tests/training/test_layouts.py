@@ -9,7 +9,7 @@ import pytest
 from pictures import disks, fluorescence
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError
-from nucseg_batch.files.annotations import find_pairs
+from nucseg_batch.files.annotations import find_all_pairs, find_pairs
 
 
 def write(*paths: Path, shape: tuple[int, int] = (31, 41)) -> None:
@@ -153,3 +153,36 @@ def test_the_kaggle_layout_is_found(shared: Path) -> None:
     assert len(found.pairs) == 24
     assert sum(len(pair.labels) for pair in found.pairs if isinstance(pair.labels, tuple)) > 240
     assert found.problems == ()
+
+
+def test_masks_to_ignore_lie_beside_images_and_labels(tmp_path: Path) -> None:
+    """Pixels that annotators left open, under the image's name; such a mask without an image is told."""
+    write(*(tmp_path / place / "a.png" for place in ("images", "labels", "ignore", "micronuclei")))
+    write(tmp_path / "images" / "b.png", tmp_path / "labels" / "b.png", tmp_path / "ignore" / "c.png")
+    found = find_pairs(tmp_path)
+    assert [[path.relative_to(tmp_path).as_posix() for path in pair.ignore] for pair in found.pairs] == [
+        ["ignore/a.png", "micronuclei/a.png"],
+        [],
+    ]
+    assert found.problems == ("ignore/c.png: no image of that name",)
+
+
+def test_several_folders_are_one_data_set_of_several_collections(tmp_path: Path) -> None:
+    """Names may be the same in each; a folder with an index of its own is a collection, wherever it lies."""
+    for place in ("one", "more/two", "more/three"):
+        write(tmp_path / place / "images" / "a.png", tmp_path / place / "labels" / "a.png")
+    (tmp_path / "more" / "two" / "index.csv").write_text("id,split,modality\na,val,histology\n")
+    found = find_all_pairs([tmp_path / "one", tmp_path / "more"])
+    top = tmp_path.as_posix()
+    assert [(pair.key.removeprefix(top), pair.collection, pair.split) for pair in found.pairs] == [
+        ("/more/three/images/a.png", "more", None),
+        ("/more/two/images/a.png", "two", "val"),
+        ("/one/images/a.png", "one", None),
+    ]
+    assert find_all_pairs([tmp_path / "one"]) == find_pairs(tmp_path / "one")
+    with pytest.raises(UsageError, match="given twice"):
+        find_all_pairs([tmp_path / "one", tmp_path / "more" / ".." / "one"])
+    with pytest.raises(InputMissingError, match="nowhere"):
+        find_all_pairs([tmp_path / "one", tmp_path / "nowhere"])
+    with pytest.raises(UsageError, match="--group plate"):
+        find_all_pairs([tmp_path / "one", tmp_path / "more"], group="plate")

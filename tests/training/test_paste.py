@@ -16,7 +16,7 @@ HERE = disks((61, 73), [(30, 20), (30, 60)], 9)
 def view(labels: np.ndarray, *, dark: bool = False) -> View:
     image = np.where(labels > 0, 0.2 if dark else 0.8, 0.9 if dark else 0.1).astype(np.float32)[..., None]
     centres, areas = centres_and_areas(np.maximum(labels, 0))
-    return View(image, labels, centres, areas)
+    return View(image, labels, (labels > 0).astype(np.float32), centres, areas)
 
 
 @pytest.mark.parametrize("dark", [False, True])

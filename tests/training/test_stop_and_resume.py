@@ -12,7 +12,7 @@ from pictures import annotated_folder
 
 from nucseg_batch.cli.main import main
 from nucseg_batch.network.architectures import build, network_spec
-from nucseg_batch.network.model_file import ModelInfo, save_model
+from nucseg_batch.network.model_file import Model, ModelInfo, save_model
 
 
 @pytest.fixture
@@ -30,7 +30,8 @@ def test_a_training_that_a_scheduler_ends_says_how_to_go_on_and_goes_on(
     """TERM is how a night on a cluster ends: 75, one line, and no pass that was finished is lost."""
     data, small, model = annotated_folder(tmp_path / "data", 3), tmp_path / "small.keras", tmp_path / "m.keras"
     spec = network_spec("default", "instances", (4, 6))
-    save_model(build(spec, normalise=True), ModelInfo(spec.architecture, spec.widths, spec.task, 20.0), small)
+    info = ModelInfo(spec.architecture, spec.widths, spec.task, 20.0)
+    save_model(Model(build(spec, normalise=True), info), small)
     size = ["--epochs", "2", "--steps", "2", "--batch-size", "1", "--crop", "64", "--precision", "float32"]
     command = ["train", str(data), str(model), "--init", str(small), "--device", "cpu", *size]
     state, ended = tmp_path / "m.resume.json", threading.Event()

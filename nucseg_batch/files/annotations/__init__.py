@@ -10,7 +10,7 @@
 from nucseg_batch.files.annotations.encoding import Annotation, decode
 from nucseg_batch.files.annotations.index import Index, find_index, read_index
 from nucseg_batch.files.annotations.label_images import LabelImage, LabelImages, find_label_images
-from nucseg_batch.files.annotations.layouts import find_pairs
+from nucseg_batch.files.annotations.layouts import find_all_pairs, find_pairs
 from nucseg_batch.files.annotations.names import read_name, stem
 from nucseg_batch.files.annotations.pairs import MAX_IMAGE_PIXELS, DataSet, Pair
 from nucseg_batch.files.annotations.reading import read_label_files, read_label_plane
@@ -24,6 +24,7 @@ __all__ = [
     "LabelImages",
     "Pair",
     "decode",
+    "find_all_pairs",
     "find_index",
     "find_label_images",
     "find_pairs",

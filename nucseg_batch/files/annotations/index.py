@@ -100,29 +100,36 @@ class Indexes:
         """
         path = find_index(place, self._top) if found.pairs else None
         if path is None:
-            return found
+            return _collected(found, self._top.resolve().name)
         if path not in self._read:
             self._read[path] = read_index(path)
         index = self._read[path]
         top = self._top.resolve()
         name = path.relative_to(top).as_posix() if path.is_relative_to(top) else path.name
+        inside = path.parent.is_relative_to(top) and path.parent != top
+        collection = path.parent.relative_to(top).as_posix() if inside else path.parent.name
         if "id" not in index.columns:
-            return _noted(found, f"{name}: it has no column id and is not used")
+            return _collected(_noted(found, f"{name}: it has no column id and is not used"), top.name)
         known = {pair.key: index.row(pair.key) for pair in found.pairs}
         if not any(known.values()):
-            return _noted(
-                found, f"{name}: it names none of the images of {_shown(place, self._top)} and is not used for them"
-            )
+            unnamed = f"{name}: it names none of the images of {_shown(place, self._top)} and is not used for them"
+            return _collected(_noted(found, unnamed), top.name)
         pairs = [self._with_row(pair, known[pair.key]) for pair in found.pairs if known[pair.key]]
         unknown = [f"{key}: {name} has no row for it" for key, row in known.items() if not row]
         used = tuple(pair for pair in pairs if pair.split is None or pair.split in USED_SPLITS)
-        return dataclasses.replace(found, pairs=used, problems=(*found.problems, *unknown))
+        kept = dataclasses.replace(found, pairs=used, problems=(*found.problems, *unknown))
+        return _collected(kept, collection)
 
     def _with_row(self, pair: Pair, row: Row) -> Pair:
         group = row.get(self._group) or None if self._group else None
         return dataclasses.replace(
             pair, split=row.get("split"), modality=row.get("modality") or pair.modality, group=group
         )
+
+
+def _collected(found: DataSet, collection: str) -> DataSet:
+    pairs = tuple(dataclasses.replace(pair, collection=collection) for pair in found.pairs)
+    return dataclasses.replace(found, pairs=pairs)
 
 
 def _noted(found: DataSet, problem: str) -> DataSet:

@@ -8,19 +8,28 @@
 - `a.tif` beside `a_masks.tif` and the like in one folder, as Cellpose and others write them;
 - OME-Zarr images with label images (see `zarr_layouts`), among them our own stores that hold the pixels, too.
 
-All of these may lie at any depth, and several in one folder.
+All of these may lie at any depth, and several in one folder. Beside folders of images and label images there may be
+`ignore/`, masks of the same names, of pixels that nobody annotated.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.files.annotations.index import Indexes
-from nucseg_batch.files.annotations.names import CHALLENGE, Named, folder_pairs, is_image_name, label_folders, read_name
+from nucseg_batch.files.annotations.names import (
+    CHALLENGE,
+    FOLDERS_TO_IGNORE,
+    Named,
+    folder_pairs,
+    is_image_name,
+    label_folders,
+    read_name,
+)
 from nucseg_batch.files.annotations.pairs import DataSet, Pair, joined
 from nucseg_batch.files.annotations.zarr_layouts import zarr_pairs
 from nucseg_batch.files.find.leftovers import SYSTEM_FOLDERS, stem_of, tool_of
@@ -39,6 +48,39 @@ def find_pairs(folder: Path, *, group: str | None = None) -> DataSet:
     InputMissingError where there is no such folder, NothingToDoError where nothing in it pairs, and UsageError where no
     image has a value of `group`.
     """
+    found = _found_below(folder, group)
+    _check_group(found, group, str(folder))
+    return found
+
+
+def find_all_pairs(folders: Sequence[Path], *, group: str | None = None) -> DataSet:
+    """The annotated images of several folders as one data set; keys begin with the folder as it was given.
+
+    Arguments and errors are those of `find_pairs`, which does the same for one folder. UsageError also where a folder
+    is given twice.
+    """
+    if len(folders) == 1:
+        return find_pairs(folders[0], group=group)
+    places = [folder.resolve() for folder in folders]
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"{folder} is given twice; give each folder of annotated images once.")
+    parts = []
+    for folder in folders:
+        found = _found_below(folder, group)
+        pairs = tuple(replace(pair, key=f"{folder.as_posix()}/{pair.key}") for pair in found.pairs)
+        parts.append(replace(found, pairs=pairs, problems=tuple(f"{folder}: {one}" for one in found.problems)))
+    found = joined(parts)
+    _check_group(found, group, ", ".join(map(str, folders)))
+    return found
+
+
+def _check_group(found: DataSet, group: str | None, where: str) -> None:
+    if group is not None and not any(pair.group for pair in found.pairs):
+        raise UsageError(f"--group {group}: no index.csv in or above {where} has that column for its images.")
+
+
+def _found_below(folder: Path, group: str | None) -> DataSet:
     if not folder.is_dir():
         raise InputMissingError(f"{folder} is not a folder; give the folder that holds the annotated images.")
     indexes = Indexes(folder, group)
@@ -56,8 +98,6 @@ def find_pairs(folder: Path, *, group: str | None = None) -> DataSet:
             "same names, a.tif beside a_masks.tif, <id>/images/ and <id>/masks/ as Kaggle ships them, or OME-Zarr "
             f"images with labels.{told}"
         )
-    if group is not None and not any(pair.group for pair in found.pairs):
-        raise UsageError(f"--group {group}: no index.csv in or above {folder} has that column for its images.")
     return found
 
 
@@ -86,8 +126,9 @@ def _layouts(place: Path, folders: list[str], files: list[str], top: Path) -> tu
     for beside in folder_pairs(folders):
         is_there = (place / beside.labels).is_dir()
         label_folder = beside.labels if is_there else beside.labels.removesuffix(CHALLENGE)
-        parts.append(_folders(place, beside.images, label_folder, top))
-        taken |= {beside.images, beside.labels.partition("/")[0], *beside.unused}
+        ignore = [folder for folder in folders if folder.lower() in FOLDERS_TO_IGNORE]
+        parts.append(_with_ignored(place, _folders(place, beside.images, label_folder, top), beside.images, ignore))
+        taken |= {beside.images, beside.labels.partition("/")[0], *beside.unused, *ignore}
         parts += [
             DataSet(problems=(f"{_key(place / other, top)}: not used, for there is {beside.labels}/ beside it",))
             for other in beside.unused
@@ -110,6 +151,21 @@ def _folders(place: Path, image_folder: str, label_folder: str, top: Path) -> Da
     if kaggle is not None:
         return DataSet((kaggle,))
     return _matched(images, labels, place / image_folder, place / label_folder, top)
+
+
+def _with_ignored(place: Path, found: DataSet, image_folder: str, folders: list[str]) -> DataSet:
+    """Pairs with the masks of the same name from folders of masks to ignore."""
+    masks: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in _files(place / folder):
+            masks.setdefault(path.relative_to(place / folder).with_suffix("").as_posix(), []).append(path)
+    pairs = []
+    for pair in found.pairs:
+        assert isinstance(pair.image, Path)
+        name = pair.image.relative_to(place / image_folder).with_suffix("").as_posix()
+        pairs.append(replace(pair, ignore=tuple(masks.pop(name, ()))))
+    unused = [f"{_key(path, place)}: no image of that name" for paths in masks.values() for path in paths]
+    return replace(found, pairs=tuple(pairs), problems=(*found.problems, *unused))
 
 
 def kaggle_pair(place: Path, images: list[Path], masks: list[Path], top: Path) -> Pair | None:

@@ -31,6 +31,8 @@ FOLDERS_OF_LABELS = (
 """Words in the name of a folder of label images; of several such folders the first of these counts."""
 FOLDERS_OF_IMAGES = frozenset({"images", "image", "imgs", "img", "raw", "inputs", "input", "originals"})
 """Words in the name of a folder of images that has a folder of label images beside it."""
+FOLDERS_TO_IGNORE = ("ignore", "micronuclei")
+"""Folders of masks, beside those of images and label images, of pixels that are neither nucleus nor background."""
 
 _SEPARATOR = r"[ _.-]+"
 

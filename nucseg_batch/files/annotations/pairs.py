@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.files.annotations.encoding import Annotation
-from nucseg_batch.files.annotations.reading import read_empty, read_label_files, read_label_plane
+from nucseg_batch.files.annotations.reading import read_empty, read_label_files, read_label_plane, read_masks
 from nucseg_batch.files.images import read_image
 from nucseg_batch.files.zarr.planes import ZarrPlane
 
@@ -36,6 +37,10 @@ class Pair:
     """Plate, patient or the like, where the data set says so: images of one group stay together in a split."""
     pictures: bool = False
     """Whether the labels are pictures of single nuclei."""
+    ignore: tuple[Path, ...] = ()
+    """Images whose non-zero pixels are neither nucleus nor background: nothing is learned or scored there."""
+    collection: str = ""
+    """Folder of the data set that it belongs to, where several were given or found."""
 
     def read_pixels(self) -> NDArray[Any]:
         """(height, width) or (height, width, 3) of any real dtype; ImageError where it cannot be read."""
@@ -50,6 +55,10 @@ class Pair:
         if not self.labels:
             return read_empty(self.image)
         return read_label_files(self.labels, pictures=self.pictures, semantic=semantic, prediction=prediction)
+
+    def read_ignored(self) -> NDArray[np.bool_] | None:
+        """(height, width), True where `ignore` says so; None where it names no file. ImageError as for labels."""
+        return read_masks(self.ignore) if self.ignore else None
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,18 @@ def read_empty(image: Path | ZarrPlane) -> Annotation:
     return Annotation(np.zeros(shape, np.int32))
 
 
+def read_masks(paths: tuple[Path, ...]) -> NDArray[np.bool_]:
+    """Where any of several mask files of one image is not 0, (height, width).
+
+    Raises ImageError where a file cannot be read or is lossy, and where files differ in shape.
+    """
+    masks = [mask.max(axis=2) if mask.ndim == 3 else mask for mask, _ in map(_stored, paths)]
+    for path, mask in zip(paths, masks, strict=True):
+        if mask.shape != masks[0].shape:
+            raise ImageError(f"{path.name} is {mask.shape} pixels, but {paths[0].name} is {masks[0].shape}.")
+    return np.logical_or.reduce([mask != 0 for mask in masks])
+
+
 def _nucleus(path: Path) -> NDArray[np.bool_]:
     """Where the one nucleus of a picture is."""
     picture, _ = _stored(path)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pictures import disks, fluorescence
+
+from nucseg_batch.arrays.widths import BINS, distribution
+from nucseg_batch.network import sizing
+from nucseg_batch.network.architectures import build, build_sizer, network_spec
+from nucseg_batch.network.model_file import Model, ModelInfo
+from nucseg_batch.network.predictor import Predictor
+from nucseg_batch.network.sizing import LOOKS, Sizing
+from nucseg_batch.settings import SegmentSettings
+
+
+class Knows:
+    """In the place of the device's program: it knows how wide nuclei are, or that there are none."""
+
+    heads, heads_rescaled = "heads", "heads_rescaled"
+
+    def __init__(self, width: float | None, seen: tuple[float, float] = (0, 1000)) -> None:
+        self.scales: list[float] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self._width = width
+        self._seen = seen
+
+    def run(self, name: str, pixels: NDArray[Any], low: Any, gain: Any, *there: Any) -> NDArray[np.float32]:
+        """As `Program.run`."""
+        self.shapes.append(pixels.shape)
+        rows = pixels.shape[1] if name == "heads" else there[0].shape[0]
+        scale = rows / pixels.shape[1]
+        self.scales.append(round(scale, 3))
+        answer = np.full((1, max(1, rows // 32), 3, 1 + BINS.size), -9.0, np.float32)
+        if self._width is not None:
+            answer[..., 0] = 2.0
+            shown = np.clip(self._width * scale, *self._seen)
+            answer[..., 1:] = np.log(distribution(shown) + 1e-9)
+        return answer
+
+
+def width(knows: Knows, shape: tuple[int, ...]) -> float | None:
+    return Sizing(knows).width(np.zeros(shape, np.uint8), (0.0, 1.0))  # type: ignore[arg-type]
+
+
+def test_one_look_at_half_the_scale_is_enough_for_most_images() -> None:
+    """It costs a quarter of what the same network would at full scale."""
+    knows = Knows(26.0)
+    assert width(knows, (512, 544)) == pytest.approx(26, rel=0.05)
+    assert knows.scales == [0.5]
+
+
+def test_small_images_are_looked_at_as_they_are() -> None:
+    """At half the scale hardly a cell would be left."""
+    knows = Knows(26.0)
+    assert width(knows, (96, 128)) == pytest.approx(26, rel=0.05)
+    assert knows.scales == [1.0]
+
+
+@pytest.mark.parametrize(("true", "scales"), [(120.0, [0.5, 0.125]), (7.0, [0.5, 2.0])])
+def test_nuclei_that_are_seen_badly_are_looked_at_again(true: float, scales: list[float]) -> None:
+    """From further away, or nearer."""
+    knows = Knows(true)
+    assert width(knows, (1024, 1024)) == pytest.approx(true, rel=0.08)
+    assert knows.scales[0] == 0.5
+    assert knows.scales[-1] == pytest.approx(scales[-1], abs=0.06)
+    assert len(set(knows.scales)) == 2
+
+
+def test_looks_come_to_an_end() -> None:
+    """Also where the network never finds them as it wants them."""
+    knows = Knows(900.0, seen=(100, 150))
+    assert width(knows, (512, 512)) is not None
+    assert len(knows.scales) <= LOOKS
+
+
+def test_an_empty_image_is_looked_at_once() -> None:
+    """There is nothing to see from nearer."""
+    knows = Knows(None)
+    assert width(knows, (512, 512)) is None
+    assert len(knows.scales) == 1
+
+
+def test_of_a_large_image_windows_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spread over it; no more than a few, however large it is."""
+    monkeypatch.setattr(sizing, "WINDOW", 64)
+    knows = Knows(26.0)
+    assert width(knows, (1280, 640, 3)) == pytest.approx(26, rel=0.05)
+    assert knows.shapes == [(1, 128, 128, 3)] * sizing.WINDOWS
+
+
+def test_a_predictor_segments_at_the_scale_that_its_size_network_tells() -> None:
+    """An untrained one answers something; every image of a batch gets its own scale, alone or with others."""
+    spec = network_spec("default", "instances", (2, 3))
+    model = Model(build(spec, normalise=True), ModelInfo("default", (2, 3), sized=True), build_sizer(normalise=True))
+    predictor = Predictor(model, SegmentSettings(device="cpu", precision="float32"))
+    assert predictor.sizes_alone
+    images = [fluorescence(disks((96, 128), [(40, 50), (60, 90)], 6 + 9 * i), seed=i) for i in range(3)]
+    together = predictor.predict_batch(images, adapt="each")
+    for image, one in zip(images, together, strict=True):
+        alone = predictor.look(image, 1.0)
+        assert alone.scale == one.scale
+        np.testing.assert_array_equal(alone.labels, one.labels)
