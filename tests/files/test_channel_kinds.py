@@ -52,6 +52,18 @@ def joined(folder: Path, names: Sequence[str], channel: str = "auto") -> Discove
             id="Gen5 with filters",
         ),
         pytest.param([f"n{i}-{c}.tif" for i in (1, 2) for c in ("Hoechst", "tdTomato", "SOX10")], "Hoechst", 3),
+        pytest.param(
+            [f"p{i}-{c}.tif" for i in (1, 2) for c in ("DAPI-blue", "FITC-green", "Nanog-red")],
+            "DAPI-blue",
+            3,
+            id="with their colours",
+        ),
+        pytest.param(
+            [f"Probe{i}_{c}.tif" for i in (1, 2) for c in ("DAPI_blau", "GFP_grün", "Hellfeld")],
+            "DAPI_blau",
+            3,
+            id="in German",
+        ),
         pytest.param([f"{c}_t07_{i}.tif" for i in (1, 2) for c in ("DRAQ5", "Nanog")], "DRAQ5", 2, id="stain first"),
         pytest.param([f"brain{i}DAPI.tif" for i in (1, 2)] + [f"brain{i}GFP.tif" for i in (1, 2)], "DAPI", 2),
         pytest.param([f"p{i}/{c}.tif" for i in (1, 2) for c in ("DAPI", "Iba1", "NeuN")], "DAPI", 3, id="own folders"),

@@ -47,6 +47,13 @@ def keys(one: Discovery) -> list[str]:
         "mask_w3.png",
         "Mask of w3.tif",
         "w3_MASK.tif",
+        "w3_cp_flow.png",
+        "w3_cellpose.tif",
+        "w3_mesmer.tif",
+        "w3_predicted.tif",
+        "w3-MaskROI.tif",
+        "w3.nii.seg.tif",
+        "w3_thumb.jpg",
     ],
 )
 def test_an_output_beside_its_image_is_skipped_and_named(tmp_path: Path, left: str) -> None:
@@ -124,6 +131,7 @@ def test_a_pattern_of_skipped_files_says_how_to_segment_them(tmp_path: Path) -> 
         (["raw/a.tif", "raw/b.tif"], ["Segmentations/a_cp_masks.png"]),
         (["DAPI/7.tif"], ["predictions/7.tif", "labels/7.tif"]),
         (["Images/a.tif"], ["Labels/x.png", "Masks/y.png"]),
+        (["a.tif"], ["qc/a_overlay.png"]),
     ],
 )
 def test_folders_of_outputs_beside_images_are_skipped_whole(

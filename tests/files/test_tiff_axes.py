@@ -98,6 +98,16 @@ def test_channels_in_another_place_are_refused_with_the_option_to_give(
     assert "ZYX" in str(caught.value)
 
 
+def test_as_many_planes_as_they_are_high_and_half_as_wide_are_refused(tmp_path: Path) -> None:
+    """Twenty slices in the last axis of a square image look like as many narrow planes as it has rows."""
+    for place, shape in enumerate([(64, 64, 20), (64, 20, 64), (64, 64, 32)]):
+        (tmp_path / str(place)).mkdir()
+        with pytest.raises(ImageError, match="not plausible"):
+            opened(written(tmp_path / str(place), np.zeros(shape, np.uint16)))
+    (tmp_path / "wide").mkdir()
+    assert opened(written(tmp_path / "wide", np.zeros((64, 64, 40), np.uint16))).header.length("Z") == 64
+
+
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
 @pytest.mark.parametrize("writer", [*WRITERS, "ImageJ without axes"])
 def test_few_pages_may_be_channels_or_slices_and_are_refused(tmp_path: Path, count: int, writer: str) -> None:

@@ -19,7 +19,7 @@ MOST_LETTERS = 40
 """Letters that it may have."""
 MOST_CHANNELS = 60
 """Files of one image; with more the pieces are no channels."""
-_WEAK = frozenset({"nuclei", "nucleus", "nuclear", "dna"})
+_WEAK = frozenset({"nuclei", "nucleus", "nuclear", "nuc", "dna"})
 """Words that may as well say what images are of."""
 _PIECE = re.compile(r"[A-Za-z0-9]+")
 _WITHIN = re.compile(r"(?<=[0-9])(?=[A-Za-z])|(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=[0-9])")

@@ -242,7 +242,11 @@ class _Joined:
             return
         shown = ", ".join(plate.shown[:SHOWN_TOKENS]) + ", ..." * (len(plate.shown) > SHOWN_TOKENS)
         others = [name.token for name in plate.names if name.doubtful and word_of(name.token) not in ("dna", "stain")]
-        weak = f"; only one image has {', '.join(dict.fromkeys(others[:SHOWN_TOKENS]))}" if others else ""
+        places = {token: {name.site for name in plate.names if name.token == token} for token in others}
+        lone = [token for token, sites in places.items() if len(sites) == 1]
+        weak = f"; only one image has {', '.join(lone[:SHOWN_TOKENS])}" if lone else ""
+        if others and not lone:
+            weak = f"; {plate.shown[plate.tokens.index(plate.nuclei)]} may also say what the images show"
         self.assumptions.append(
             Assumption(
                 "channels",
@@ -276,8 +280,9 @@ class _Joined:
             self._join(plate, channels, due, files)
         place = plate.tokens.index(plate.nuclei)
         others = [channel.name for i, channel in enumerate(plate.channels) if i != place]
+        count = len(self._images) - before
         self.notes.append(
-            f"{plate.folder or 'IN'}: {len(self._images) - before} images of {len(plate.tokens)} channels in files of "
+            f"{plate.folder or 'IN'}: {count} image{'s' * (count != 1)} of {len(plate.tokens)} channels in files of "
             f"their own; nuclei in {_described([plate.shown[place]], [plate.channels[place]])}, measured too: "
             f"{', '.join(others)}"
         )

@@ -16,7 +16,7 @@ _FILTERS = r"(?: \d{3},\d{3})?"
 DNA = (
     r"dapi|hoechst(?:[ _-]?(?:33342|33258|34580))?|h[ _-]?3(?:3342|3258)|draq[ -]?[57]|"
     r"sytox(?:[ _-]?(?:green|orange|blue|red|deep ?red))?|nuc(?:blue|spot|light)(?:[ _-]?(?:red|green|\d{3}))?|"
-    r"to-?pro-?[135]|sir-?dna|spy\d{3}-?dna|h2b(?:-?[a-z]+)?|propidium(?:[ _-]?iodide)?|nuclei|nucleus|nuclear|dna"
+    r"to-?pro-?[135]|sir-?dna|spy\d{3}-?dna|h2b(?:-?[a-z]+)?|propidium(?:[ _-]?iodide)?|nuclei|nucleus|nuclear|nuc|dna"
 )
 """Words for stains of whole nuclei."""
 NANOMETRES = r"(?:fluorescence[ _])?\d{3}[ _]?nm(?:[ _](?:ex|em)(?:citation|ission)?)?"
@@ -31,11 +31,12 @@ STAINS = (
     r"phalloidin|f-?actin|actin|tubulin|er|rna|agp|mito(?:tracker)?|wga|cona|golgi|opal[ _-]?\d{3}|"
     r"cd\d{1,3}[a-z]?|ck\d{1,2}|p(?:16|21|27|53|63)|s100[ab]?\d*|foxp3|pd-?l?1|her2|sma|"
     r"ki-?67|pan-?ck|(?:pan-?)?cyto(?:keratin)?|vimentin|lamin\w?|edu|brdu|gh?2ax|h2ax|autofluorescence|"
-    rf"{_TRANSMITTED}|{NANOMETRES}"
+    rf"hellfeld|durchlicht|{_TRANSMITTED}|{NANOMETRES}"
 )
 """Words for other channels that mean nothing else."""
 MERGE = (
-    r"merge[ds]?|overlays?|composite[s]?|comp|rgb|combined|blend|all[ _-]?channels|multi(?:channel)?|"
+    r"merge[ds]?|overlays?|(?:ü|ue)berlagerung|composite[s]?|comp|rgb|combined|blend|all[ _-]?channels|"
+    r"multi(?:channel)?|"
     r"\(?ch?\d{1,2}(?:[+-](?:ch?)?\d{1,2})+\)?|(?<=[A-P]\d\df\d\d)o\d"
 )
 """Words for pictures in which channels were put together."""
@@ -67,6 +68,15 @@ _NO = re.compile(
 """Pieces that count, place, time or compare images, and so name no channel."""
 
 
+COMPANION = (
+    r"(?:blue|green|red|yellow|orange|cyan|magenta|violet|purple|white|far-?red|blau|grün|gruen|rot|gelb|bleu|vert|rouge)"
+    r"(?![A-Za-z])|\d{2}([-._]?)\d{2}\1\d{2}(?!\d)"
+)
+"""Words that may follow the name of a channel and go with it: its colour, or the time at which it was taken."""
+_COMPANION_AFTER = re.compile(rf"[ _-]+(?:{COMPANION})", re.IGNORECASE)
+_COMPANION_END = re.compile(rf"(?<=\w)[ _-]+(?:{COMPANION})$", re.IGNORECASE)
+
+
 def _whole(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
@@ -81,7 +91,7 @@ _JOINED = re.compile(r"(?<=[a-z])(?:DAPI|Hoechst)(?![A-Za-z])")
 _MERGED = re.compile(rf"(?:(?<![A-Za-z0-9])|(?<=f\d\d))(?:{MERGE})(?![A-Za-z0-9])", re.IGNORECASE)
 _HINTS = ("dapi", "hoechst", "3342", "3258", "draq", "sytox", "nuc", "dna", "pro", "h2b")
 _UV_HINT = re.compile(rf"(?<![A-Za-z0-9])(?:{UV})")
-_MERGE_HINTS = ("merge", "overlay", "comp", "rgb", "combined", "blend", "channel", "multi")
+_MERGE_HINTS = ("lagerung", "merge", "overlay", "comp", "rgb", "combined", "blend", "channel", "multi")
 _SUM_HINT = re.compile(r"[Cc][Hh]?\d{1,2}[+-]|f\d\do\d")
 """What all names that the patterns match have in them."""
 SUM = re.compile(r"ch?\d{1,2}(?:\+(?:ch?)?\d{1,2})+", re.IGNORECASE)
@@ -93,7 +103,9 @@ def anchors(name: str) -> list[tuple[int, int]]:
     lower = name.lower()
     if not any(hint in lower for hint in _HINTS) and not _UV_HINT.search(name):  # ten times as quick as the patterns
         return []
-    return [match.span() for pattern in (_ANCHOR, _JOINED) for match in pattern.finditer(name)]
+    spans = [match.span() for pattern in (_ANCHOR, _JOINED) for match in pattern.finditer(name)]
+    with_companions = [(start, match.end()) for start, end in spans if (match := _COMPANION_AFTER.match(name, end))]
+    return spans + with_companions
 
 
 def merges(name: str, start: int) -> list[tuple[int, int]]:
@@ -107,7 +119,7 @@ def merges(name: str, start: int) -> list[tuple[int, int]]:
 @functools.lru_cache(maxsize=4096)  # a folder has few different ones
 def word_of(piece: str) -> Word:
     """What a piece of a name says."""
-    plain = re.sub(_FILTERS + "$", "", piece)
+    plain = _COMPANION_END.sub("", re.sub(_FILTERS + "$", "", piece))
     if _MERGE.fullmatch(plain):
         return "merge"
     if _DNA.fullmatch(plain):

@@ -26,7 +26,8 @@ SYSTEM = "folder of the file system or file server (trash, snapshots, thumbnails
 _TOOLS = (
     (
         "Cellpose",
-        r"(?:outlines|flows|dP|cellprob|cp_output|cp_outlines|cp_flows)_cp_masks|cp_(?:masks|outlines|output)|(?-i:dP)",
+        r"(?:outlines|flows|dP|cellprob|cp_output|cp_outlines|cp_flows)_cp_masks|cp_(?:masks|outlines|output|flows?)|"
+        r"(?-i:dP)",
     ),
     ("StarDist", r"stardist"),
     ("InstanSeg", r"instanseg_prediction"),
@@ -37,7 +38,7 @@ _ENDINGS = {
     "segmentation": r"masks?|labels?|lbls?|seg|segmented|segmentations?|labell?ed|predictions?|"
     r"probabilities|simple segmentation|object predictions|uncertainty|flows|cellprob|outlines?|instances|"
     r"annotations?|rois?|watershed|pred|overlay|contours|boundaries|preview|"
-    r"thumbnail",
+    r"thumb|thumbnail|predicted|mask[_\- ]?rois?|cellpose|mesmer|deepcell|omnipose|macrolabel",
     "derived": r"probs?|binary|gt",
 }
 _WEAK = "derived"
@@ -54,7 +55,7 @@ _BEGINNING = re.compile(
 OUTPUT_FOLDERS = re.compile(
     r"(?:nuclei|nuclear|cell|cellpose|stardist|instanseg)?[_\- ]?"
     r"(?:masks?|labels?|outlines?|flows?|seg|segmentations?|predictions?|overlays?|gt|ground[_\- ]?truths?|"
-    r"annotations?|thumbs?|thumbnails?|previews?)|txt_outlines|cellpose|stardist|instanseg",
+    r"annotations?|thumbs?|thumbnails?|previews?)|txt_outlines|cellpose|stardist|instanseg|mesmer|qc",
     re.IGNORECASE,
 )
 """Names of folders that may hold what was made of the images beside them."""
@@ -76,7 +77,23 @@ PARTLY = "folder of outputs of a segmentation tool, of some of the images beside
 """Reason for folders of which some files have no image beside them."""
 _HINTS = (
     *("mask", "label", "lbl", "seg", "pred", "prob", "uncertain", "flow", "outline", "instance", "annot", "roi"),
-    *("watershed", "binary", "gt", "overlay", "contour", "boundar", "preview", "thumb", "drawing", "dist", "dp", "cp_"),
+    *(
+        "watershed",
+        "binary",
+        "gt",
+        "overlay",
+        "contour",
+        "boundar",
+        "preview",
+        "thumb",
+        "drawing",
+        "dist",
+        "dp",
+        "cp_",
+        "pose",
+        "mesmer",
+    ),
+    *("deepcell", "omnipose"),
 )
 """What all names that the patterns match have in them; most names have nothing of it."""
 MOST_STRIPPED = 4
@@ -163,7 +180,7 @@ def _beside(name: str, stems: Set[str]) -> str | None:
     weak = False
     for start, kind in _cuts(stem):
         weak |= kind == _WEAK
-        if start in stems or start + IMAGE_ENDING in stems:
+        if not stems.isdisjoint({start, start + IMAGE_ENDING, start.removesuffix(".nii")}):
             return WEAK if weak else BESIDE
     return None
 

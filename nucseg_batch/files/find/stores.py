@@ -48,7 +48,9 @@ def read_store(root: str, group: str, *, axes: str | None = None) -> StoreConten
     if content.ours:
         return StoreContent(skipped={OURS: 1})
     if not content.images and not content.troubles and not content.missing:
-        raise ImageError("the zarr store holds no image.")
+        zipped = group.lower().endswith(".zip") or root.lower().endswith(".zip")
+        hint = " If image files are in the zip, unpack it." if zipped else ""
+        raise ImageError(f"the zarr store holds no image.{hint}")
     name = (root.rstrip("/") if is_url(root) else os.path.abspath(os.path.join(root, group))).rpartition("/")[2]
 
     def below(path: str) -> str:

@@ -20,7 +20,8 @@ NO_AXIS = "-"
 FEW = range(2, 6)
 """Lengths of an unknown axis that may well be channels."""
 NARROW, LONG = 16, 32
-"""Planes with one side of at most NARROW and the other of at least LONG pixels, LONG of them or more, are no planes."""
+"""Planes with one side of at most NARROW and the other of at least LONG pixels, LONG of them or more, are no planes.
+Neither are as many planes as one of their sides has pixels, where the other side is at most half of it."""
 
 
 class UnknownAxesError(ImageError):
@@ -88,7 +89,8 @@ def is_narrow(letters: str, shape: Sequence[int]) -> bool:
     """Whether planes are so narrow and so many that an axis of channels was most likely taken for rows or columns."""
     height, width = (_length(axis, letters, shape) for axis in "YX")
     count = math.prod(shape) // max(1, height * width * _length("S", letters, shape))
-    return min(height, width) <= NARROW and max(height, width) >= LONG and count >= LONG
+    short, long = min(height, width), max(height, width)
+    return long >= LONG and count >= LONG and (short <= NARROW or (count == long and 2 * short <= long))
 
 
 def narrow_claim(letters: str, shape: Sequence[int]) -> Assumption:
