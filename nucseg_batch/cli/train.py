@@ -61,7 +61,7 @@ def train(
     data: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DATA...",
+            metavar="DATA",
             help="Folders of annotated images: images/ with labels/ or masks/, a.tif with a_masks.tif, Kaggle's "
             "<id>/images with <id>/masks, OUT.zarr made with --with-images, or OME-Zarr images with labels.",
         ),
