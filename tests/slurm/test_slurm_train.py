@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(900)
 def test_a_training_whose_time_runs_out_goes_on_where_it_was(slurm: SlurmCluster, tmp_path: Path) -> None:
     """Nobody has to be there at night; passes that were finished are not done again."""
     annotated_folder(tmp_path / "data", 3)
-    size = ["--epochs", 2, "--steps", 2, "--batch-size", 1, "--crop", 64, "--precision", "float32"]
+    size = ["--epochs", 2, "--steps", 2, "--size-steps", 2, "--batch-size", 1, "--crop", 64, "--precision", "float32"]
     command = [EXAMPLES / "slurm_train.sbatch", "data", "m.keras", *size]
     hold = tmp_path / "hold"
     hold.touch()  # after the first pass, so that the signal comes before the second
