@@ -8,7 +8,6 @@ because nuclei would otherwise all be far beyond its end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import HIGH_PERCENTILE, LOW_PERCENTILE
+from nucseg_batch.arrays.ranges import Counted, Ranked, Sorted
 
 NOISE = 3.0
-"""A value is noise if it is above the median by at most so many times what the lowest values are below it."""
+"""Values up to NOISE times as far above the median as the lowest values are below it count as noise."""
 BRIGHT_PERCENTILE = 90.0
 """Of the pixels above the noise, where the range ends if the high percentile is noise."""
 BRIGHT_PIXELS = 100
@@ -57,28 +57,20 @@ class PercentileTally:
         """The values that become 0 and 1; see the head of this file."""
         if not self.count:
             return 0.0, 0.0
-        at, above = self._sorted()
-        low, high, median = at(LOW_PERCENTILE, 0), at(HIGH_PERCENTILE, 0), at(50.0, 0)
-        noise = median + NOISE * (median - at(100 - HIGH_PERCENTILE, 0))
-        start = above(noise)
-        if high <= noise and self.count - start >= BRIGHT_PIXELS:
+        values = self._ranked()
+
+        def at(percentile: float, start: int = 0) -> float:
+            """The smallest of the values from a place on that at least this share of them does not exceed."""
+            return values.at(start + max(math.ceil((values.size - start) * percentile / 100) - 1, 0))
+
+        low, high, median = at(LOW_PERCENTILE), at(HIGH_PERCENTILE), at(50.0)
+        noise = median + NOISE * (median - at(100 - HIGH_PERCENTILE))
+        start = values.up_to(noise)
+        if high <= noise and values.size - start >= BRIGHT_PIXELS:
             high = at(BRIGHT_PERCENTILE, start)
-        return low, high if high > low else at(100.0, 0)
+        return low, high if high > low else at(100.0)
 
-    def _sorted(self) -> tuple[Callable[[float, int], float], Callable[[float], int]]:
-        """Two functions of the sorted values: a percentile of those from a place on, and the first place above a value.
-
-        A percentile is the smallest value that at least this share of the values does not exceed.
-        """
+    def _ranked(self) -> Ranked:
         if self.counts is not None:
-            below = np.cumsum(self.counts)
-            return (
-                lambda q, start: float(np.searchsorted(below, start + (self.count - start) * q / 100)),
-                lambda value: int(below[min(int(value), below.size - 1)]),
-            )
-        flat = np.sort(np.concatenate(self.values))
-        self.values = [flat]
-        return (
-            lambda q, start: float(flat[start + max(math.ceil((flat.size - start) * q / 100) - 1, 0)]),
-            lambda value: int(np.searchsorted(flat, value, side="right")),
-        )
+            return Counted(np.cumsum(self.counts))
+        return Sorted(np.sort(np.concatenate(self.values)))

@@ -27,9 +27,9 @@ from nucseg_batch.settings import Intensities
 LOW_SHARE, HIGH_SHARE = 0.01, 0.998
 """Shares of the values, in ascending order, at which the range begins and, failing nuclei, ends."""
 CLEAR = 5.0
-"""What is above the background by so many times its standard deviation is no noise."""
+"""Values this many standard deviations above the background are not noise."""
 CLIPPED = 3.0
-"""The background is what is left when values so far above it are taken away, again and again."""
+"""Values this many standard deviations above the background are removed repeatedly; what remains is background."""
 MOST_NUCLEI = 0.8
 """More than this is never taken away."""
 FEWEST = 10
@@ -41,7 +41,7 @@ TOP = 2.0
 DARK_SHARE = 0.9
 """Of dark nuclei on a bright background, if they are rare, so many are inside the range."""
 NOISE = 12.0
-"""The range is at least so many times the standard deviation of the noise."""
+"""The smallest range, in standard deviations of the noise."""
 PADDED = (0.005, 0.8)
 """Shares of the pixels, least and most, that may be padding."""
 APART = 4.0
@@ -183,12 +183,10 @@ class Tally:
         elif not self._counts(flat):
             kept.append(flat)
         else:
-            counts = np.bincount(flat)
-            if kept and kept[0].size >= counts.size:
-                kept[0][: counts.size] += counts
-            else:
-                counts[: kept[0].size if kept else 0] += kept[0] if kept else 0
-                kept[:] = [counts]
+            counts = np.bincount(flat, minlength=kept[0].size if kept else 0)
+            if kept:
+                counts[: kept[0].size] += kept[0]
+            kept[:] = [counts]
 
     def _counts(self, values: NDArray[Any]) -> bool:
         return self.counted or values.dtype == np.uint16  # sums of two values of 8 bits: counting is faster

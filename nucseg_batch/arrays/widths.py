@@ -1,4 +1,4 @@
-"""How wide nuclei are, as a distribution over widths: what a size network learns, and what is read from its answers.
+"""Widths of nuclei as distributions: the targets of the size network, and the width that its output means.
 
 A width is a logarithm here, to base two, of pixels at the scale at which the network looks. Answers are given for each
 CELL x CELL pixels, and say how much of the cell is nuclei, and how wide these are, as a share for each of BINS. So an

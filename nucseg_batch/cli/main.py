@@ -134,9 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _allow_open_files()
     join_words(os.environ)
     _settle_environment(os.environ)
-    warnings.filterwarnings(
-        "ignore", "Image appears to be a malformed MPO file", UserWarning
-    )  # it is read all the same
+    # Pillow reads these files all the same
+    warnings.filterwarnings("ignore", "Image appears to be a malformed MPO file", UserWarning)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     voice.__dict__.update(vars(Voice(json=wants_json(arguments, _named(arguments)))))
     sys.exit(_flushed(_run(arguments)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,3 +56,17 @@ class Frame:
         axes = zip(self.scaled, self.native, self.native_bucket, strict=True)
         near_rows, near_columns = (nearest(*axis[:2], np.arange(axis[2])) for axis in axes)
         return rows, columns, near_rows, near_columns
+
+
+def padded_batch(images: Sequence[NDArray[Any]], bucket: tuple[int, int], size: int) -> NDArray[Any]:
+    """Copies images into one array (size, *bucket, channels), mirrored beyond their edges; missing images are 0."""
+    first = images[0]
+    channels = 1 if first.ndim == 2 else first.shape[2]
+    batch = np.zeros((size, *bucket, channels), first.dtype)
+    for slot, image in zip(batch, images, strict=False):
+        height, width = image.shape[:2]
+        image = image.reshape(height, width, channels)
+        if (height, width) != bucket:
+            image = np.pad(image, [(0, bucket[0] - height), (0, bucket[1] - width), (0, 0)], mode="symmetric")
+        slot[...] = image
+    return batch

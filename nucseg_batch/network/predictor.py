@@ -29,7 +29,7 @@ from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, build_sizer, fold_weights
 from nucseg_batch.network.batching import BATCH_PIXELS
-from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.labelling import Labelling, OnDevice, OnHost
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
@@ -348,17 +348,3 @@ class Predictor:
 def _power_of_two(count: int) -> int:
     """The smallest that is not below a count."""
     return int(2 ** (count - 1).bit_length())
-
-
-def padded_batch(images: Sequence[NDArray[Any]], bucket: tuple[int, int], size: int) -> NDArray[Any]:
-    """Copies images into one array (size, *bucket, channels), mirrored beyond their edges; missing images are 0."""
-    first = images[0]
-    channels = 1 if first.ndim == 2 else first.shape[2]
-    batch = np.zeros((size, *bucket, channels), first.dtype)
-    for slot, image in zip(batch, images, strict=False):
-        height, width = image.shape[:2]
-        image = image.reshape(height, width, channels)
-        if (height, width) != bucket:
-            image = np.pad(image, [(0, bucket[0] - height), (0, bucket[1] - width), (0, 0)], mode="symmetric")
-        slot[...] = image
-    return batch

@@ -1,7 +1,7 @@
-"""How wide the nuclei of an image are, from one or two cheap looks of a model's size network.
+"""How wide the nuclei of an image are, from a few cheap looks of a model's size network.
 
 An image is looked at at half its scale first. Where its nuclei turn out so narrow or so wide that the network sees them
-badly there, it is looked at once more at the scale that fits. Of large images only windows are shown.
+badly there, it is looked at again at the scale that fits. Of large images only windows are shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.widths import BINS, CELL, typical_width
-from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.program import Program
 
 FIRST_SCALE = 0.5
@@ -23,9 +23,9 @@ FIRST_SCALE = 0.5
 SMALL = 256
 """Images whose longer side is at most this are looked at as they are: less would be too little to see."""
 SEEN_WELL = (8.0, 36.0)
-"""Widths of nuclei in a look, in pixels, that need no second look."""
+"""Widths of nuclei in a look, in pixels, that need no further look."""
 AIM = 14.0
-"""Width of nuclei in the second look."""
+"""Width of nuclei in the looks after the first."""
 SCALES = (1 / 16, 2.0)
 """Scales of looks, least and most."""
 LOOKS = 3
@@ -70,7 +70,7 @@ class Sizing:
         low, gain = as_gain([limits])
         for window in _windows(pixels, scale):
             frame = Frame.of(window.shape[:2], scale)
-            image = _padded(window, frame.native_bucket)
+            image = padded_batch([window], frame.native_bucket, 1)
             if frame.is_native:
                 answer = self._program.run(self._program.heads, image, low, gain)
             else:
@@ -96,10 +96,3 @@ def _windows(pixels: NDArray[Any], scale: float) -> Iterator[NDArray[Any]]:
 def _places(length: int, side: int) -> list[int]:
     """Where windows of a side begin along an axis."""
     return [0] if length <= side else np.linspace(0, length - side, -(-length // side)).round().astype(int).tolist()
-
-
-def _padded(pixels: NDArray[Any], bucket: tuple[int, int]) -> NDArray[Any]:
-    """(1, *bucket, channels), mirrored beyond the edges."""
-    image = pixels if pixels.ndim == 3 else pixels[..., None]
-    padding = [(0, long - length) for long, length in zip(bucket, image.shape[:2], strict=True)]
-    return np.pad(image, [*padding, (0, 0)], mode="symmetric")[None]

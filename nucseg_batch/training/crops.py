@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -16,31 +17,62 @@ SHARE_EXPONENT = 0.6
 """Crops are shared among kinds, a modality of a collection each, by (images of the kind) ** SHARE_EXPONENT."""
 
 
-class Crops(keras.utils.PyDataset):
-    """Batches of random crops; batch i of pass e depends only on the seed, i and e."""
+Draw = Callable[[Sample, np.random.Generator], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Makes an image and a target of an annotated image, at random."""
 
-    def __init__(self, samples: list[Sample], settings: TrainSettings, first_pass: int = 0) -> None:
-        workers = settings.workers or len(os.sched_getaffinity(0))
+
+class RandomBatches(keras.utils.PyDataset):
+    """Batches of images and targets that `draw` makes; batch i of pass e depends only on the seed, i and e.
+
+    steps: batches in a pass. size: images in a batch. seed: one or several numbers, for batches that differ from those
+    of another seed.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        draw: Draw,
+        *,
+        steps: int,
+        size: int,
+        seed: Sequence[int],
+        workers: int | None,
+        first_pass: int = 0,
+    ) -> None:
+        workers = workers or len(os.sched_getaffinity(0))
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
-        self._samples = samples
-        self._settings = settings
+        self._samples, self._draw = samples, draw
+        self._steps, self._size, self._seed = steps, size, seed
         self._chances = drawing_chances(samples)
         self._pass = first_pass
 
     def __len__(self) -> int:
-        return self._settings.steps
+        return self._steps
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        settings = self._settings
-        rng = np.random.default_rng([settings.seed, self._pass, index])
-        chosen = rng.choice(len(self._samples), settings.batch_size, p=self._chances)
-        crops = [training_crop(self._samples[i], settings.crop, settings.diameter, rng) for i in chosen]
-        images, targets = zip(*crops, strict=True)
+        rng = np.random.default_rng([*self._seed, self._pass, index])
+        chosen = rng.choice(len(self._samples), self._size, p=self._chances)
+        images, targets = zip(*(self._draw(self._samples[i], rng) for i in chosen), strict=True)
         return np.stack(images), np.stack(targets)
 
     def on_epoch_end(self) -> None:
-        """Moves on to new crops."""
+        """Moves on to new images."""
         self._pass += 1
+
+
+class Crops(RandomBatches):
+    """Batches of training crops."""
+
+    def __init__(self, samples: list[Sample], settings: TrainSettings, first_pass: int = 0) -> None:
+        super().__init__(
+            samples,
+            lambda sample, rng: training_crop(sample, settings.crop, settings.diameter, rng),
+            steps=settings.steps,
+            size=settings.batch_size,
+            seed=[settings.seed],
+            workers=settings.workers,
+            first_pass=first_pass,
+        )
 
 
 def drawing_chances(samples: list[Sample]) -> NDArray[np.float64]:

@@ -40,6 +40,7 @@ from nucseg_batch.training.callbacks import (
 )
 from nucseg_batch.training.crops import Crops, plain_crops
 from nucseg_batch.training.data import Sample, fingerprint, read_all, split_pairs
+from nucseg_batch.training.optimizer import averaging_adamw
 from nucseg_batch.training.pictures import save_curves, save_examples
 from nucseg_batch.training.sizes import fitted_sizer
 
@@ -49,12 +50,8 @@ MIN_AREAS = (12, 30, 60)
 """Smallest areas of a nucleus, in pixels at the network's scale, that are tried there with the best threshold."""
 FEW = 5
 """Fewer validation images say little."""
-WARM_UP = 0.04
-"""Share of the steps over which the learning rate rises."""
 EMA_MOMENTUM = 0.998
 """Of the running average of weights that is validated and saved, in trainings of 7500 steps and more."""
-EMA_SHARE = 15
-"""In shorter trainings the average reaches back over a fifteenth of the steps, so that it forgets the random start."""
 
 
 @dataclass(frozen=True)
@@ -326,21 +323,6 @@ def _counts(samples: list[Sample]) -> dict[str, int]:
 
 
 def optimizer(settings: TrainSettings, precision: str = "float32") -> keras.optimizers.Optimizer:
-    """AdamW with averaged weights, warm-up and cosine decay over all steps; a constant rate for a single step.
-
-    precision: the dtype policy of the network. In float16 the loss is scaled, so that small gradients are not lost.
-    """
+    """That of the network; precision: its dtype policy."""
     steps = settings.epochs * settings.steps
-    warm_up = max(1, round(WARM_UP * steps))
-    momentum = max(0.0, min(EMA_MOMENTUM, 1 - EMA_SHARE / steps))
-    rate: Any = settings.learning_rate
-    if steps > warm_up:
-        rate = keras.optimizers.schedules.CosineDecay(
-            settings.learning_rate / 20,
-            steps - warm_up,
-            alpha=0.01,
-            warmup_target=settings.learning_rate,
-            warmup_steps=warm_up,
-        )
-    adam = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
-    return keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam
+    return averaging_adamw(steps, settings.learning_rate, precision, momentum=EMA_MOMENTUM, weight_decay=1e-4)

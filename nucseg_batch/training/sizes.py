@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import keras
@@ -17,10 +16,11 @@ from nucseg_batch.network.architectures import build_sizer
 from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training.augment import turned
 from nucseg_batch.training.callbacks import Progress
-from nucseg_batch.training.crops import drawing_chances
+from nucseg_batch.training.crops import RandomBatches
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.empty import blank_field
 from nucseg_batch.training.intensity import change_intensities
+from nucseg_batch.training.optimizer import averaging_adamw
 from nucseg_batch.training.warp import view_of
 
 CROP = 192
@@ -30,13 +30,15 @@ BATCH = 16
 WIDTHS = (2.5, 120.0)
 """Widths of nuclei in the views, in pixels."""
 MOST_ZOOM = 5.0
-"""Images are magnified at most so many times."""
+"""Largest magnification of an image."""
 LEAST_COVER = 0.3
 """Images are not made so small that they fill less of a view's side than this."""
 SIZE_STEPS = 200
 """Batches in a pass."""
 LEARNING_RATE = 2e-3
 """Peak of the cosine schedule."""
+EMA_MOMENTUM = 0.99
+"""Of the running average of weights."""
 BLANK_SHARE = 0.04
 """Share of views without a nucleus: simulated empty fields."""
 
@@ -53,30 +55,6 @@ def size_view(sample: Sample, rng: np.random.Generator) -> tuple[NDArray[np.floa
     centre = np.array([rng.uniform(min(side, n) / 2, n - min(side, n) / 2) for n in shape]) - 0.5
     view = view_of(sample, matrix, centre - matrix @ np.full(2, (CROP - 1) / 2), CROP, magnification)
     return change_intensities(view, rng), size_target(view.labels, sample.diameter * magnification)
-
-
-class SizeViews(keras.utils.PyDataset):
-    """Batches of random views; batch i of pass e depends only on the seed, i and e."""
-
-    def __init__(self, samples: list[Sample], settings: TrainSettings, steps: int) -> None:
-        workers = settings.workers or len(os.sched_getaffinity(0))
-        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
-        self._samples, self._seed, self._steps = samples, settings.seed, steps
-        self._chances = drawing_chances(samples)
-        self._pass = 0
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        rng = np.random.default_rng([self._seed, 1, self._pass, index])
-        chosen = rng.choice(len(self._samples), BATCH, p=self._chances)
-        images, targets = zip(*(size_view(self._samples[i], rng) for i in chosen), strict=True)
-        return np.stack(images), np.stack(targets)
-
-    def on_epoch_end(self) -> None:
-        """Moves on to new views."""
-        self._pass += 1
 
 
 def size_loss(target: Any, answer: Any) -> Any:
@@ -98,22 +76,18 @@ def fitted_sizer(samples: list[Sample], settings: TrainSettings, progress: Progr
     precision = backend.resolve_precision(settings.precision, device)
     steps = min(settings.size_steps, SIZE_STEPS)
     passes = max(1, round(settings.size_steps / steps))
-    total, warm_up = passes * steps, max(1, passes * steps // 20)
-    rate: Any = LEARNING_RATE
-    if total > warm_up:
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 20, total - warm_up, alpha=0.01, warmup_target=rate, warmup_steps=warm_up
-        )
-    momentum = max(0.0, min(0.99, 1 - 15 / total))
+    total = passes * steps
+    views = RandomBatches(
+        samples, size_view, steps=steps, size=BATCH, seed=[settings.seed, 1], workers=settings.workers
+    )
     with backend.on_device(device):
         keras.utils.set_random_seed(settings.seed)
         trained = build_sizer(normalise=True, dtype=precision)
-        adam = keras.optimizers.AdamW(rate, weight_decay=1e-3, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
-        scaled = keras.optimizers.LossScaleOptimizer(adam) if precision == "mixed_float16" else adam
-        trained.compile(optimizer=scaled, loss=size_loss)
+        adamw = averaging_adamw(total, LEARNING_RATE, precision, momentum=EMA_MOMENTUM, weight_decay=1e-3)
+        trained.compile(optimizer=adamw, loss=size_loss)
         progress.note(f"learning how wide nuclei are: {total} steps")
         trained.fit(
-            SizeViews(samples, settings, steps),
+            views,
             epochs=passes,
             callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True), _Told(progress, total)],
             shuffle=False,

@@ -36,7 +36,7 @@ COMMAND = [sys.executable, "-m", "nucseg_batch", "segment"]
 TWO = ("--cluster", "local", "--processes", "2")
 SHAPES = ((96, 112), (112, 96), (128, 128))
 IN_HAND = IN_FLIGHT + 2
-"""Units of one image that a process has in hand at most: those at the device, one that waits, and one being filled."""
+"""Most one-image units that a process has in flight: those on the device, one waiting, and one being filled."""
 DEADLY = 251
 """The largest value of an image that kills processes; other images have none that is so large."""
 
@@ -177,7 +177,7 @@ def test_a_stop_of_the_whole_group_finishes_what_is_in_hand_and_blames_nothing(
     assert any(line.startswith("stopping") for line in lines), lines
     assert len(lines) < 10, lines
     units = list((store.with_suffix(".run") / "units").glob("*.json"))
-    assert 1 <= len(units) <= IN_HAND, "what was in hand is done, and nothing more"
+    assert 1 <= len(units) <= IN_HAND, "units in flight are finished, and no others"
     assert list(begun.iterdir()) == []
     monkeypatch.setattr(local, "load_predictor", lambda job, units: QuickPredictor())
     for arguments in (["--run", str(store)], [str(images), str(tmp_path / "one.zarr")]):

@@ -8,9 +8,9 @@ from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.network import backend, large
 from nucseg_batch.network import predictor as predictor_module
-from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.model_file import Model
-from nucseg_batch.network.predictor import Predictor, padded_batch
+from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.program import _normalised
 from nucseg_batch.plan import Adapt
 from nucseg_batch.settings import Precision, SegmentSettings

@@ -156,7 +156,7 @@ def test_the_kaggle_layout_is_found(shared: Path) -> None:
 
 
 def test_masks_to_ignore_lie_beside_images_and_labels(tmp_path: Path) -> None:
-    """Pixels that annotators left open, under the image's name; such a mask without an image is told."""
+    """A mask of unannotated pixels has the name of its image; a mask without an image is reported."""
     write(*(tmp_path / place / "a.png" for place in ("images", "labels", "ignore", "micronuclei")))
     write(tmp_path / "images" / "b.png", tmp_path / "labels" / "b.png", tmp_path / "ignore" / "c.png")
     found = find_pairs(tmp_path)
