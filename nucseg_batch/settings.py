@@ -185,9 +185,9 @@ class TrainSettings:
     """Batches in a pass."""
     batch_size: int = 8
     """Crops in a batch."""
-    size_steps: int = 3000
-    """Batches from which the size network learns how wide nuclei are, after all passes; 0 leaves it out or, when
-    training starts from a model, keeps that of the model."""
+    size_steps: int = 0
+    """Batches that train the size network after all passes; 0 leaves it out or, when training starts from a model,
+    keeps that of the model."""
     crop: int = 256
     """Side of a square crop, in pixels."""
     learning_rate: float = 1e-3
@@ -227,5 +227,5 @@ class TrainSettings:
         _check(self.crop >= CROP_STEP and self.crop % CROP_STEP == 0, "crop", f"a multiple of {CROP_STEP}", self.crop)
 
 
-FINE_TUNING = {"epochs": 12, "steps": 40, "learning_rate": 2e-4, "size_steps": 0}
+FINE_TUNING = {"epochs": 12, "steps": 40, "learning_rate": 2e-4}
 """Defaults that differ where training starts from a model (`--init`) instead of from nothing."""

@@ -152,14 +152,14 @@ def train(
     ] = None,
     batch_size: Annotated[int, _count("Crops in a batch.")] = _DEFAULT.batch_size,
     size_steps: Annotated[
-        int | None,
+        int,
         typer.Option(
             metavar="N",
             min=0,
-            help=_help("Batches that train the size network; 0 leaves it out, or keeps that of --init.", "size_steps"),
+            help="Batches that train the size network; 0 leaves it out, or keeps that of --init.",
             rich_help_panel=PASSES,
         ),
-    ] = None,
+    ] = _DEFAULT.size_steps,
     patience: Annotated[int, _count("Passes without improvement before stopping.")] = _DEFAULT.patience,
     resume: Annotated[
         bool,
@@ -214,7 +214,7 @@ def train(
         if learning_rate is not None
         else float(tuning.get("learning_rate", _DEFAULT.learning_rate)),
         batch_size=batch_size,
-        size_steps=size_steps if size_steps is not None else int(tuning.get("size_steps", _DEFAULT.size_steps)),
+        size_steps=size_steps,
         intensities=None if intensities is None else intensities.value,
         crop=crop,
         patience=patience,
