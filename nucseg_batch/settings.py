@@ -49,6 +49,8 @@ class SegmentSettings:
     """Smallest nucleus that is kept, in pixels; None takes the model's own."""
     diameter: float | None = None
     """Width of the nuclei in pixels; None measures it on a sample of the images, and on each image that differs."""
+    augment: bool = False
+    """Whether the network's answers are averaged over mirror images: four passes for one."""
     pixel_size: float | None = None
     """Width of a pixel in micrometres: where measuring the nuclei's width begins; None takes the files' own."""
     channel: str = "auto"

@@ -17,7 +17,7 @@ from nucseg_batch.executors.existing import default_model
 if TYPE_CHECKING:
     from nucseg_batch.arrays.looks import Segmented
 
-OPTIONS = ("threshold", "min_area", "precision", "device")
+OPTIONS = ("threshold", "min_area", "augment", "precision", "device")
 """Options of `Predictor`, as `nucseg_batch.SegmentSettings` defines them."""
 BEGIN = 1.0
 """Scale at which a look at an image of which nothing is known begins."""
@@ -27,8 +27,8 @@ class Predictor:
     """A model, loaded once and used for any number of arrays; threads may share it.
 
     model: a file made by `train`; None for the model that ships. options: `threshold`, `min_area` (pixels),
-    `precision`, `device` of `nucseg_batch.SegmentSettings`. Raises InputMissingError, ModelError or DeviceError where
-    there is no such model or device. The first image takes seconds, while the network is compiled.
+    `augment`, `precision`, `device` of `nucseg_batch.SegmentSettings`. Raises InputMissingError, ModelError or
+    DeviceError where there is no such model or device. The first image takes seconds, while the network is compiled.
     """
 
     def __init__(self, model: str | os.PathLike[str] | None = None, **options: Any) -> None:

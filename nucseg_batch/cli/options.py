@@ -152,6 +152,14 @@ MinArea = Annotated[
         metavar="PX", help="Smallest nucleus to keep, in pixels; default: the model's own.", rich_help_panel=NUCLEI
     ),
 ]
+Augment = Annotated[
+    bool,
+    typer.Option(
+        "--augment",
+        help="Average the network's answers over mirror images: about four times slower, slightly better outlines.",
+        rich_help_panel=NUCLEI,
+    ),
+]
 InPlace = Annotated[
     bool,
     typer.Option(

@@ -8,6 +8,7 @@ import typer
 
 from nucseg_batch.cli.options import (
     PLACE_HELP,
+    Augment,
     Axes,
     Channel,
     Depths,
@@ -65,6 +66,7 @@ def plan(
     diameter: Diameter = None,
     threshold: Threshold = None,
     min_area: MinArea = None,
+    augment: Augment = False,
     in_place: InPlace = False,
     with_images: WithImages = False,
     overwrite: Overwrite = False,

@@ -12,6 +12,7 @@ import typer
 from nucseg_batch.cli.options import (
     OUTPUT,
     PLACE_HELP,
+    Augment,
     Axes,
     BatchSize,
     Channel,
@@ -87,6 +88,7 @@ def segment(
     diameter: Diameter = None,
     threshold: Threshold = None,
     min_area: MinArea = None,
+    augment: Augment = False,
     in_place: InPlace = False,
     with_images: WithImages = False,
     overwrite: Overwrite = False,

@@ -71,7 +71,7 @@ class Predictor:
             self.refresh()
         self._making = threading.Lock()
         self._program = self._made_program()
-        self._sizing = None if self._sizer is None else Sizing(self._made_program(self._sizer))
+        self._sizing = None if self._sizer is None else Sizing(self._made_program(self._sizer, augment=False))
         self._labellings: dict[tuple[float, int, bool], Labelling] = {}
         self._reach = regions.Reach(model.info.network.halo, model.info.network.stride)
         self._call_pixels: int | None = None
@@ -174,6 +174,15 @@ class Predictor:
         """Whether the model has a size network, which tells the scale of each image."""
         return self._sizing is not None
 
+    def width(self, pixels: NDArray[Any]) -> float | None:
+        """Typical width in pixels of the nuclei of an image, by the model's size network; None where it sees none.
+
+        pixels: (height, width) or (height, width, 3). Raises ValueError for a model without a size network.
+        """
+        if self._sizing is None:
+            raise ValueError("the model has no size network.")
+        return self._sizing.width(pixels, self.range_of(pixels))
+
     @property
     def intensities(self) -> Intensities:
         """By which rule the range of an image's values is measured."""
@@ -246,7 +255,7 @@ class Predictor:
     def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[Segmented]:
         """Segments each image at the scale that fits it: as the size network says or looks at several, from `begin`."""
         if self._sizing is not None:
-            widths = [self._sizing.width(image, self.range_of(image)) for image in images]
+            widths = [self.width(image) for image in images]
             scales = [begin if width is None else step_scale(self.diameter / width) for width in widths]
             sized = self._look(images, scales)
             return [sized[i] for i in range(len(images))]
@@ -342,7 +351,8 @@ class Predictor:
 
     def _made_program(self, network: keras.Model | None = None, **options: Any) -> Program:
         apart = backend.depends_on_batch(self.precision, self.device)
-        return Program(network or self._network, self.model.info.network, device=self.device, apart=apart, **options)
+        options = {"apart": apart, "augment": self._settings.augment, **options}
+        return Program(network or self._network, self.model.info.network, device=self.device, **options)
 
 
 def _power_of_two(count: int) -> int:

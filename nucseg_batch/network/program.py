@@ -25,6 +25,7 @@ from nucseg_batch.arrays.instances import (
 from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
+from nucseg_batch.network.flips import averaged_over_flips
 
 LOOK_REACH = {"blur": 5, "window": 5}
 """Separation in a look: nuclei may be smaller there than the network knows them, and must not run together."""
@@ -34,9 +35,10 @@ class Program:
     """A network with what comes before and after it, compiled for a device on first use.
 
     network: without normalisation layers, built from `spec`. apart: whether each image of a batch goes through it
-    alone, so that its answer does not depend on the others; on a CPU this is as fast (measured). threshold: of the
-    foreground probability. min_area: of a nucleus, in pixels at the network's scale. look: whether it only serves to
-    see how wide nuclei are. The last three do nothing where nuclei are not separated on the device.
+    alone, so that its answer does not depend on the others; on a CPU this is as fast (measured). augment: whether
+    answers are averaged over mirror images, see `network.flips`. threshold: of the foreground probability. min_area: of
+    a nucleus, in pixels at the network's scale. look: whether it only serves to see how wide nuclei are. The last three
+    do nothing where nuclei are not separated on the device.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Program:
         *,
         device: str,
         apart: bool = False,
+        augment: bool = False,
         threshold: float = 0.5,
         min_area: int = 0,
         look: bool = False,
@@ -57,6 +60,7 @@ class Program:
         self._reach = LOOK_REACH if look else {}
         self._device = device
         self._apart = apart
+        self._augment = augment
         self._compiling = threading.Lock()
         self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
@@ -237,8 +241,14 @@ class Program:
         if image.shape[-1] == 1:
             image = ops.broadcast_to(image, (*ops.shape(image)[:3], 3))  # on a CPU twice as fast as joining three
         if self._apart:
-            return ops.map(lambda one: self._network(one[None], training=False)[0], image)
-        return self._network(image, training=False)
+            return ops.map(lambda one: self._answered(one[None])[0], image)
+        return self._answered(image)
+
+    def _answered(self, image: Any) -> Any:
+        def network(seen: Any) -> Any:
+            return self._network(seen, training=False)
+
+        return averaged_over_flips(network, self.spec, image) if self._augment else network(image)
 
     def _foreground(self, values: Any) -> Any:
         """The first of the outputs for each pixel, (batch, height, width), of values folded as heads are."""

@@ -46,6 +46,7 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
         lambda v: "the model's own" if v is None else f"above {v:g}",
     ),
     "min_area": ("Smallest nucleus", lambda v: "the model's own" if v is None else f"{v} pixels"),
+    "augment": ("Test-time augmentation", lambda v: "mean over four mirror images" if v else "none"),
     "t": ("Time points", lambda v: "all" if v is None else str(v)),
     "z": (
         "Depths",
