@@ -16,7 +16,7 @@ from nucseg_batch.errors import UsageError
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Device = Literal["auto", "cpu", "gpu"]
-Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3"]
+Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3", "efficientnetlite0"]
 Task = Literal["instances", "semantic"]
 VerifyInputs = Literal["quick", "full", "none"]
 Intensities = Literal["percentiles", "nuclei"]

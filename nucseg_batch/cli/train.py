@@ -25,6 +25,7 @@ class ArchitectureChoice(StrEnum):
     unet = "unet"
     mobilenetv2 = "mobilenetv2"
     mobilenetv3 = "mobilenetv3"
+    efficientnetlite0 = "efficientnetlite0"
 
 
 class IntensitiesChoice(StrEnum):
@@ -82,7 +83,7 @@ def train(
         str,
         typer.Option(
             metavar="imagenet|none|FILE",
-            help="Where the encoder of a mobilenet starts.",
+            help="Where an encoder known from image classification starts.",
             rich_help_panel=NETWORK,
             autocompletion=lambda: ["imagenet", "none"],
         ),

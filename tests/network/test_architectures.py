@@ -13,7 +13,8 @@ DEFAULT = NetworkSpec("default", (4, 6, 8), "instances")
 UNET = NetworkSpec("unet", (4, 6, 8), "instances")
 V2 = NetworkSpec("mobilenetv2", (4, 5, 6, 7), "instances")
 V3 = NetworkSpec("mobilenetv3", (4, 5, 6, 7), "instances")
-SMALL = [DEFAULT, UNET, V2, V3]
+LITE = NetworkSpec("efficientnetlite0", (4, 5, 6), "instances")
+SMALL = [DEFAULT, UNET, V2, V3, LITE]
 
 every_architecture = pytest.mark.parametrize("spec", SMALL, ids=lambda spec: spec.architecture)
 
@@ -101,6 +102,7 @@ def test_precision_holds_for_all_layers_but_the_head_and_leaves_no_trace(spec: N
         NetworkSpec("unet", (4, 6, 8), "instances"),
         NetworkSpec("unet", (4, 4, 4, 6, 8), "instances"),
         V2,
+        LITE,
     ],
     ids=lambda spec: f"{spec.architecture}-{len(spec.widths)}",
 )
@@ -122,7 +124,13 @@ def test_nothing_beyond_the_halo_reaches_a_pixel(spec: NetworkSpec) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "stride", "halo", "block"),
-    [("default", 16, 96, 2), ("unet", 16, 96, 1), ("mobilenetv2", 32, 320, 2), ("mobilenetv3", 32, 192, 2)],
+    [
+        ("default", 16, 96, 2),
+        ("unet", 16, 96, 1),
+        ("mobilenetv2", 32, 320, 2),
+        ("mobilenetv3", 32, 192, 2),
+        ("efficientnetlite0", 16, 208, 2),
+    ],
 )
 def test_the_figures_that_tiles_are_laid_out_with(
     architecture: Architecture, stride: int, halo: int, block: int
@@ -145,7 +153,7 @@ def test_squeeze_and_excite_sees_the_whole_input() -> None:
 
 @pytest.mark.parametrize(
     ("spec", "task"),
-    [(DEFAULT, "semantic"), (UNET, "instances"), (V2, "instances"), (V3, "semantic")],
+    [(DEFAULT, "semantic"), (UNET, "instances"), (V2, "instances"), (V3, "semantic"), (LITE, "instances")],
     ids=lambda value: value if isinstance(value, str) else value.architecture,
 )
 def test_a_few_steps_of_training_lower_the_loss(spec: NetworkSpec, task: Task) -> None:

@@ -57,6 +57,7 @@ def test_a_model_comes_back_with_weights_and_all_that_prediction_needs(saved: Pa
         ("unet", (2, 3), "instances"),
         ("mobilenetv2", (2, 3, 4, 5), "instances"),
         ("mobilenetv3", (2, 3, 4, 5), "semantic"),
+        ("efficientnetlite0", (2, 3, 4), "instances"),
     ],
 )
 def test_every_architecture_answers_the_same_after_saving_and_loading(

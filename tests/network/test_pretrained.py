@@ -14,6 +14,7 @@ from nucseg_batch.network.architectures import NetworkSpec, build, load_encoder
 
 V2 = NetworkSpec("mobilenetv2", (4, 5, 6, 7), "instances")
 V3 = NetworkSpec("mobilenetv3", (4, 5, 6, 7), "instances")
+LITE = NetworkSpec("efficientnetlite0", (4, 5, 6), "instances")
 
 
 @functools.cache
@@ -42,16 +43,46 @@ def write_as_published(network: keras.Model, path: Path) -> None:
                 group[name] = value
 
 
+def write_as_pytorch(network: keras.Model, path: Path, without: str = "") -> None:
+    """An archive of arrays in PyTorch's order of axes, under the names of the published EfficientNet-Lite0."""
+    arrays = {}
+    norms = {"stem": "_bn0", "expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        block, _, part = layer.name.removesuffix("_bn").rpartition("_")
+        where = f"_blocks.{block.removeprefix('block')}." if block else ""
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for name, value in zip(("weight", "bias", "running_mean", "running_var"), layer.get_weights(), strict=True):
+                arrays[f"{where}{norms[part]}.{name}"] = value
+        else:
+            (kernel,) = layer.get_weights()
+            rows, columns, first, second = range(4)
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            order = (first, second, rows, columns) if depthwise else (second, first, rows, columns)
+            arrays[f"{where}_{part}_conv.weight" if block else "_conv_stem.weight"] = kernel.transpose(order)
+    arrays.pop(without, None)
+    np.savez(path, **arrays)
+
+
 @pytest.mark.parametrize(
     ("spec", "name"),
-    [(V2, "published.h5"), (V2, "own.weights.h5"), (V2, "own.keras"), (V3, "published.h5")],
+    [
+        (V2, "published.h5"),
+        (V2, "own.weights.h5"),
+        (V2, "own.keras"),
+        (V3, "published.h5"),
+        (LITE, "published.npz"),
+    ],
     ids=lambda value: value if isinstance(value, str) else value.architecture,
 )
 def test_an_encoder_starts_from_a_file(tmp_path: Path, spec: NetworkSpec, name: str) -> None:
     """In each layout that Keras writes or publishes: our features are then those of the classifier."""
     given = classifier(spec)
     path = tmp_path / name
-    if name.startswith("published"):
+    if name.endswith(".npz"):
+        write_as_pytorch(given, path)
+    elif name.startswith("published"):
         write_as_published(given, path)
     elif name.endswith(".keras"):
         given.save(path)
@@ -63,7 +94,7 @@ def test_an_encoder_starts_from_a_file(tmp_path: Path, spec: NetworkSpec, name: 
     image = np.random.default_rng(6).random((1, 64, 64, 3), np.float32)
     assert spec.recipe.encoder is not None
     expected = keras.Model(given.inputs[0], given.get_layer(spec.recipe.encoder.skips[-1]).output)
-    found = keras.Model(network.inputs[0], network.get_layer("up3_grow").input)
+    found = keras.Model(network.inputs[0], network.get_layer(f"up{len(spec.widths) - 1}_grow").input)
     features = keras.ops.convert_to_numpy(expected(image * 2 - 1, training=False))
     assert features.std() > 1e-3
     np.testing.assert_allclose(found(image, training=False), features, rtol=1e-3, atol=1e-3 * features.std())
@@ -129,6 +160,28 @@ def test_a_file_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
         load_encoder(V2, network, str(tmp_path / "nan.weights.h5"))
     for first, second in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_an_archive_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
+    """One array missing, one of another shape, pickled objects, and what is no archive."""
+    write_as_pytorch(classifier(LITE), tmp_path / "missing.npz", without="_blocks.5._bn1.bias")
+    np.savez(tmp_path / "pickled.npz", **{"_conv_stem.weight": np.array([{}], object)})
+    np.savez(tmp_path / "shape.npz", **{"_conv_stem.weight": np.zeros((3, 3, 3, 3), np.float32)})
+    (tmp_path / "text.npz").write_text("weights")
+    network = build(LITE, normalise=True)
+    before = network.get_weights()
+    for name in ("missing.npz", "pickled.npz", "shape.npz", "text.npz"):
+        with pytest.raises(ModelError, match=f"{name}: it does not hold the weights of EfficientNet-Lite0") as caught:
+            load_encoder(LITE, network, str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+    for first, second in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_weights_that_nobody_serves_are_asked_for_as_a_file() -> None:
+    """Without waiting for a download that cannot be."""
+    with pytest.raises(InputMissingError, match="nothing that can be downloaded .* --encoder-weights FILE"):
+        load_encoder(LITE, build(LITE, normalise=True), "imagenet")
 
 
 def test_a_network_without_a_given_encoder_takes_no_weights() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -33,6 +34,8 @@ class Encoder:
     """Layers whose outputs are used: half, quarter, eighth, ... of the image's sides."""
     weights_url: str
     """Where its ImageNet weights are published."""
+    read: Callable[[keras.Model, Path], None] | None = None
+    """Gives the classifier the weights in a published file that is not one of Keras's; None where it is."""
 
     def features(self, normalise: bool, dtype: str | None) -> tuple[Any, list[Any]]:
         """A fresh input (batch, height, width, 3) float32 of values from 0 on, and the features at each depth."""

@@ -28,8 +28,8 @@ def trained_encoder(spec: NetworkSpec, source: str) -> keras.Model | None:
     """The classifier whose weights `source` names; None for `none`, which leaves the encoder's random start.
 
     source: `imagenet` downloads what `keras.applications` publishes, or takes it from Keras's cache; anything else is a
-    file (.h5, .weights.h5 or .keras) with the weights of the encoder without its top, of which nothing but arrays is
-    read. Raises UsageError where the architecture has no such encoder, InputMissingError where the weights cannot be
+    file (.h5, .weights.h5 or .keras; for efficientnetlite0 .npz) with the weights of the encoder without its top, of
+    which nothing but arrays is read. Raises UsageError where the architecture has no such encoder, InputMissingError where the weights cannot be
     had, and ModelError where a file does not fit.
     """
     if source == "none":
@@ -38,7 +38,7 @@ def trained_encoder(spec: NetworkSpec, source: str) -> keras.Model | None:
     if encoder is None:
         raise UsageError(
             f"--encoder-weights {source}: --architecture {spec.architecture} has no encoder that others have trained; "
-            "use mobilenetv2 or mobilenetv3, or leave it out."
+            "use mobilenetv2, mobilenetv3 or efficientnetlite0, or leave it out."
         )
     return _downloaded(encoder) if source == "imagenet" else _from_file(encoder, Path(source))
 
@@ -58,6 +58,11 @@ def load_encoder(spec: NetworkSpec, network: keras.Model, source: str) -> None:
 
 
 def _downloaded(encoder: Encoder) -> keras.Model:
+    if encoder.read is not None:
+        raise InputMissingError(
+            f"--encoder-weights imagenet: nothing that can be downloaded has the weights of {encoder.title}. Give a file "
+            f"with --encoder-weights FILE: {encoder.weights_url}."
+        )
     try:
         with _patience(TIMEOUT), contextlib.redirect_stdout(sys.stderr):  # Keras shows its progress on stdout
             return encoder.application(weights="imagenet", input_shape=_SHAPE)
@@ -77,11 +82,14 @@ def _from_file(encoder: Encoder, path: Path) -> keras.Model:
         )
     original = encoder.application(weights=None, input_shape=_SHAPE)
     try:
-        original.load_weights(path)
+        if encoder.read is not None:
+            encoder.read(original, path)
+        else:
+            original.load_weights(path)
     except Exception as error:  # Keras and h5py raise many classes for damaged and foreign files
         raise ModelError(
-            f"--encoder-weights {path}: it does not hold the weights of {encoder.title} without its top, as .h5, "
-            f".weights.h5 or .keras ({_one_line(error)})."
+            f"--encoder-weights {path}: it does not hold the weights of {encoder.title} without its top, as "
+            f"{'.npz' if encoder.read is not None else '.h5, .weights.h5 or .keras'} ({_one_line(error)})."
         ) from error
     if not all(np.isfinite(weight).all() for weight in original.get_weights()):
         raise ModelError(f"--encoder-weights {path}: it has weights that are not numbers.")

@@ -13,7 +13,7 @@ from keras import layers
 
 from nucseg_batch.errors import UsageError
 from nucseg_batch.network import backend
-from nucseg_batch.network.architectures import half_unet, mobilenetv2, mobilenetv3, unet
+from nucseg_batch.network.architectures import efficientnetlite0, half_unet, mobilenetv2, mobilenetv3, unet
 from nucseg_batch.network.architectures.heads import OUTPUTS
 from nucseg_batch.network.architectures.recipe import Recipe
 from nucseg_batch.settings import Architecture, Task
@@ -23,6 +23,7 @@ RECIPES: dict[Architecture, Recipe] = {
     "unet": unet.RECIPE,
     "mobilenetv2": mobilenetv2.RECIPE,
     "mobilenetv3": mobilenetv3.RECIPE,
+    "efficientnetlite0": efficientnetlite0.RECIPE,
 }
 MAX_WIDTH = 4096
 """Channels above which a network is refused: far beyond use, and a damaged file must not fill memory."""
