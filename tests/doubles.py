@@ -74,6 +74,10 @@ class Threshold:
         """How it computes."""
         return {"precision": self.precision, "device": self.device, "backend": self.backend}
 
+    def own_scale(self, pixels: NDArray[Any]) -> float:
+        """Of no use here."""
+        return 1.0
+
     def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
         """One look is enough."""
         return self.found(pixels, begin)

@@ -54,7 +54,13 @@ WORDS = {
     "measure": "measure nuclei",
     "write": "compress and write masks",
 }
-BOUND = {"read": "reading", "segment": "the network and separating nuclei", "measure": "measuring", "write": "writing"}
+BOUND = {
+    "read": "reading",
+    "size": "estimating sizes",
+    "segment": "the network and separating nuclei",
+    "measure": "measuring",
+    "write": "writing",
+}
 
 
 def bench(

@@ -298,7 +298,7 @@ def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress, d
         stream_s=seconds,
         mpx_per_s=megapixels / seconds,
         nuclei_per_s=summary.new_nuclei / seconds,
-        busy={name: summary.gauge.share(name) for name in ("read", "segment", "measure", "write")},
+        busy={name: summary.gauge.share(name) for name in ("read", "size", "segment", "measure", "write")},
         peak_mb=_peak_kb() / 1024,
     )
 

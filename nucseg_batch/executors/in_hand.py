@@ -199,6 +199,10 @@ class Shared:
         """See Predictor."""
         return bool(self._predictor.sizes_alone)
 
+    def own_scale(self, pixels: Any) -> float:
+        """See Predictor."""
+        return self._predictor.own_scale(pixels)
+
     def look(self, pixels: Any, begin: float) -> Any:
         """See Predictor; the same windows of a large plane are looked at for each of its tasks, and found here."""
         pixels = np.ascontiguousarray(pixels)

@@ -183,6 +183,11 @@ class Predictor:
             raise ValueError("the model has no size network.")
         return self._sizing.width(pixels, self.range_of(pixels))
 
+    def own_scale(self, pixels: NDArray[Any]) -> float:
+        """The scale that brings an image's nuclei to `diameter`, by the size network; 1 where it sees none."""
+        width = self.width(pixels)
+        return 1.0 if width is None else step_scale(self.diameter / width)
+
     @property
     def intensities(self) -> Intensities:
         """By which rule the range of an image's values is measured."""
@@ -255,9 +260,7 @@ class Predictor:
     def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[Segmented]:
         """Segments each image at the scale that fits it: as the size network says or looks at several, from `begin`."""
         if self._sizing is not None:
-            widths = [self.width(image) for image in images]
-            scales = [begin if width is None else step_scale(self.diameter / width) for width in widths]
-            sized = self._look(images, scales)
+            sized = self._look(images, [self.own_scale(image) for image in images])
             return [sized[i] for i in range(len(images))]
         looks: list[list[Segmented]] = [[] for _ in images]
 

@@ -42,12 +42,24 @@ READ_AHEAD_PIXELS = 6_000_000
 """Images are read ahead until this many pixels wait; one image always may."""
 IN_FLIGHT = 2
 """Batches that are on their way through the device at once."""
+LATER_IMAGES, WAITING_PIXELS = 256, 16_000_000
+"""A batch that is not full goes when so many images came after its first, or so many pixels wait in all batches. An
+image of a rare scale would else keep its unit open, and all that is written with it, until others like it come."""
 SEEN = 32
 """Of so many images, how many wait is counted once."""
 
 
 class Segmenter(Protocol):
     """What the stream needs of a predictor."""
+
+    @property
+    def sizes_alone(self) -> bool:
+        """Whether it can say at once which scale fits an image."""
+        ...
+
+    def own_scale(self, pixels: NDArray[Any]) -> float:
+        """The scale that fits an image, where it can say."""
+        ...
 
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
         """Images of this shape in one call at this scale."""
@@ -99,13 +111,20 @@ def process_units(
         attempts.begin(task.unit)
         return _begin(task, writer, journal)
 
+    sized = scales.adapt == "each" and predictor.sizes_alone
+    adapt: Adapt = "no" if sized else scales.adapt
+
     def read(item: Item) -> Item:
         with gauge.busy("read"):
-            return _read(item, images=images, settings=settings, scales=scales)
+            item = _read(item, images=images, settings=settings, scales=scales)
+        if not sized:
+            return item
+        with gauge.busy("size"):
+            return _sized(item, predictor)
 
     def segment(batch: list[Item]) -> list[Handed]:
         with gauge.busy("segment"):
-            return _segment(batch, predictor, scales.adapt, tell)
+            return _segment(batch, predictor, adapt, tell)
 
     def finished(batch: list[Handed]) -> list[Measured]:
         with gauge.busy("measure"):
@@ -232,11 +251,27 @@ def _read(item: Item, *, images: Images, settings: SegmentSettings, scales: Scal
     return replace(item, shown=shown, scale=scale, seen=seen, pixels=pixels if settings.with_images else None)
 
 
+def _sized(item: Item, predictor: Segmenter) -> Item:
+    """An image with the scale that fits it, so that it shares batches with others of that scale."""
+    if item.failure is not None:
+        return item
+    try:
+        return replace(item, scale=predictor.own_scale(item.input))
+    except NucsegError:
+        raise
+    except Exception as error:  # the backend raises its own classes
+        return replace(item, failure=item.failed("segment", error))
+
+
 def _batches(items: Iterable[Item], batch_size: Callable[[tuple[int, int], float], int]) -> Iterator[list[Item]]:
-    """Full batches of images that may share one; what is left of a padded shape goes when the shape changes."""
-    filling: dict[tuple[Any, ...], list[Item]] = {}
+    """Full batches of images that may share one.
+
+    What is left of a padded shape goes when the shape changes, and the oldest batch when it has waited long enough.
+    """
+    filling: dict[tuple[Any, ...], list[Item]] = {}  # the oldest batch first
+    begun: dict[tuple[Any, ...], int] = {}
     shape: tuple[int, int] | None = None
-    for item in items:
+    for number, item in enumerate(items):
         bucket = bucket_shape(*item.shape)
         if bucket != shape:
             yield from filling.values()
@@ -244,10 +279,16 @@ def _batches(items: Iterable[Item], batch_size: Callable[[tuple[int, int], float
         if item.failure is not None:
             yield [item]
             continue
-        batch = filling.setdefault(item.batch_key, [])
+        if item.batch_key not in filling:
+            filling[item.batch_key], begun[item.batch_key] = [], number
+        batch = filling[item.batch_key]
         batch.append(item)
         if len(batch) == batch_size(item.shape, item.scale):
             yield filling.pop(item.batch_key)
+        waiting = sum(map(len, filling.values())) * item.shape[0] * item.shape[1]
+        oldest = next(iter(filling), None)
+        if oldest is not None and (number - begun[oldest] >= LATER_IMAGES or waiting > WAITING_PIXELS):
+            yield filling.pop(oldest)
     yield from filling.values()
 
 

@@ -113,6 +113,57 @@ def test_images_that_are_rescaled_share_batches_only_with_their_own_shape(job: J
     assert all(isinstance(r, PlaneResult) and r.summary["scale"] == 2.0 for r in results(job, plan).values())
 
 
+class Sizing(Threshold):
+    """Knows a scale for each image: by its brightest pixel, of which the images here have one each."""
+
+    sizes_alone = True
+
+    def __init__(self, scales: dict[int, float], **options: Any) -> None:
+        super().__init__(**options)
+        self.adapted: set[Adapt] = set()
+        self._scales = scales
+
+    def own_scale(self, pixels: NDArray[Any]) -> float:
+        if (scale := self._scales.get(int(pixels.max()), 1.0)) < 0:
+            raise RuntimeError("the size network does not like this image")
+        return scale
+
+    def predict_batch(
+        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+    ) -> list[Segmented]:
+        self.adapted.add(adapt)
+        return super().predict_batch(images, scale, adapt=adapt)
+
+
+def test_images_of_one_scale_share_batches(job: Job) -> None:
+    """Though they come in turn; each is segmented once, at the scale that the size network says."""
+    write_images(job.folder, 9)
+    segmenter = Sizing({150 + i: 2.0 for i in range(1, 9, 2)}, size=4)
+    plan = job.run(segmenter, scales=Scales(adapt="each"))
+    assert sorted(segmenter.batches) == [1, 4, 4]
+    assert segmenter.adapted == {"no"}
+    rows = list(results(job, plan).values())
+    assert [row.summary["scale"] for row in rows if isinstance(row, PlaneResult)] == [1.0, 2.0] * 4 + [1.0]
+
+
+def test_a_rare_scale_does_not_keep_an_image_waiting(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its unit, with all masks in it, would stay in memory until others like it come."""
+    monkeypatch.setattr(stream, "LATER_IMAGES", 5)
+    write_images(job.folder, 21)
+    segmenter = Sizing({150: 0.5}, size=4)
+    job.run(segmenter, workers=1, scales=Scales(adapt="each"))
+    assert sum(segmenter.batches) == 21
+    assert job.finished.index("20_00.png") < 17
+
+
+def test_an_image_that_the_size_network_refuses_costs_only_itself(job: Job) -> None:
+    """It fails in segmentation, as one that the other network refuses."""
+    write_images(job.folder, 5)
+    plan = job.run(Sizing({152: -1.0}, size=4), scales=Scales(adapt="each"))
+    (failed,) = (one for one in results(job, plan).values() if isinstance(one, Failure))
+    assert (failed.image, failed.stage) == ("20_02.png", "segment")
+
+
 def test_an_image_that_cannot_be_read_costs_only_itself(job: Job) -> None:
     """Its header was good; the batch goes on without it, and the marker names it."""
     write_images(job.folder, 6)
