@@ -180,7 +180,7 @@ def test_an_archive_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> Non
 
 def test_weights_that_nobody_serves_are_asked_for_as_a_file() -> None:
     """Without waiting for a download that cannot be."""
-    with pytest.raises(InputMissingError, match="nothing that can be downloaded .* --encoder-weights FILE"):
+    with pytest.raises(InputMissingError, match=r"cannot be downloaded by Keras.*--encoder-weights FILE"):
         load_encoder(LITE, build(LITE, normalise=True), "imagenet")
 
 

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 as encoder of a U-Net that answers from half resolution.
 
-EfficientNet is Tan and Le 2019 (arXiv:1905.11946); the Lite variant has ReLU6 and no squeeze-and-excitation, so that its
-answers have a finite halo and quantise well. Stages beyond one sixteenth of the image's sides are left out: nuclei are
-small. Keras has no such model, so it is built here, with the layers in the published order.
+EfficientNet is Tan and Le 2019 (arXiv:1905.11946). The Lite variant has ReLU6 and no squeeze-and-excitation, so its
+answers have a finite halo. Stages beyond one sixteenth of the image's sides are left out: nuclei are small. Keras has no
+such model, so it is built here, with the layers in the published order.
 """
 
 from __future__ import annotations

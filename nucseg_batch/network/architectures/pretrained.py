@@ -29,8 +29,8 @@ def trained_encoder(spec: NetworkSpec, source: str) -> keras.Model | None:
 
     source: `imagenet` downloads what `keras.applications` publishes, or takes it from Keras's cache; anything else is a
     file (.h5, .weights.h5 or .keras; for efficientnetlite0 .npz) with the weights of the encoder without its top, of
-    which nothing but arrays is read. Raises UsageError where the architecture has no such encoder, InputMissingError where the weights cannot be
-    had, and ModelError where a file does not fit.
+    which nothing but arrays is read. Raises UsageError where the architecture has no such encoder, InputMissingError
+    where the weights cannot be had, and ModelError where a file does not fit.
     """
     if source == "none":
         return None
@@ -60,8 +60,8 @@ def load_encoder(spec: NetworkSpec, network: keras.Model, source: str) -> None:
 def _downloaded(encoder: Encoder) -> keras.Model:
     if encoder.read is not None:
         raise InputMissingError(
-            f"--encoder-weights imagenet: nothing that can be downloaded has the weights of {encoder.title}. Give a file "
-            f"with --encoder-weights FILE: {encoder.weights_url}."
+            f"--encoder-weights imagenet: the weights of {encoder.title} cannot be downloaded by Keras. Give a file with "
+            f"--encoder-weights FILE: {encoder.weights_url}."
         )
     try:
         with _patience(TIMEOUT), contextlib.redirect_stdout(sys.stderr):  # Keras shows its progress on stdout
