@@ -17,6 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,8 @@ def cost(predictor: Predictor, samples: list[Sample]) -> float:
     sizes, passes = 0.0, 0.0
     for sample in samples:
         scale = step_scale(predictor.diameter / sample.diameter)
-        sizes += _seconds(lambda sample=sample: predictor.width(sample.pixels))
-        passes += _seconds(lambda sample=sample, scale=scale: predictor.heads(sample.pixels, scale))
+        sizes += _seconds(partial(predictor.width, sample.pixels))
+        passes += _seconds(partial(predictor.heads, sample.pixels, scale))
     return round(sizes / passes, 3)
 
 
@@ -133,7 +134,7 @@ def main() -> None:
     pairs = [pair for pair in find_all_pairs(arguments.data).pairs if pair.split == arguments.split]
     samples = [read_sample(pair) for pair in pairs]
     found = [one for _, one in estimates(predictor, samples, tuple(arguments.factors))]
-    record = {"table": rows_of(found), "cost": cost(predictor, samples)}
+    record: dict[str, Any] = {"table": rows_of(found), "cost": cost(predictor, samples)}
     for row in record["table"]:
         print("  ".join(f"{value!s:>12}" if key != "images" else f"{value:<36}" for key, value in row.items()))
     print(f"cost: {record['cost']} of a pass")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import socket
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -45,7 +46,7 @@ def write_as_published(network: keras.Model, path: Path) -> None:
 
 def write_as_pytorch(network: keras.Model, path: Path, without: str = "") -> None:
     """An archive of arrays in PyTorch's order of axes, under the names of the published EfficientNet-Lite0."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     norms = {"stem": "_bn0", "expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
     for layer in network.layers:
         if not layer.weights:
@@ -62,6 +63,10 @@ def write_as_pytorch(network: keras.Model, path: Path, without: str = "") -> Non
             order = (first, second, rows, columns) if depthwise else (second, first, rows, columns)
             arrays[f"{where}_{part}_conv.weight" if block else "_conv_stem.weight"] = kernel.transpose(order)
     arrays.pop(without, None)
+    write_arrays(path, arrays)
+
+
+def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
     np.savez(path, **arrays)
 
 
@@ -165,8 +170,8 @@ def test_a_file_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
 def test_an_archive_that_does_not_fit_is_refused_in_words(tmp_path: Path) -> None:
     """One array missing, one of another shape, pickled objects, and what is no archive."""
     write_as_pytorch(classifier(LITE), tmp_path / "missing.npz", without="_blocks.5._bn1.bias")
-    np.savez(tmp_path / "pickled.npz", **{"_conv_stem.weight": np.array([{}], object)})
-    np.savez(tmp_path / "shape.npz", **{"_conv_stem.weight": np.zeros((3, 3, 3, 3), np.float32)})
+    write_arrays(tmp_path / "pickled.npz", {"_conv_stem.weight": np.array([{}], object)})
+    write_arrays(tmp_path / "shape.npz", {"_conv_stem.weight": np.zeros((3, 3, 3, 3), np.float32)})
     (tmp_path / "text.npz").write_text("weights")
     network = build(LITE, normalise=True)
     before = network.get_weights()

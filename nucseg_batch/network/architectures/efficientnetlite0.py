@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 as encoder of a U-Net that answers from half resolution.
 
 EfficientNet is Tan and Le 2019 (arXiv:1905.11946). The Lite variant has ReLU6 and no squeeze-and-excitation, so its
-answers have a finite halo. Stages beyond one sixteenth of the image's sides are left out: nuclei are small. Keras has no
-such model, so it is built here, with the layers in the published order.
+answers have a finite halo. Stages beyond one sixteenth of the image's sides are left out: nuclei are small. Keras has
+no such model, so it is built here, with the layers in the published order.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ def _block(x: Any, number: int, kernel: int, stride: int, width: int) -> Any:
         wider = x.shape[-1] * EXPANSION
         x = layers.Conv2D(wider, 1, use_bias=False, name=f"{name}_expand")(x)
         x = _normalised(x, f"{name}_expand", active=True)
-    depthwise = layers.DepthwiseConv2D(
-        kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_depthwise"
-    )
+    depthwise = layers.DepthwiseConv2D(kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_depthwise")
     x = _normalised(depthwise(x), f"{name}_depthwise", active=True)
     x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_project")(x)
     x = _normalised(x, f"{name}_project", active=False)

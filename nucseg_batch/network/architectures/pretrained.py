@@ -60,8 +60,8 @@ def load_encoder(spec: NetworkSpec, network: keras.Model, source: str) -> None:
 def _downloaded(encoder: Encoder) -> keras.Model:
     if encoder.read is not None:
         raise InputMissingError(
-            f"--encoder-weights imagenet: the weights of {encoder.title} cannot be downloaded by Keras. Give a file with "
-            f"--encoder-weights FILE: {encoder.weights_url}."
+            f"--encoder-weights imagenet: the weights of {encoder.title} cannot be downloaded by Keras. Give a file "
+            f"with --encoder-weights FILE: {encoder.weights_url}."
         )
     try:
         with _patience(TIMEOUT), contextlib.redirect_stdout(sys.stderr):  # Keras shows its progress on stdout
