@@ -291,7 +291,7 @@ def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress, d
     return Whole(
         planes=summary.new_planes,
         failed=len(summary.failures),
-        scale=None if scales.adapt == "each" else scales.of(1 if dimensions == 2 else 3),
+        scale=None if scales.adapt in ("each", "sized") else scales.of(1 if dimensions == 2 else 3),
         megapixels=megapixels,
         nuclei=summary.new_nuclei,
         startup_s=loading + summary.seconds - summary.stream_seconds,

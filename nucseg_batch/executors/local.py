@@ -348,7 +348,7 @@ def settle(job: Job, images: Images, predictor: Predictor, done: Counter) -> Sca
     scales = journal.scales()
     if scales is None:
         if predictor.sizes_alone and job.settings.diameter is None:
-            scales = Scales(adapt="each", reason="each image gets the scale that fits the width of its nuclei")
+            scales = Scales(adapt="sized", reason="the size network of the model gives each image its scale")
         else:
             tell = done.progress.note
             scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, tell)

@@ -52,13 +52,8 @@ SEEN = 32
 class Segmenter(Protocol):
     """What the stream needs of a predictor."""
 
-    @property
-    def sizes_alone(self) -> bool:
-        """Whether it can say at once which scale fits an image."""
-        ...
-
     def own_scale(self, pixels: NDArray[Any]) -> float:
-        """The scale that fits an image, where it can say."""
+        """The scale that fits an image, by the model's size network."""
         ...
 
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
@@ -111,7 +106,7 @@ def process_units(
         attempts.begin(task.unit)
         return _begin(task, writer, journal)
 
-    sized = scales.adapt == "each" and predictor.sizes_alone
+    sized = scales.adapt == "sized"
     adapt: Adapt = "no" if sized else scales.adapt
 
     def read(item: Item) -> Item:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Adapt = Literal["no", "outliers", "each"]
-"""Which images are given a scale of their own: none, those whose nuclei do not fit that of the others, or all."""
+Adapt = Literal["no", "outliers", "each", "sized"]
+"""Which images get a scale of their own: none, those whose nuclei do not fit that of the others, all by segmenting them
+at several scales (`each`), or all by the model's size network (`sized`)."""
 TILE = 1536
 """Images with a longer padded side go through the network in tiles of this side."""
 

@@ -75,6 +75,56 @@ BOWL = Reference(
         "doi": "10.1038/s41592-019-0612-7",
     },
 )
+EFFICIENTNET = Reference(
+    "tan2019efficientnet",
+    "inproceedings",
+    {
+        "author": "Tan, M. and Le, Q. V.",
+        "title": "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
+        "booktitle": "ICML",
+        "year": "2019",
+        "note": "arXiv:1905.11946",
+    },
+)
+BBBC039 = Reference(
+    "caicedo2019evaluation",
+    "article",
+    {
+        "author": "Caicedo, J. C. and others",
+        "title": "Evaluation of Deep Learning Strategies for Nucleus Segmentation in Fluorescence Images",
+        "journal": "Cytometry Part A",
+        "volume": "95",
+        "pages": "952-965",
+        "year": "2019",
+        "doi": "10.1002/cyto.a.23863",
+    },
+)
+KROMP = Reference(
+    "kromp2020annotated",
+    "article",
+    {
+        "author": "Kromp, F. and others",
+        "title": "An annotated fluorescence image dataset for training nuclear segmentation methods",
+        "journal": "Scientific Data",
+        "volume": "7",
+        "pages": "262",
+        "year": "2020",
+        "doi": "10.1038/s41597-020-00608-w",
+    },
+)
+NAYLOR = Reference(
+    "naylor2019segmentation",
+    "article",
+    {
+        "author": "Naylor, P. and Laé, M. and Reyal, F. and Walter, T.",
+        "title": "Segmentation of Nuclei in Histopathology Images by Deep Regression of the Distance Map",
+        "journal": "IEEE Transactions on Medical Imaging",
+        "volume": "38",
+        "pages": "448-459",
+        "year": "2019",
+        "doi": "10.1109/TMI.2018.2865709",
+    },
+)
 CENTRES = Reference(
     "neven2019instance",
     "inproceedings",
@@ -123,8 +173,9 @@ def references(record: Mapping[str, Any]) -> list[Reference]:
         "note": f"Computer software, version {record['version']}",
     }
     model = record["model"]
-    named = [UNET] if model.get("architecture") in ("default", "unet") else []
-    trained = [BOWL] if model["name"] == "default" else []
+    lite = model.get("architecture") == "efficientnetlite0"
+    named = [UNET, EFFICIENTNET] if lite else [UNET] if model.get("architecture") in ("default", "unet") else []
+    trained = [] if model["name"] != "default" else [BOWL, BBBC039, KROMP, NAYLOR] if lite else [BOWL]
     votes = [CENTRES] if model.get("task", "instances") == "instances" else []
     return [Reference("nucsegbatch", "misc", own), *named, *trained, *votes, SKIMAGE, NGFF]
 
@@ -173,10 +224,16 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _network(model: Mapping[str, Any]) -> str:
-    kind = {"default": "a half-resolution U-Net", "unet": "a U-Net"}.get(model.get("architecture", ""), "")
-    kind = kind or (f"architecture {model['architecture']}" if model.get("architecture") else "")
+    kinds = {
+        "default": "a half-resolution U-Net",
+        "unet": "a U-Net",
+        "efficientnetlite0": "a half-resolution U-Net with an EfficientNet-Lite0 encoder",
+    }
+    architecture = model.get("architecture", "")
+    kind = kinds.get(architecture, f"architecture {architecture}" if architecture else "")
     data = " trained on images of the 2018 Data Science Bowl" if model["name"] == "default" else ""
-    return f"{kind}{data}" if kind else ""
+    more = " and of five other collections" if data and architecture == "efficientnetlite0" else ""
+    return f"{kind}{data}{more}" if kind else ""
 
 
 def _computed(computed: Mapping[str, str]) -> str:
@@ -206,6 +263,7 @@ def _scale(record: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     adapt = (record.get("scales") or {}).get("adapt")
     how = {
         "each": "each by a factor of its own, found by looks at several scales",
+        "sized": "each by a factor of its own, estimated by the size network of the model",
         "outliers": "all by one factor measured on a sample, and by one of their own where their nuclei differ",
     }.get(str(adapt), "by a factor that was measured")
     return f"Images were rescaled for the network{width}, {how} (column scale of images.csv)."

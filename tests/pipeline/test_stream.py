@@ -116,8 +116,6 @@ def test_images_that_are_rescaled_share_batches_only_with_their_own_shape(job: J
 class Sizing(Threshold):
     """Knows a scale for each image: by its brightest pixel, of which the images here have one each."""
 
-    sizes_alone = True
-
     def __init__(self, scales: dict[int, float], **options: Any) -> None:
         super().__init__(**options)
         self.adapted: set[Adapt] = set()
@@ -139,7 +137,7 @@ def test_images_of_one_scale_share_batches(job: Job) -> None:
     """Though they come in turn; each is segmented once, at the scale that the size network says."""
     write_images(job.folder, 9)
     segmenter = Sizing({150 + i: 2.0 for i in range(1, 9, 2)}, size=4)
-    plan = job.run(segmenter, scales=Scales(adapt="each"))
+    plan = job.run(segmenter, scales=Scales(adapt="sized"))
     assert sorted(segmenter.batches) == [1, 4, 4]
     assert segmenter.adapted == {"no"}
     rows = list(results(job, plan).values())
@@ -151,7 +149,7 @@ def test_a_rare_scale_does_not_keep_an_image_waiting(job: Job, monkeypatch: pyte
     monkeypatch.setattr(stream, "LATER_IMAGES", 5)
     write_images(job.folder, 21)
     segmenter = Sizing({150: 0.5}, size=4)
-    job.run(segmenter, workers=1, scales=Scales(adapt="each"))
+    job.run(segmenter, workers=1, scales=Scales(adapt="sized"))
     assert sum(segmenter.batches) == 21
     assert job.finished.index("20_00.png") < 17
 
@@ -159,7 +157,7 @@ def test_a_rare_scale_does_not_keep_an_image_waiting(job: Job, monkeypatch: pyte
 def test_an_image_that_the_size_network_refuses_costs_only_itself(job: Job) -> None:
     """It fails in segmentation, as one that the other network refuses."""
     write_images(job.folder, 5)
-    plan = job.run(Sizing({152: -1.0}, size=4), scales=Scales(adapt="each"))
+    plan = job.run(Sizing({152: -1.0}, size=4), scales=Scales(adapt="sized"))
     (failed,) = (one for one in results(job, plan).values() if isinstance(one, Failure))
     assert (failed.image, failed.stage) == ("20_02.png", "segment")
 
