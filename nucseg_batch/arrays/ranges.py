@@ -1,8 +1,9 @@
 """Which values of an image become 0 and 1, whatever its exposure, how much of it is empty, and what disturbs it.
 
 Percentiles of all pixels would make a nucleus dim in a crowd and far brighter alone in a large field. So the range is
-measured on the nuclei themselves: it begins where the background does, and ends TOP times as far above it as half of
-all that is clearly brighter. Where nothing is clearly brighter, as in a crowd without gaps, percentiles decide.
+measured on the nuclei themselves: it begins where the background does, and ends TOP times as far above it as a typical
+nucleus. What is clearly brighter than the background may be haze for the most part, so pixels count there by the light
+that they add. Where nothing is clearly brighter, as in a crowd without gaps, percentiles decide.
 
 Two things do not count. Bright pixels that stand alone are detector faults: of each 2x2 block the darker diagonal is
 taken. Pixels of one value below the background are padding, as mosaics and rotated images have it. Noise is never
@@ -34,8 +35,14 @@ MOST_NUCLEI = 0.8
 """More than this is never taken away."""
 FEWEST = 10
 """Fewer 2x2 blocks than this are dust."""
+LIGHT = 0.35
+"""Of all light above the background, haze adds less than this share, and debris less than the rest."""
+GLARE = 16.0
+"""No pixel counts for more light than this many times the median of what is clear: debris can be as bright as it may."""
+RANKS = 256
+"""From so many ranks of what is clear its light is summed."""
 EDGE = 0.4
-"""Of what is clear, that counts as nuclei which is at least so far above the background as half of it is."""
+"""Nuclei are, at their edges, this share as far above the background as where LIGHT is reached."""
 TOP = 2.0
 """Where the range ends, in heights of a typical nucleus above the background."""
 DARK_SHARE = 0.9
@@ -243,13 +250,20 @@ def _limits(values: Ranked, noise: float, *, dark_nuclei: bool) -> tuple[float, 
     clear = values.up_to(ground + CLEAR * deviation)
     if values.size - clear >= FEWEST:
         if not dark_nuclei:
-            typical = _share(values, 0.5, clear)
-            typical = _share(values, 0.5, values.up_to(ground + EDGE * (typical - ground)))
-            high = ground + TOP * (typical - ground)
+            edge = EDGE * _lit(values, clear, ground)
+            high = ground + TOP * (_share(values, 0.5, values.up_to(ground + edge)) - ground)
         elif high <= ground + CLEAR * deviation:
             high = _share(values, DARK_SHARE, clear)
     high = max(high, low + NOISE * noise)
     return low, high if high > low else values.at(values.size - 1)
+
+
+def _lit(values: Ranked, start: int, ground: float) -> float:
+    """How far above `ground` values from a place on are where, in ascending order, LIGHT of their sum is reached."""
+    places = start + (np.arange(RANKS) + 0.5) / RANKS * (values.size - start)
+    heights = np.array([values.at(int(place)) for place in places]) - ground
+    light = np.cumsum(np.minimum(heights, GLARE * heights[RANKS // 2]))
+    return float(heights[np.searchsorted(light, LIGHT * light[-1])])
 
 
 def _background(values: Ranked, start: int) -> tuple[float, float]:

@@ -65,6 +65,16 @@ def test_padding_hot_pixels_and_debris_do_not_move_the_range(
     assert percentile_range(disturbed(PLAIN)) != pytest.approx((low, high), rel=0.06)
 
 
+@pytest.mark.parametrize("height", [60.0, 120.0])
+def test_haze_is_not_taken_for_nuclei(height: float) -> None:
+    """It covers four times as much of the field and is clearly above the noise, but the nuclei shine more."""
+    hazy = nuclei((251, 257), [*CROWD, *((y, x + 130) for y, x in CROWD)]).astype(np.float32)
+    middle = ndimage.gaussian_filter((disks(hazy.shape, [(120, 130)], 90) > 0).astype(np.float32), 15)
+    low, high = intensity_range(hazy + height * middle)
+    assert low == pytest.approx(GROUND, abs=3 * NOISE)
+    assert high == pytest.approx(TYPICAL, rel=0.1)
+
+
 def test_an_offset_and_a_gain_of_the_camera_change_nothing() -> None:
     """The range moves with the values."""
     low, high = intensity_range(PLAIN)

@@ -117,3 +117,23 @@ def test_what_confidence_is_worth_is_measured_on_a_run_with_its_truth(segmented:
     assert found["nuclei"]["right"] == 1
     rows = len(segmented.store.with_suffix(".nuclei.csv").read_text().splitlines()) - 1
     assert sum(one["nuclei"] for one in found["nuclei"]["by"].values()) == found["nuclei"]["nuclei"] == rows
+
+
+def test_estimated_widths_are_compared_with_annotated_ones(tmp_path: Path) -> None:
+    """At each size that is asked for, but where nuclei would be too narrow to count."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for number, centres in enumerate(([(40, 40), (90, 80), (40, 120)], [(60, 90), (100, 30)])):
+        labels = disks((128, 160), centres, 9)
+        (tmp_path / "images" / f"{number}.png").write_bytes(imagecodecs.png_encode(fluorescence(labels, seed=number)))
+        (tmp_path / "labels" / f"{number}.png").write_bytes(imagecodecs.png_encode(labels.astype("uint16")))
+    (tmp_path / "index.csv").write_text("id,split,modality\n0,train,fluorescence\n1,val,fluorescence\n")
+    record = tmp_path / "sizes.json"
+    words = [sys.executable, HERE / "sizes.py", tmp_path, "--factors", "0.1", "1", "2", "--json", record]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(record.read_text())
+    assert sorted((one["image"], one["factor"]) for one in found["images"]) == [("1", 1.0), ("1", 2.0)]
+    assert [one["truth"] / one["factor"] for one in found["images"]] == pytest.approx([19, 19], rel=0.05)
+    assert found["table"][0]["within 25 %"] == 1.0
+    assert found["cost"] > 0
