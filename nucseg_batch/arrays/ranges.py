@@ -38,7 +38,7 @@ FEWEST = 10
 LIGHT = 0.35
 """Of all light above the background, haze adds less than this share, and debris less than the rest."""
 GLARE = 16.0
-"""No pixel counts for more light than this many times the median of what is clear: debris can be as bright as it may."""
+"""A pixel counts for no more light than this many times the median of what is clear, however bright debris may be."""
 RANKS = 256
 """From so many ranks of what is clear its light is summed."""
 EDGE = 0.4

@@ -21,7 +21,8 @@ from nucseg_batch.files.whole import write_whole
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings
-from nucseg_batch.training.data import Sample
+from nucseg_batch.training.crops import SHARE_EXPONENT
+from nucseg_batch.training.data import NEGATIVE, Sample
 
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "val_foreground_iou", "val_ap50", "val_ap", "learning_rate")
 """Columns of history.csv. val_ap50 and val_ap are AP@.5 and AP(.5:.95), see `mean_scores`."""
@@ -77,17 +78,22 @@ def truth_of(sample: Sample, *, semantic: bool) -> NDArray[np.int32]:
 
 
 def mean_scores(matches: Sequence[list[Match]], samples: Sequence[Sample]) -> tuple[float, float]:
-    """AP@.5 and AP(.5:.95) of the validation images: mean over images, and then over collections where there are some.
+    """AP@.5 and AP(.5:.95) of the validation images: means over the images of a collection, then over collections.
 
-    So a collection counts as much as another, however many of its images are held out.
+    Collections count there by (images) ** SHARE_EXPONENT, as in training, so that small ones are not drowned by large
+    ones. Images of modality NEGATIVE are left out where there are others: each is all right or all wrong, and a few of
+    them would decide alone.
     """
     members: dict[str, list[list[Match]]] = {}
-    for one, sample in zip(matches, samples, strict=True):
-        members.setdefault(sample.collection, []).append(one)
+    negative = [sample.modality == NEGATIVE for sample in samples]
+    for one, sample, empty in zip(matches, samples, negative, strict=True):
+        if not empty or all(negative):
+            members.setdefault(sample.collection, []).append(one)
     scores = [score(some) for some in members.values()]
+    weights = [len(some) ** SHARE_EXPONENT for some in members.values()]
     return (
-        float(np.mean([one[0].ap_image_mean for one in scores])),
-        float(np.mean([mean_average_precision(one) for one in scores])),
+        float(np.average([one[0].ap_image_mean for one in scores], weights=weights)),
+        float(np.average([mean_average_precision(one) for one in scores], weights=weights)),
     )
 
 

@@ -12,6 +12,7 @@ from nucseg_batch.arrays.metrics import Match
 from nucseg_batch.errors import DoubtfulInputError, ImageError, NothingToDoError
 from nucseg_batch.files.annotations import Pair, find_pairs
 from nucseg_batch.training.callbacks import mean_scores
+from nucseg_batch.training.crops import SHARE_EXPONENT
 from nucseg_batch.training.data import Sample, fingerprint, read_all, read_sample, split_pairs
 
 LABELS = disks((31, 41), [(9, 11), (22, 30)], 6)
@@ -193,8 +194,8 @@ def test_images_that_are_known_to_show_no_nucleus_are_not_told_of(tmp_path: Path
         read_all(pairs_of(tmp_path), told.append)
 
 
-def test_collections_count_alike_in_validation() -> None:
-    """A collection of many held out images does not drown one of few."""
+def test_small_collections_are_not_drowned_in_validation() -> None:
+    """One image of ten counts more than a tenth where it is a collection; an empty field, all or nothing, does not."""
     blank = np.zeros((4, 4), np.int32)
     many = [
         Sample(str(i), "x", blank, blank.astype(np.float32), blank, np.zeros((1, 2)), np.zeros(1, np.int64), "many")
@@ -202,5 +203,10 @@ def test_collections_count_alike_in_validation() -> None:
     ]
     few = dataclasses.replace(many[0], key="few", collection="few")
     right, wrong = [Match(0.5, 1, 0, 0)], [Match(0.5, 0, 1, 0)]
-    assert mean_scores([right] * 9 + [wrong], [*many, few]) == (0.5, 0.5)
+    share = 9**SHARE_EXPONENT / (9**SHARE_EXPONENT + 1)
+    assert 0.5 < share < 0.9
+    assert mean_scores([right] * 9 + [wrong], [*many, few]) == pytest.approx((share, share))
     assert mean_scores([right] * 9, many) == (1.0, 1.0)
+    empty = dataclasses.replace(few, modality="negative")
+    assert mean_scores([right] * 9 + [wrong], [*many, empty]) == (1.0, 1.0)
+    assert mean_scores([wrong], [empty]) == (0.0, 0.0)
