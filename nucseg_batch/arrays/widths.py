@@ -20,8 +20,10 @@ BINS = np.arange(round((COARSEST - FINEST) * PER_OCTAVE) + 1) / PER_OCTAVE + FIN
 """(bins,): the width at the middle of each bin, as a logarithm."""
 SHARPNESS = 0.75
 """Standard deviation, in bins, of the distribution that stands for one width."""
-FEWEST = 0.02
-"""Where cells are nuclei by less than this on average, there are none."""
+FEWEST = 0.08
+"""Where no cell is nuclei by more than this share, there are none."""
+COUNTED = 0.3
+"""Cells count that are nuclei by at least this part of what the fullest cell is: what others say of widths is noise."""
 NEAR = 0.6
 """Octaves around the highest peak over which the width is averaged."""
 
@@ -55,9 +57,10 @@ def typical_width(shares: NDArray[Any], distributions: NDArray[Any]) -> float | 
     shares: (cells,), how much of each is nuclei. distributions: (cells, bins). The highest peak of the distribution of
     all cells, weighted by their shares, and the mean around it.
     """
-    if not shares.size or shares.mean() < FEWEST:
+    if not shares.size or shares.max() < FEWEST:
         return None
-    whole = (shares[:, None] * distributions).sum(axis=0, dtype=np.float64)
+    counted = np.where(shares >= COUNTED * shares.max(), shares, 0.0)
+    whole = (counted[:, None] * distributions).sum(axis=0, dtype=np.float64)
     smooth = np.convolve(whole, (0.25, 0.5, 1.0, 0.5, 0.25), mode="same")
     near = np.abs(BINS - BINS[smooth.argmax()]) <= NEAR
     return float(2.0 ** np.average(BINS[near], weights=whole[near]))

@@ -1,13 +1,14 @@
 """How wide the nuclei of an image are, from a few cheap looks of a model's size network.
 
 An image is looked at at half its scale first. Where its nuclei turn out so narrow or so wide that the network sees them
-badly there, it is looked at again at the scale that fits. Of large images only windows are shown.
+badly there, it is looked at again at the scale that fits, and once more where these two looks contradict each other. Of
+large images only windows are shown.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.program import Program
 
 FIRST_SCALE = 0.5
-"""Scale of the first look, but at images of less than SMALL pixels a side."""
-SMALL = 256
-"""Images whose longer side is at most this are looked at as they are: less would be too little to see."""
+"""Scale of the first look, but at small images."""
+SHORTEST = 160
+"""The longer side of an image, in pixels, in a look at least, if that does not take more than the largest scale."""
 SEEN_WELL = (8.0, 36.0)
 """Widths of nuclei in a look, in pixels, that need no further look."""
 AIM = 14.0
@@ -30,6 +31,8 @@ SCALES = (1 / 16, 2.0)
 """Scales of looks, least and most."""
 LOOKS = 3
 """Looks at most."""
+AGREE = 0.8
+"""Octaves by which the widths that two looks find differ at most, if they do not contradict each other."""
 WINDOW = 1024
 """Side in pixels, in a look, of the windows in which large images are shown."""
 WINDOWS = 4
@@ -50,19 +53,24 @@ class Sizing:
 
         pixels: (height, width) or (height, width, 3). limits: the values that become 0 and 1.
         """
-        scale = FIRST_SCALE if max(pixels.shape[:2]) > SMALL else 1.0
-        seen: set[float] = set()
-        while True:
+        least = _limited(_stepped(SHORTEST / max(pixels.shape[:2]), math.ceil), SCALES[0])
+        first = scale = max(FIRST_SCALE, least)
+        looks: list[tuple[float, float]] = []  # scale, and width as it was seen
+        while len(looks) < LOOKS and scale not in [earlier for earlier, _ in looks]:
             width = self._look(pixels, limits, scale)
-            seen.add(scale)
-            if width is None or SEEN_WELL[0] <= width <= SEEN_WELL[1] or len(seen) == LOOKS:
+            if width is None:
                 break
-            fitting = scale * 2.0 ** (round(2 * math.log2(AIM / width)) / 2)
-            fitting = min(max(fitting, SCALES[0]), SCALES[1])
-            if fitting in seen:
+            agree = not looks or abs(math.log2(width / scale / looks[-1][1] * looks[-1][0])) <= AGREE
+            looks.append((scale, width))
+            if agree and not _misfit(width):
                 break
-            scale = fitting
-        return None if width is None else width / scale
+            # where two looks contradict each other, the first may have been misled: the third goes the other way
+            following = _stepped(scale * AIM / width) if agree else first * 2 if scale < first else first / 2
+            scale = _limited(following, least)
+        if not looks:
+            return None
+        scale, width = min(reversed(looks), key=lambda look: _misfit(look[1]))
+        return width / scale
 
     def _look(self, pixels: NDArray[Any], limits: tuple[float, float], scale: float) -> float | None:
         """Typical width of nuclei as they are seen at a scale."""
@@ -81,6 +89,20 @@ class Sizing:
             logits = np.exp(cells[:, 1:] - cells[:, 1:].max(axis=1, keepdims=True))
             distributions.append(logits / logits.sum(axis=1, keepdims=True))
         return typical_width(np.concatenate(shares), np.concatenate(distributions))
+
+
+def _misfit(width: float) -> float:
+    """By how many octaves a width, as it was seen, is outside SEEN_WELL."""
+    return max(0.0, math.log2(SEEN_WELL[0] / width), math.log2(width / SEEN_WELL[1]))
+
+
+def _stepped(scale: float, rounded: Callable[[float], int] = round) -> float:
+    """The power of the root of two that is nearest to a scale, or the next as `rounded` says."""
+    return float(2.0 ** (rounded(2 * math.log2(scale)) / 2))
+
+
+def _limited(scale: float, least: float) -> float:
+    return min(max(scale, least), SCALES[1])
 
 
 def _windows(pixels: NDArray[Any], scale: float) -> Iterator[NDArray[Any]]:

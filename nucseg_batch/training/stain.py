@@ -14,6 +14,8 @@ from scipy import ndimage
 
 from nucseg_batch.arrays.normalize import LUMA, apply_range, percentile_range
 
+GLANDS = 0.6
+"""Share of images of immunohistochemistry in which whole groups of cells are brown."""
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 """How strongly the dye of nuclei absorbs red, green and blue."""
 EOSIN = np.array([0.07, 0.99, 0.11])
@@ -42,8 +44,8 @@ def change_colours(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any
 def immunostained(image: NDArray[Any], labels: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.float32]:
     """A colour image (size, size, 3) of tissue as immunohistochemistry shows it: blue nuclei, brown around some.
 
-    labels: (size, size), -1 is not annotated. Brown is what eosin was, or a ring around some nuclei, or both; nuclei
-    are paler than with haematoxylin and eosin.
+    labels: (size, size), -1 is not annotated. Brown is what eosin was, rings around some nuclei, or groups of cells.
+    Nuclei are paler than with haematoxylin and eosin.
     """
     absorbance = -np.log(np.clip(image, 0.02, 1.0))
     dyes = np.stack([HAEMATOXYLIN, EOSIN])
@@ -54,6 +56,9 @@ def immunostained(image: NDArray[Any], labels: NDArray[np.int32], rng: np.random
     around = ndimage.gaussian_filter(chosen[ids].astype(np.float32), rng.uniform(2.0, 7.0)) * (ids == 0)
     brown = around * rng.uniform(0.0, 2.5) + pink * rng.uniform(0.0, 1.2)
     grain = ndimage.gaussian_filter(rng.standard_normal(labels.shape, dtype=np.float32), rng.uniform(0.7, 4.0))
+    if rng.random() < GLANDS:
+        glands, pale = _glands(ids, rng)
+        brown, blue = brown * rng.uniform(0.0, 1.0) + glands, blue * pale
     brown = brown * np.exp(grain / grain.std() * rng.uniform(0.0, 0.5))
     mixed = (
         blue[..., None] * rng.uniform(0.4, 1.1) * _dye(HAEMATOXYLIN, rng)
@@ -61,6 +66,25 @@ def immunostained(image: NDArray[Any], labels: NDArray[np.int32], rng: np.random
         + pink[..., None] * rng.uniform(0.0, 0.3) * _dye(EOSIN, rng)
     )
     return np.exp(-np.maximum(mixed, 0.0)).astype(np.float32)
+
+
+def _glands(ids: NDArray[np.int32], rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Regions of many cells whose cytoplasm and membranes are brown: how brown each pixel is, and how pale its nuclei.
+
+    Membranes lie where two nuclei, of ids from 1 on, are equally far.
+    """
+    noise = ndimage.gaussian_filter(rng.standard_normal(ids.shape, dtype=np.float32), rng.uniform(10.0, 45.0))
+    inside = (noise > np.quantile(noise, rng.uniform(0.2, 0.8))).astype(np.float32)
+    inside = ndimage.gaussian_filter(inside, rng.uniform(0.7, 2.0))
+    cell = ids
+    if ids.any():
+        rows, columns = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
+        cell = ids[rows, columns]
+    walls = ndimage.maximum_filter(cell, 3) != ndimage.minimum_filter(cell, 3)
+    lines = ndimage.gaussian_filter(walls.astype(np.float32), rng.uniform(0.7, 2.0))
+    nucleus = ndimage.gaussian_filter((ids > 0).astype(np.float32), 0.7) * rng.uniform(0.6, 1.0)
+    brown = inside * (1 - nucleus) * (rng.uniform(0.2, 1.2) + lines * rng.uniform(0.0, 2.0))
+    return brown, 1 - inside * rng.uniform(0.0, 0.6)
 
 
 def stained(image: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -52,21 +52,38 @@ def test_one_look_at_half_the_scale_is_enough_for_most_images() -> None:
     assert knows.scales == [0.5]
 
 
-def test_small_images_are_looked_at_as_they_are() -> None:
-    """At half the scale hardly a cell would be left."""
-    knows = Knows(26.0)
-    assert width(knows, (96, 128)) == pytest.approx(26, rel=0.05)
-    assert knows.scales == [1.0]
+@pytest.mark.parametrize(("side", "scale"), [(160, 1.0), (64, 2.0), (32, 2.0)])
+def test_small_images_are_looked_at_larger(side: int, scale: float) -> None:
+    """At half the scale hardly a cell would be left, and what is seen in one cell is no more than a guess."""
+    knows = Knows(12.0)
+    assert width(knows, (side, side)) == pytest.approx(12, rel=0.05)
+    assert knows.scales == [scale]
 
 
-@pytest.mark.parametrize(("true", "scales"), [(120.0, [0.5, 0.125]), (7.0, [0.5, 2.0])])
+@pytest.mark.parametrize(("true", "scales"), [(120.0, [0.5, 0.18]), (7.0, [0.5, 2.0])])
 def test_nuclei_that_are_seen_badly_are_looked_at_again(true: float, scales: list[float]) -> None:
     """From further away, or nearer."""
     knows = Knows(true)
     assert width(knows, (1024, 1024)) == pytest.approx(true, rel=0.08)
-    assert knows.scales[0] == 0.5
-    assert knows.scales[-1] == pytest.approx(scales[-1], abs=0.06)
-    assert len(set(knows.scales)) == 2
+    assert list(dict.fromkeys(knows.scales)) == pytest.approx(scales, abs=0.06)  # in several windows
+
+
+class Misled(Knows):
+    """Nuclei that are too narrow in a look are not seen there, but what they form together is."""
+
+    def run(self, name: str, pixels: NDArray[Any], low: Any, gain: Any, *there: Any) -> NDArray[np.float32]:
+        rows = pixels.shape[1] if name == "heads" else there[0].shape[0]
+        true, self._width = self._width, 88.0 * pixels.shape[1] / rows if rows < pixels.shape[1] else self._width
+        answer = super().run(name, pixels, low, gain, *there)
+        self._width = true
+        return answer
+
+
+def test_where_two_looks_contradict_each_other_a_third_goes_the_other_way() -> None:
+    """Without it, the nuclei of a field of tiny ones would be as wide as the field."""
+    knows = Misled(10.0)
+    assert width(knows, (1024, 1024)) == pytest.approx(10, rel=0.05)
+    assert knows.scales == pytest.approx([0.5, 0.18, 1.0], abs=0.06)
 
 
 def test_looks_come_to_an_end() -> None:

@@ -6,7 +6,7 @@ from pictures import disks
 
 from nucseg_batch.training import nuclei
 from nucseg_batch.training.nuclei import change_nuclei
-from nucseg_batch.training.stain import immunostained
+from nucseg_batch.training.stain import _glands, immunostained
 from nucseg_batch.training.targets import centres_and_areas
 from nucseg_batch.training.warp import View
 
@@ -65,3 +65,16 @@ def test_immunohistochemistry_leaves_nuclei_blue_and_makes_brown_around_some() -
     around = np.mean([one[LABELS == 0].mean(axis=0) for one in shown], axis=0)
     assert inside[2] > inside[0], "nuclei are blue"
     assert around[0] > around[2], "what is around them is brown"
+
+
+def test_groups_of_cells_are_brown_but_for_their_nuclei() -> None:
+    """As glands are: from afar each looks like one nucleus. What is not of the group keeps its colours."""
+    for seed in range(8):
+        brown, pale = _glands(LABELS, np.random.default_rng(seed))
+        inside, outside = brown > 0.02, brown < 1e-3
+        assert inside.mean() > 0.05
+        assert outside.mean() > 0.05
+        assert brown[(LABELS > 0) & inside].mean() < brown[(LABELS == 0) & inside].mean()
+        assert 0.39 < pale.min() <= pale.max() <= 1
+    brown, _ = _glands(LABELS * 0, np.random.default_rng(1))
+    assert brown.max() > 0.1
