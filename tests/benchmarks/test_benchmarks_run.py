@@ -133,7 +133,10 @@ def test_estimated_widths_are_compared_with_annotated_ones(tmp_path: Path) -> No
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(record.read_text())
-    assert sorted((one["image"], one["factor"]) for one in found["images"]) == [("1", 1.0), ("1", 2.0)]
+    assert sorted((one["image"], one["factor"]) for one in found["images"]) == [
+        ("images/1.png", 1.0),
+        ("images/1.png", 2.0),
+    ]
     assert [one["truth"] / one["factor"] for one in found["images"]] == pytest.approx([19, 19], rel=0.05)
     assert found["table"][0]["within 25 %"] == 1.0
     assert found["cost"] > 0

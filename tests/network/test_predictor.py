@@ -96,16 +96,18 @@ def fields(count: int) -> list[np.ndarray]:
     return [fluorescence(disks((91, 93), [(45, 20 + 5 * i), (60, 75)], 24), seed=i) for i in range(count)]
 
 
-@pytest.mark.parametrize("scale", [1.0, 2**0.5, 2.0, 0.5])
+@pytest.mark.parametrize("scale", [1.0, 2**0.5, 2**-0.5])
 def test_a_large_image_in_tiles_is_the_same_as_in_one_piece(
     predictor: Predictor, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No seam can be seen, because nothing differs: tiles overlap by all that the network sees."""
-    image = np.tile(pictures(1)[0], (5, 6))[:397, :523]
+    image = np.tile(pictures(1)[0], (12, 13))[:1013, :1101]
+    side = 2 * predictor.model.info.network.halo + 256
+    assert side < 1013 * scale, "it is done in tiles"
     whole = predictor.predict(image, scale)
     assert whole.max() > 20
     for module in (predictor_module, large):
-        monkeypatch.setattr(module, "TILE", 256)
+        monkeypatch.setattr(module, "TILE", side)
     np.testing.assert_array_equal(predictor.predict(image, scale), whole)
 
 
