@@ -137,6 +137,6 @@ def test_estimated_widths_are_compared_with_annotated_ones(tmp_path: Path) -> No
         ("images/1.png", 1.0),
         ("images/1.png", 2.0),
     ]
-    assert [one["truth"] / one["factor"] for one in found["images"]] == pytest.approx([19, 19], rel=0.05)
+    assert [one["truth"] / one["factor"] for one in found["images"]] == pytest.approx([18, 18], rel=0.05)
     assert found["table"][0]["within 25 %"] == 1.0
     assert found["cost"] > 0
