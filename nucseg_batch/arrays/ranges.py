@@ -37,8 +37,10 @@ FEWEST = 10
 """Fewer 2x2 blocks than this are dust."""
 LIGHT = 0.35
 """Of all light above the background, haze adds less than this share, and debris less than the rest."""
-GLARE = 16.0
-"""A pixel counts for no more light than this many times the median of what is clear, however bright debris may be."""
+FAR = 40.0
+"""Where LIGHT is reached this many times as far above the background as half of what is clear, that is debris."""
+SATURATED = 0.9
+"""And where it is at least this part of the highest value: such debris is as bright as the camera can tell."""
 RANKS = 256
 """From so many ranks of what is clear its light is summed."""
 EDGE = 0.4
@@ -259,11 +261,15 @@ def _limits(values: Ranked, noise: float, *, dark_nuclei: bool) -> tuple[float, 
 
 
 def _lit(values: Ranked, start: int, ground: float) -> float:
-    """How far above `ground` values from a place on are where, in ascending order, LIGHT of their sum is reached."""
+    """How far above `ground` values from a place on are where, in ascending order, LIGHT of their sum is reached.
+
+    Their median where that is saturated debris.
+    """
     places = start + (np.arange(RANKS) + 0.5) / RANKS * (values.size - start)
     heights = np.array([values.at(int(place)) for place in places]) - ground
-    light = np.cumsum(np.minimum(heights, GLARE * heights[RANKS // 2]))
-    return float(heights[np.searchsorted(light, LIGHT * light[-1])])
+    light = np.cumsum(heights)
+    level, middle = float(heights[np.searchsorted(light, LIGHT * light[-1])]), float(heights[RANKS // 2])
+    return middle if level > max(FAR * middle, SATURATED * heights[-1]) else level
 
 
 def _background(values: Ranked, start: int) -> tuple[float, float]:
