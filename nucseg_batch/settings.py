@@ -48,7 +48,7 @@ class SegmentSettings:
     min_area: int | None = None
     """Smallest nucleus that is kept, in pixels; None takes the model's own."""
     diameter: float | None = None
-    """Width of the nuclei in pixels; None measures it on a sample of the images, and on each image that differs."""
+    """Width of the nuclei in pixels; None has the model's size network estimate it for each image."""
     augment: bool = False
     """Whether the network's answers are averaged over mirror images: four passes for one."""
     pixel_size: float | None = None

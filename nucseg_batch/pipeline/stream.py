@@ -43,8 +43,8 @@ READ_AHEAD_PIXELS = 6_000_000
 IN_FLIGHT = 2
 """Batches that are on their way through the device at once."""
 LATER_IMAGES, WAITING_PIXELS = 256, 16_000_000
-"""A batch that is not full goes when so many images came after its first, or so many pixels wait in all batches. An
-image of a rare scale would else keep its unit open, and all that is written with it, until others like it come."""
+"""Limits on unfilled batches: images read after the first one of a batch, and pixels waiting in all batches. At either
+limit the oldest batch is segmented as it is, so that an image of a rare scale does not keep its unit in memory."""
 SEEN = 32
 """Of so many images, how many wait is counted once."""
 

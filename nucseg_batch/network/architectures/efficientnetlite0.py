@@ -16,7 +16,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from nucseg_batch.network.architectures.encoder import Encoder
-from nucseg_batch.network.architectures.parts import expanding_arm, expanding_reach, rounded_up
+from nucseg_batch.network.architectures.parts import expanding_reach, rounded_up
 from nucseg_batch.network.architectures.recipe import Recipe
 
 STEM_WIDTH = 32
@@ -137,11 +137,6 @@ _ENCODER = Encoder(
 )
 
 
-def _features(widths: tuple[int, ...], normalise: bool, dtype: str | None) -> tuple[Any, Any]:
-    image, skips = _ENCODER.features(normalise, dtype)
-    return image, expanding_arm(skips, widths, normalise, dtype)
-
-
 def _stride(levels: int) -> int:
     return _STRIDE
 
@@ -151,7 +146,7 @@ def _halo(levels: int) -> int:
 
 
 RECIPE = Recipe(
-    features=_features,
+    features=_ENCODER.unet_features,
     widths=(48, 64, 128),
     levels=range(3, 4),
     block=2,

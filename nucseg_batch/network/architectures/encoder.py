@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from nucseg_batch.network.architectures.parts import MOMENTUM
+from nucseg_batch.network.architectures.parts import MOMENTUM, expanding_arm
 
 _NORM_NAME = re.compile(r"bn_(?P<before>.+)|(?P<after>.+)_(?:bn|BN)")
 
@@ -45,6 +45,11 @@ class Encoder:
         copy = _Copy(normalise, dtype)
         copied = keras.models.clone_model(wanted, clone_function=copy.layer, call_function=copy.call)
         return copied.inputs[0], copied.outputs
+
+    def unet_features(self, widths: tuple[int, ...], normalise: bool, dtype: str | None) -> tuple[Any, Any]:
+        """The `Recipe.features` of a U-Net with this encoder, whose expanding arm has these widths."""
+        image, skips = self.features(normalise, dtype)
+        return image, expanding_arm(skips, widths, normalise, dtype)
 
 
 def copied_name(layer: keras.Layer) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from nucseg_batch.network.architectures.encoder import Encoder
-from nucseg_batch.network.architectures.parts import expanding_arm, expanding_reach, rounded_up
+from nucseg_batch.network.architectures.parts import expanding_reach, rounded_up
 from nucseg_batch.network.architectures.recipe import Recipe
 
 _STRIDE = 32
@@ -34,11 +34,6 @@ _ENCODER = Encoder(
 )
 
 
-def _features(widths: tuple[int, ...], normalise: bool, dtype: str | None) -> tuple[Any, Any]:
-    image, skips = _ENCODER.features(normalise, dtype)
-    return image, expanding_arm(skips, widths, normalise, dtype)
-
-
 def _stride(levels: int) -> int:
     return _STRIDE
 
@@ -48,7 +43,7 @@ def _halo(levels: int) -> int:
 
 
 RECIPE = Recipe(
-    features=_features,
+    features=_ENCODER.unet_features,
     widths=(32, 64, 128, 192),
     levels=range(4, 5),
     block=2,
