@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,12 @@ class Watching(Threshold):
     def called(self, images: Sequence[NDArray[Any]]) -> None:
         super().called(images)
         for image in images:
-            self.begun[int(image.max())] = {path.name: path.read_text() for path in self._folder.iterdir()}
+            self.begun[int(image.max())] = dict(self._noted())
+
+    def _noted(self) -> Iterator[tuple[str, str]]:
+        for path in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another unit was committed meanwhile, in another thread
+                yield path.name, path.read_text()
 
 
 @pytest.fixture
