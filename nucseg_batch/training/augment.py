@@ -32,7 +32,7 @@ MAX_ZOOM = 6.0
 """Images are magnified at most so many times, however small their nuclei."""
 MIN_COVER = 0.55
 """Images are not made so small that they fill less of a crop's side than this."""
-BLANK_SHARE = 0.05
+BLANK_SHARE = 0.06
 """Share of crops without a nucleus: simulated empty fields."""
 PASTED_SHARE = 0.15
 """Share of crops into which nuclei from elsewhere in their image are pasted, so that more touch."""

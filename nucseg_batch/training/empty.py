@@ -15,7 +15,7 @@ from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.settings import Intensities
 from nucseg_batch.training.stain import empty_tissue, smooth_field
 
-STRUCTURED = 0.4
+STRUCTURED = 0.6
 """Share of empty fields in which something is to be seen."""
 
 
