@@ -182,14 +182,15 @@ class TrainSettings:
     """Width in pixels to which nuclei are brought before the network sees them, in training and in use."""
 
     epochs: int = 60
-    """Passes; one pass is `steps` batches of random crops."""
+    """Passes; one pass is `steps` batches of random crops. 0 keeps the network of the model that training starts from,
+    and trains only the size network."""
     steps: int = 150
     """Batches in a pass."""
     batch_size: int = 8
     """Crops in a batch."""
     size_steps: int = 0
-    """Batches that train the size network after all passes; 0 leaves it out or, when training starts from a model,
-    keeps that of the model."""
+    """Batches that train the size network after all passes, from that of the model where training starts from one; 0
+    leaves it out, or keeps that of the model."""
     crop: int = 256
     """Side of a square crop, in pixels."""
     learning_rate: float = 1e-3
@@ -216,10 +217,11 @@ class TrainSettings:
         _check_choice("task", self.task, Task)
         _check_choice("precision", self.precision, Precision)
         _check_choice("device", self.device, Device)
-        for name in ("epochs", "steps", "batch_size", "patience", "workers"):
+        for name in ("steps", "batch_size", "patience", "workers"):
             value = getattr(self, name)
             _check(value is None or value >= 1, name, "1 or more", value)
-        _check(self.size_steps >= 0, "size_steps", "0 or more", self.size_steps)
+        for name in ("epochs", "size_steps"):
+            _check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         if self.intensities is not None:
             _check_choice("intensities", self.intensities, Intensities)
         _check(0 < self.validation < 1, "validation", "between 0 and 1", self.validation)

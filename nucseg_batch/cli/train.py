@@ -52,9 +52,9 @@ def _help(text: str, name: str) -> str:
     return f"{text} Default: {getattr(_DEFAULT, name):g}, with --init {FINE_TUNING[name]:g}."
 
 
-def _count(text: str) -> Any:
-    """An option that is a number of things, at least one."""
-    return typer.Option(metavar="N", min=1, help=text, rich_help_panel=PASSES)
+def _count(text: str, least: int = 1) -> Any:
+    """An option that is a number of things, at least one unless another number is given."""
+    return typer.Option(metavar="N", min=least, help=text, rich_help_panel=PASSES)
 
 
 def train(
@@ -141,7 +141,7 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = _DEFAULT.crop,
-    epochs: Annotated[int | None, _count(_help("Passes.", "epochs"))] = None,
+    epochs: Annotated[int | None, _count(_help("Passes; 0 trains only the size network.", "epochs"), least=0)] = None,
     steps: Annotated[int | None, _count(_help("Batches in a pass.", "steps"))] = None,
     learning_rate: Annotated[
         float | None,

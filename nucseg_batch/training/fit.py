@@ -86,7 +86,7 @@ def train(
     training cannot go on, and UsageError where the loss stops being a number.
     """
     start = start or Start()
-    _check_start(path, start)
+    _check_start(path, start, settings)
     keras.utils.set_random_seed(settings.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     given = load_model(start.init) if start.init else None
@@ -113,8 +113,12 @@ def train(
         "validation_images": _counts(validated),
         "training_nuclei": sum(int((s.areas[1:] > 0).sum()) for s in samples),
     }
-    network, history = _fit(given, spec, samples, validated, path, settings, start, data, progress)
-    sizer = fitted_sizer(samples, settings, progress) or (given.sizer if given is not None else None)
+    if settings.epochs:
+        network, rows = _fit(given, spec, samples, validated, path, settings, start, data, progress)
+    else:
+        assert given is not None, "checked before"
+        network, rows = given.network, []
+    sizer = fitted_sizer(samples, settings, progress, given.sizer if given is not None else None)
 
     progress.note("tuning threshold and smallest area on the validation images")
     use = SegmentSettings(device=settings.device, precision=settings.precision)
@@ -127,11 +131,12 @@ def train(
         "data": data,
         "versions": backend.versions(),
         "precision": backend.resolve_precision(settings.precision, backend.resolve_device(settings.device)),
-        "epochs": len(history.rows),
+        "epochs": len(rows),
         "validation": info.card["validation"],
     }
     info = dataclasses.replace(info, card=card)
-    save_curves(history.rows, path.with_name(f"{path.stem}.curves.png"))
+    if rows:
+        save_curves(rows, path.with_name(f"{path.stem}.curves.png"))
     save_examples(validated, predictions, path.with_name(f"{path.stem}.examples.png"))
     save_model(Model(network, info, sizer), path)
     _forget(path, settings, data)
@@ -148,8 +153,8 @@ def _fit(
     start: Start,
     data: dict[str, Any],
     progress: Progress,
-) -> tuple[keras.Model, History]:
-    """The network with the weights of its best pass, in float32, and what was written after each pass."""
+) -> tuple[keras.Model, list[dict[str, float]]]:
+    """The network with the weights of its best pass, in float32, and the row of each pass."""
     device = backend.resolve_device(settings.device)
     precision = backend.resolve_precision(settings.precision, device)
     progress.note(f"training {spec.architecture} in {precision} on {device}; the first step takes a while")
@@ -194,7 +199,7 @@ def _fit(
             raise UsageError("Training failed: the loss stopped being a number. Try a smaller --learning-rate.")
         plain = build(spec, normalise=True)
         plain.load_weights(best)
-    return plain, history
+    return plain, history.rows
 
 
 def _plain_info(spec: NetworkSpec, settings: TrainSettings) -> ModelInfo:
@@ -271,9 +276,14 @@ def _taken_over(settings: TrainSettings, info: ModelInfo) -> TrainSettings:
     )
 
 
-def _check_start(path: Path, start: Start) -> None:
+def _check_start(path: Path, start: Start, settings: TrainSettings) -> None:
     """Refuses, before anything is read, what cannot work or would lose a stopped training."""
     state = Backup(path, {})
+    if not settings.epochs and not (start.init and settings.size_steps):
+        raise UsageError(
+            "--epochs 0 trains only the size network of a model: give the model with --init and a number of "
+            "--size-steps, or 1 epoch and more."
+        )
     if start.init is not None and not start.init.is_file():
         raise InputMissingError(f"--init {start.init}: there is no such file.")
     if start.tensorboard is not None and importlib.util.find_spec("tensorboard") is None:

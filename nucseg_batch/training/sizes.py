@@ -68,10 +68,15 @@ def size_loss(target: Any, answer: Any) -> Any:
     return of_share + ops.sum(of_width * here) / (ops.sum(here) + 1.0)
 
 
-def fitted_sizer(samples: list[Sample], settings: TrainSettings, progress: Progress) -> keras.Model | None:
-    """A size network with normalisation layers, trained for `settings.size_steps`; None for none."""
+def fitted_sizer(
+    samples: list[Sample], settings: TrainSettings, progress: Progress, given: keras.Model | None = None
+) -> keras.Model | None:
+    """A size network with normalisation layers, trained for `settings.size_steps` from `given`, or from nothing.
+
+    Without steps it is `given`.
+    """
     if not settings.size_steps:
-        return None
+        return given
     device = backend.resolve_device(settings.device)
     precision = backend.resolve_precision(settings.precision, device)
     steps = min(settings.size_steps, SIZE_STEPS)
@@ -83,6 +88,8 @@ def fitted_sizer(samples: list[Sample], settings: TrainSettings, progress: Progr
     with backend.on_device(device):
         keras.utils.set_random_seed(settings.seed)
         trained = build_sizer(normalise=True, dtype=precision)
+        if given is not None:
+            trained.set_weights(given.get_weights())
         adamw = averaging_adamw(total, LEARNING_RATE, precision, momentum=EMA_MOMENTUM, weight_decay=1e-3)
         trained.compile(optimizer=adamw, loss=size_loss)
         progress.note(f"learning how wide nuclei are: {total} steps")

@@ -11,16 +11,17 @@ import pytest
 from heard import Heard
 from pictures import annotated_folder, disks, fluorescence
 
+from nucseg_batch.errors import UsageError
 from nucseg_batch.files.annotations import find_pairs
-from nucseg_batch.network.architectures import build, network_spec
+from nucseg_batch.network.architectures import build, build_sizer, network_spec
 from nucseg_batch.network.losses import segmentation_loss
-from nucseg_batch.network.model_file import load_model
+from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
 from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.crops import SHARE_EXPONENT, Crops, drawing_chances, plain_crops
 from nucseg_batch.training.data import Sample
-from nucseg_batch.training.fit import doubts, optimizer, train
+from nucseg_batch.training.fit import Start, doubts, optimizer, train
 from nucseg_batch.training.pictures import save_curves, save_examples
 from nucseg_batch.training.targets import centres_and_areas
 
@@ -68,6 +69,42 @@ def test_training_learns_to_find_nuclei_and_writes_a_complete_model(tmp_path: Pa
     image, truth = field(99)
     found = Predictor(model, SegmentSettings(device="cpu")).predict(image) > 0
     assert (found & (truth > 0)).sum() / (found | (truth > 0)).sum() > 0.6
+
+
+@pytest.fixture
+def sized(tmp_path: Path) -> Path:
+    """A small model with a size network, of random weights."""
+    spec, path = network_spec("default", "instances", (4, 6)), tmp_path / "start.keras"
+    info = ModelInfo(spec.architecture, spec.widths, spec.task, 20.0, sized=True)
+    save_model(Model(build(spec, normalise=True), info, build_sizer(normalise=True)), path)
+    return path
+
+
+def test_no_passes_train_only_the_size_network_and_from_the_one_that_is_given(tmp_path: Path, sized: Path) -> None:
+    """A better estimate of sizes costs no second training of everything else."""
+    pairs = find_pairs(annotated_folder(tmp_path / "data", 3)).pairs
+    settings = TrainSettings(epochs=0, size_steps=1, precision="float32", device="cpu", learning_rate=1e-9)
+    path = tmp_path / "new" / "m.keras"
+    heard = Heard()
+    train(pairs, path, settings, start=Start(sized), command="", progress=heard)
+    before, after = load_model(sized), load_model(path)
+    for old, new in zip(before.network.get_weights(), after.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+    assert before.sizer is not None
+    assert after.sizer is not None
+    pairs_of_weights = list(zip(before.sizer.get_weights(), after.sizer.get_weights(), strict=True))
+    assert not all(np.array_equal(old, new) for old, new in pairs_of_weights), "it was trained"
+    assert all(np.abs(new - old).max() < 0.1 for old, new in pairs_of_weights), "by one step, from where it was"
+    assert heard.steps == 0
+    assert sorted(p.name for p in path.parent.iterdir()) == ["m.examples.png", "m.keras"]
+
+
+@pytest.mark.parametrize("options", [{}, {"size_steps": 5}])
+def test_no_passes_without_anything_else_to_train_are_refused(tmp_path: Path, sized: Path, options: dict) -> None:
+    """A network with random weights would be no model."""
+    start = Start() if options else Start(sized)
+    with pytest.raises(UsageError, match="--epochs 0 trains only the size network"):
+        train([], tmp_path / "m.keras", TrainSettings(epochs=0, **options), start=start, command="", progress=Heard())
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
