@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import resource
 import tempfile
 import time
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.measure import measure
+from nucseg_batch.cores import available_cores
 from nucseg_batch.errors import ImageError, NothingToDoError, NucsegError, OutputError, StorageError
 from nucseg_batch.executors import batches, local
 from nucseg_batch.executors.bench_records import Bench, Estimate, Stage, Whole
@@ -134,7 +134,7 @@ def _measured(
     return Bench(
         device="gpu" if on_gpu else "cpu",
         hardware=predictor.hardware(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=available_cores(),
         versions=backend.versions(),
         model=job.model.name,
         precision=predictor.precision,
@@ -319,6 +319,6 @@ def _estimate(job: Job, whole: Whole, images: int | None) -> Estimate:
         images=count,
         megapixels=megapixels,
         seconds=whole.startup_s + megapixels / whole.mpx_per_s,
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=available_cores(),
         memory_gb=math.ceil(1.25 * whole.peak_mb / 1024),
     )

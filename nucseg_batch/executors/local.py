@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nucseg_batch.cores import available_cores
 from nucseg_batch.errors import (
     InputMissingError,
     LockedError,
@@ -274,7 +275,7 @@ def process(
         **shared,
         writer=MaskWriter(job.store),
         table=job.table,
-        workers=job.settings.workers or min(8, max(1, (os.cpu_count() or 2) // 2)),
+        workers=job.settings.workers or min(8, max(1, available_cores() // 2)),
         advance=done.advance,
     )
     process_regions([task for task in tasks if task.unit.stack.regional], **shared, advance=done.advance_region)

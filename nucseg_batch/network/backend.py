@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from nucseg_batch.cores import available_cores
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.network import stderr_held_back
 from nucseg_batch.settings import Device, Precision
@@ -41,7 +42,11 @@ def gpu_count() -> int:
 
 
 def resolve_device(device: Device) -> str:
-    """`cpu:0` or `gpu:0`; raises DeviceError where a GPU was asked for and there is none."""
+    """`cpu:0` or `gpu:0`; raises DeviceError where a GPU was asked for and there is none.
+
+    Where the process may use fewer cores than it sees, the backend is told, which knows no quotas.
+    """
+    _limit_threads()
     if device == "cpu":
         return "cpu:0"
     found = gpu_count()
@@ -53,6 +58,21 @@ def resolve_device(device: Device) -> str:
             "(pip install 'nucseg-batch[gpu]') and check nvidia-smi, or use --device cpu."
         )
     return "cpu:0"
+
+
+def _limit_threads() -> None:
+    cores = available_cores()
+    if cores >= len(os.sched_getaffinity(0)):
+        return
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with contextlib.suppress(RuntimeError):  # it computes already
+            tf.config.threading.set_intra_op_parallelism_threads(cores)
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(cores)
 
 
 def resolve_precision(precision: Precision, device: str) -> str:
@@ -100,7 +120,7 @@ def _cpuinfo(name: str) -> str:
 def hardware(device: str) -> str:
     """Name of a device, such as the model of the GPU; of a processor with the cores that this process may use."""
     if device.startswith("cpu"):
-        cores = len(os.sched_getaffinity(0))
+        cores = available_cores()
         return f"{_cpuinfo('model name') or platform.machine()}, {cores} core{'s' * (cores != 1)}"
     backend = keras.backend.backend()
     if backend == "tensorflow":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.cores import available_cores
 from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training.augment import plain_crop, training_crop
 from nucseg_batch.training.data import Sample
@@ -39,7 +39,7 @@ class RandomBatches(keras.utils.PyDataset):
         workers: int | None,
         first_pass: int = 0,
     ) -> None:
-        workers = workers or len(os.sched_getaffinity(0))
+        workers = workers or available_cores()
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=8)
         self._samples, self._draw = samples, draw
         self._steps, self._size, self._seed = steps, size, seed

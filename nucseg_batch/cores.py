@@ -1,0 +1,64 @@
+"""How many cores this process may use: by its affinity, the quota of its control group, and its Slurm job."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+_GROUPS = Path("/proc/self/cgroup")
+_MOUNTED = Path("/sys/fs/cgroup")
+
+
+def available_cores(
+    environment: Mapping[str, str] = os.environ, groups: Path = _GROUPS, mounted: Path = _MOUNTED
+) -> int:
+    """Cores that this process may keep busy, at least 1.
+
+    environment: where Slurm says how many cores a task has (SLURM_CPUS_PER_TASK). groups: the file that names the
+    control groups of this process. mounted: where their file system is. Quotas of versions 1 and 2 are known
+    (`cpu.max`; `cpu.cfs_quota_us` and `cpu.cfs_period_us`), of the group and of those that it is in.
+    """
+    limits: list[float] = [len(os.sched_getaffinity(0)), *_quotas(groups, mounted)]
+    given = environment.get("SLURM_CPUS_PER_TASK", "")
+    if given.isdecimal() and int(given):
+        limits.append(int(given))
+    return max(1, math.floor(min(limits)))
+
+
+def _quotas(groups: Path, mounted: Path) -> list[float]:
+    """Cores that each control group of this process may use; of those that set no limit nothing."""
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:  # number:controllers:path
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = mounted  # of version 2; in version 1 each set of controllers has a folder
+        if controllers:
+            top = next((one for one in (mounted / controllers, mounted / "cpu") if one.is_dir()), mounted)
+        group = top / path.strip("/")
+        while True:  # in a container the path may be that of the host, and only the top is there
+            quota = _quota(group)
+            if quota is not None:
+                found.append(quota)
+            if group == top:
+                break
+            group = group.parent
+    return found
+
+
+def _quota(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").is_file():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+        return int(quota) / int(period) if quota != "max" and int(quota) > 0 and int(period) > 0 else None
+    except (OSError, ValueError):
+        return None
