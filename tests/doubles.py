@@ -78,6 +78,10 @@ class Threshold:
         """Of no use here."""
         return 1.0
 
+    def width(self, pixels: NDArray[Any], limits: tuple[float, float] | None = None) -> float | None:
+        """Of no use here."""
+        return None
+
     def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
         """One look is enough."""
         return self.found(pixels, begin)

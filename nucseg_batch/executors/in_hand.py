@@ -203,6 +203,10 @@ class Shared:
         """See Predictor."""
         return self._predictor.own_scale(pixels)
 
+    def width(self, pixels: Any, limits: tuple[float, float] | None = None) -> float | None:
+        """See Predictor."""
+        return self._predictor.width(pixels, limits)
+
     def look(self, pixels: Any, begin: float) -> Any:
         """See Predictor; the same windows of a large plane are looked at for each of its tasks, and found here."""
         pixels = np.ascontiguousarray(pixels)

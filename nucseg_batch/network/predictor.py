@@ -70,6 +70,7 @@ class Predictor:
             self._sizer = None if model.sizer is None else build_sizer(normalise=False, dtype=self.precision)
             self.refresh()
         self._making = threading.Lock()
+        self._large_call = threading.Lock()
         self._program = self._made_program()
         self._sizing = None if self._sizer is None else Sizing(self._made_program(self._sizer, augment=False))
         self._labellings: dict[tuple[float, int, bool], Labelling] = {}
@@ -174,14 +175,15 @@ class Predictor:
         """Whether the model has a size network, which tells the scale of each image."""
         return self._sizing is not None
 
-    def width(self, pixels: NDArray[Any]) -> float | None:
+    def width(self, pixels: NDArray[Any], limits: tuple[float, float] | None = None) -> float | None:
         """Typical width in pixels of the nuclei of an image, by the model's size network; None where it sees none.
 
-        pixels: (height, width) or (height, width, 3). Raises ValueError for a model without a size network.
+        pixels: (height, width) or (height, width, 3). limits: the values that become 0 and 1, where these are not
+        measured on the image alone. Raises ValueError for a model without a size network.
         """
         if self._sizing is None:
             raise ValueError("the model has no size network.")
-        return self._sizing.width(pixels, self.range_of(pixels))
+        return self._sizing.width(pixels, limits or self.range_of(pixels))
 
     def own_scale(self, pixels: NDArray[Any]) -> float:
         """The scale that brings an image's nuclei to `diameter`, by the size network; 1 where it sees none."""
@@ -322,11 +324,14 @@ class Predictor:
     def _large(
         self, labelling: Labelling, pixels: NDArray[Any], limits: tuple[float, float], scale: float, *, look: bool
     ) -> Segmented:
-        """An image that goes through the network in tiles."""
+        """An image that is too large for a batch, in tiles; of several, one at a time is in the network."""
         frame = Frame.of(pixels.shape[:2], scale)
+        if not look:
+            found = regions.label_image(labelling, frame, pixels, limits, self._reach, self._large_call)
+            return Segmented(found.labels if frame.is_native else numbered(found.labels), scale, support=found.support)
         heads = large.heads(labelling.program, pixels, limits, frame, self.model.info.network.halo)
         one = large.found(labelling, heads, frame)
-        return Segmented(one.labels, scale, large.certainty(labelling, heads, frame) if look else 1.0, one.support)
+        return Segmented(one.labels, scale, large.certainty(labelling, heads, frame), one.support)
 
     def _labelling_for(self, frame: Frame, *, look: bool = False) -> Labelling:
         """The way to labels at a scale; the settings' smallest area is in the image's pixels, the model's is not."""

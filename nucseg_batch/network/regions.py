@@ -8,11 +8,13 @@ finds at a place is what any other tile finds there. Windows are of few shapes, 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.scale import mirrored
@@ -27,14 +29,16 @@ from nucseg_batch.plan import bucket_shape
 SEPARATION = 64
 """Margin around a core in which nuclei are labelled, in pixels at the network's scale: they reach less far from their
 root, and nuclei that reach into the core from further away would be too large for the network to know."""
-TILE_SIDE = 3072
+TILE_SIDE = 2048
 """Longest side of a tile's core in pixels at the network's scale: bounds memory."""
-CALL_PIXELS = 6_400_000
-"""Pixels that the network sees in one call at most, unless its halo leaves no room: bounds memory."""
+CALL_PIXELS = 4_400_000
+"""Pixels that the network sees in one call at most, unless its halo leaves no room: bounds memory, of which the default
+network takes 160 bytes a pixel in bfloat16 and 240 in float32 (measured with TensorFlow on a CPU)."""
 CODE = 16
 """Windows in which nuclei are separated begin at multiples of this, so that ties are broken alike in all of them."""
 SHORT_STEP = 128
 """Windows shorter than the others, at the ends of a plane, are as long as a multiple of this."""
+_ANY_TIME: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,65 @@ def plane_frame(shape: tuple[int, int], scale: float) -> Frame:
     return Frame((height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
-def tiles(frame: Frame, bounds: Window, region: int, reach: Reach) -> Iterator[Tile]:
-    """The tiles of one region of a plane, in raster order; region: longest side of all regions of the plane."""
-    for rows in _sides(frame, 0, bounds[0], region, reach):
-        for columns in _sides(frame, 1, bounds[1], region, reach):
+def tiles(frame: Frame, bounds: Window, region: int, reach: Reach, side: int | None = None) -> Iterator[Tile]:
+    """The tiles of one region of a plane, in raster order.
+
+    region: longest side of all regions of the plane. side: longest side of a core, at the network's scale; TILE_SIDE
+    if None.
+    """
+    side = side or TILE_SIDE
+    for rows in _sides(frame, 0, bounds[0], region, reach, side):
+        for columns in _sides(frame, 1, bounds[1], region, reach, side):
             yield Tile(frame, rows, columns)
+
+
+def label_image(
+    labelling: Labelling,
+    frame: Frame,
+    pixels: NDArray[Any],
+    limits: tuple[float, float],
+    reach: Reach,
+    network: contextlib.AbstractContextManager[Any] = _ANY_TIME,
+) -> Separated:
+    """Labels and support of a whole image on its own grid, found tile by tile; memory grows only with the result.
+
+    pixels: (height, width) or (height, width, 3). limits: the values that are shown as 0 and 1. network: entered while
+    the network runs, such as a lock. Labels are 1..n in the raster order of their roots; of a rescaled image some may
+    not occur. Raises MemoryError where the device has no room for a tile.
+    """
+    labels, support = np.zeros(frame.native, np.int32), np.zeros(frame.native, np.uint8)
+    owned, named = [np.zeros((0, 2), np.int64)], [np.zeros((1, 2), np.int64)]  # roots; of label 0, which has none
+    whole = (slice(0, frame.native[0]), slice(0, frame.native[1]))
+    side = max(frame.bucket) if math.prod(frame.bucket) <= CALL_PIXELS else None
+    for tile in tiles(frame, whole, max(frame.native), reach, side):
+        one = label_tile(labelling, tile, pixels[tile.part("source")], limits, reach, network=network)
+        core = tile.part("core")
+        inner = tuple(slice(c.start - g.start, c.stop - g.start) for c, g in zip(core, tile.part("grid"), strict=True))
+        found, support[core] = one.labels[inner], one.support[inner]
+        if not len(one.roots):  # a semantic network's foreground, which is label 1
+            labels[core] = found
+            continue
+        labels[core] = np.where(found > 0, found + (sum(map(len, named)) - 1), 0)
+        rows, columns = tile.part("roots")
+        y, x = one.roots.T
+        owned.append(one.roots[(y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop)])
+        named.append(one.roots)
+    if len(named) == 1:
+        return Separated(labels, owned[0], support)
+    roots = np.unique(np.concatenate(owned), axis=0)  # in raster order
+    return Separated(_places_of(np.concatenate(named), roots)[labels], roots, support)
+
+
+def _places_of(roots: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int32]:
+    """For each of these roots, (n, 2), its place 1..m among others in raster order, (m, 2); 0 where it is not there.
+
+    The first is that of the background, and is not looked for.
+    """
+    keys, known = (y * 2**31 + x for y, x in (roots.T, among.T))
+    place = np.searchsorted(known, keys)
+    there = known.take(place, mode="clip") == keys if known.size else np.zeros(keys.shape, bool)
+    there[0] = False
+    return np.where(there, place + 1, 0).astype(np.int32)
 
 
 def label_tile(
@@ -111,11 +169,13 @@ def label_tile(
     limits: tuple[float, float],
     reach: Reach,
     call_pixels: int = CALL_PIXELS,
+    network: contextlib.AbstractContextManager[Any] = _ANY_TIME,
 ) -> Separated:
     """Labels and support of a tile's `grid`, and the root of each nucleus in pixels of the scaled plane.
 
-    pixels: (h, w) or (h, w, 3), the tile's `source`. limits: the values of the plane that are shown as 0 and 1. Labels
-    are 1..n in the raster order of their roots; some may not occur. Raises MemoryError where the device has no room.
+    pixels: (h, w) or (h, w, 3), the tile's `source`. limits: the values of the plane that are shown as 0 and 1.
+    network: entered while the network runs. Labels are 1..n in the raster order of their roots; some may not occur.
+    Raises MemoryError where the device has no room.
     """
     top, left = (part.start for part in tile.part("source"))
 
@@ -127,18 +187,21 @@ def label_tile(
     skipped = columns.window.start - columns.seen.start
     inner = large.folded(slice(skipped, skipped + columns.window.stop - columns.window.start), block)
     strips = []
-    for strip in _strips(window, columns.seen, reach, call_pixels):
-        rows = _around(strip, reach.margin, tile.rows.seen)
-        heads = large.tile_heads(program, read, limits, tile.frame, (rows, columns.seen))
-        strips.append(heads[:, large.folded(slice(strip.start - rows.start, strip.stop - rows.start), block), inner])
-    return large.window_labels(labelling, program.joined(strips), tile.frame, tile.part("window"), tile.part("grid"))
+    with network:
+        for strip in _strips(window, columns.seen, reach, call_pixels):
+            rows = _around(strip, reach.margin, tile.rows.seen)
+            heads = large.tile_heads(program, read, limits, tile.frame, (rows, columns.seen))
+            mine = large.folded(slice(strip.start - rows.start, strip.stop - rows.start), block)
+            strips.append(heads[:, mine, inner])
+        answer = program.joined(strips)
+    return large.window_labels(labelling, answer, tile.frame, tile.part("window"), tile.part("grid"))
 
 
-def _sides(frame: Frame, axis: int, bounds: slice, region: int, reach: Reach) -> Iterator[Side]:
+def _sides(frame: Frame, axis: int, bounds: slice, region: int, reach: Reach, side: int) -> Iterator[Side]:
     """The cores of a region along one axis, as even as can be."""
     native, scaled = frame.native[axis], frame.scaled[axis]
     longest = min(region, native)
-    count = max(1, math.ceil(longest * scaled / native / TILE_SIDE))
+    count = max(1, math.ceil(longest * scaled / native / side))
     step = _up(-(-longest // count), BAND) if count > 1 else longest
     grid = math.gcd(region, step)
     for start in range(bounds.start, bounds.stop, step):

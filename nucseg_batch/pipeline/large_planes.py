@@ -48,7 +48,9 @@ from nucseg_batch.plan import Failure, LargePlane, Plane, Scales, Unit
 from nucseg_batch.settings import Intensities, SegmentSettings
 
 LOOKS = 3
-"""Windows of a large plane that are looked at to see how wide its nuclei are."""
+"""Windows of a large plane that are segmented to see how wide its nuclei are, where the model has no size network."""
+SIZED_WINDOWS = 9
+"""Windows that a size network is shown: it takes a small part of the time."""
 LOOK_SIDE = 1024
 """Their sides in pixels at the scale at which the look begins."""
 KEPT_LABELS = 4
@@ -66,6 +68,15 @@ class Segmenter(Labeller, Protocol):
     @property
     def intensities(self) -> Intensities:
         """By which rule its range of values is measured."""
+        ...
+
+    @property
+    def sizes_alone(self) -> bool:
+        """Whether the model has a size network, and `width` can be asked."""
+        ...
+
+    def width(self, pixels: Any, limits: tuple[float, float] | None = None) -> float | None:
+        """Typical width of the nuclei in a window, whose values between `limits` are shown, by the size network."""
         ...
 
     def look(self, pixels: Any, begin: float) -> Segmented:
@@ -300,8 +311,11 @@ def _surroundings(
     scale = scales.of(shown_channels(info, channel))
     if settings.diameter is None:
         side = round(LOOK_SIDE / scale)
-        looks = (predictor.look(read(*window), scale).width for window in found.informative(side, LOOKS))
-        widths = [width for width in looks if width is not None]
+        if predictor.sizes_alone:
+            sized = (predictor.width(read(*window), found.limits) for window in found.informative(side, SIZED_WINDOWS))
+        else:
+            sized = (predictor.look(read(*window), scale).width for window in found.informative(side, LOOKS))
+        widths = [width for width in sized if width is not None]
         if widths:
             scale = step_scale(predictor.diameter / float(np.median(widths)))
             tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")

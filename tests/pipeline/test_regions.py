@@ -278,6 +278,29 @@ def test_a_mosaic_of_real_images_shows_no_seam(shared: Path, predictor: Predicto
         np.testing.assert_allclose(found.measures[name], values, rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.real_data
+@pytest.mark.parametrize("scale", [1.0, 2**-0.5, 2**0.5])
+def test_an_image_in_memory_is_the_same_in_tiles(
+    shared: Path, predictor: Predictor, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too large for one call: nuclei that tiles share are whole, and all are numbered as in the image as a whole."""
+    monkeypatch.setattr(regions, "TILE_SIDE", 256)
+    monkeypatch.setattr(regions, "CALL_PIXELS", 2**19)
+    image = mosaic(shared, (613, 709))
+    limits = survey(lambda *window: image[window], image.shape).limits
+    frame, reach = plane_frame(image.shape, scale), Reach(predictor.model.info.network.halo, 16)
+    assert len(list(regions.tiles(frame, tuple(slice(0, n) for n in image.shape), 709, reach))) >= 4
+    labelling = predictor._labelling_for(frame)
+    whole = _whole(labelling, image, limits, frame)
+    found = regions.label_image(labelling, frame, image, limits, reach)
+    equal = equal_nuclei(whole.labels, found.labels)
+    assert equal >= 0.999 * max(whole.labels.max(), found.labels.max())
+    assert np.mean((whole.labels > 0) == (found.labels > 0)) > 0.9999
+    assert np.mean(whole.support == found.support) > 0.999
+    first = {int(label): int(place) for label, place in zip(*np.unique(found.labels, return_index=True), strict=True)}
+    assert sorted(first) == list(range(len(first)))
+
+
 def _whole(labelling: Labelling, image: np.ndarray, limits: tuple[float, float], frame: Frame) -> Separated:
     """The plane labelled in one piece."""
     return large.found(
