@@ -67,14 +67,14 @@ def bench(
     context: typer.Context,
     place: Annotated[
         str | None,
-        typer.Argument(metavar="IN", help="Images to measure on, as `segment` takes them; default: simulated ones."),
+        typer.Argument(metavar="IN", help="Images to measure with, as for `segment`; default: simulated ones."),
     ] = None,
     images: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=1,
-            help="For how many images to estimate the time; default: those of IN.",
+            help="Number of images to estimate the time for; default: those of IN.",
             rich_help_panel=MEASURED,
         ),
     ] = None,
@@ -83,7 +83,7 @@ def bench(
         typer.Option(
             metavar="MPX",
             min=0.1,
-            help="Megapixels of the run from files to masks; default: 100, on a GPU 4000.",
+            help="Megapixels of the whole run, from files to masks; default: 100, on a GPU 4000.",
             rich_help_panel=MEASURED,
         ),
     ] = None,
@@ -91,8 +91,8 @@ def bench(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder for what is written meanwhile, best on the disk where results will be; default: the system's "
-            "temporary folder. It is left as it was.",
+            help="Folder for temporary files, preferably on the disk where results will be; default: the system's "
+            "temporary folder.",
             rich_help_panel=MEASURED,
         ),
     ] = None,
@@ -105,7 +105,7 @@ def bench(
         typer.Option(
             "--json",
             metavar="FILE|-",
-            help="Write all that was measured to this file; - prints it, and text for people goes to stderr.",
+            help="Write all measurements to this file; - prints them, and other text goes to stderr.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -114,7 +114,7 @@ def bench(
     batch_size: BatchSize = None,
     workers: Workers = None,
 ) -> None:
-    """Measure how fast this machine is: each stage, a whole run, what to ask Slurm for.
+    """Measure the speed of this machine, and estimate time, cores and memory for your images.
 
     The size of batches that is found best is kept for later runs on this machine.
 

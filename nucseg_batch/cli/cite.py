@@ -31,7 +31,7 @@ def cite(
         ),
     ] = CiteFormat.text,
 ) -> None:
-    """Write the methods section of a run: version, model, settings, input, output and what to cite.
+    """Write the methods section for a run, with citations.
 
     Examples:
     nucseg-batch cite out.zarr

@@ -15,14 +15,14 @@ COMPARED = "What is compared"
 
 def evaluate(
     prediction: Annotated[
-        Path, typer.Argument(metavar="PRED", help="OUT.zarr of a run, or label images in any form that TRUTH may have.")
+        Path, typer.Argument(metavar="PRED", help="OUT.zarr of a run, or label images as for TRUTH.")
     ],
     truth: Annotated[
         Path,
         typer.Argument(
             metavar="TRUTH",
-            help="Annotation of the same names: a folder of label images, annotated images in any layout that `train` "
-            "accepts, or a zarr: OUT.zarr of a run, an OME-Zarr image with labels, or a label image of one.",
+            help="Annotation with the same names: a folder of label images, annotated images as for `train`, "
+            "OUT.zarr of a run, an OME-Zarr image with labels, or an OME-Zarr label image.",
         ),
     ],
     index: Annotated[
@@ -37,7 +37,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the index whose values are scored apart; default: modality, if there.",
+            help="Column of the index to group images by; default: modality, if it exists.",
             rich_help_panel=COMPARED,
         ),
     ] = None,
@@ -54,7 +54,7 @@ def evaluate(
         typer.Option(
             "--csv",
             metavar="FILE",
-            help="Write a row for each image with all its values to this file.",
+            help="Write one row per image to this file.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -63,13 +63,13 @@ def evaluate(
         typer.Option(
             "--json",
             metavar="FILE|-",
-            help="Write the values of all groups and images to this file; - prints them, and tables go to stderr.",
+            help="Write all scores to this file; - prints them, and tables go to stderr.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     worst: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="Name so many images of the lowest mean AP.", rich_help_panel=OUTPUT),
+        typer.Option(metavar="N", min=0, help="List the N images with the lowest mean AP.", rich_help_panel=OUTPUT),
     ] = 0,
 ) -> None:
     """Score masks against annotation.

@@ -25,7 +25,7 @@ class FormatChoice(StrEnum):
 
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Folder to write into: a new one, or that of an earlier call.")
+    Path, typer.Argument(metavar="DIR", help="Folder to write to: a new one, or the one of an earlier call.")
 ]
 Formats = Annotated[
     list[FormatChoice] | None,
@@ -41,13 +41,13 @@ Matching = Annotated[
     str | None,
     typer.Option(
         metavar="GLOB",
-        help="Only images whose name, or path where the pattern has a '/', matches, such as '*w1*.TIF'.",
+        help="Only images whose name matches, or whose path matches if the pattern has a '/', such as '*w1*.TIF'.",
         rich_help_panel=INPUT,
     ),
 ]
 Again = Annotated[
     bool,
-    typer.Option("--overwrite", help="Also write what is there and younger than the run.", rich_help_panel=OUTPUT),
+    typer.Option("--overwrite", help="Write all files, also those that are up to date.", rich_help_panel=OUTPUT),
 ]
 
 
@@ -59,7 +59,7 @@ def export(
     overwrite: Again = False,
     as_json: Json = False,
 ) -> None:
-    """Write masks, outlines and tables of a run in formats of other tools.
+    """Export masks, outlines and tables of a run to other tools.
 
     Fiji, QuPath, COCO, pandas, R and ngio read them.
 

@@ -11,7 +11,7 @@ from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
 
 
 def finish(store: Out, as_json: Json = False) -> None:
-    """Join what the shares of a run left: tables, ids of large planes, smaller levels.
+    """Merge the results of all shares: tables, labels of large planes, pyramid levels.
 
     The share that is done last does the same, so this is for when it was killed. It may be called at any time; exit
     code 3 where images failed or are not done yet.

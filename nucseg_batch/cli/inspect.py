@@ -67,7 +67,7 @@ def inspect(
         int,
         typer.Option(
             metavar="PX",
-            help="Side in pixels of the regions in which larger planes would be done: 64 to 16384, in steps of 4.",
+            help="Side in pixels of the regions into which larger planes are divided: 64 to 16384, in steps of 4.",
             rich_help_panel=COMPUTING,
         ),
     ] = SegmentSettings.region,
@@ -75,13 +75,13 @@ def inspect(
         float | None,
         typer.Option(
             metavar="MPX/S",
-            help="Megapixels a second, as a short run of `segment` prints them: then the time is told.",
+            help="Speed in megapixels per second, as printed by `segment`, to estimate the time.",
             min=0,
             rich_help_panel=COMPUTING,
         ),
     ] = None,
 ) -> None:
-    """Show what a folder, plate or store holds and what segmenting it would take.
+    """List the images and channels of a folder, plate or store, and what `segment` would do.
 
     Nothing is written, and no pixels are read but those of a few colour pictures. Exit codes are those that `segment`
     would end with: 3 where single images would be refused.

@@ -76,25 +76,25 @@ PANELS = {
 
 @app.callback()
 def _options(
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but errors, and the JSON of --json.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors, and the JSON of --json.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Tell of each image and of what every stage does.")
+        bool, typer.Option("--verbose", "-v", help="Print a line for each image and each stage.")
     ] = False,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="TOML file of options; those on the command line go before it."),
+        typer.Option(
+            "--config", metavar="FILE", help="TOML file of options; options on the command line take precedence."
+        ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and stop; with --debug also those of other packages."),
+        typer.Option("--version", help="Print the version and exit; with --debug, also those of other packages."),
     ] = False,
 ) -> None:
-    """Find nuclei in large collections of microscope images.
+    """Segment nuclei in large collections of microscope images.
 
-    Images in; out come OME-Zarr masks, and tables with a row for each nucleus.
+    Reads images, and writes OME-Zarr masks and tables with one row per nucleus.
 
     Examples:
     nucseg-batch sample images/

@@ -32,9 +32,9 @@ class DeviceChoice(StrEnum):
     gpu = "gpu"
 
 
-INPUT = "What is read"
+INPUT = "Input"
 NUCLEI = "Nuclei"
-OUTPUT = "What is written"
+OUTPUT = "Output"
 COMPUTING = "Computing"
 """Panels of the help, in the order in which commands should have their options."""
 
@@ -50,7 +50,7 @@ NewOut = Annotated[
 Json = Annotated[
     bool,
     typer.Option(
-        "--json", help="Print one JSON object, for scripts; text for people goes to stderr.", rich_help_panel=OUTPUT
+        "--json", help="Print one JSON object, for scripts; other text goes to stderr.", rich_help_panel=OUTPUT
     ),
 ]
 
@@ -58,8 +58,8 @@ Channel = Annotated[
     str,
     typer.Option(
         metavar="NAME|NUMBER|NM",
-        help="Which channel shows the nuclei: name, number from 0 or wavelength in nm; red, green, blue, grey or rgb "
-        "of colour images; auto takes the only one, or the DNA stain; each takes every file for itself.",
+        help="Channel that shows the nuclei: name, number from 0, or wavelength in nm; red, green, blue, grey or rgb "
+        "for colour images; auto: the only channel, or the DNA stain; each: every file is an image of its own.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -67,7 +67,7 @@ Pattern = Annotated[
     str | None,
     typer.Option(
         metavar="GLOB",
-        help="Only files whose name matches, such as '*w1*.TIF'; others may be measured.",
+        help="Segment only files whose name matches, such as '*w1*.TIF'; other channels are still measured.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -85,7 +85,7 @@ Depths = Annotated[
     typer.Option(
         "--z",
         metavar="RANGE|max",
-        help="Depths, numbers from 0: 3, or 0:10, or max for the projection of all; default: all.",
+        help="Z-slices, numbers from 0: 3, or 0:10, or max for the maximum projection; default: all.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -93,7 +93,7 @@ Axes = Annotated[
     str | None,
     typer.Option(
         metavar="AXES",
-        help="Axes of TIFFs and zarr arrays that do not say them, such as yxc or tczyx; s for colours.",
+        help="Axes of TIFFs and zarr arrays that do not name them, such as yxc or tczyx; s: colour samples.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -101,7 +101,7 @@ Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Refuse the input where it can be read in several ways, instead of assuming one.",
+        help="Refuse input that can be read in several ways instead of assuming one of them.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -109,7 +109,7 @@ PixelSize = Annotated[
     float | None,
     typer.Option(
         metavar="UM",
-        help="Width of a pixel in micrometres, where measuring the nuclei begins; default: the files' own.",
+        help="Micrometres per pixel, for the columns in micrometres; default: from the metadata of the files.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -126,7 +126,7 @@ Model = Annotated[
     typer.Option(
         metavar="FILE",
         callback=model_file,
-        help="Model file made by `train`; without it, or as `default`, the one that ships with the package.",
+        help="Model file made by `train`; default: the model of the package.",
         rich_help_panel=NUCLEI,
     ),
 ]
@@ -134,7 +134,7 @@ Diameter = Annotated[
     float | None,
     typer.Option(
         metavar="PX",
-        help="Width of the nuclei in pixels; default: measured on a sample of the images, and on outliers.",
+        help="Width of the nuclei in pixels, for all images; default: estimated for each image.",
         rich_help_panel=NUCLEI,
     ),
 ]
@@ -142,29 +142,27 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         metavar="P",
-        help="Foreground probability of a nucleus' pixels, 0 to 1; default: the model's own.",
+        help="Foreground probability above which a pixel is nucleus, 0 to 1; default: from the model.",
         rich_help_panel=NUCLEI,
     ),
 ]
 MinArea = Annotated[
     int | None,
     typer.Option(
-        metavar="PX", help="Smallest nucleus to keep, in pixels; default: the model's own.", rich_help_panel=NUCLEI
+        metavar="PX", help="Smallest nucleus to keep, in pixels; default: from the model.", rich_help_panel=NUCLEI
     ),
 ]
 Augment = Annotated[
     bool,
     typer.Option(
         "--augment",
-        help="Average the network's answers over mirror images: about four times slower, slightly better outlines.",
+        help="Average the network's output over mirror images: about four times slower, slightly better outlines.",
         rich_help_panel=NUCLEI,
     ),
 ]
 InPlace = Annotated[
     bool,
-    typer.Option(
-        "--in-place", help="Write the masks as labels into the OME-Zarr store that IN is.", rich_help_panel=OUTPUT
-    ),
+    typer.Option("--in-place", help="Write the masks as labels into the OME-Zarr store IN.", rich_help_panel=OUTPUT),
 ]
 WithImages = Annotated[
     bool,
@@ -178,20 +176,20 @@ Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Start over: first delete an earlier output at OUT.zarr, or with --in-place labels called nuclei.",
+        help="Start over: delete earlier output at OUT.zarr, or with --in-place the labels called nuclei.",
         rich_help_panel=OUTPUT,
     ),
 ]
 Device = Annotated[
     DeviceChoice,
-    typer.Option(help="Where to compute; auto takes a GPU when there is one.", rich_help_panel=COMPUTING),
+    typer.Option(help="Device to compute on; auto uses a GPU if there is one.", rich_help_panel=COMPUTING),
 ]
 Precision = Annotated[
     PrecisionChoice,
     typer.Option(
         metavar="KIND",
-        help="Arithmetic of the network: auto, float32, mixed_bfloat16 or mixed_float16; auto is bfloat16 where the "
-        "processor computes in it, else float32.",
+        help="Precision of the network: auto, float32, mixed_bfloat16 or mixed_float16; auto is bfloat16 if the "
+        "processor supports it, else float32.",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -199,7 +197,7 @@ BatchSize = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Images in one call of the network, 1 or more; default: by image size. Changes speed only.",
+        help="Images per batch, 1 or more; default: depends on their size. Changes only speed.",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -207,7 +205,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Threads that read images, 1 or more; default: half the processor's cores. Changes speed only.",
+        help="Threads that read images, 1 or more; default: half the cores. Changes only speed.",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -215,7 +213,7 @@ RegionSide = Annotated[
     int,
     typer.Option(
         metavar="PX",
-        help="Side in pixels of the regions in which larger planes are done: 64 to 16384, in steps of 4.",
+        help="Side in pixels of the regions into which larger planes are divided: 64 to 16384, in steps of 4.",
         rich_help_panel=COMPUTING,
     ),
 ]
@@ -223,7 +221,7 @@ SkipEmpty = Annotated[
     bool,
     typer.Option(
         "--skip-empty",
-        help="Pass over regions of large planes in which nothing is bright.",
+        help="Skip regions of large planes without anything bright.",
         rich_help_panel=COMPUTING,
     ),
 ]

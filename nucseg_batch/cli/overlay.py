@@ -17,23 +17,21 @@ ImagesPlace = Annotated[
     typer.Option(
         "--images",
         metavar="IN",
-        help="Where the images are, if no longer where they were segmented.",
+        help="Where the images are now, if they have moved.",
         rich_help_panel=INPUT,
     ),
 ]
-First = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Only so many, from the first.", rich_help_panel=INPUT)
-]
+First = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N planes.", rich_help_panel=INPUT)]
 Lowest = Annotated[
     int | None,
     typer.Option(
         metavar="N",
         min=1,
-        help="Only so many, from the lowest `confidence` in images.csv upwards.",
+        help="Only the N planes with the lowest `confidence` in images.csv.",
         rich_help_panel=INPUT,
     ),
 ]
-Numbers = Annotated[bool, typer.Option("--labels", help="Write its number on each nucleus.", rich_help_panel=LOOKS)]
+Numbers = Annotated[bool, typer.Option("--labels", help="Write its label on each nucleus.", rich_help_panel=LOOKS)]
 LineWidth = Annotated[
     int,
     typer.Option(
@@ -46,7 +44,7 @@ Longest = Annotated[
         metavar="PX",
         min=64,
         max=30000,
-        help="Longest side of a picture in pixels; larger images are reduced.",
+        help="Longest side of a picture in pixels; larger images are reduced in size.",
         rich_help_panel=LOOKS,
     ),
 ]
@@ -63,7 +61,7 @@ def overlay(
     width: LineWidth = 1,
     max_side: Longest = 4096,
 ) -> None:
-    """Draw the outlines of nuclei on their images, as PNG, to look at a run.
+    """Draw the outlines of nuclei on their images, as PNG.
 
     Contrast is stretched as the network saw it. Each time point and depth is a picture of its own. Exit code 3 where
     the pixels of some images cannot be read.

@@ -50,7 +50,7 @@ def plan(
             metavar="N",
             min=1,
             max=100_000,
-            help="Into how many shares the run is divided.",
+            help="Number of shares into which the run is divided.",
             rich_help_panel="How it is divided",
         ),
     ] = 1,
@@ -76,7 +76,7 @@ def plan(
     region: RegionSide = SegmentSettings.region,
     skip_empty: SkipEmpty = False,
 ) -> None:
-    """Fix once what a run will do and how it is divided, for many processes.
+    """Plan a run and divide it into shares, for many processes.
 
     Each of them then does its share with `segment --run OUT.zarr --share K`.
 

@@ -12,12 +12,12 @@ from nucseg_batch.errors import UsageError
 
 
 def report(
-    store: Annotated[Path, typer.Argument(metavar="OUT.zarr", help="Store of a `segment` that is done.")],
+    store: Annotated[Path, typer.Argument(metavar="OUT.zarr", help="Store of a finished `segment`.")],
     images: Annotated[
         Path | None,
         typer.Option(
             metavar="IN",
-            help="Where the images are now, if no longer where they were segmented.",
+            help="Where the images are now, if they have moved.",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -25,12 +25,12 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE.html",
-            help="Where to write it; default: out.report.html beside OUT.",
+            help="File to write; default: out.report.html beside OUT.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
 ) -> None:
-    """Write a page to judge a run by.
+    """Write an HTML report of a run.
 
     Pictures with outlines, what is suspicious and why, histograms and plates. It is one HTML file that needs no
     network, for any browser.

@@ -14,7 +14,7 @@ def sample(
         int, typer.Option(metavar="N", min=0, help="Seed of the simulated fields.", rich_help_panel="Fields")
     ] = 1,
 ) -> None:
-    """Write a small data set to try things on.
+    """Write a small set of images to try nucseg-batch on.
 
     Simulated fluorescence fields, with their truth beside them in FOLDER_truth, and a real histology image.
 

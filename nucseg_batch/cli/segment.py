@@ -68,8 +68,8 @@ class ClusterChoice(StrEnum):
     oar = "oar"
 
 
-WAYS = "Going on, stopping, and shares of a job array"
-CLUSTER = "Several processes at once"
+WAYS = "Resuming, stopping, job arrays"
+CLUSTER = "Clusters"
 
 
 def segment(
@@ -96,12 +96,12 @@ def segment(
         bool,
         typer.Option(
             "--report",
-            help="When all is done, write the page that `nucseg-batch report` writes.",
+            help="Write an HTML report when everything is done.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--dry-run", help="Print the plan and exit.", rich_help_panel=OUTPUT)
     ] = False,
     as_json: Json = False,
     device: Device = DeviceChoice.auto,
@@ -115,7 +115,7 @@ def segment(
         typer.Option(
             "--run",
             metavar="OUT.zarr",
-            help="Go on with the run that was planned at OUT.zarr, with its images and settings; without IN and OUT.",
+            help="Resume the run planned at OUT.zarr, with its images and settings; replaces IN and OUT.",
             rich_help_panel=WAYS,
         ),
     ] = None,
@@ -123,16 +123,16 @@ def segment(
         str | None,
         typer.Option(
             metavar="K/N",
-            help="Do share K, counted from 0, of N; with --run only K, for which an array job's own number is taken "
-            "where none is given.",
+            help="Segment share K of N, counted from 0; with --run only K, by default the number of the task in "
+            "a job array.",
             rich_help_panel=WAYS,
         ),
     ] = None,
     verify_inputs: Annotated[
         VerifyChoice,
         typer.Option(
-            help="Images that are done and have changed are done again: noticed by size and time, by their pixels "
-            "(full), or not (none).",
+            help="How to find images that have changed since they were segmented: by size and time (quick), by pixels "
+            "(full), or not at all (none).",
             rich_help_panel=WAYS,
         ),
     ] = VerifyChoice.quick,
@@ -140,14 +140,14 @@ def segment(
         bool,
         typer.Option(
             "--retry-failed",
-            help="Try every failed image again; default: those that changed, or failed for want of memory or a disk.",
+            help="Try all failed images again; default: those that changed, ran out of memory or met a disk error.",
             rich_help_panel=WAYS,
         ),
     ] = False,
     max_failures: Annotated[
         str | None,
         typer.Option(
-            metavar="N|P%", help="Stop when more images than this fail: a number or a percentage.", rich_help_panel=WAYS
+            metavar="N|P%", help="Stop if more images than this fail: a number or a percentage.", rich_help_panel=WAYS
         ),
     ] = None,
     fail_fast: Annotated[
@@ -157,7 +157,7 @@ def segment(
         float,
         typer.Option(
             metavar="S",
-            help="Seconds in which work in hand is finished after TERM, INT, USR1 or USR2.",
+            help="Seconds to finish work in flight after TERM, INT, USR1 or USR2.",
             rich_help_panel=WAYS,
         ),
     ] = RunSettings.grace,
@@ -165,7 +165,7 @@ def segment(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Have the workers of this dask scheduler do it, such as tcp://host:8786.",
+            help="Use the workers of this dask scheduler, such as tcp://host:8786.",
             rich_help_panel=CLUSTER,
         ),
     ] = None,
@@ -173,7 +173,7 @@ def segment(
         ClusterChoice | None,
         typer.Option(
             metavar="KIND",
-            help="Start processes that do it: local ones, or jobs of slurm, pbs, sge, lsf or oar (extra hpc).",
+            help="Start worker processes: local ones, or jobs of slurm, pbs, sge, lsf or oar (extra hpc).",
             rich_help_panel=CLUSTER,
         ),
     ] = None,
@@ -182,7 +182,7 @@ def segment(
         typer.Option(
             metavar="N",
             min=1,
-            help="Processes with --cluster local; default: one for each GPU, else one.",
+            help="Processes with --cluster local; default: one per GPU, else one.",
             rich_help_panel=CLUSTER,
         ),
     ] = None,
@@ -196,21 +196,21 @@ def segment(
         list[str] | None,
         typer.Option(
             metavar="OPTION",
-            help="An option of these jobs, such as --job-option=--gres=gpu:1; may be given again. Without any, dask's "
-            "jobqueue.yaml counts, or 4 cores and 16 GiB.",
+            help="Option of these jobs, such as --job-option=--gres=gpu:1; can be repeated. Default: dask's "
+            "jobqueue.yaml, or 4 cores and 16 GiB.",
             rich_help_panel=CLUSTER,
         ),
     ] = None,
 ) -> None:
-    """Segment every image of a folder, plate or store; again, it does what is missing.
+    """Segment every image of a folder, plate or store; run it again to resume.
 
     Examples:
     nucseg-batch segment images/ out.zarr
-    # one microscope, nuclei 26 pixels wide: fastest, and all alike
+    # one microscope, nuclei 26 pixels wide in all images: fastest
     nucseg-batch segment images/ out.zarr --diameter 26
-    # a plate whose channels are files: the nuclei are in w1
+    # a plate with one file per channel; the nuclei are in w1
     nucseg-batch segment plate/ out.zarr --channel w1
-    # options from a file; those given here go before it
+    # options from a file; options on the command line take precedence
     nucseg-batch segment images/ out.zarr --config run.toml --dry-run
     """
     from nucseg_batch.cli.progress import RunProgress

@@ -16,7 +16,7 @@ SHOWN_DAMAGE = 20
 
 
 def status(store: Out, as_json: Json = False) -> None:
-    """Show how far a run is, share by share, and who is at it.
+    """Show the progress of a run, share by share, and the processes working on it.
 
     It only reads; neither Keras nor a GPU is needed.
 
@@ -63,11 +63,13 @@ def verify(
     store: Out,
     redo: Annotated[
         bool,
-        typer.Option("--redo", help="Forget what is damaged, so that `segment` does it again.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--redo", help="Discard damaged results, so that `segment` does them again.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read every mask and table row of a run again and compare with what was written.
+    """Read every mask and table row of a run again and compare them with their checksums.
 
     Exit code 74 for damage.
 

@@ -12,12 +12,14 @@ from nucseg_batch.errors import UsageError
 
 Image = Annotated[
     str | None,
-    typer.Argument(metavar="IMAGE", help="Path or name of an image in the run; default: those of the commonest shape."),
+    typer.Argument(
+        metavar="IMAGE", help="Path or name of an image in the run; default: images of the most frequent shape."
+    ),
 ]
 
 
 def view(store: Out, image: Image = None, images: ImagesPlace = None) -> None:
-    """Open napari with images and nuclei.
+    """Open images and nuclei in napari.
 
     Needs napari, which the extra `napari` installs. Hovering over a nucleus shows its number, area and other
     measurements. Time points, depths and images are sliders.
