@@ -27,6 +27,13 @@ def available_cores(
     return max(1, math.floor(min(limits)))
 
 
+def needed_threads(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Threads to set in a library that only knows the affinity; None if that is right, or the user has set a number."""
+    cores = available_cores(environment)
+    chosen = any(environment.get(name) for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"))
+    return None if chosen or cores >= len(os.sched_getaffinity(0)) else cores
+
+
 def _quotas(groups: Path, mounted: Path) -> list[float]:
     """Cores that each control group of this process may use; of those that set no limit nothing."""
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nucseg_batch.cores import available_cores
+from nucseg_batch.cores import available_cores, needed_threads
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +62,10 @@ def test_a_slurm_task_has_its_cores(tmp_path: Path) -> None:
 def test_damaged_files_limit_nothing(tmp_path: Path) -> None:
     """They belong to the system, and are read in passing."""
     assert cores(tmp_path, {"job/step/cpu.max": "what\n", "job/cpu.max": "1 0"}) == 48
+
+
+def test_a_library_is_told_only_what_it_does_not_know_itself() -> None:
+    """It sees the affinity, and a number that the user has set counts more than ours."""
+    assert needed_threads({}) is None
+    assert needed_threads({"SLURM_CPUS_PER_TASK": "8"}) == 8
+    assert needed_threads({"SLURM_CPUS_PER_TASK": "8", "OMP_NUM_THREADS": "2"}) is None

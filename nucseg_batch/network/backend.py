@@ -7,7 +7,6 @@ a device and a precision, compiling a function, and recognising the error that m
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 import keras
 
-from nucseg_batch.cores import available_cores
+from nucseg_batch.cores import available_cores, needed_threads
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.network import stderr_held_back
 from nucseg_batch.settings import Device, Precision
@@ -61,8 +60,8 @@ def resolve_device(device: Device) -> str:
 
 
 def _limit_threads() -> None:
-    cores = available_cores()
-    if cores >= len(os.sched_getaffinity(0)):
+    cores = needed_threads()
+    if cores is None:
         return
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
