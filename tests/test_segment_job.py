@@ -169,7 +169,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on(real_images: Path, finished
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=250)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "nucseg-batch: stopped; run the same command again to go on."
+    assert errors.splitlines()[-1] == "nucseg-batch: stopped; run the same command again to resume."
     progress = ("Mpx/s", "headers read")  # how many of these lines there are depends on the machine
     assert len([line for line in errors.splitlines() if not any(words in line for words in progress)]) <= 6
     run("segment", real_images, store)

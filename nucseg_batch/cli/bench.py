@@ -207,7 +207,7 @@ def _print(found: Bench) -> None:
     out.print(f"start-up {whole.startup_s:.1f} s; memory {whole.peak_mb:.0f} MB at most")
     if whole.stream_s < SHORT:
         out.print(
-            f"the run took only {whole.stream_s:.1f} s, which says little: give more images, or more --megapixels"
+            f"the run took only {whole.stream_s:.1f} s, which is too short: give more images, or more --megapixels"
         )
     for line in advice(found):
         out.print(line)

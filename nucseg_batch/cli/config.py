@@ -104,13 +104,13 @@ def _values(
         key = _dashed(written)
         place = _place(path, lines.get((name, key)))
         if key in COMMAND_LINE_ONLY:
-            raise UsageError(f"--config {place}: {written} is said on the command line only, as --{key}.")
+            raise UsageError(f"--config {place}: {written} can only be given on the command line, as --{key}.")
         if key not in keys:
             hint = did_you_mean(key, keys) or f"; `nucseg-batch {name} --help` lists what there is."
             raise UsageError(f"--config {place}: [{name}] knows no {written!r}{hint}")
         parameter = keys[key]
         if parameter.name in found:
-            raise UsageError(f"--config {place}: {key} is said twice in [{name}].")
+            raise UsageError(f"--config {place}: {key} is given twice in [{name}].")
         found[parameter.name] = _checked(value, hints[parameter.name], f"--config {place}: {written}")
     return found
 

@@ -163,7 +163,7 @@ def _passed_over(found: Discovery) -> list[str]:
         if names and count > len(names):
             names.append("...")
         kinds = f" ({', '.join(suffixes)})" if suffixes else ""
-        lines.append(f"passed over: {count} x {reason}{kinds}{': ' if names else ''}{', '.join(names)}")
+        lines.append(f"skipped: {count} x {reason}{kinds}{': ' if names else ''}{', '.join(names)}")
     return lines
 
 

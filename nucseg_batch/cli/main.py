@@ -119,12 +119,12 @@ def parser() -> Any:
     return with_common_options(typer.main.get_command(app), frozenset({"quiet", "verbose", "config", "debug"}))
 
 
-_AGAIN = "stopped; run the same command again to go on."
+_AGAIN = "stopped; run the same command again to resume."
 _STOPPED = {
     "segment": _AGAIN,
     "plan": _AGAIN,
     "finish": _AGAIN,
-    "train": "stopped; run the same command with --resume to go on after the last finished epoch.",
+    "train": "stopped; run the same command with --resume to continue after the last finished epoch.",
 }
 
 

@@ -318,7 +318,7 @@ def _check_alone(context: typer.Context) -> None:
         if name not in _WITH_RUN and source is not None and source.name == "COMMANDLINE":
             option = {"place": "IN", "store": "OUT"}.get(name, f"--{name.replace('_', '-')}")
             raise UsageError(
-                f"--run goes on as the run was planned, so {option} cannot be given beside it; leave it out, or give "
+                f"--run resumes the run as it was planned, so {option} cannot be given with it; leave it out, or give "
                 "IN and OUT instead of --run."
             )
 

@@ -42,7 +42,7 @@ def view(store: Out, image: Image = None, images: ImagesPlace = None) -> None:
             )
         if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")):
             raise UsageError(
-                f"view needs a display, and there is none here; `nucseg-batch overlay {store} DIR` writes pictures."
+                f"view needs a display, but there is none; `nucseg-batch overlay {store} DIR` writes pictures."
             )
         from nucseg_batch.results.layers import add_layers, view_of
 

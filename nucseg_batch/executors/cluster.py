@@ -322,9 +322,9 @@ def _report(future: Future) -> Report:
             report: Report = future.result()
             return report
         except (OSError, CancelledError) as error:
-            raise DeviceError("the dask scheduler is gone; run the same command again to go on.") from error
+            raise DeviceError("the dask scheduler has disappeared; run the same command again to resume.") from error
     if future.status != "error":
-        raise DeviceError("the dask scheduler is gone; run the same command again to go on.")
+        raise DeviceError("the dask scheduler has disappeared; run the same command again to resume.")
     reason = future.exception()
     if isinstance(reason, KilledWorker):
         raise reason

@@ -257,7 +257,7 @@ def _tell(found: Discovery, progress: Progress) -> None:
     """Says what was passed over, and what else the user should know of what was found."""
     if found.skipped:
         what = ", ".join(f"{count} x {reason}" for reason, count in sorted(found.skipped.items()))
-        progress.note(f"passed over: {what}")
+        progress.note(f"skipped: {what}")
     for note in found.notes:
         progress.note(note)
     for one in found.assumptions[:TOLD_ASSUMPTIONS]:

@@ -94,7 +94,7 @@ class Counter:
         if self.failed > self._most_failures:
             raise FailuresError(
                 f"stopped after {self.failed} failure{'s' * (self.failed > 1)}, the last of {name}: {failure.message} "
-                "The tables are not written; the same command goes on, and --max-failures says how many are too many."
+                "The tables are not written. Run the same command again to resume; --max-failures sets the limit."
             )
 
 

@@ -116,7 +116,7 @@ class Stop:
         if self._first == signal.SIGINT:
             raise KeyboardInterrupt from None
         if self._first is not None:
-            raise StoppedError("stopped; run the same command again to go on.") from None
+            raise StoppedError("stopped; run the same command again to resume.") from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._note(number)
@@ -151,8 +151,7 @@ class Stop:
         if self._draining:
             self._start(
                 self._tell,
-                f"stopping: what is in hand is finished first, at most {self._grace:g} s; a second signal leaves at "
-                "once",
+                f"stopping: finishing work in flight, at most {self._grace:g} s; a second signal leaves at once",
             )
 
     def _leave(self, reason: str) -> None:

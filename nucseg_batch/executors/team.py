@@ -107,7 +107,7 @@ class Team:
         try:
             return self._client.submit(function, *arguments, key=f"nucseg-{self._token}-{key}", pure=False)
         except Exception as error:  # dask has several ways to say so
-            raise DeviceError("the dask scheduler is gone; run the same command again to go on.") from error
+            raise DeviceError("the dask scheduler has disappeared; run the same command again to resume.") from error
 
     def threads(self) -> int:
         """Tasks that workers who are there have in hand at once; jobs that were lost are sent in again."""

@@ -147,7 +147,7 @@ def verify(job: Job, step: Callable[[int, int], None]) -> Verified:
         step(number, len(units) + len(planes))
         marker = journal.marker(unit)
         if marker is None and noted is not None and not noted.missing:
-            damage.append(Damage(unit.name, "its marker or its rows of nuclei.csv are gone or cut", unit=unit))
+            damage.append(Damage(unit.name, "its marker or its rows of nuclei.csv are missing or truncated", unit=unit))
             continue
         if marker is None:
             missing += 1
@@ -167,7 +167,7 @@ def verify(job: Job, step: Callable[[int, int], None]) -> Verified:
     if noted is not None:
         now = result_hashes(job.store)
         damage += [
-            Damage(name, "it is not as it was written" if name in now else "it is gone")
+            Damage(name, "it has changed since it was written" if name in now else "it is missing")
             for name, digest in noted.tables.items()
             if now.get(name) != digest
         ]
@@ -216,7 +216,7 @@ def _region_damage(unit: Unit, marker: Marker, journal: Journal) -> str | None:
     try:
         found = journal.region(unit)
     except OSError:
-        return "what was found there is gone"
+        return "its result is missing"
     return None if hashlib.sha256(found).hexdigest() == marker.sha256 else "what was found there is not as it was"
 
 
@@ -224,7 +224,9 @@ def _large_damage(job: Job, large: LargePlane, finished: bool) -> str | None:
     joined = job.journal.plane(large)
     if joined is None:
         done = finished and regions_done(large, job.journal)
-        return "its record or its rows of nuclei.csv are gone or cut" if done else None  # else its regions say more
+        return (
+            "its record or its rows of nuclei.csv are missing or truncated" if done else None
+        )  # else its regions say more
     labels: set[int] = set()
     for unit, size, digest in zip(large.units, joined.shard_bytes, joined.sha256, strict=True):
         now = shards_written(job.store, unit)

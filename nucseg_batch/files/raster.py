@@ -114,7 +114,7 @@ def _webp_facts(path: str | Path) -> _Facts:
     if len(start) < 30:
         raise cut
     if int.from_bytes(start[4:8], "little") + 8 > size:
-        raise ImageError("the WebP is cut: it is shorter than its header says.")
+        raise ImageError("the WebP is truncated: it is shorter than its header says.")
     kind = start[12:16]
     if kind == b"VP8X":
         if start[20] & 0x02:

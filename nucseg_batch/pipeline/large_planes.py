@@ -305,7 +305,7 @@ def _surroundings(
 
     with images.opened(info) as source:
         chunk = source.header.chunk
-    tell(f"{plane.name}: {info.height} x {info.width} pixels, looking at it as a whole")
+    tell(f"{plane.name}: {info.height} x {info.width} pixels, measuring the plane as a whole")
     channel = settled(images, plane, settings)
     found = survey(read, (info.height, info.width), chunk, predictor.intensities)
     scale = scales.of(shown_channels(info, channel))

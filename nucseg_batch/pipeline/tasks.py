@@ -48,7 +48,7 @@ def killer(plane: Plane) -> Failure:
         plane.image.key,
         "segment",
         KILLED,
-        "every process that had it in hand was killed: by its file, for want of memory, or from outside; the same "
+        "every process that worked on it was killed: because of the file, lack of memory, or from outside; the same "
         "command tries it again",
     )
 

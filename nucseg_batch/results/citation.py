@@ -18,7 +18,7 @@ OPTIONS = {
     "channel": "channel of the nuclei",
     "region": "large planes by regions of so many pixels",
     "augment": "answers averaged over mirror images",
-    "skip_empty": "regions without anything bright passed over",
+    "skip_empty": "regions without anything bright skipped",
 }
 """What options are called in a paragraph, of those that are named only where they are not the default."""
 

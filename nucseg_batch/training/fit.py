@@ -170,7 +170,7 @@ def _fit(
         done = _passes_done(backup, network, start.resume)
         history = History(path.with_name(f"{path.stem}.history.csv"), progress, passes_done=done)
         if done:
-            progress.note(f"going on after {done} of {settings.epochs} epochs")
+            progress.note(f"continuing after {done} of {settings.epochs} epochs")
         else:
             best.unlink(missing_ok=True)
         trained = Model(network, _plain_info(spec, settings))

@@ -137,7 +137,7 @@ def test_what_is_passed_over_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         (tmp_path / name).write_text("x")
     assert run(tmp_path) == 0
     out = capsys.readouterr().out
-    assert "passed over: 1 x file of a kind that is not read (.psd): b.psd" in out
+    assert "skipped: 1 x file of a kind that is not read (.psd): b.psd" in out
     (line,) = [line for line in out.splitlines() if "6 x file that is no image" in line]
     assert "(5 .csv, 1 .txt): " in line
     assert line.endswith(", ...")

@@ -173,7 +173,7 @@ def test_a_stop_of_the_whole_group_finishes_what_is_in_hand_and_blames_nothing(
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert lines[-1] == "nucseg-batch: stopped; run the same command again to go on.\n"
+    assert lines[-1] == "nucseg-batch: stopped; run the same command again to resume.\n"
     assert any(line.startswith("stopping") for line in lines), lines
     assert len(lines) < 10, lines
     units = list((store.with_suffix(".run") / "units").glob("*.json"))

@@ -64,8 +64,8 @@ DEAF = """
         while True:
             time.sleep(0.01)
 """
-STOPPING = "stopping: what is in hand is finished first, at most 600 s; a second signal leaves at once"
-STOPPED = {75: "stopped; run the same command again to go on.", 130: "interrupted"}
+STOPPING = "stopping: finishing work in flight, at most 600 s; a second signal leaves at once"
+STOPPED = {75: "stopped; run the same command again to resume.", 130: "interrupted"}
 
 
 class Running:
@@ -382,7 +382,7 @@ def test_outside_of_the_main_thread_nothing_is_touched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "line"), [("sample", "stopped."), ("segment", "stopped; run the same command again to go on.")]
+    ("command", "line"), [("sample", "stopped."), ("segment", "stopped; run the same command again to resume.")]
 )
 def test_the_command_line_says_what_to_do_next(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, line: str

@@ -141,7 +141,7 @@ def test_names_of_failures_parse_back_too(tiny: Path, tmp_path: Path) -> None:
     ("content", "words"),
     [
         ({}, "no image was found"),
-        ({"notes.txt": b"x", "table.csv": b"1"}, "passed over: 2 x file that is no image"),
+        ({"notes.txt": b"x", "table.csv": b"1"}, "skipped: 2 x file that is no image"),
         ({"a.png": b"", "b.tif": b"II*\0", "c.jpg": b"\xff\xd8\xff"}, "none of its 3 images can be used"),
     ],
     ids=["nothing", "no images", "bad images"],
@@ -168,7 +168,7 @@ def test_sockets_pipes_devices_and_links_are_told_and_never_waited_for(tiny: Pat
     os.symlink(tmp_path / "outside.png", folder / "out.png")
     os.symlink("0.png", folder / "inside.png")
     done = call("segment", folder, tmp_path / "out.zarr", "--model", tiny, *FIXED)
-    (told,) = [line for line in done.errors.splitlines() if line.startswith("passed over")]
+    (told,) = [line for line in done.errors.splitlines() if line.startswith("skipped")]
     for reason in ("device, pipe or socket", "link to a folder", "link that leads nowhere", "link out of the folder"):
         assert reason in told
     assert set(nucseg_batch.open_masks(tmp_path / "out.zarr")) == {"0.png", "1.png", "inside.png"}

@@ -149,7 +149,7 @@ WRONG: dict[str, tuple[np.ndarray, str, str]] = {
     "a plane is said twice": (
         PAGES,
         ome(tiff_data(IFD=0, PlaneCount=6) + tiff_data(IFD=3, FirstZ=1, PlaneCount=1)),
-        "twice",
+        "two different places",
     ),
     "pages are missing": (PAGES[:4], ome(tiff_data(IFD=0, PlaneCount=6)), "it has 4 pages"),
     "pages are left over": (PAGES, ome(tiff_data(IFD=0, PlaneCount=2), {"C": 1, "Z": 2}), "not page 2"),

@@ -139,7 +139,7 @@ def test_a_cut_archive_is_refused(tmp_path: Path, share: float) -> None:
     archive = packed(image(tmp_path), tmp_path / "a.ozx")
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(NothingToDoError, match="damaged or was cut"):
+    with pytest.raises(NothingToDoError, match="damaged or truncated"):
         discover(str(archive))
     (tmp_path / "plain.zarr").rename(tmp_path / "b.zarr")
     (failure,) = found(tmp_path).failures

@@ -97,7 +97,7 @@ def test_a_methods_section_is_written_from_it(tmp_path: Path, monkeypatch: pytes
         record["model"]["sha256"][:16],
         "2018 Data Science Bowl",
         "above a probability of 0.5 (tuned with the model)",
-        "regions without anything bright passed over",
+        "regions without anything bright skipped",
         "nuclear width of 26 pixels",
         "In 2 images, 5 nuclei were found; 1 image could not be processed.",
         record["input"]["sha256"][:16],

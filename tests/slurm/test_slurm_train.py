@@ -31,7 +31,7 @@ def test_a_training_whose_time_runs_out_goes_on_where_it_was(slurm: SlurmCluster
     (task,) = slurm.ended(job)
     log = slurm.log(job, tmp_path)
     assert (task.state, task.code, task.restarts) == ("COMPLETED", 0, 1), log
-    assert "going on after" in log
+    assert "continuing after" in log
     with open(tmp_path / "m.history.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 

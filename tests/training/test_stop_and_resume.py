@@ -49,7 +49,7 @@ def test_a_training_that_a_scheduler_ends_says_how_to_go_on_and_goes_on(
     thread.join()
     told = capsys.readouterr().err
     assert stopped.value.code == 75, told
-    going_on = "nucseg-batch: stopped; run the same command with --resume to go on after the last finished epoch."
+    going_on = "nucseg-batch: stopped; run the same command with --resume to continue after the last finished epoch."
     assert told.splitlines()[-1] == going_on
     assert not model.exists()
 
@@ -57,7 +57,7 @@ def test_a_training_that_a_scheduler_ends_says_how_to_go_on_and_goes_on(
         main([*command, "--resume"])
     told = capsys.readouterr().err
     assert finished.value.code == 0, told
-    assert "going on after 1 of 2 epochs" in told
+    assert "continuing after 1 of 2 epochs" in told
     with open(tmp_path / "m.history.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
     assert model.exists()

@@ -305,5 +305,5 @@ def _nothing(images: int, passed: PassedOver, pattern: str | None) -> str:
         told = f"; skipped: {what}; to segment these, {NAME_THEM}" if what else ""
         return f"{which} --pattern {pattern!r}{told}."
     what = ", ".join(f"{count} x {reason}" for reason, count in sorted(passed.counts.items()))
-    else_said = f"passed over: {what}" if what else "check the path; in a glob ** goes into folders"
+    else_said = f"skipped: {what}" if what else "check the path; in a glob ** goes into folders"
     return f"no image was found; {else_said}."

@@ -30,7 +30,7 @@ def metadata_damage(store: Path, name: str) -> str | None:
     try:
         content = json.loads((store / name).read_bytes())
     except FileNotFoundError:
-        return "it is gone"
+        return "it is missing"
     except (OSError, ValueError):
         return "it cannot be read"
     return None if isinstance(content, dict) else "it cannot be read"

@@ -161,7 +161,9 @@ def _check_claims(tiff: Any, image: Any) -> None:
         said = tuple(tiff.shaped_metadata[0]["shape"])
         sides = {image.keyframe.imagelength, image.keyframe.imagewidth}
         if math.prod(said) > math.prod(image.shape) and sides <= set(said):
-            raise ImageError(f"its description promises an array of {said}, but it holds {image.shape}: it was cut.")
+            raise ImageError(
+                f"its description promises an array of {said}, but it holds {image.shape}: it is truncated."
+            )
 
 
 def _is_extra(series: Any) -> bool:

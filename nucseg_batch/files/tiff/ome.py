@@ -177,7 +177,7 @@ def _places(image: OmeImage, sizes: dict[str, int], strides: dict[str, int], nam
         start = sum(data.first[axis] * strides[axis] for axis in "TCZ")
         for number, place in _run(data, start, total, names):
             if places.setdefault(number, place) != place:
-                raise ImageError(f"its OME-XML says twice where plane {number} is, and not the same.")
+                raise ImageError(f"its OME-XML gives two different places for plane {number}.")
     if len(places) < total:
         raise ImageError(f"its OME-XML describes {total} planes, of which {total - len(places)} are stored nowhere.")
     return places

@@ -247,7 +247,7 @@ class _Search:
         names = self.tree.children(path)
         if names is None:
             raise ImageError(
-                "what it holds cannot be listed (a web server does not tell); give the URL of an image or a plate in "
+                "its contents cannot be listed (web servers do not support it); give the URL of an image or a plate in "
                 "it, or consolidate its metadata with zarr.consolidate_metadata."
             )
         for name in _SKIPPED & set(names):

@@ -54,7 +54,9 @@ class ZipFiles:
             self._zip = zipfile.ZipFile(path)
             infos = self._zip.infolist()
         except _DAMAGE as error:
-            raise ImageError(f"the zip archive cannot be read ({reason(error)}): it is damaged or was cut.") from error
+            raise ImageError(
+                f"the zip archive cannot be read ({reason(error)}): it is damaged or truncated."
+            ) from error
         if any(info.flag_bits & _ENCRYPTED for info in infos):
             raise ImageError("the zip archive is encrypted; unpack it.")
         self._path = path
@@ -98,7 +100,7 @@ class ZipFiles:
         except _DAMAGE as error:
             raise ImageError(f"{name} cannot be read from the zip archive ({reason(error)}).") from error
         if len(data) != max(0, end - start):
-            raise ImageError(f"{name} is shorter than the zip archive says: it is damaged or was cut.")
+            raise ImageError(f"{name} is shorter than the zip archive says: it is damaged or truncated.")
         return data
 
     def fetch(self, names: Iterable[str]) -> dict[str, Document | ImageError]:

@@ -43,7 +43,7 @@ def notes(survey: Survey, choice: Choice, unread: int, shown: int, assumed: Sequ
 def _incomplete(survey: Survey) -> list[Note]:
     found = []
     if survey.missing:
-        words = "The run is not finished; the same `nucseg-batch segment` command goes on with it."
+        words = "The run is not finished; run the same `nucseg-batch segment` command again to resume it."
         found.append(Note(f"{count(survey.missing, 'plane')} not done yet.", words))
     if survey.failed:
         share = percent(survey.failed, survey.failed + survey.planes)
@@ -102,7 +102,7 @@ def _of_sizes(survey: Survey) -> list[Note]:
     if survey.planes and survey.measured < survey.planes:
         unknown = survey.planes - survey.measured
         which = "" if unknown == survey.planes else f" of {count(unknown, 'plane')}"
-        words = "Sizes are in pixels; `--pixel-size` says it where files do not."
+        words = "Sizes are in pixels; give the pixel size with `--pixel-size`."
         found.append(Note(f"The width of a pixel{which} is not known.", words))
     area = survey.of_nuclei.get("area")
     if area is not None:

@@ -88,7 +88,7 @@ def _key(pictures: list[Picture], *, rated: bool) -> Markup:
         parts.append(" Where images could not be read: masks alone, each nucleus in a colour.")
     return join(
         element("p", *parts, class_="key soft") if parts else None,
-        soft("Click a picture to enlarge it; arrow keys go on to the next."),
+        soft("Click a picture to enlarge it; use arrow keys for the next."),
     )
 
 

@@ -269,7 +269,7 @@ def _settings(settings: Sequence[Setting]) -> Markup:
 def stages(times: Timings) -> Markup:
     """How long each stage took."""
     if not times.stages:
-        return soft("The log of the run is gone, or has no times of stages.")
+        return soft("The log of the run is missing, or has no stage times.")
     rows = []
     for name, stage in times.stages.items():
         share = stage.busy / stage.of if stage.of else 0.0

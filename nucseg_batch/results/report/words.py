@@ -54,7 +54,7 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     ),
     "axes": ("Axes of plain arrays", lambda v: "as the files say" if v is None else str(v)),
     "region": ("Side of the regions of large planes", lambda v: f"{v} pixels"),
-    "skip_empty": ("Dark regions of large planes", lambda v: "passed over" if v else "looked at like others"),
+    "skip_empty": ("Dark regions of large planes", lambda v: "skipped" if v else "segmented like others"),
     "precision": ("Arithmetic of the network", lambda v: "chosen for the processor" if v == "auto" else str(v)),
     "device": ("Device", lambda v: "a GPU where there is one" if v == "auto" else str(v)),
     "with_images": ("Pixels in the store", lambda v: "stored beside the masks" if v else "not stored"),
@@ -131,5 +131,5 @@ def origin(run: FinishedRun, made: Mapping[str, Any]) -> list[Setting]:
     if packages := made.get("packages"):
         found.append(Setting("Packages", ", ".join(f"{name} {version}" for name, version in packages.items())))
     if begun is None:
-        found.append(Setting("Run folder", f"{folder.name} is gone or of another version, so times are not known"))
+        found.append(Setting("Run folder", f"{folder.name} is missing or from another version, so times are not known"))
     return found

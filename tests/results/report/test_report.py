@@ -123,7 +123,7 @@ def test_without_the_run_folder_results_can_still_be_judged(tmp_path: Path, monk
     run = made_run(tmp_path, monkeypatch, 9)
     shutil.rmtree(tmp_path / "out.run")
     text = Page(report_of(run.store)).text
-    assert "out.run is gone" in text
+    assert "out.run is missing" in text
     assert "Width of nuclei 26 pixels --diameter" in text
 
 
