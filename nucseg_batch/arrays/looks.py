@@ -25,6 +25,10 @@ CERTAIN = 8.0
 """How much a look's certainty counts: a tenth less outweighs nuclei that are wrong by a factor of two."""
 TOLERANCE = 1.4
 """Nuclei so many times wider or narrower than nominal are worth another look."""
+ENLARGED_LESS = 2**0.25
+"""How much less grey images are enlarged than to the nominal width. On the 92 validation images, with sizes estimated: a
+factor of 1 gave an AP of .627 on fluorescence of `dsb2018` with 33 megapixels in all at the network's scale, 2**0.25 .627
+with 28, and 2**0.5 .623 with 22. In colour images the last cost .05 (histology)."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,22 @@ class Segmented:
 
 
 def another_scale(found: Segmented, diameter: float) -> float | None:
-    """The scale at which an image should be looked at again, where its nuclei are far from `diameter`."""
+    """The scale at which an image should be segmented again, where its nuclei are far from `diameter`."""
     width = found.width
     if width is None or found.misfit(diameter) < math.log(TOLERANCE):
         return None
     scale = step_scale(diameter / width)
     return None if scale == found.scale else scale
+
+
+def paying_diameter(width: float, diameter: float, *, grey: bool) -> float:
+    """The width in pixels to which nuclei of `width` pixels are brought: `diameter`, or less where that costs nothing.
+
+    Grey images are enlarged by ENLARGED_LESS less than to `diameter`, but never reduced for it.
+    """
+    if not grey:
+        return diameter
+    return min(diameter, max(width, diameter / ENLARGED_LESS))
 
 
 def larger_scale(looks: Sequence[Segmented], diameter: float) -> float | None:

@@ -22,10 +22,11 @@ SHARPNESS = 0.75
 """Standard deviation, in bins, of the distribution that stands for one width."""
 FEWEST = 0.08
 """Where no cell is nuclei by more than this share, there are none."""
-COUNTED = 0.3
+COUNTED = 0.05
 """Cells count that are nuclei by at least this part of what the fullest cell is: what others say of widths is noise."""
-NEAR = 0.6
-"""Octaves around the highest peak over which the width is averaged."""
+LEVEL = 0.4
+"""The width below which this share of the distribution of all cells lies is the estimate. Chosen on validation images,
+where the median is too wide by 6 %."""
 
 
 def distribution(width: float) -> NDArray[np.float32]:
@@ -54,13 +55,13 @@ def size_target(labels: NDArray[np.integer], width: float) -> NDArray[np.float32
 def typical_width(shares: NDArray[Any], distributions: NDArray[Any]) -> float | None:
     """Width in pixels that the answers for an image agree on; None where there are no nuclei.
 
-    shares: (cells,), how much of each is nuclei. distributions: (cells, bins). The highest peak of the distribution of
-    all cells, weighted by their shares, and the mean around it.
+    shares: (cells,), how much of each is nuclei. distributions: (cells, bins). The quantile LEVEL of the distribution of
+    all cells, weighted by their shares, with a bin's share spread evenly over it.
     """
     if not shares.size or shares.max() < FEWEST:
         return None
     counted = np.where(shares >= COUNTED * shares.max(), shares, 0.0)
     whole = (counted[:, None] * distributions).sum(axis=0, dtype=np.float64)
-    smooth = np.convolve(whole, (0.25, 0.5, 1.0, 0.5, 0.25), mode="same")
-    near = np.abs(BINS - BINS[smooth.argmax()]) <= NEAR
-    return float(2.0 ** np.average(BINS[near], weights=whole[near]))
+    below = np.concatenate([[0.0], np.cumsum(whole)])
+    edges = np.append(BINS, BINS[-1] + 1 / PER_OCTAVE) - 0.5 / PER_OCTAVE
+    return float(2.0 ** np.interp(LEVEL * below[-1], below, edges))

@@ -21,7 +21,14 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.looks import LOOKS, Segmented, another_scale, fitting_scale, larger_scale
+from nucseg_batch.arrays.looks import (
+    LOOKS,
+    Segmented,
+    another_scale,
+    fitting_scale,
+    larger_scale,
+    paying_diameter,
+)
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
@@ -188,7 +195,13 @@ class Predictor:
     def own_scale(self, pixels: NDArray[Any]) -> float:
         """The scale that brings an image's nuclei to `diameter`, by the size network; 1 where it sees none."""
         width = self.width(pixels)
-        return 1.0 if width is None else step_scale(self.diameter / width)
+        return 1.0 if width is None else step_scale(self._wanted(width, pixels) / width)
+
+    def _wanted(self, width: float | None, pixels: NDArray[Any]) -> float:
+        """The width to which nuclei of an image are brought where the size network chooses its scale."""
+        if width is None or self._sizing is None:
+            return self.diameter
+        return paying_diameter(width, self.diameter, grey=pixels.ndim == 2)
 
     @property
     def intensities(self) -> Intensities:
@@ -215,14 +228,7 @@ class Predictor:
         if adapt == "each":
             return self._at_their_own_scales(images, scale)
         found = self._segmented(images, scale, self._filled(len(images), size))
-        for _ in range(OUTLIER_LOOKS if adapt == "outliers" else 0):
-            wanted = [another_scale(one, self.diameter) for one in found]
-            if not any(wanted):
-                break
-            for i, new in self._look(images, wanted).items():
-                if new.misfit(self.diameter) < found[i].misfit(self.diameter):
-                    found[i] = new
-        return found
+        return self._again(images, found) if adapt == "outliers" else found
 
     def tiles(self, shape: tuple[int, int], scale: float, bounds: large.Window, region: int) -> list[regions.Tile]:
         """The tiles in which a region, `bounds`, of a plane of this shape is done; region: longest side of regions."""
@@ -263,7 +269,7 @@ class Predictor:
         """Segments each image at the scale that fits it: as the size network says or looks at several, from `begin`."""
         if self._sizing is not None:
             sized = self._look(images, [self.own_scale(image) for image in images])
-            return [sized[i] for i in range(len(images))]
+            return self._again(images, [sized[i] for i in range(len(images))])
         looks: list[list[Segmented]] = [[] for _ in images]
 
         def look(scales: Sequence[float | None]) -> None:
@@ -275,6 +281,22 @@ class Predictor:
         look([larger_scale(seen, self.diameter) for seen in looks])
         found = self._look(images, [fitting_scale(seen, self.diameter) for seen in looks])
         return [found[i] for i in range(len(images))]
+
+    def _again(self, images: Sequence[NDArray[Any]], found: list[Segmented]) -> list[Segmented]:
+        """Segments images again whose nuclei turned out much wider or narrower than they should be; the better of both.
+
+        At most OUTLIER_LOOKS times.
+        """
+        found = list(found)
+        for _ in range(OUTLIER_LOOKS):
+            nominal = [self._wanted(one.width, image) for one, image in zip(found, images, strict=True)]
+            scales = [another_scale(*pair) for pair in zip(found, nominal, strict=True)]
+            if not any(scales):
+                break
+            for i, new in self._look(images, scales).items():
+                if new.misfit(self._wanted(new.width, images[i])) < found[i].misfit(nominal[i]):
+                    found[i] = new
+        return found
 
     def _look(
         self, images: Sequence[NDArray[Any]], scales: Sequence[float | None], *, look: bool = False

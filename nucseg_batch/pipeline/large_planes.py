@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.arrays.looks import Segmented
+from nucseg_batch.arrays.looks import Segmented, paying_diameter
 from nucseg_batch.arrays.sampling import Survey, survey
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.arrays.seams import join
@@ -317,7 +317,11 @@ def _surroundings(
             sized = (predictor.look(read(*window), scale).width for window in found.informative(side, LOOKS))
         widths = [width for width in sized if width is not None]
         if widths:
-            scale = step_scale(predictor.diameter / float(np.median(widths)))
+            width = float(np.median(widths))
+            wanted = predictor.diameter
+            if predictor.sizes_alone:
+                wanted = paying_diameter(width, wanted, grey=shown_channels(info, channel) == 1)
+            scale = step_scale(wanted / width)
             tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")
     return Surroundings(found, scale, channel)
 

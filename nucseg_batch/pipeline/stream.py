@@ -107,7 +107,7 @@ def process_units(
         return _begin(task, writer, journal)
 
     sized = scales.adapt == "sized"
-    adapt: Adapt = "no" if sized else scales.adapt
+    adapt: Adapt = "outliers" if sized else scales.adapt
 
     def read(item: Item) -> Item:
         with gauge.busy("read"):

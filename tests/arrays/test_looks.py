@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pictures import disks
 
-from nucseg_batch.arrays.looks import Segmented, another_scale, fitting_scale, larger_scale
+from nucseg_batch.arrays.looks import Segmented, another_scale, fitting_scale, larger_scale, paying_diameter
 
 
 def look(scale: float, radius: int, count: int = 4) -> Segmented:
@@ -27,6 +27,13 @@ def test_the_width_is_that_of_the_nuclei_and_of_the_pieces_of_a_plain_mask() -> 
 def test_an_image_is_looked_at_again_only_where_its_nuclei_do_not_fit(radius: int, scale: float | None) -> None:
     """Another look costs time; a quarter more or less does not matter."""
     assert another_scale(look(1.0, radius), 26.0) == scale
+
+
+@pytest.mark.parametrize(("width", "wanted"), [(5.0, 26 / 2**0.25), (24.0, 24.0), (26.0, 26.0), (90.0, 26.0)])
+def test_grey_images_are_enlarged_only_as_far_as_it_pays(width: float, wanted: float) -> None:
+    """Nuclei are never made smaller than they are for it, and tissue is shown as large as the model knows it."""
+    assert paying_diameter(width, 26.0, grey=True) == pytest.approx(wanted)
+    assert paying_diameter(width, 26.0, grey=False) == 26.0
 
 
 def test_an_empty_image_is_not_looked_at_again() -> None:

@@ -11,7 +11,7 @@ from nucseg_batch.arrays.widths import BINS, CELL, distribution, size_target, ty
 def test_a_width_comes_back_from_its_distribution(width: float) -> None:
     """To a few per cent: bins are a quarter of an octave."""
     shares = np.full(5, 0.3)
-    assert typical_width(shares, np.tile(distribution(width), (5, 1))) == pytest.approx(width, rel=0.05)
+    assert typical_width(shares, np.tile(distribution(width), (5, 1))) == pytest.approx(width, rel=0.06)
 
 
 def test_a_width_beyond_the_bins_is_the_last_of_them() -> None:

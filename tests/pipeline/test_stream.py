@@ -134,12 +134,12 @@ class Sizing(Threshold):
 
 
 def test_images_of_one_scale_share_batches(job: Job) -> None:
-    """Though they come in turn; each is segmented once, at the scale that the size network says."""
+    """Though they come in turn. At the scale that the size network estimates; outliers are segmented again."""
     write_images(job.folder, 9)
     segmenter = Sizing({150 + i: 2.0 for i in range(1, 9, 2)}, size=4)
     plan = job.run(segmenter, scales=Scales(adapt="sized"))
     assert sorted(segmenter.batches) == [1, 4, 4]
-    assert segmenter.adapted == {"no"}
+    assert segmenter.adapted == {"outliers"}
     rows = list(results(job, plan).values())
     assert [row.summary["scale"] for row in rows if isinstance(row, PlaneResult)] == [1.0, 2.0] * 4 + [1.0]
 
