@@ -55,8 +55,8 @@ def size_target(labels: NDArray[np.integer], width: float) -> NDArray[np.float32
 def typical_width(shares: NDArray[Any], distributions: NDArray[Any]) -> float | None:
     """Width in pixels that the answers for an image agree on; None where there are no nuclei.
 
-    shares: (cells,), how much of each is nuclei. distributions: (cells, bins). The quantile LEVEL of the distribution of
-    all cells, weighted by their shares, with a bin's share spread evenly over it.
+    shares: (cells,), how much of each is nuclei. distributions: (cells, bins). The quantile LEVEL of the distribution
+    of all cells, weighted by their shares, with the share of a bin spread evenly over it.
     """
     if not shares.size or shares.max() < FEWEST:
         return None

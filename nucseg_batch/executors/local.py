@@ -349,7 +349,9 @@ def settle(job: Job, images: Images, predictor: Predictor, done: Counter) -> Sca
     scales = journal.scales()
     if scales is None:
         if predictor.sizes_alone and job.settings.diameter is None:
-            scales = Scales(adapt="sized", reason="the size network of the model gives each image its scale")
+            scales = Scales(
+                adapt="sized", reason="the scale of each image is estimated by the size network of the model"
+            )
         else:
             tell = done.progress.note
             scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, tell)

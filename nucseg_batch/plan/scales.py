@@ -7,7 +7,7 @@ from typing import Literal
 
 Adapt = Literal["no", "outliers", "each", "sized"]
 """Which images get a scale of their own: none, those whose nuclei do not fit that of the others, all by segmenting them
-at several scales (`each`), or all by the model's size network (`sized`)."""
+at several scales (`each`), or all by the model's size network, and of these again those that do not fit (`sized`)."""
 TILE = 1536
 """Images with a longer padded side go through the network in tiles of this side."""
 

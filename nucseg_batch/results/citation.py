@@ -263,7 +263,8 @@ def _scale(record: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     adapt = (record.get("scales") or {}).get("adapt")
     how = {
         "each": "each by a factor of its own, found by looks at several scales",
-        "sized": "each by a factor of its own, estimated by the size network of the model",
+        "sized": "each by a factor of its own, estimated by the size network of the model; images whose nuclei turned "
+        "out much wider or narrower were segmented again",
         "outliers": "all by one factor measured on a sample, and by one of their own where their nuclei differ",
     }.get(str(adapt), "by a factor that was measured")
     return f"Images were rescaled for the network{width}, {how} (column scale of images.csv)."
