@@ -43,7 +43,7 @@ def gpu_count() -> int:
 def resolve_device(device: Device) -> str:
     """`cpu:0` or `gpu:0`; raises DeviceError where a GPU was asked for and there is none.
 
-    Where the process may use fewer cores than it sees, the backend is told, which knows no quotas.
+    Also limits the threads of the backend if a quota or Slurm allows fewer cores than the affinity shows.
     """
     _limit_threads()
     if device == "cpu":
