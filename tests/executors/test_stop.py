@@ -26,6 +26,10 @@ from nucseg_batch.executors.stop import Stop
 def tell(line):
     print(line, flush=True)
 
+def wait():
+    while True:  # a signal just before one long sleep would be handled only after it
+        time.sleep(0.01)
+
 def device_call():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)  # one call of C, for many minutes
 
@@ -61,8 +65,7 @@ DRAINING = """
 DEAF = """
     with Stop(grace=600, tell=tell) as stop, stop.draining():
         tell("ready")
-        while True:
-            time.sleep(0.01)
+        wait()
 """
 STOPPING = "stopping: finishing work in flight, at most 600 s; a second signal leaves at once"
 STOPPED = {75: "stopped; run the same command again to resume.", 130: "interrupted"}
@@ -150,7 +153,7 @@ def test_outside_of_the_stream_one_signal_ends_at_once(start: Start, number: int
     with Stop(grace=600, tell=tell):
         try:
             tell("ready")
-            time.sleep(600)
+            wait()
         except Exception:
             tell("taken for the failure of an image")
         finally:
@@ -247,7 +250,7 @@ def test_a_stop_that_a_library_swallowed_is_remembered(start: Start) -> None:
     with Stop(grace=600, tell=tell) as stop:
         try:
             tell("ready")
-            time.sleep(600)
+            wait()
         except BaseException:
             tell("swallowed")
         with stop.draining():
