@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,3 +66,8 @@ class Output:
             else:
                 shutil.copy2(path, folder)
         return folder / self.store.name
+
+
+def without_coverage(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables without those that have a child measure coverage, which writes files of its own."""
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}

@@ -17,7 +17,7 @@ from scipy import ndimage
 from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.seams import Rect
 from nucseg_batch.arrays.separated import Separated
-from nucseg_batch.plan import Adapt
+from nucseg_batch.plan import Adapt, Budget
 from nucseg_batch.settings import Intensities
 
 BRIGHT = 100
@@ -50,6 +50,7 @@ class Threshold:
     device, precision, backend = "cpu:0", "float32", "threshold 1"
     intensities: Intensities = "percentiles"
     sizes_alone = False
+    budget = Budget(2_000_000_000, "float32")
 
     def __init__(
         self,
@@ -101,10 +102,11 @@ class Threshold:
         """Labels images; like the real one as if batches were full, so that fewer images need no less memory."""
         assert len({(image.dtype, image.ndim) for image in images}) == 1
         assert scale == 1 or len({image.shape for image in images}) == 1
-        assert len(images) <= self._size
+        size = self._size  # another thread may halve it meanwhile
+        assert len(images) <= size
         self.batches.append(len(images))
         self.called(images)
-        if self._memory is not None and self._size > self._memory:
+        if self._memory is not None and size > self._memory:
             raise MemoryError("the device has no room")
         return [self.found(image, scale) for image in images]
 

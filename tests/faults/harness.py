@@ -25,6 +25,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+from command import without_coverage
 from numpy.typing import NDArray
 from pictures import disks, fluorescence
 
@@ -97,6 +98,8 @@ def run(
         if closed_input:
             os.close(0)
 
+    if environment is None and (before or file_limit is not None):
+        environment = without_coverage()
     command = [str(part) for part in (*before, *COMMAND, *arguments)]
     with contextlib.ExitStack() as stack:
         stdout = subprocess.PIPE if output is None else stack.enter_context(open(output, "wb"))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command import without_coverage
 from faults.harness import needs
 from faults.tree import DRIVER, ENVIRONMENT, REGION, SHARD_BYTES, Driver, differences, tree
 
@@ -66,7 +67,7 @@ def traced(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Traced:
     command = needs("strace", "-f", "-qq", "-y", "-s", "4096", "-e", f"trace={CALLS}", "-o", log)
     options = json.dumps({"sync": True, "trace": str(folder / "seen")})
     run = [*command, sys.executable, str(DRIVER), "run", options, "segment", str(images), str(store), *REGION]
-    done = subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(run, env=without_coverage(ENVIRONMENT), capture_output=True, text=True, timeout=240)
     assert done.returncode == 3, done.stderr
     return Traced(store, list(events(log.read_text())))
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import call
+from command import call, without_coverage
 from exporting import exported
 from small_runs import SmallRun, picture, small_run
 
@@ -90,7 +90,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_files(three: SmallRu
         "main(sys.argv[1:])\n"
     )
     command = [sys.executable, "-c", program, "export", str(three.store), str(out), "--format", "geojson"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=without_coverage())
     assert done.returncode == 74, done.stderr
     assert done.stderr.count("\n") == 1
     assert "cannot be written (File too large)" in done.stderr
