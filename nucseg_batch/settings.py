@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from nucseg_batch.errors import UsageError
+from nucseg_batch.machine.memory import available_memory, parsed_bytes
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Device = Literal["auto", "cpu", "gpu"]
@@ -25,6 +26,10 @@ Intensities = Literal["percentiles", "nuclei"]
 
 REGION = 3072
 """Side in pixels of the regions in which planes that are too large for one piece of work are done."""
+DEFAULT_MEMORY = 2_000_000_000
+"""Memory in bytes that a process takes on the host if it is not told otherwise."""
+LEAST_MEMORY = 1_500_000_000
+"""The least with which it can do its work: images of up to 1536 x 1536 pixels go through the network in one call."""
 CROP_STEP = 32
 """Sides of training crops are multiples of this, which every network can halve often enough."""
 
@@ -80,6 +85,9 @@ class SegmentSettings:
     """Whether doubtful assumptions about the input end the run before it begins."""
     batch_size: int | None = field(default=None, metadata={"speed_only": True})
     """Images in one call of the network; None chooses by image size."""
+    memory: str | None = field(default=None, metadata={"speed_only": True})
+    """Memory that each process may take on the host, such as `4GB` or `1500MiB`; None takes 2 GB. Never more than the
+    machine or its job has."""
     workers: int | None = field(default=None, metadata={"speed_only": True})
     """Threads that read and decode images; None takes one for each two cores, at most eight."""
 
@@ -108,6 +116,13 @@ class SegmentSettings:
         for name in ("batch_size", "workers"):
             value = getattr(self, name)
             _check(value is None or value >= 1, name, "1 or more", value)
+        enough = self.memory is None or (parsed_bytes(self.memory) or 0) >= LEAST_MEMORY
+        _check(enough, "memory", f"a size such as 4GB, {LEAST_MEMORY / 1e9:g}GB or more", self.memory)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that a process may take on the host."""
+        return min(DEFAULT_MEMORY if self.memory is None else parsed_bytes(self.memory) or 0, available_memory())
 
     def result_options(self) -> dict[str, Any]:
         """The options that can change a result: those a resumed run must share with the run it resumes."""

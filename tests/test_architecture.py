@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "nucseg_batch"
 LAYERS = {
-    "cores": 0,
+    "machine": 0,
     "errors": 0,
     "settings": 1,
     "plan": 2,
@@ -74,7 +74,7 @@ def test_only_the_command_line_prints_and_only_it_and_executors_read_the_environ
     names = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert here == "cli" or "print" not in names
-    assert here in ("cli", "cores", "executors") or not attributes & {"environ", "getenv"}
+    assert here in ("cli", "executors", "machine") or not attributes & {"environ", "getenv"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))

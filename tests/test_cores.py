@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nucseg_batch.cores import available_cores, needed_threads
+from nucseg_batch.machine.cores import available_cores, needed_threads
 
 
 @pytest.fixture(autouse=True)

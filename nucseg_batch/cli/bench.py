@@ -23,6 +23,7 @@ from nucseg_batch.cli.options import (
     Device,
     DeviceChoice,
     Diameter,
+    Memory,
     Model,
     Pattern,
     Precision,
@@ -112,6 +113,7 @@ def bench(
     device: Device = DeviceChoice.auto,
     precision: Precision = PrecisionChoice.auto,
     batch_size: BatchSize = None,
+    memory: Memory = None,
     workers: Workers = None,
 ) -> None:
     """Measure the speed of this machine, and estimate time, cores and memory for your images.

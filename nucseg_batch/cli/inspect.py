@@ -17,6 +17,7 @@ from nucseg_batch.cli.options import (
     Depths,
     Json,
     MaxPixels,
+    Memory,
     Pattern,
     Place,
     Strict,
@@ -71,6 +72,7 @@ def inspect(
             rich_help_panel=COMPUTING,
         ),
     ] = SegmentSettings.region,
+    memory: Memory = None,
     mpx_per_s: Annotated[
         float | None,
         typer.Option(
@@ -104,6 +106,7 @@ def inspect(
         region=region,
         with_images=with_images,
         strict=strict,
+        memory=memory,
     )
     with RunProgress() as progress:
         found = inspection.inspect(place, settings, pattern=pattern, progress=progress.headers)
@@ -177,7 +180,7 @@ def _plan_lines(found: Inspection, mpx_per_s: float | None) -> list[str]:
         f"in: {_on_disk(found.input_bytes)}, {_bytes(found.decoded_bytes)} decoded",
         f"out: masks of {_bytes(plan.mask_bytes)} before compression in {arrays}; at most {files['store']} files in "
         f"the store, {files['tables']} tables, about {files['run folder']} in the run folder",
-        f"memory: about {_bytes(found.memory)} (estimate: {_rule()})",
+        f"memory: about {_bytes(found.memory)} on a CPU, with a budget of {_bytes(found.budget.total)} (--memory)",
         _time(found, mpx_per_s),
     ]
 
@@ -193,12 +196,6 @@ def _row(kind: Kind) -> list[str]:
     planes = str(kind.planes) if kind.planes else "refused"
     example = kind.example if len(kind.example) <= SHOWN_KEY else "..." + kind.example[3 - SHOWN_KEY :]
     return [str(kind.count), header.axes, shape, header.dtype, ", ".join(names), size, chunk, planes, example]
-
-
-def _rule() -> str:
-    from nucseg_batch.executors.inspection import MEMORY_RULE
-
-    return MEMORY_RULE
 
 
 def _time(found: Inspection, mpx_per_s: float | None) -> str:

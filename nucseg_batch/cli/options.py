@@ -201,6 +201,15 @@ BatchSize = Annotated[
         rich_help_panel=COMPUTING,
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory that each process may use, such as 4GB; default: 2GB, or less if the job has less. Changes only "
+        "speed.",
+        rich_help_panel=COMPUTING,
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -23,6 +23,7 @@ from nucseg_batch.cli.options import (
     InPlace,
     Json,
     MaxPixels,
+    Memory,
     MinArea,
     Model,
     NewOut,
@@ -107,6 +108,7 @@ def segment(
     device: Device = DeviceChoice.auto,
     precision: Precision = PrecisionChoice.auto,
     batch_size: BatchSize = None,
+    memory: Memory = None,
     workers: Workers = None,
     region: RegionSide = SegmentSettings.region,
     skip_empty: SkipEmpty = False,
@@ -297,7 +299,7 @@ def _whole(shares: int) -> None:
     """No share: a cluster does all of them, also where it is started in a job array."""
 
 
-_WITH_RUN = {"context", "run", "share", "batch_size", "workers", "dry_run", "grace", "as_json", "report"} | {
+_WITH_RUN = {"context", "run", "share", "batch_size", "memory", "workers", "dry_run", "grace", "as_json", "report"} | {
     "verify_inputs",
     "retry_failed",
     "max_failures",

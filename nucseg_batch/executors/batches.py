@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from nucseg_batch.plan import Scales
 
 
-def cache_file() -> Path:
-    """Where sizes are kept: below the user's cache folder."""
+def cache_folder() -> Path:
+    """Where things are kept that only save time; raises RuntimeError where the user has no home."""
     place = os.environ.get("XDG_CACHE_HOME")
-    return (Path(place) if place else Path.home() / ".cache") / "nucseg-batch" / "batches.json"
+    return (Path(place) if place else Path.home() / ".cache") / "nucseg-batch"
+
+
+def cache_file() -> Path:
+    """Where sizes are kept."""
+    return cache_folder() / "batches.json"
 
 
 def remembered(predictor: Predictor) -> int | None:

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.measure import measure
-from nucseg_batch.cores import available_cores
 from nucseg_batch.errors import ImageError, NothingToDoError, NucsegError, OutputError, StorageError
 from nucseg_batch.executors import batches, local
 from nucseg_batch.executors.bench_records import Bench, Estimate, Stage, Whole
@@ -31,6 +30,7 @@ from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import Images, pixels_digest
 from nucseg_batch.files.sample import write_fields
+from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.pipeline.channels import Shown, settled, settled_whole, show
 from nucseg_batch.plan import Plane, Scales, Unit
 from nucseg_batch.settings import RunSettings, SegmentSettings

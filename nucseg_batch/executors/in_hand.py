@@ -16,7 +16,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.pipeline.stream import IN_FLIGHT
 from nucseg_batch.pipeline.tasks import Task
-from nucseg_batch.plan import Failure, Plane, Unit
+from nucseg_batch.plan import Budget, Failure, Plane, Unit
 
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
@@ -157,6 +157,11 @@ class Shared:
     def device(self) -> str:
         """See Predictor."""
         return self._predictor.device
+
+    @property
+    def budget(self) -> Budget:
+        """See Predictor."""
+        return self._predictor.budget
 
     @property
     def diameter(self) -> float:

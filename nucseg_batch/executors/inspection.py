@@ -15,8 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from nucseg_batch.errors import ImageError, NucsegError, UsageError
 from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.files.find.channel_files import with_channels
@@ -28,13 +26,15 @@ from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.source import open_zarr
 from nucseg_batch.files.zarr.store import is_url
-from nucseg_batch.plan import LABEL_BYTES, Failure, ImageInfo, Plan, Stack, doubt, make_plan, merged
+from nucseg_batch.machine.processor import bfloat16_flags
+from nucseg_batch.plan import LABEL_BYTES, Budget, Failure, ImageInfo, Plan, Stack, doubt, make_plan, merged
+from nucseg_batch.plan.budget import BASE_BYTES
 from nucseg_batch.settings import SegmentSettings
 
-BASE_BYTES = 900 * 2**20
-"""Memory of the program with TensorFlow and the default model, on a CPU: measured 770 to 840 MiB."""
-BYTES_A_PIXEL = 140
-"""Memory for each pixel of the largest plane or region: measured 100 (bfloat16) to 140 (float32) at scale 1."""
+KEPT_BYTES = 250_000_000
+"""Memory that the allocator keeps for itself in a run over small images (measured)."""
+CALLS_AT_ONCE = 2
+"""Calls of the network at once."""
 COPIES = 3
 """Planes of all channels that are in memory at once: read ahead, shown to the network, and measured."""
 UNITS_AT_ONCE = 2
@@ -44,10 +44,6 @@ COUNTED_FILES = 100_000
 TABLES = 3
 RUN_FILES = 6
 """Files of the run folder besides two for each unit."""
-MEMORY_RULE = (
-    f"{BASE_BYTES / 2**20:.0f} MiB for the program, {BYTES_A_PIXEL} bytes for each pixel of the largest plane or "
-    f"region, {COPIES} copies of its channels, and the masks of {UNITS_AT_ONCE} units; at scale 1, on a CPU"
-)
 
 
 @dataclass(frozen=True)
@@ -144,8 +140,15 @@ class Inspection:
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that a run would take, about; see `memory_bytes`."""
-        return memory_bytes(self.plan)
+        """Peak memory of a run on a CPU, about, in bytes; see `memory_bytes`."""
+        return memory_bytes(self.plan, self.budget)
+
+    @property
+    def budget(self) -> Budget:
+        """What a run on a CPU of this machine may take of memory."""
+        auto = "mixed_bfloat16" if bfloat16_flags() else "float32"
+        precision = self.settings.precision
+        return Budget(self.settings.memory_bytes, auto if precision == "auto" else precision)
 
     def seconds(self, mpx_per_s: float) -> float:
         """How long segmenting takes at a speed that was measured."""
@@ -182,18 +185,21 @@ def inspect(
     return Inspection(place, surveyed, plan, settings, refusal, _stored(surveyed, settings))
 
 
-def memory_bytes(plan: Plan) -> int:
-    """Memory that a run of this plan takes, about, in bytes, by MEMORY_RULE; however many images there are.
+def memory_bytes(plan: Plan, budget: Budget) -> int:
+    """Peak memory of a run of this plan on a CPU, about, in bytes; however many images there are.
 
-    Where images are enlarged for the network the second part grows by the square of the scale.
+    It adds up the program, calls of the network at scale 1, planes that are read, and masks of units. Where images are
+    enlarged, calls take more, up to what the budget gives them.
     """
-    most = BASE_BYTES
+    most = 0.0
     for stack in plan.stacks:
-        pixels = min(stack.height * stack.width, stack.region**2)
-        channels = max(image.channels * max(1, len(image.names)) * _itemsize(image) for image in stack.images)
-        masks = UNITS_AT_ONCE * math.prod(stack.shard) * LABEL_BYTES
-        most = max(most, BASE_BYTES + pixels * (BYTES_A_PIXEL + COPIES * channels) + masks)
-    return most
+        whole = min(stack.height * stack.width, stack.region**2)
+        calls: float = CALLS_AT_ONCE * budget.images_pixels(stack.height * stack.width) * budget.bytes_per_pixel
+        calls = budget.network_bytes if stack.regional else min(calls, budget.network_bytes)
+        channels = max(image.plane_bytes for image in stack.images) / (stack.height * stack.width)
+        held = COPIES * channels * whole + UNITS_AT_ONCE * math.prod(stack.shard) * LABEL_BYTES
+        most = max(most, calls + held)
+    return int(BASE_BYTES + KEPT_BYTES + most)
 
 
 def output_files(plan: Plan, *, with_images: bool) -> int:
@@ -214,10 +220,6 @@ def output_files(plan: Plan, *, with_images: bool) -> int:
 def _with_parents(stack: Stack) -> set[str]:
     parts = label_path(stack).split("/")
     return {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
-
-
-def _itemsize(image: ImageInfo) -> int:
-    return np.dtype(image.dtype).itemsize
 
 
 def _stored(found: Survey, settings: SegmentSettings) -> dict[str, int]:
@@ -260,7 +262,7 @@ def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
         "units": found.units,
         "output_files": found.output_files,
         "memory_bytes": found.memory,
-        "memory_rule": MEMORY_RULE,
+        "memory_budget_bytes": found.budget.total,
         "seconds": None if mpx_per_s is None else round(found.seconds(mpx_per_s), 1),
         "refused": [{"image": one.image, "error": one.error, "message": one.message} for one in plan.failures],
         "passed_over": found.survey.found.skipped,

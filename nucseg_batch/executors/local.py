@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nucseg_batch.cores import available_cores
 from nucseg_batch.errors import (
     InputMissingError,
     LockedError,
     MismatchError,
     UsageError,
 )
-from nucseg_batch.executors.batches import choose, described
+from nucseg_batch.executors.batches import cache_folder, choose, described
 from nucseg_batch.executors.existing import check_fingerprint
 from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.garbage import spared
@@ -43,6 +42,8 @@ from nucseg_batch.files.opened import Images
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import Entry, collect_large, collect_unit, result_paths
 from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holders, share_lock
+from nucseg_batch.machine.cores import available_cores
+from nucseg_batch.machine.memory import keep_arenas_few
 from nucseg_batch.pipeline.first_look import choose_scales
 from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.large_planes import process_regions
@@ -294,6 +295,8 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
 
     Raises UsageError where it cannot do these units.
     """
+    keep_arenas_few()
+    from nucseg_batch.network.backend import keep_programs
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor
 
@@ -304,6 +307,8 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
             f"--model {job.model.name} finds the foreground only, which is not done by regions: {large.name} has "
             f"{large.image.height} x {large.image.width} pixels; raise --region to have it done whole."
         )
+    with suppress(RuntimeError):
+        keep_programs(cache_folder() / "programs")
     predictor = Predictor(model, job.settings)
     if choosing and job.settings.batch_size is None:
         choose(predictor)

@@ -7,13 +7,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-_GROUPS = Path("/proc/self/cgroup")
-_MOUNTED = Path("/sys/fs/cgroup")
+from nucseg_batch.machine.control_groups import GROUPS, MOUNTED, control_groups
 
 
-def available_cores(
-    environment: Mapping[str, str] = os.environ, groups: Path = _GROUPS, mounted: Path = _MOUNTED
-) -> int:
+def available_cores(environment: Mapping[str, str] = os.environ, groups: Path = GROUPS, mounted: Path = MOUNTED) -> int:
     """Cores that this process may keep busy, at least 1.
 
     environment: where Slurm says how many cores a task has (SLURM_CPUS_PER_TASK). groups: the file that names the
@@ -36,28 +33,8 @@ def needed_threads(environment: Mapping[str, str] = os.environ) -> int | None:
 
 def _quotas(groups: Path, mounted: Path) -> list[float]:
     """Cores that each control group of this process may use; of those that set no limit nothing."""
-    try:
-        lines = groups.read_text().splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:  # number:controllers:path
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = mounted  # of version 2; in version 1 each set of controllers has a folder
-        if controllers:
-            top = next((one for one in (mounted / controllers, mounted / "cpu") if one.is_dir()), mounted)
-        group = top / path.strip("/")
-        while True:  # in a container the path may be that of the host, and only the top is there
-            quota = _quota(group)
-            if quota is not None:
-                found.append(quota)
-            if group == top:
-                break
-            group = group.parent
-    return found
+    found = (_quota(group) for group in control_groups("cpu", groups, mounted))
+    return [quota for quota in found if quota is not None]
 
 
 def _quota(group: Path) -> float | None:

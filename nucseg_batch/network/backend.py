@@ -15,12 +15,11 @@ from typing import Any
 
 import keras
 
-from nucseg_batch.cores import available_cores, needed_threads
 from nucseg_batch.errors import DeviceError
+from nucseg_batch.machine.cores import available_cores, needed_threads
+from nucseg_batch.machine.processor import bfloat16_flags, processor_name
 from nucseg_batch.network import stderr_held_back
 from nucseg_batch.settings import Device, Precision
-
-_BFLOAT16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 def gpu_count() -> int:
@@ -78,7 +77,7 @@ def resolve_precision(precision: Precision, device: str) -> str:
     """The Keras dtype policy: for `auto`, bfloat16 on a GPU or a CPU that computes in it, else float32."""
     if precision != "auto":
         return precision
-    if device.startswith("gpu") or _cpu_flags() & _BFLOAT16_FLAGS:
+    if device.startswith("gpu") or bfloat16_flags():
         return "mixed_bfloat16"
     return "float32"
 
@@ -89,7 +88,7 @@ def depends_on_batch(precision: str, device: str) -> bool:
     Measured with TensorFlow: so it is on CPUs, from batches of two on without AVX-512, but not in bfloat16 where the
     processor computes in it.
     """
-    native = precision != "float32" and bool(_cpu_flags() & _BFLOAT16_FLAGS)
+    native = precision != "float32" and bool(bfloat16_flags())
     return device.startswith("cpu") and not native
 
 
@@ -99,28 +98,15 @@ def precision_reason(precision: Precision, device: str) -> str:
         return "asked for"
     if device.startswith("gpu"):
         return "GPUs compute in bfloat16"
-    found = sorted(_cpu_flags() & _BFLOAT16_FLAGS)
+    found = sorted(bfloat16_flags())
     return f"the processor computes in bfloat16 ({', '.join(found)})" if found else "the processor has no bfloat16"
-
-
-def _cpu_flags() -> set[str]:
-    return set(_cpuinfo("flags").split())
-
-
-def _cpuinfo(name: str) -> str:
-    """What Linux says of the first processor under a name; empty where it says nothing."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(name):
-                return line.partition(":")[2].strip()
-    return ""
 
 
 def hardware(device: str) -> str:
     """Name of a device, such as the model of the GPU; of a processor with the cores that this process may use."""
     if device.startswith("cpu"):
         cores = available_cores()
-        return f"{_cpuinfo('model name') or platform.machine()}, {cores} core{'s' * (cores != 1)}"
+        return f"{processor_name() or platform.machine()}, {cores} core{'s' * (cores != 1)}"
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -181,6 +167,24 @@ def own_settings() -> Iterator[None]:
 def _set(settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         getattr(keras.config, f"set_{name}")(value)
+
+
+def compiles_each_shape(device: str) -> bool:
+    """Whether `compiled` makes a program of its own for each shape of its inputs, which takes seconds."""
+    return keras.backend.backend() == "jax" or (keras.backend.backend() == "tensorflow" and device.startswith("gpu"))
+
+
+def keep_programs(folder: Path) -> None:
+    """Has JAX keep what it compiles below a folder, for later processes, unless it was given another place.
+
+    Other backends have no such cache that can be asked for by documented means.
+    """
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def compiled(function: Callable[..., Any], device: str, variables: Sequence[keras.Variable] = ()) -> Callable[..., Any]:

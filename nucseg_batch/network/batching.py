@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
+from nucseg_batch.arrays.normalize import as_gain
+from nucseg_batch.network.labelling import Labelling
+
+CALL_PIXELS = 4_400_000
+"""Pixels that the network sees in one call for a large image, where the host's memory sets no limit."""
 GAIN = 1.05
 """A batch twice as large must be this much faster to be worth its memory."""
 BATCH_PIXELS = 2**20
 """Pixels in a batch where nothing was measured, and the fewest that are tried: enough to fill a processor."""
 MOST = 2**26
 """Pixels of the largest batch that is tried."""
+TRIED_SIDE = 256
+"""Side in pixels of the images on which batches are tried."""
+TRIED_SECONDS = 0.5
+"""How long a size of batches is tried at least."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +61,27 @@ def grown(speed: Callable[[int], float], first: int = BATCH_PIXELS, most: int = 
         pixels *= 2
     assert best is not None
     return best.pixels, tried
+
+
+def measured_speed(labelling: Labelling, pixels: int) -> float:
+    """Megapixels a second from raw grey pixels to labels, in batches of so many pixels, of images of TRIED_SIDE.
+
+    Noise takes the network as long as nuclei do. The first batch, which is compiled, does not count. Raises MemoryError
+    where a batch does not fit.
+    """
+    count = max(1, pixels // TRIED_SIDE**2)
+    noise = np.random.default_rng(1).integers(0, 256, (count, TRIED_SIDE, TRIED_SIDE, 1), np.uint8)
+    low, gain = as_gain([(0.0, 255.0)] * count)
+    side = np.full(count, TRIED_SIDE, np.int32)
+    done, seconds = -1, 0.0
+    while done < 2 or seconds < TRIED_SECONDS:
+        began = time.perf_counter()
+        labelling.batch(noise, low, gain, (side, side), None, count)
+        seconds += time.perf_counter() - began if done >= 0 else 0.0
+        done += 1
+    return done * noise.size / seconds / 1e6
+
+
+def power_of_two(count: int) -> int:
+    """The smallest that is not below a count."""
+    return int(2 ** (count - 1).bit_length())

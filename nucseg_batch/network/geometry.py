@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.scale import nearest, padded_resampling, scaled_shape
-from nucseg_batch.plan import bucket_shape
+from nucseg_batch.plan import TILE, bucket_shape, coarse_bucket_shape
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class Frame:
     """Height and width of the image."""
     scaled: tuple[int, int]
     """Height and width at the network's scale."""
+    coarse: bool = False
+    """Whether both are padded to few shapes, because the device compiles a program for each pair of them."""
 
     @staticmethod
-    def of(shape: tuple[int, ...], scale: float) -> Frame:
+    def of(shape: tuple[int, ...], scale: float, *, coarse: bool = False) -> Frame:
         """The frame of an image of this height and width, enlarged by `scale`."""
         height, width = shape
-        return Frame((height, width), scaled_shape(height, width, scale))
+        return Frame((height, width), scaled_shape(height, width, scale), coarse)
 
     @property
     def is_native(self) -> bool:
@@ -34,14 +36,23 @@ class Frame:
         return self.native == self.scaled
 
     @property
+    def is_large(self) -> bool:
+        """Whether the image is too large for one call, and done in tiles."""
+        return max(*self.bucket, *self.native_bucket) > TILE
+
+    @property
     def native_bucket(self) -> tuple[int, int]:
         """Padded shape of the image."""
-        return bucket_shape(*self.native)
+        if not self.coarse:
+            return bucket_shape(*self.native)
+        bucket = self.bucket
+        fits = self.native[0] <= bucket[0] and self.native[1] <= bucket[1]
+        return bucket if fits else coarse_bucket_shape(*self.native)
 
     @property
     def bucket(self) -> tuple[int, int]:
         """Padded shape at the network's scale."""
-        return bucket_shape(*self.scaled)
+        return coarse_bucket_shape(*self.scaled) if self.coarse else bucket_shape(*self.scaled)
 
     def there(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Matrices for rows and columns from the padded image to the padded scaled image."""

@@ -7,6 +7,7 @@ the device's program would there.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,10 +82,12 @@ class OnDevice:
         """See `Labelling.batch`."""
         program = self.program
         if ways is None:
-            answer = program.run(program.look if self._look else program.label, pixels, low, gain, *real)
+            answer = program.run(
+                program.look if self._look else program.label, pixels, low, gain, *real, seen=_seen(pixels, ways)
+            )
         else:
             rescaled = program.look_rescaled if self._look else program.label_rescaled
-            answer = program.run(rescaled, pixels, low, gain, real, *ways)
+            answer = program.run(rescaled, pixels, low, gain, real, *ways, seen=_seen(pixels, ways))
         labels, support, certain = answer if self._look else (*answer, np.ones(len(pixels), np.float32))
         return [Found(labels[i], support[i], float(certain[i])) for i in range(count)]
 
@@ -124,19 +127,22 @@ class OnHost:
     ) -> list[Found]:
         """See `Labelling.batch`."""
         program = self.program
-        native, near = None, None
+        native, near, seen = None, None, _seen(pixels, ways)
         if ways is None:
-            heads, certain = program.run(program.answers, pixels, low, gain)
+            heads, certain = program.run(program.answers, pixels, low, gain, seen=seen)
         else:
             there, (rows, columns, *near) = ways
-            heads, certain, native = program.run(program.answers_rescaled, pixels, low, gain, there, (rows, columns))
+            heads, certain, native = program.run(
+                program.answers_rescaled, pixels, low, gain, there, (rows, columns), seen=seen
+            )
         found = []
         for i in range(count):
             answer, size = self._answer(heads[i], certain[i]), (int(real[0][i]), int(real[1][i]))
-            one = self._separated(answer, size)
-            sure = host_instances.certainty(answer, *size, threshold=self._threshold) if self._look else 1.0
-            if native is not None and near is not None:
-                one = self._brought_back(one, answer, native[i], *near)
+            with program.separating(seen):
+                one = self._separated(answer, size)
+                sure = host_instances.certainty(answer, *size, threshold=self._threshold) if self._look else 1.0
+                if native is not None and near is not None:
+                    one = self._brought_back(one, answer, native[i], *near)
             found.append(Found(one.labels, one.support, sure))
         return found
 
@@ -153,13 +159,14 @@ class OnHost:
     def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> Separated:
         """See `Labelling.window`."""
         program, size = self.program, (int(real[0][0]), int(real[1][0]))
-        if back is None:
-            certain = program.run(program.probability, heads)
-            return self._separated(self._answer(ops.convert_to_numpy(heads)[0], certain[0]), size)
-        rows, columns, *near = back
-        certain, native = program.run(program.probability_in_bands, heads, rows, columns)
-        answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
-        return self._brought_back(self._separated(answer, size), answer, native[0], *near)
+        with program.separating(math.prod(heads.shape[1:3]) * program.spec.block**2):
+            if back is None:
+                certain = program.run(program.probability, heads)
+                return self._separated(self._answer(ops.convert_to_numpy(heads)[0], certain[0]), size)
+            rows, columns, *near = back
+            certain, native = program.run(program.probability_in_bands, heads, rows, columns)
+            answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
+            return self._brought_back(self._separated(answer, size), answer, native[0], *near)
 
     def certainty(self, heads: Any, real: Real) -> float:
         """See `Labelling.certainty`."""
@@ -184,3 +191,11 @@ class OnHost:
         near = outlined.take(rows, axis=0).take(columns, axis=1)
         near[native <= np.float32(self._threshold)] = 0
         return Separated(near, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))
+
+
+def _seen(pixels: NDArray[Any], ways: Ways | None) -> int:
+    """Pixels of one image that the network sees: its own, or those that it is rescaled to."""
+    if ways is None:
+        return math.prod(pixels.shape[1:3])
+    rows, columns = ways[0]
+    return int(rows.shape[0] * columns.shape[0])

@@ -6,6 +6,7 @@ that of the whole plane, whichever part of it is asked for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -85,18 +86,19 @@ def tile_heads(program: Program, read: Read, limits: tuple[float, float], frame:
     `Program.heads` of one image, folded.
     """
     low, gain = as_gain([limits])
+    seen = math.prod(part.stop - part.start for part in window)
     places = [mirrored(p, n)[s] for p, n, s in zip(frame.bucket, frame.scaled, window, strict=True)]
     if frame.is_native:
         tile = read(*(slice(int(p.min()), int(p.max()) + 1) for p in places))
         for axis, place in enumerate(places):
             if place[-1] - place[0] != len(place) - 1:
                 tile = np.take(tile, place - place.min(), axis=axis)
-        return program.call(program.heads, _batch_of_one(tile), low, gain)
+        return program.call(program.heads, _batch_of_one(tile), low, gain, seen=seen)
     sides = list(zip(frame.native, frame.scaled, places, strict=True))
     sources = [needed(*side) for side in sides]
     rows, columns = (bands(*side, source) for side, source in zip(sides, sources, strict=True))
     along = ((rows.index, rows.weights), (columns.index, columns.weights))
-    return program.call(program.heads_in_bands, _batch_of_one(read(*sources)), low, gain, *along)
+    return program.call(program.heads_in_bands, _batch_of_one(read(*sources)), low, gain, *along, seen=seen)
 
 
 def window_labels(labelling: Labelling, answer: Any, frame: Frame, window: Window, grid: Window) -> Separated:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,25 +30,22 @@ from nucseg_batch.arrays.looks import (
 )
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.ranges import intensity_range
-from nucseg_batch.arrays.scale import numbered, scaled_shape, step_scale
+from nucseg_batch.arrays.scale import numbered, step_scale
 from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, build_sizer, fold_weights
-from nucseg_batch.network.batching import BATCH_PIXELS
+from nucseg_batch.network.batching import BATCH_PIXELS, CALL_PIXELS, TRIED_SIDE, measured_speed, power_of_two
 from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.labelling import Labelling, OnDevice, OnHost
+from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
 from nucseg_batch.network.sizing import Sizing
-from nucseg_batch.plan import TILE, Adapt, bucket_shape
+from nucseg_batch.plan import Adapt, Budget
 from nucseg_batch.settings import Intensities, SegmentSettings
 
 MAX_BATCH = 64
 """Images in a batch at most, where they are so small that pixels would allow more."""
-TRIED_SIDE = 256
-"""Side in pixels of the images on which batches are tried."""
-TRIED_SECONDS = 0.5
-"""How long a size of batches is tried at least."""
 SMALLEST_CALL = 2**20
 """Calls for parts of a region are not made of fewer pixels than half of this, however little memory there is."""
 LOOK_MIN_AREA = 12
@@ -69,20 +65,25 @@ class Predictor:
         self.device = backend.resolve_device(settings.device)
         self.precision = backend.resolve_precision(settings.precision, self.device)
         self.model = model
-        self.batch_pixels = BATCH_PIXELS
         self._settings = settings
+        self.budget = Budget(settings.memory_bytes, self.precision)
+        on_host = self.device.startswith("cpu")
+        self._ledger = Ledger(self.budget.network_bytes, self.budget.kept_bytes) if on_host else Ledger(math.inf)
+        self._call_pixels = self.budget.call_pixels if on_host else None  # then as many as in a batch
+        self.batch_pixels = self.budget.batch_pixels if on_host else BATCH_PIXELS
+        self._coarse = backend.compiles_each_shape(self.device)
         self._shrunk: dict[tuple[int, int], int] = {}
         with backend.on_device(self.device):
             self._network = build(model.info.network, normalise=False, dtype=self.precision)
             self._sizer = None if model.sizer is None else build_sizer(normalise=False, dtype=self.precision)
             self.refresh()
         self._making = threading.Lock()
-        self._large_call = threading.Lock()
         self._program = self._made_program()
-        self._sizing = None if self._sizer is None else Sizing(self._made_program(self._sizer, augment=False))
+        self._sizing = (
+            None if self._sizer is None else Sizing(self._made_program(self._sizer, augment=False), coarse=self._coarse)
+        )
         self._labellings: dict[tuple[float, int, bool], Labelling] = {}
         self._reach = regions.Reach(model.info.network.halo, model.info.network.stride)
-        self._call_pixels: int | None = None
 
     @property
     def diameter(self) -> float:
@@ -97,19 +98,31 @@ class Predictor:
 
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
         """Images of this shape that go into one call at this scale."""
-        bucket = bucket_shape(*scaled_shape(*shape, scale))
-        if max(*bucket, *bucket_shape(*shape)) > TILE:
+        frame = self._frame(shape, scale)
+        bucket = frame.bucket
+        if frame.is_large:
             return 1  # its tiles are the batches; more such images at once would only fill memory
+        if frame.coarse and self.device.startswith("cpu"):
+            return 1  # each size of batches would be compiled, and gains little on a processor
         most = max(MAX_BATCH, self.batch_pixels // TRIED_SIDE**2)
         size = self._settings.batch_size or int(np.clip(self.batch_pixels // math.prod(bucket), 1, most))
         return min(size, self._shrunk.get(bucket, size))
+
+    def _frame(self, shape: tuple[int, ...], scale: float) -> Frame:
+        """Where an image of this shape lies on the device, if it is not too large for one call."""
+        return Frame.of(shape, scale, coarse=self._coarse)
+
+    @property
+    def _most_pixels(self) -> int:
+        """Pixels in one call for a part of a large image, at most."""
+        return self._call_pixels or max(CALL_PIXELS, self.batch_pixels)
 
     def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
         """Halves the batches of this padded shape, after a MemoryError in one of `size`; False where that was 1.
 
         Where several threads meet the same size at once, it is halved once.
         """
-        bucket = bucket_shape(*scaled_shape(*shape, scale))
+        bucket = self._frame(shape, scale).bucket
         with self._making:
             self._shrunk[bucket] = min(self._shrunk.get(bucket, size), max(1, size // 2))
         return size > 1
@@ -129,18 +142,7 @@ class Predictor:
 
         Noise takes the network as long as nuclei do. The first batch, which is compiled, does not count.
         """
-        count = max(1, pixels // TRIED_SIDE**2)
-        noise = np.random.default_rng(1).integers(0, 256, (count, TRIED_SIDE, TRIED_SIDE, 1), np.uint8)
-        low, gain = as_gain([(0.0, 255.0)] * count)
-        side = np.full(count, TRIED_SIDE, np.int32)
-        labelling = self._labelling_for(Frame.of((TRIED_SIDE, TRIED_SIDE), 1.0))
-        done, seconds = -1, 0.0
-        while done < 2 or seconds < TRIED_SECONDS:
-            began = time.perf_counter()
-            labelling.batch(noise, low, gain, (side, side), None, count)
-            seconds += time.perf_counter() - began if done >= 0 else 0.0
-            done += 1
-        return done * noise.size / seconds / 1e6
+        return measured_speed(self._labelling_for(self._frame((TRIED_SIDE, TRIED_SIDE), 1.0)), pixels)
 
     def stages(self, images: Sequence[NDArray[Any]], scale: float) -> tuple[Callable[[], object], Callable[[], object]]:
         """The network alone on images of one shape at a scale, as one batch, and the separation of its answers.
@@ -148,7 +150,7 @@ class Predictor:
         Only to be timed. Answers stay on the device, and labels stay on the network's grid. Images must be so small
         that they are not done in tiles.
         """
-        frame = Frame.of(images[0].shape[:2], scale)
+        frame = self._frame(images[0].shape[:2], scale)
         labelling, count = self._labelling_for(frame), len(images)
         program = labelling.program
         pixels = padded_batch(images, frame.native_bucket, count)
@@ -241,7 +243,7 @@ class Predictor:
         """
         labelling = self._labelling_for(tile.frame)
         while True:
-            most = self._call_pixels or max(regions.CALL_PIXELS, self.batch_pixels)
+            most = self._most_pixels
             try:
                 return regions.label_tile(labelling, tile, pixels, limits, self._reach, most)
             except MemoryError:
@@ -311,13 +313,13 @@ class Predictor:
             most = self.batch_size(shape, scale)
             for start in range(0, len(members), most):
                 part = members[start : start + most]
-                size = min(most, _power_of_two(len(part)))
+                size = self._filled(len(part), most)
                 found.update(zip(part, self._segmented([images[i] for i in part], scale, size, look=look), strict=True))
         return found
 
     def _filled(self, count: int, size: int) -> int:
         """To how many images a batch that is not full is filled up: few shapes are compiled, and on a GPU only one."""
-        return min(size, _power_of_two(count)) if self.device.startswith("cpu") else size
+        return min(size, power_of_two(count)) if self.device.startswith("cpu") else size
 
     def _segmented(
         self, images: Sequence[NDArray[Any]], scale: float, size: int, *, look: bool = False
@@ -325,9 +327,9 @@ class Predictor:
         """A batch at one scale, computed as a batch of `size`; `look` if only scales are to be compared."""
         ranges = [self.range_of(image) for image in images]
         shapes = [(image.shape[0], image.shape[1]) for image in images]
-        frame = Frame.of(shapes[0], scale)
+        frame = self._frame(shapes[0], scale)
         labelling = self._labelling_for(frame, look=look)
-        if max(*frame.bucket, *frame.native_bucket) > TILE:
+        if frame.is_large:
             return [self._large(labelling, *one, scale, look=look) for one in zip(images, ranges, strict=True)]
         fill = size - len(images)
         pixels = padded_batch(images, frame.native_bucket, size)
@@ -346,10 +348,10 @@ class Predictor:
     def _large(
         self, labelling: Labelling, pixels: NDArray[Any], limits: tuple[float, float], scale: float, *, look: bool
     ) -> Segmented:
-        """An image that is too large for a batch, in tiles; of several, one at a time is in the network."""
+        """An image that is too large for a batch, in tiles."""
         frame = Frame.of(pixels.shape[:2], scale)
         if not look:
-            found = regions.label_image(labelling, frame, pixels, limits, self._reach, self._large_call)
+            found = regions.label_image(labelling, frame, pixels, limits, self._reach, self._most_pixels)
             return Segmented(found.labels if frame.is_native else numbered(found.labels), scale, support=found.support)
         heads = large.heads(labelling.program, pixels, limits, frame, self.model.info.network.halo)
         one = large.found(labelling, heads, frame)
@@ -382,9 +384,5 @@ class Predictor:
     def _made_program(self, network: keras.Model | None = None, **options: Any) -> Program:
         apart = backend.depends_on_batch(self.precision, self.device)
         options = {"apart": apart, "augment": self._settings.augment, **options}
+        options |= {"ledger": self._ledger, "pixel_bytes": self.budget.bytes_per_pixel}
         return Program(network or self._network, self.model.info.network, device=self.device, **options)
-
-
-def _power_of_two(count: int) -> int:
-    """The smallest that is not below a count."""
-    return int(2 ** (count - 1).bit_length())

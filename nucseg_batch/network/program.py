@@ -8,6 +8,7 @@ them, (batch, height / block, width / block, block * block * outputs), until som
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
 from nucseg_batch.network.flips import averaged_over_flips
+from nucseg_batch.network.ledger import Ledger
+from nucseg_batch.plan import SEPARATION_BYTES
 
 LOOK_REACH = {"blur": 5, "window": 5}
 """Separation in a look: nuclei may be smaller there than the network knows them, and must not run together."""
@@ -38,7 +41,8 @@ class Program:
     alone, so that its answer does not depend on the others; on a CPU this is as fast (measured). augment: whether
     answers are averaged over mirror images, see `network.flips`. threshold: of the foreground probability. min_area: of
     a nucleus, in pixels at the network's scale. look: whether it only serves to see how wide nuclei are. The last three
-    do nothing where nuclei are not separated on the device.
+    do nothing where nuclei are not separated on the device. ledger: where calls of the network reserve their memory,
+    `pixel_bytes` for each pixel that the network sees.
     """
 
     def __init__(
@@ -52,8 +56,12 @@ class Program:
         threshold: float = 0.5,
         min_area: int = 0,
         look: bool = False,
+        ledger: Ledger | None = None,
+        pixel_bytes: float = 0.0,
     ) -> None:
         self.spec = spec
+        self._ledger = ledger or Ledger(math.inf)
+        self._pixel_bytes = pixel_bytes
         self._network = network
         self._threshold = threshold
         self._min_area = min_area
@@ -64,22 +72,27 @@ class Program:
         self._compiling = threading.Lock()
         self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
-    def run(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
+    def run(self, program: Callable[..., Any], first: Any, *others: Any, seen: int = 0) -> Any:
         """Runs one of the methods below, compiled once for each dtype and number of channels of its first argument.
 
-        Raises MemoryError where the device's memory does not suffice.
+        seen: pixels of each image that the network sees, 0 for a program without it; the call waits until there is room
+        for them. Raises MemoryError where the device's memory does not suffice.
         """
-        with self._on_device(first.shape[0]):
+        with self._room(first.shape[0], seen):
             return keras.tree.map_structure(ops.convert_to_numpy, self._called(program, first, *others))
 
-    def call(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
+    def call(self, program: Callable[..., Any], first: Any, *others: Any, seen: int = 0) -> Any:
         """The same, with results that stay on the device."""
-        with self._on_device(first.shape[0]):
+        with self._room(first.shape[0], seen):
             return self._called(program, first, *others)
+
+    def separating(self, pixels: int) -> contextlib.AbstractContextManager[None]:
+        """Reserves the memory that it takes to separate nuclei on the host in so many pixels."""
+        return self._ledger.reserved(pixels * SEPARATION_BYTES)
 
     def joined(self, parts: Sequence[Any]) -> Any:
         """Tensors on the device joined along their rows."""
-        with self._on_device(parts[0].shape[0]):
+        with self._room(parts[0].shape[0], 0):
             return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
 
     def _called(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
@@ -90,9 +103,11 @@ class Program:
         return self._compiled[key](first, *others)
 
     @contextlib.contextmanager
-    def _on_device(self, batch: int) -> Iterator[None]:
+    def _room(self, batch: int, seen: int) -> Iterator[None]:
+        """The device, when there is room for a batch of images of which the network sees so many pixels each."""
+        at_once = 1 if self._apart else batch
         try:
-            with backend.on_device(self._device):
+            with self._ledger.reserved(at_once * seen * self._pixel_bytes), backend.on_device(self._device):
                 yield
         except Exception as error:  # each backend has its own class for this
             if backend.is_out_of_memory(error):

@@ -8,7 +8,6 @@ finds at a place is what any other tile finds there. Windows are of few shapes, 
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,14 +30,12 @@ SEPARATION = 64
 root, and nuclei that reach into the core from further away would be too large for the network to know."""
 TILE_SIDE = 2048
 """Longest side of a tile's core in pixels at the network's scale: bounds memory."""
-CALL_PIXELS = 4_400_000
-"""Pixels that the network sees in one call at most, unless its halo leaves no room: bounds memory, of which the default
-network takes 160 bytes a pixel in bfloat16 and 240 in float32 (measured with TensorFlow on a CPU)."""
+WHOLE_PIXELS = 4_400_000
+"""Nuclei of images of at most so many pixels, at the network's scale, are separated in the image as a whole."""
 CODE = 16
 """Windows in which nuclei are separated begin at multiples of this, so that ties are broken alike in all of them."""
 SHORT_STEP = 128
 """Windows shorter than the others, at the ends of a plane, are as long as a multiple of this."""
-_ANY_TIME: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -119,20 +116,20 @@ def label_image(
     pixels: NDArray[Any],
     limits: tuple[float, float],
     reach: Reach,
-    network: contextlib.AbstractContextManager[Any] = _ANY_TIME,
+    call_pixels: int,
 ) -> Separated:
     """Labels and support of a whole image on its own grid, found tile by tile; memory grows only with the result.
 
-    pixels: (height, width) or (height, width, 3). limits: the values that are shown as 0 and 1. network: entered while
-    the network runs, such as a lock. Labels are 1..n in the raster order of their roots; of a rescaled image some may
-    not occur. Raises MemoryError where the device has no room for a tile.
+    pixels: (height, width) or (height, width, 3). limits: the values that are shown as 0 and 1. call_pixels: what the
+    network sees in one call at most, unless its halo leaves no room. Labels are 1..n in the raster order of their
+    roots; of a rescaled image some may not occur. Raises MemoryError where the device has no room for a tile.
     """
     labels, support = np.zeros(frame.native, np.int32), np.zeros(frame.native, np.uint8)
     owned, named = [np.zeros((0, 2), np.int64)], [np.zeros((1, 2), np.int64)]  # roots; of label 0, which has none
     whole = (slice(0, frame.native[0]), slice(0, frame.native[1]))
-    side = max(frame.bucket) if math.prod(frame.bucket) <= CALL_PIXELS else None
+    side = max(frame.bucket) if math.prod(frame.bucket) <= WHOLE_PIXELS else None
     for tile in tiles(frame, whole, max(frame.native), reach, side):
-        one = label_tile(labelling, tile, pixels[tile.part("source")], limits, reach, network=network)
+        one = label_tile(labelling, tile, pixels[tile.part("source")], limits, reach, call_pixels)
         core = tile.part("core")
         inner = tuple(slice(c.start - g.start, c.stop - g.start) for c, g in zip(core, tile.part("grid"), strict=True))
         found, support[core] = one.labels[inner], one.support[inner]
@@ -168,13 +165,12 @@ def label_tile(
     pixels: NDArray[Any],
     limits: tuple[float, float],
     reach: Reach,
-    call_pixels: int = CALL_PIXELS,
-    network: contextlib.AbstractContextManager[Any] = _ANY_TIME,
+    call_pixels: int,
 ) -> Separated:
     """Labels and support of a tile's `grid`, and the root of each nucleus in pixels of the scaled plane.
 
     pixels: (h, w) or (h, w, 3), the tile's `source`. limits: the values of the plane that are shown as 0 and 1.
-    network: entered while the network runs. Labels are 1..n in the raster order of their roots; some may not occur.
+    call_pixels: as for `label_image`. Labels are 1..n in the raster order of their roots; some may not occur.
     Raises MemoryError where the device has no room.
     """
     top, left = (part.start for part in tile.part("source"))
@@ -187,13 +183,12 @@ def label_tile(
     skipped = columns.window.start - columns.seen.start
     inner = large.folded(slice(skipped, skipped + columns.window.stop - columns.window.start), block)
     strips = []
-    with network:
-        for strip in _strips(window, columns.seen, reach, call_pixels):
-            rows = _around(strip, reach.margin, tile.rows.seen)
-            heads = large.tile_heads(program, read, limits, tile.frame, (rows, columns.seen))
-            mine = large.folded(slice(strip.start - rows.start, strip.stop - rows.start), block)
-            strips.append(heads[:, mine, inner])
-        answer = program.joined(strips)
+    for strip in _strips(window, columns.seen, reach, call_pixels):
+        rows = _around(strip, reach.margin, tile.rows.seen)
+        heads = large.tile_heads(program, read, limits, tile.frame, (rows, columns.seen))
+        mine = large.folded(slice(strip.start - rows.start, strip.stop - rows.start), block)
+        strips.append(heads[:, mine, inner])
+    answer = program.joined(strips)
     return large.window_labels(labelling, answer, tile.frame, tile.part("window"), tile.part("grid"))
 
 

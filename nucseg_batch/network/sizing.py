@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.normalize import as_gain
+from nucseg_batch.arrays.normalize import apply_range, as_gain
+from nucseg_batch.arrays.scale import padded_resampling
 from nucseg_batch.arrays.widths import BINS, CELL, typical_width
 from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.program import Program
@@ -42,11 +43,13 @@ WINDOWS = 4
 class Sizing:
     """The size network of a model, ready on a device; threads may share it.
 
-    program: of the size network without normalisation layers.
+    program: of the size network without normalisation layers. coarse: whether images are rescaled before they come to
+    the device and padded to few shapes, because it compiles a program for each.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, coarse: bool = False) -> None:
         self._program = program
+        self._coarse = coarse
 
     def width(self, pixels: NDArray[Any], limits: tuple[float, float]) -> float | None:
         """Typical width of the nuclei of an image in its pixels; None where there are none.
@@ -75,20 +78,39 @@ class Sizing:
     def _look(self, pixels: NDArray[Any], limits: tuple[float, float], scale: float) -> float | None:
         """Typical width of nuclei as they are seen at a scale."""
         shares, distributions = [], []
-        low, gain = as_gain([limits])
         for window in _windows(pixels, scale):
-            frame = Frame.of(window.shape[:2], scale)
-            image = padded_batch([window], frame.native_bucket, 1)
-            if frame.is_native:
-                answer = self._program.run(self._program.heads, image, low, gain)
-            else:
-                answer = self._program.run(self._program.heads_rescaled, image, low, gain, *frame.there())
+            frame = Frame.of(window.shape[:2], scale, coarse=self._coarse)
+            answer = self._answer(window, limits, frame)
             rows, columns = (max(1, round(length / CELL)) for length in frame.scaled)
             cells = answer[0, :rows, :columns].reshape(-1, 1 + BINS.size).astype(np.float64)
             shares.append(1 / (1 + np.exp(-cells[:, 0])))
             logits = np.exp(cells[:, 1:] - cells[:, 1:].max(axis=1, keepdims=True))
             distributions.append(logits / logits.sum(axis=1, keepdims=True))
         return typical_width(np.concatenate(shares), np.concatenate(distributions))
+
+    def _answer(self, window: NDArray[Any], limits: tuple[float, float], frame: Frame) -> NDArray[np.float32]:
+        """The size network's answer for a window, padded, (1, height / CELL, width / CELL, 1 + BINS.size)."""
+        program, seen = self._program, math.prod(frame.bucket)
+        if self._coarse:
+            side = max(frame.bucket)
+            shown = _shown(window, limits, frame, side)
+            return program.run(program.heads, shown, *as_gain([(0.0, 1.0)]), seen=side**2)
+        low, gain = as_gain([limits])
+        image = padded_batch([window], frame.native_bucket, 1)
+        if frame.is_native:
+            return program.run(program.heads, image, low, gain, seen=seen)
+        return program.run(program.heads_rescaled, image, low, gain, *frame.there(), seen=seen)
+
+
+def _shown(window: NDArray[Any], limits: tuple[float, float], frame: Frame, side: int) -> NDArray[np.float32]:
+    """What the network is shown of a window: normalised, rescaled, mirrored up to a square, (1, side, side, 3)."""
+    rows, columns = (
+        padded_resampling(native, scaled, native, side)
+        for native, scaled in zip(frame.native, frame.scaled, strict=True)
+    )
+    image: NDArray[Any] = apply_range(window, *limits).reshape(*frame.native, -1)
+    image = np.moveaxis(rows @ np.moveaxis(image, -1, 0) @ columns.T, 0, -1)
+    return np.ascontiguousarray(np.broadcast_to(image, (side, side, 3)))[None]
 
 
 def _misfit(width: float) -> float:

@@ -33,24 +33,27 @@ from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.measuring import measured
 from nucseg_batch.pipeline.tasks import Task, kept_rows, killer
 from nucseg_batch.pipeline.work import Handed, Item, Measured, Result, Work
-from nucseg_batch.plan import Adapt, Scales, Unit, bucket_shape
+from nucseg_batch.plan import Adapt, Budget, Scales, Unit, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
 Before = TypeVar("Before")
 After = TypeVar("After")
-READ_AHEAD_PIXELS = 6_000_000
-"""Images are read ahead until this many pixels wait; one image always may."""
 IN_FLIGHT = 2
 """Batches that are on their way through the device at once."""
-LATER_IMAGES, WAITING_PIXELS = 256, 16_000_000
-"""Limits on unfilled batches: images read after the first one of a batch, and pixels waiting in all batches. At either
-limit the oldest batch is segmented as it is, so that an image of a rare scale does not keep its unit in memory."""
+LATER_IMAGES = 256
+"""Limit on unfilled batches, beside the bytes of a budget: images read after the first one of a batch. Then the oldest
+batch is segmented as it is, so that an image of a rare scale does not keep its unit in memory."""
 SEEN = 32
 """Of so many images, how many wait is counted once."""
 
 
 class Segmenter(Protocol):
     """What the stream needs of a predictor."""
+
+    @property
+    def budget(self) -> Budget:
+        """How much memory may be taken."""
+        ...
 
     def own_scale(self, pixels: NDArray[Any]) -> float:
         """The scale that fits an image, by the model's size network."""
@@ -132,7 +135,8 @@ def process_units(
             ThreadPoolExecutor(measuring, thread_name_prefix="measure") as measurers,
         ):
             ordinary = (begin(task) for task in tasks if not task.history.careful and not stopped())
-            batches = _batches(_read_ahead(ordinary, readers, read, gauge), predictor.batch_size)
+            ahead = _read_ahead(ordinary, readers, read, gauge, predictor.budget.read_ahead_bytes)
+            batches = _batches(ahead, predictor.batch_size, predictor.budget.waiting_bytes)
             labelled = _in_flight(batches, segmenters, segment, IN_FLIGHT)
             for done in _in_flight(labelled, measurers, finished, measuring):
                 finisher.put(done)
@@ -199,30 +203,33 @@ def _in_flight(
 
 
 def _read_ahead(
-    works: Iterable[Work], readers: ThreadPoolExecutor, read: Callable[[Item], Item], gauge: Gauge
+    works: Iterable[Work], readers: ThreadPoolExecutor, read: Callable[[Item], Item], gauge: Gauge, room: int
 ) -> Iterator[Item]:
-    """Items in the order of the units, read by the pool up to READ_AHEAD_PIXELS before they are asked for."""
+    """Items in the order of the units, read by the pool before they are asked for, up to `room` bytes of images.
+
+    One image may always be read ahead.
+    """
     waiting: deque[tuple[int, Future[Item]]] = deque()
-    pixels, taken = 0, 0
+    held, taken = 0, 0
 
     def first() -> Item:
-        nonlocal pixels, taken
+        nonlocal held, taken
         if taken % SEEN == 0:
-            gauge.depth("images that were read and wait (Mpx)", sum(size for size, one in waiting if one.done()) / 1e6)
+            gauge.depth("images that were read and wait (MB)", sum(size for size, one in waiting if one.done()) / 1e6)
         taken += 1
         size, future = waiting.popleft()
-        pixels -= size
+        held -= size
         return future.result()
 
     try:
         for work in works:
             for index in work.task.indices:
                 item = _item(work, index)
-                size = item.plane.image.height * item.plane.image.width * max(1, len(item.plane.image.names))
-                while waiting and pixels + size > READ_AHEAD_PIXELS:
+                size = item.plane.image.plane_bytes
+                while waiting and held + size > room:
                     yield first()
                 waiting.append((size, readers.submit(read, item)))
-                pixels += size
+                held += size
         while waiting:
             yield first()
     finally:
@@ -258,10 +265,13 @@ def _sized(item: Item, predictor: Segmenter) -> Item:
         return replace(item, failure=item.failed("segment", error))
 
 
-def _batches(items: Iterable[Item], batch_size: Callable[[tuple[int, int], float], int]) -> Iterator[list[Item]]:
+def _batches(
+    items: Iterable[Item], batch_size: Callable[[tuple[int, int], float], int], room: int
+) -> Iterator[list[Item]]:
     """Full batches of images that may share one.
 
-    What is left of a padded shape goes when the shape changes, and the oldest batch when it has waited long enough.
+    What is left of a padded shape goes when the shape changes, and the oldest batch when it has waited long enough or
+    images of more than `room` bytes wait.
     """
     filling: dict[tuple[Any, ...], list[Item]] = {}  # the oldest batch first
     begun: dict[tuple[Any, ...], int] = {}
@@ -280,9 +290,9 @@ def _batches(items: Iterable[Item], batch_size: Callable[[tuple[int, int], float
         batch.append(item)
         if len(batch) == batch_size(item.shape, item.scale):
             yield filling.pop(item.batch_key)
-        waiting = sum(map(len, filling.values())) * item.shape[0] * item.shape[1]
+        waiting = sum(map(len, filling.values())) * item.plane.image.plane_bytes
         oldest = next(iter(filling), None)
-        if oldest is not None and (number - begun[oldest] >= LATER_IMAGES or waiting > WAITING_PIXELS):
+        if oldest is not None and (number - begun[oldest] >= LATER_IMAGES or waiting > room):
             yield filling.pop(oldest)
     yield from filling.values()
 

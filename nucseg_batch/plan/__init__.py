@@ -2,21 +2,26 @@
 
 An image has one plane or several, along time t and depth z, and each plane gets a mask (`images`). Masks share arrays,
 whose shards are the units of work (`units`). A `Plan` (`whole`) lists all of it; `scales` says at what size the network
-sees what. What the input does not say and was guessed is listed, too (`assumptions`).
+sees what, and `budget` how memory is divided. What the input does not say and was guessed is listed, too
+(`assumptions`).
 """
 
 from nucseg_batch.plan.assumptions import Assumption, doubt, merged
+from nucseg_batch.plan.budget import SEPARATION_BYTES, Budget
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane
-from nucseg_batch.plan.scales import TILE, Adapt, Scales, bucket_shape
+from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
 from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LargePlane, Stack, Unit, file_stem
 from nucseg_batch.plan.whole import Plan, make_plan
 
 __all__ = [
+    "COARSE_SIDES",
     "LABEL_BYTES",
+    "SEPARATION_BYTES",
     "SHARD_BYTES",
     "TILE",
     "Adapt",
     "Assumption",
+    "Budget",
     "Failure",
     "ImageInfo",
     "KnownImages",
@@ -27,6 +32,7 @@ __all__ = [
     "Stack",
     "Unit",
     "bucket_shape",
+    "coarse_bucket_shape",
     "doubt",
     "file_stem",
     "make_plan",

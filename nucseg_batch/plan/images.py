@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
@@ -42,6 +44,11 @@ class ImageInfo:
     """Path of its group in a store whose structure the output keeps; None for an image that is a file."""
     levels: int = 1
     """Levels of its pyramid."""
+
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of the decoded pixels of one of its planes, of all channels."""
+        return self.height * self.width * self.channels * max(1, len(self.names)) * np.dtype(self.dtype).itemsize
 
     @property
     def times(self) -> range:

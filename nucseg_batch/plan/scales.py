@@ -10,6 +10,8 @@ Adapt = Literal["no", "outliers", "each", "sized"]
 at several scales (`each`), or all by the model's size network, and of these again those that do not fit (`sized`)."""
 TILE = 1536
 """Images with a longer padded side go through the network in tiles of this side."""
+COARSE_SIDES = (256, 384, 512, 768, 1024, TILE)
+"""Padded sides of images on devices that compile a program for each shape: these, and beyond as elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,19 @@ class Scales:
 def bucket_shape(height: int, width: int) -> tuple[int, int]:
     """Shape that an image is padded to: multiples of 32 up to 512 pixels a side, of 64 up to 1024, of 128 beyond."""
     return _padded(height), _padded(width)
+
+
+def coarse_bucket_shape(height: int, width: int) -> tuple[int, int]:
+    """The same from a much shorter list of shapes, for devices that compile a program for each: see COARSE_SIDES.
+
+    The shorter side is padded to the longer one unless that is more than one and a half times as long.
+    """
+    sides = _coarse(height), _coarse(width)
+    return sides if 2 * max(sides) > 3 * min(sides) else (max(sides), max(sides))
+
+
+def _coarse(length: int) -> int:
+    return next((side for side in COARSE_SIDES if side >= length), _padded(length))
 
 
 def _padded(length: int) -> int:

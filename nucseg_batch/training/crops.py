@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.cores import available_cores
+from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training.augment import plain_crop, training_crop
 from nucseg_batch.training.data import Sample

@@ -18,7 +18,7 @@ from nucseg_batch.cli.main import main
 from nucseg_batch.errors import InputMissingError, NothingToDoError, NucsegError, UsageError
 from nucseg_batch.executors.inspection import inspect as look
 from nucseg_batch.executors.inspection import memory_bytes, output_files
-from nucseg_batch.plan import ImageInfo, make_plan
+from nucseg_batch.plan import Budget, ImageInfo, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 app = typer.Typer()
@@ -193,10 +193,12 @@ def infos(height: int, width: int, count: int) -> list[ImageInfo]:
 
 def test_memory_grows_with_the_largest_piece_and_not_with_the_number_of_images() -> None:
     """A plane larger than a region takes no more than the region."""
-    few, many = (memory_bytes(make_plan(infos(1031, 1033, count))) for count in (200, 2000))
+    budget = Budget(2 * 10**9, "mixed_bfloat16")
+    few, many = (memory_bytes(make_plan(infos(1031, 1033, count)), budget) for count in (200, 2000))
     assert few == many
-    large, larger = (memory_bytes(make_plan(infos(side, side, 1))) for side in (10_007, 100_003))
+    large, larger = (memory_bytes(make_plan(infos(side, side, 1)), budget) for side in (10_007, 100_003))
     assert large == larger > few
+    assert memory_bytes(make_plan(infos(10_007, 10_007, 1)), Budget(6 * 10**9, "mixed_bfloat16")) > large
 
 
 def test_files_of_the_output_are_counted() -> None:

@@ -65,7 +65,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
 def test_speed_is_that_of_whole_batches_of_the_network(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """One batch to compile and two that count, of as many images as the pixels are."""
-    monkeypatch.setattr("nucseg_batch.network.predictor.TRIED_SECONDS", 0.0)
+    monkeypatch.setattr("nucseg_batch.network.batching.TRIED_SECONDS", 0.0)
     sizes: list[int] = []
     labelling_for = Predictor._labelling_for
 

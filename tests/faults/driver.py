@@ -35,8 +35,7 @@ from nucseg_batch.cli import finish, plan, printed, progress, shares, status  # 
 from nucseg_batch.cli import main as cli
 from nucseg_batch.executors import finishing, job, local, planning, stop, verification  # noqa: F401 - likewise
 from nucseg_batch.files.masks import pyramid
-from nucseg_batch.pipeline import stream
-from nucseg_batch.plan import units
+from nucseg_batch.plan import budget, units
 
 WARM = (imagecodecs.png_decode, imagecodecs.zstd_encode)
 """Named here so that they are loaded before forking."""
@@ -136,7 +135,7 @@ def execute(arguments: Sequence[str], faults: Faults) -> int:
     if not faults.large_units:
         units.SHARD_BYTES = 4800  # as in tree.py
         pyramid.SMALL = 64
-        stream.READ_AHEAD_PIXELS = 1300
+        budget.READ_SHARE = 1300 / 1.2e9
     local.load_predictor = lambda *_: Faulty(faults)
     if faults.mutant:
         sys.path.insert(0, str(Path(__file__).parent))

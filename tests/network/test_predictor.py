@@ -6,13 +6,14 @@ from pictures import disks, fluorescence
 
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.errors import DeviceError
+from nucseg_batch.machine.processor import BFLOAT16_FLAGS
 from nucseg_batch.network import backend, large
 from nucseg_batch.network import predictor as predictor_module
 from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.program import _normalised
-from nucseg_batch.plan import Adapt
+from nucseg_batch.plan import TILE, Adapt
 from nucseg_batch.settings import Precision, SegmentSettings
 
 
@@ -178,7 +179,7 @@ def test_auto_precision_is_bfloat16_only_where_the_processor_computes_in_it(monk
         ({"avx512_bf16"}, "mixed_bfloat16"),
         ({"amx_bf16"}, "mixed_bfloat16"),
     ):
-        monkeypatch.setattr(backend, "_cpu_flags", lambda flags=flags: flags)
+        monkeypatch.setattr(backend, "bfloat16_flags", lambda flags=flags: flags & BFLOAT16_FLAGS)
         assert backend.resolve_precision("auto", "cpu:0") == expected
     assert backend.resolve_precision("auto", "gpu:0") == "mixed_bfloat16"
     assert backend.resolve_precision("float32", "gpu:0") == "float32"
@@ -188,4 +189,4 @@ def test_images_that_are_tiled_are_never_pooled(default_network: Model) -> None:
     """Sixteen slides in one batch would fill memory and gain nothing."""
     use = Predictor(default_network, SegmentSettings(batch_size=16, precision="mixed_bfloat16", device="cpu"))
     assert use.batch_size((256, 256)) == 16
-    assert use.batch_size((256, predictor_module.TILE + 128)) == 1
+    assert use.batch_size((256, TILE + 128)) == 1

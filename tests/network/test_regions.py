@@ -11,6 +11,7 @@ from nucseg_batch.arrays.scale import mirrored, nearest, resampling
 from nucseg_batch.arrays.seams import RIM
 from nucseg_batch.network import regions
 from nucseg_batch.network.bands import BAND, bands, needed
+from nucseg_batch.network.batching import CALL_PIXELS
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.regions import CODE, SEPARATION, Reach, Tile, plane_frame, tiles
 
@@ -118,9 +119,9 @@ def test_what_halos_cost_is_bounded(halo: int, seen: float, scale: float) -> Non
     assert sum(math.prod(part.stop - part.start for part in tile.part("window")) for tile in found) < 1.18 * area
     pixels = 0
     for tile in found:
-        strips = regions._strips(tile.rows.window, tile.columns.seen, reach, regions.CALL_PIXELS)
+        strips = regions._strips(tile.rows.window, tile.columns.seen, reach, CALL_PIXELS)
         calls = [(strip.stop - strip.start + 2 * halo) * _length(tile.columns.seen) for strip in strips]
-        assert max(calls) <= regions.CALL_PIXELS
+        assert max(calls) <= CALL_PIXELS
         pixels += sum(calls)
     assert pixels < seen * area
 

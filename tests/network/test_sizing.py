@@ -27,7 +27,7 @@ class Knows:
         self._width = width
         self._seen = seen
 
-    def run(self, name: str, pixels: NDArray[Any], low: Any, gain: Any, *there: Any) -> NDArray[np.float32]:
+    def run(self, name: str, pixels: NDArray[Any], low: Any, gain: Any, *there: Any, seen: int) -> NDArray[np.float32]:
         """As `Program.run`."""
         self.shapes.append(pixels.shape)
         rows = pixels.shape[1] if name == "heads" else there[0].shape[0]
@@ -71,10 +71,10 @@ def test_nuclei_that_are_seen_badly_are_looked_at_again(true: float, scales: lis
 class Misled(Knows):
     """Nuclei that are too narrow in a look are not seen there, but what they form together is."""
 
-    def run(self, name: str, pixels: NDArray[Any], low: Any, gain: Any, *there: Any) -> NDArray[np.float32]:
+    def run(self, name: str, pixels: NDArray[Any], low: Any, gain: Any, *there: Any, seen: int) -> NDArray[np.float32]:
         rows = pixels.shape[1] if name == "heads" else there[0].shape[0]
         true, self._width = self._width, 88.0 * pixels.shape[1] / rows if rows < pixels.shape[1] else self._width
-        answer = super().run(name, pixels, low, gain, *there)
+        answer = super().run(name, pixels, low, gain, *there, seen=seen)
         self._width = true
         return answer
 

@@ -285,14 +285,14 @@ def test_an_image_in_memory_is_the_same_in_tiles(
 ) -> None:
     """Too large for one call: nuclei that tiles share are whole, and all are numbered as in the image as a whole."""
     monkeypatch.setattr(regions, "TILE_SIDE", 256)
-    monkeypatch.setattr(regions, "CALL_PIXELS", 2**19)
+    monkeypatch.setattr(regions, "WHOLE_PIXELS", 2**16)
     image = mosaic(shared, (613, 709))
     limits = survey(lambda *window: image[window], image.shape).limits
     frame, reach = plane_frame(image.shape, scale), Reach(predictor.model.info.network.halo, 16)
     assert len(list(regions.tiles(frame, tuple(slice(0, n) for n in image.shape), 709, reach))) >= 4
     labelling = predictor._labelling_for(frame)
     whole = _whole(labelling, image, limits, frame)
-    found = regions.label_image(labelling, frame, image, limits, reach)
+    found = regions.label_image(labelling, frame, image, limits, reach, 2**19)
     equal = equal_nuclei(whole.labels, found.labels)
     assert equal >= 0.999 * max(whole.labels.max(), found.labels.max())
     assert np.mean((whole.labels > 0) == (found.labels > 0)) > 0.9999

@@ -28,7 +28,7 @@ from nucseg_batch.pipeline.channels import show
 from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import Task
-from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, Stack, make_plan
+from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, Stack, budget, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -255,7 +255,7 @@ def test_two_batches_that_run_out_of_memory_at_once_lose_no_image(job: Job) -> N
 def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory must not grow with the number of images: never more are read than may wait, whatever the disk's speed."""
     write_images(job.folder, 40)
-    monkeypatch.setattr(stream, "READ_AHEAD_PIXELS", 5 * 600)
+    monkeypatch.setattr(budget, "READ_SHARE", 5 * 600 / (Threshold.budget.total - budget.BASE_BYTES))
     begun: list[str] = []
     read = Images.read
 

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from nucseg_batch.errors import UsageError
+from nucseg_batch.machine.memory import available_memory, parsed_bytes
+from nucseg_batch.network.ledger import Ledger
+from nucseg_batch.plan import Budget
+from nucseg_batch.plan.budget import BASE_BYTES, LEAST_CALL
+from nucseg_batch.settings import SegmentSettings
+
+GIB = 2**30
+
+
+def memory(place: Path, files: dict[str, str], groups: str = "0::/job/step\n", **environment: str) -> int:
+    """What is available under control groups of these files."""
+    for name, text in files.items():
+        path = place / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (place / "groups").write_text(groups)
+    return available_memory(environment, place / "groups", place / "cgroup")
+
+
+def test_without_limits_the_machine_counts(tmp_path: Path) -> None:
+    """As where there are no control groups at all; a limit above what there is, is none."""
+    machine = available_memory({}, tmp_path / "none", tmp_path)
+    assert machine > 1e9
+    assert memory(tmp_path, {"job/step/memory.max": "max\n", "job/memory.max": f"{2**60}\n"}) == machine
+
+
+def test_the_least_limit_of_a_group_and_those_around_it_counts(tmp_path: Path) -> None:
+    """A step of a job has what the job has, and a container what its top says."""
+    assert memory(tmp_path, {"job/step/memory.max": "max\n", "job/memory.max": f"{GIB // 2}\n"}) == GIB // 2
+    assert memory(tmp_path, {"memory.max": f"{GIB // 4}\n"}) == GIB // 4
+
+
+def test_control_groups_of_version_1_count(tmp_path: Path) -> None:
+    """Each controller has a tree of its own there; without a limit it says a very large number."""
+    groups = "4:memory:/job\n2:cpu,cpuacct:/job\n"
+    assert memory(tmp_path, {"memory/job/memory.limit_in_bytes": f"{GIB // 2}\n"}, groups) == GIB // 2
+    unlimited = memory(tmp_path, {"memory/job/memory.limit_in_bytes": "9223372036854771712\n"}, groups)
+    assert unlimited == available_memory({}, tmp_path / "none", tmp_path)
+
+
+def test_a_slurm_job_has_its_memory(tmp_path: Path) -> None:
+    """For the node, or for each of its cores there; 0 means all of the node's."""
+    assert memory(tmp_path, {}, SLURM_MEM_PER_NODE="512") == 512 * 2**20
+    assert memory(tmp_path, {}, SLURM_MEM_PER_CPU="128", SLURM_CPUS_ON_NODE="3") == 384 * 2**20
+    whole = available_memory({}, tmp_path / "none", tmp_path)
+    assert memory(tmp_path, {}, SLURM_MEM_PER_NODE="0") == whole
+    assert memory(tmp_path, {}, SLURM_MEM_PER_CPU="128") == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2GB", 2 * 10**9),
+        ("1.5 GiB", 3 * 2**29),
+        ("800m", 8 * 10**8),
+        ("3000000000", 3 * 10**9),
+        ("2 G", 2 * 10**9),
+        ("two", None),
+        ("-2GB", None),
+        ("2GBs", None),
+        ("", None),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, expected: int | None) -> None:
+    assert parsed_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["2 elephants", "1GB", "0"])
+def test_too_little_memory_is_refused_with_what_is_needed(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--memory must be a size such as 4GB, 1\.5GB or more"):
+        SegmentSettings(memory=text)
+
+
+def test_a_larger_budget_gives_larger_calls_and_no_larger_batches_than_pay() -> None:
+    """Network calls get their share of what the program leaves; a processor is busy with a megapixel."""
+    small, large = Budget(2 * 10**9, "float32"), Budget(8 * 10**9, "float32")
+    assert BASE_BYTES < small.network_bytes + BASE_BYTES < small.total
+    assert small.call_pixels < large.call_pixels
+    assert small.batch_pixels == large.batch_pixels == 2**20
+    assert Budget(2 * 10**9, "mixed_bfloat16").call_pixels > small.call_pixels
+    assert Budget(10**6, "float32").call_pixels == LEAST_CALL
+
+
+def test_calls_that_do_not_fit_together_run_one_after_the_other() -> None:
+    """And what needs more than there is runs alone, instead of never."""
+    ledger, most, running = Ledger(100), [0.0], [0.0]
+    lock = threading.Lock()
+
+    def call(amount: float) -> None:
+        for _ in range(50):
+            with ledger.reserved(amount):
+                with lock:
+                    running[0] += amount
+                    most[0] = max(most[0], running[0])
+                    assert running[0] <= 100 or running[0] == amount
+                with lock:
+                    running[0] -= amount
+
+    threads = [threading.Thread(target=call, args=(amount,)) for amount in (30, 30, 60, 100, 250)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert most[0] == 250
+    with pytest.raises(ZeroDivisionError), ledger.reserved(100):
+        _ = 1 / 0
+    with ledger.reserved(100), ledger.reserved(0):
+        pass
