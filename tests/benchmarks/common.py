@@ -104,7 +104,13 @@ def _resident(pid: int) -> int:
 
 def segment(place: Path, store: Path, pixels: int, options: Sequence[object], python: str = "") -> dict[str, float]:
     """One run of `nucseg-batch segment`, of images with so many pixels in all, as a row of figures."""
-    done = finished([python or sys.executable, "-m", "nucseg_batch", "segment", place, store, *options])
+    return figures(
+        finished([python or sys.executable, "-m", "nucseg_batch", "segment", place, store, *options]), pixels
+    )
+
+
+def figures(done: Finished, pixels: int) -> dict[str, float]:
+    """What a run of `nucseg-batch segment` says of itself, and what it took."""
     speed = re.search(r"([\d.]+) Mpx/s", done.output)
     counts = re.search(r"(\d+) nuclei, (\d+) failed", done.output)
     if speed is None or counts is None or int(counts[2]):
