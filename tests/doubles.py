@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nucseg_batch.arrays.looks import Segmented
+from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.arrays.seams import Rect
 from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.plan import Adapt, Budget
@@ -78,6 +79,10 @@ class Threshold:
     def own_scale(self, pixels: NDArray[Any]) -> float:
         """Of no use here."""
         return 1.0
+
+    def scale_of(self, width: float, *, grey: bool) -> float:
+        """The nearest step."""
+        return step_scale(self.diameter / width)
 
     def width(self, pixels: NDArray[Any], limits: tuple[float, float] | None = None) -> float | None:
         """Of no use here."""

@@ -208,6 +208,10 @@ class Shared:
         """See Predictor."""
         return self._predictor.own_scale(pixels)
 
+    def scale_of(self, width: float, *, grey: bool) -> float:
+        """See Predictor."""
+        return self._predictor.scale_of(width, grey=grey)
+
     def width(self, pixels: Any, limits: tuple[float, float] | None = None) -> float | None:
         """See Predictor."""
         return self._predictor.width(pixels, limits)

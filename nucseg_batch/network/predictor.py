@@ -195,15 +195,19 @@ class Predictor:
         return self._sizing.width(pixels, limits or self.range_of(pixels))
 
     def own_scale(self, pixels: NDArray[Any]) -> float:
-        """The scale that brings an image's nuclei to `diameter`, by the size network; 1 where it sees none."""
+        """The scale that fits an image, by the size network; 1 where it sees no nuclei."""
         width = self.width(pixels)
-        return 1.0 if width is None else step_scale(self._wanted(width, pixels) / width)
+        return 1.0 if width is None else self.scale_of(width, grey=pixels.ndim == 2)
 
-    def _wanted(self, width: float | None, pixels: NDArray[Any]) -> float:
-        """The width to which nuclei of an image are brought where the size network chooses its scale."""
+    def scale_of(self, width: float, *, grey: bool) -> float:
+        """The scale for an image whose nuclei are so many pixels wide."""
+        return step_scale(self._wanted(width, grey=grey) / width)
+
+    def _wanted(self, width: float | None, *, grey: bool) -> float:
+        """The width to which nuclei of an image are brought: `diameter`, or less where the size network decides."""
         if width is None or self._sizing is None:
             return self.diameter
-        return paying_diameter(width, self.diameter, grey=pixels.ndim == 2)
+        return paying_diameter(width, self.diameter, grey=grey)
 
     @property
     def intensities(self) -> Intensities:
@@ -291,12 +295,12 @@ class Predictor:
         """
         found = list(found)
         for _ in range(OUTLIER_LOOKS):
-            nominal = [self._wanted(one.width, image) for one, image in zip(found, images, strict=True)]
+            nominal = [self._wanted(one.width, grey=image.ndim == 2) for one, image in zip(found, images, strict=True)]
             scales = [another_scale(*pair) for pair in zip(found, nominal, strict=True)]
             if not any(scales):
                 break
             for i, new in self._look(images, scales).items():
-                if new.misfit(self._wanted(new.width, images[i])) < found[i].misfit(nominal[i]):
+                if new.misfit(self._wanted(new.width, grey=images[i].ndim == 2)) < found[i].misfit(nominal[i]):
                     found[i] = new
         return found
 

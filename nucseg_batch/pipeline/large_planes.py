@@ -16,9 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.arrays.looks import Segmented, paying_diameter
+from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.sampling import Survey, survey
-from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.arrays.seams import join
 from nucseg_batch.files.masks.pixels import as_stored, pixel_bounds
 from nucseg_batch.files.masks.store import MaskWriter
@@ -61,11 +60,6 @@ class Segmenter(Labeller, Protocol):
     """What is needed of a predictor."""
 
     @property
-    def diameter(self) -> float:
-        """Width in pixels that nuclei have where the network knows them best."""
-        ...
-
-    @property
     def intensities(self) -> Intensities:
         """By which rule its range of values is measured."""
         ...
@@ -81,6 +75,10 @@ class Segmenter(Labeller, Protocol):
 
     def look(self, pixels: Any, begin: float) -> Segmented:
         """Segments a window at the scale that fits it."""
+        ...
+
+    def scale_of(self, width: float, *, grey: bool) -> float:
+        """The scale for a plane whose nuclei are so many pixels wide."""
         ...
 
 
@@ -318,10 +316,7 @@ def _surroundings(
         widths = [width for width in sized if width is not None]
         if widths:
             width = float(np.median(widths))
-            wanted = predictor.diameter
-            if predictor.sizes_alone:
-                wanted = paying_diameter(width, wanted, grey=shown_channels(info, channel) == 1)
-            scale = step_scale(wanted / width)
+            scale = predictor.scale_of(width, grey=shown_channels(info, channel) == 1)
             tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")
     return Surroundings(found, scale, channel)
 
