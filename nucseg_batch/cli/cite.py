@@ -46,7 +46,7 @@ def cite(
     if record is None:
         raise InputMissingError(
             f"OUT {store}: {result_paths(store)[NAME].name} is missing or damaged; give the OUT.zarr of a run that is "
-            "finished, or write it anew with `nucseg-batch finish`."
+            "finished, or rewrite it with `nucseg-batch finish`."
         )
     if form is CiteFormat.json:
         print(json.dumps(record, indent=1, sort_keys=True))

@@ -116,4 +116,4 @@ def verify(
     if error is not None:
         raise error
     if result.damage:
-        say("forgotten; run the same `segment` again to have it done anew")
+        say("forgotten; run the same `segment` again to redo it")

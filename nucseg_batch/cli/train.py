@@ -164,7 +164,7 @@ def train(
     patience: Annotated[int, _count("Passes without improvement before stopping.")] = _DEFAULT.patience,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with a training that was stopped.", rich_help_panel=PASSES),
+        typer.Option("--resume", help="Resume a training that was stopped.", rich_help_panel=PASSES),
     ] = False,
     seed: Annotated[
         int,

@@ -149,7 +149,7 @@ class Worker:
         with held(self._journal.folder, locks, job=name, tell=self._done.tell) as locked:
             self._alone = locked
             if job.resumed and self._journal.plan_state() != job.plan_state:
-                raise LockedError(f"{self._journal.folder} was planned anew just now; run the same command again.")
+                raise LockedError(f"{self._journal.folder} was just planned again; run the same command again.")
             if job.resumed:  # what is there already is kept, so nobody need wait for others
                 make_store(job, self._done.progress)
             else:

@@ -57,7 +57,7 @@ def opened(table: Path) -> Iterator[IO[str]]:
             yield file
     except (csv.Error, IndexError, UnicodeDecodeError) as error:
         raise DamageError(
-            f"{table}: it is damaged ({type(error).__name__}); delete it, and `nucseg-batch finish` writes it anew."
+            f"{table}: it is damaged ({type(error).__name__}); delete it, and `nucseg-batch finish` rewrites it."
         ) from error
 
 

@@ -263,7 +263,7 @@ def _single(source: FileSource, max_pixels: int) -> ImageHeader:
     stacked = [f"{axis}={header.length(axis)}" for axis in "TZC" if axis in header.axes]
     if stacked == [f"C={header.length('C')}"]:
         raise ImageError(
-            f"it has {header.length('C')} channels that are not RGB; save the one that shows the nuclei by itself."
+            f"it has {header.length('C')} channels that are not RGB; save the one of the nuclei as a separate file."
         )
     if stacked:
         raise ImageError(f"it is a stack ({', '.join(stacked)}), not one plane; save its planes as single images.")

@@ -129,7 +129,7 @@ def _parsed_png(file: BinaryIO, *, whole: bool) -> _PngHeader | None:
                 return None
             (frames,) = struct.unpack(">I", count)
             if frames > 1:
-                raise ImageError(f"it is an animation of {frames} pictures; save the one that is meant by itself.")
+                raise ImageError(f"it is an animation of {frames} pictures; save one of them as a separate file.")
             file.seek(-4, os.SEEK_CUR)
         file.seek(int.from_bytes(chunk[:4], "big") + 4, os.SEEK_CUR)
     if len(chunk) < 8 and not whole:

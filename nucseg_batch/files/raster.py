@@ -118,7 +118,7 @@ def _webp_facts(path: str | Path) -> _Facts:
     kind = start[12:16]
     if kind == b"VP8X":
         if start[20] & 0x02:
-            raise ImageError("it is an animation; save the picture that is meant by itself.")
+            raise ImageError("it is an animation; save one picture as a separate file.")
         return _Facts(1 + int.from_bytes(start[27:30], "little"), 1 + int.from_bytes(start[24:27], "little"), 3)
     if kind == b"VP8L" and start[20] == 0x2F:
         bits = int.from_bytes(start[21:25], "little")

@@ -16,7 +16,7 @@ OPTIONS = {
     "t": "time points",
     "z": "depths",
     "channel": "channel of the nuclei",
-    "region": "large planes by regions of so many pixels",
+    "region": "side in pixels of the regions of large planes",
     "augment": "answers averaged over mirror images",
     "skip_empty": "regions without anything bright skipped",
 }

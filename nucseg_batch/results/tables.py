@@ -96,7 +96,7 @@ class Nuclei:
         except (IndexError, ValueError) as error:
             raise DamageError(
                 f"the table of nuclei has a row that is cut or damaged in column {column}; `nucseg-batch finish` "
-                "writes it anew."
+                "rewrites it."
             ) from error
 
 
@@ -187,6 +187,6 @@ def _nuclei_of(
             while key is not None and key != plane.key:
                 key, group = next(groups, (None, None))
             if group is None:
-                raise DamageError(f"{table}: it has no rows of {plane.name}; `nucseg-batch finish` writes it anew.")
+                raise DamageError(f"{table}: it has no rows of {plane.name}; `nucseg-batch finish` rewrites it.")
             yield plane, columns, group
             key, group = next(groups, (None, None))

@@ -209,7 +209,7 @@ def _nuclei(folder: str, wanted: str, shown: dict[str, str], known: dict[str, Kn
         if wanted.lower() == "auto":
             raise UsageError(
                 f"{where}; say which shows the nuclei, as in --channel {shown[asked[0]]}: the others are measured. If "
-                f"each file is an image by itself, say --channel {EACH}."
+                f"each file is a separate image, use --channel {EACH}."
             ) from error
         raise UsageError(f"{where}: {error}") from error
 

@@ -105,7 +105,7 @@ def _kind(key: Any, apart: bool) -> tuple[Literal["grey", "colour", "channels"],
     if samples == light + alpha and not apart:
         return ("grey" if light == 1 else "colour"), light
     if photometric == PHOTOMETRIC.PALETTE or (light == 3 and not apart):
-        raise ImageError(f"it has {samples} channels that are not RGB; save the one that shows the nuclei by itself.")
+        raise ImageError(f"it has {samples} channels that are not RGB; save the one of the nuclei as a separate file.")
     return "channels", samples - alpha
 
 

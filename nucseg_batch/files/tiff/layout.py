@@ -135,15 +135,15 @@ def _image_series(tiff: OpenTiff) -> Any:
         shapes = Counter(" x ".join(map(str, series.shape)) for series in images)
         text = ", ".join(f"{count} of {shape}" if count > 1 else shape for shape, count in list(shapes.items())[:4])
         raise ImageError(
-            f"the TIFF holds {len(images)} separate images ({text}); save the one that is meant by itself."
+            f"the TIFF holds {len(images)} separate images ({text}); save the one to segment as a separate file."
         )
     image = images[0]
     if any(_area(series) > _area(image) for series in every if series.name.lower() not in SLIDE_EXTRAS):
         raise ImageError(
-            "the TIFF's first page is a small copy of an image in another one; export that image by itself."
+            "the TIFF's first page is a small copy of an image in another one; export that image as a separate file."
         )
     if any(page is not None and page.keyframe.is_subifd for page in _stored_pages(tiff, image)):
-        raise ImageError("the TIFF has pages below a page that are of its size; save the one that is meant by itself.")
+        raise ImageError("the TIFF has pages below a page that are of its size; save one of them as a separate file.")
     if image.kind == "bif":
         raise ImageError("slides of this kind (Ventana BIF) are tiles that must be stitched; export it as OME-TIFF.")
     if getattr(image, "transform", None) is not None:

@@ -154,12 +154,12 @@ def _image_of(ome: Ome, names: _Names) -> OmeImage:
     ]
     here = [image for image in here if image.name.lower() not in SLIDE_EXTRAS] or here
     if not ome.images:
-        raise ImageError("its OME-XML describes no image with pixels; save it anew.")
+        raise ImageError("its OME-XML describes no image with pixels; save it again.")
     if not here:
         raise ImageError("its OME-XML describes other files and not this one, which may have been renamed.")
     if len(here) > 1:
         text = ", ".join(repr(image.name) for image in here[:4])
-        raise ImageError(f"it holds {len(here)} separate images ({text}); save the one that is meant by itself.")
+        raise ImageError(f"it holds {len(here)} separate images ({text}); save the one to segment as a separate file.")
     return here[0]
 
 

@@ -88,7 +88,7 @@ def parse_ome(text: str) -> Ome:
         only = next(_children(root, "BinaryOnly"), None)
         metadata_file = None if only is None else only.get("MetadataFile")
     except (ElementTree.ParseError, ValueError, TypeError, KeyError) as error:
-        raise ImageError(f"its OME-XML is broken ({' '.join(str(error).split())[:120]}); save it anew.") from error
+        raise ImageError(f"its OME-XML is broken ({' '.join(str(error).split())[:120]}); save it again.") from error
     return Ome(root.get("UUID"), tuple(image for image in images if image is not None), metadata_file)
 
 

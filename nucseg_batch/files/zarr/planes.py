@@ -72,7 +72,7 @@ def open_level(group: Path) -> tuple[zarr.Array[Any], tuple[str, ...]]:
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ImageError(f"{group.name} is no OME-Zarr image of version 0.4 to 0.6.") from error
     if not isinstance(array, zarr.Array) or array.ndim != len(axes):
-        raise ImageError(f"{group.name} names axes {', '.join(axes)}, but its pixels are no array of so many axes.")
+        raise ImageError(f"{group.name} names axes {', '.join(axes)}, but its array has another number of axes.")
     return zarr.Array(configured(array, ours=False)), axes
 
 

@@ -64,7 +64,7 @@ def _convert(table: Path, to: Path, whole: Whole, progress: Callable[[int, int],
             writer.close()
     except pa.ArrowInvalid as error:
         raise DamageError(
-            f"{table}: it cannot be read as nucseg-batch wrote it ({error}); `nucseg-batch finish` writes it anew."
+            f"{table}: it cannot be read as nucseg-batch wrote it ({error}); `nucseg-batch finish` rewrites it."
         ) from error
 
 

@@ -167,5 +167,5 @@ class Labelled:
             where = "nuclei.csv but not the mask" if labels - found.keys() else "the mask but not nuclei.csv"
             raise DamageError(
                 f"{self.row.name}: {where} has nucleus {min(odd)}. Were masks changed by hand? `nucseg-batch verify` "
-                "finds what changed, with --redo it is done anew."
+                "finds what changed, and --redo segments it again."
             )

@@ -50,7 +50,7 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "t": ("Time points", lambda v: "all" if v is None else str(v)),
     "z": (
         "Depths",
-        lambda v: "all, each by itself" if v is None else "projected (maximum)" if v == "max" else str(v),
+        lambda v: "all, each separately" if v is None else "projected (maximum)" if v == "max" else str(v),
     ),
     "axes": ("Axes of plain arrays", lambda v: "as the files say" if v is None else str(v)),
     "region": ("Side of the regions of large planes", lambda v: f"{v} pixels"),
