@@ -18,7 +18,7 @@ from ome_zarr_models.v05.image import Image
 
 from nucseg_batch.errors import MismatchError, NothingToDoError
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.todo import find_tasks
+from nucseg_batch.executors.pending import find_tasks
 from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.survey import survey
@@ -29,7 +29,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import collect, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.tables import NucleiTable
-from nucseg_batch.pipeline.gauge import Gauge
+from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Plan, Scales, make_plan
@@ -76,7 +76,7 @@ def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_
             workers=workers,
             advance=lambda *_: None,
             tell=lambda _: None,
-            gauge=Gauge(),
+            gauge=StageTimer(),
         )
     write_tables(store, collect(plan, journal), table)
     return plan

@@ -25,9 +25,9 @@ from nucseg_batch.cli.cite import cite
 from nucseg_batch.cli.completion import join_words
 from nucseg_batch.cli.console import Voice, answer, voice
 from nucseg_batch.cli.evaluate import evaluate
-from nucseg_batch.cli.everywhere import Everywhere, take, wants_json
 from nucseg_batch.cli.export import export
 from nucseg_batch.cli.finish import finish
+from nucseg_batch.cli.global_options import Everywhere, take, wants_json
 from nucseg_batch.cli.help import with_common_options
 from nucseg_batch.cli.inspect import inspect
 from nucseg_batch.cli.overlay import overlay

@@ -200,7 +200,7 @@ def train(
     nucseg-batch segment images/ out.zarr --model mine.keras
     """
     from nucseg_batch.executors.existing import default_model
-    from nucseg_batch.files.whole import write_whole
+    from nucseg_batch.files.atomic_write import write_whole
 
     tuning = FINE_TUNING if init is not None else {}
     share, folder = _share_or_folder(validation)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nucseg_batch.files.whole import write_whole
+from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.pipeline.channels import shown_channels
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 
 from nucseg_batch import __version__
 from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
+from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.find.entries import Discovery
 from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.masks.store import is_ours
@@ -17,7 +18,6 @@ from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.finish import result_paths
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.whole import file_sha256
 from nucseg_batch.plan import Plan
 from nucseg_batch.settings import SegmentSettings
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.pending import planes_apart
 from nucseg_batch.executors.progress import Counter
 from nucseg_batch.executors.provenance import provenance
-from nucseg_batch.executors.todo import planes_apart
+from nucseg_batch.files.atomic_write import remove_leftovers
 from nucseg_batch.files.masks.in_place import register
 from nucseg_batch.files.masks.metadata import metadata_files
 from nucseg_batch.files.masks.pyramid import build_levels, levels_missing, remove_leftovers_of_levels
@@ -29,7 +30,6 @@ from nucseg_batch.files.run.finish import Entry, collect, result_hashes, result_
 from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, holders
 from nucseg_batch.files.run.provenance import InputFingerprint, write_provenance
 from nucseg_batch.files.run.records import Finished, Marker, PlaneResult
-from nucseg_batch.files.whole import remove_leftovers
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.large_planes import join_plane
 from nucseg_batch.plan import Failure, LargePlane

@@ -25,10 +25,10 @@ from nucseg_batch.executors.existing import check_fingerprint
 from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.garbage import spared
 from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.pending import find_tasks, planes_apart
 from nucseg_batch.executors.progress import Counter, Progress
 from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.executors.surroundings import machine
-from nucseg_batch.executors.todo import find_tasks, planes_apart
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
 from nucseg_batch.files.masks.store import (
     MaskWriter,
@@ -45,8 +45,8 @@ from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holder
 from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.machine.memory import keep_arenas_few
 from nucseg_batch.pipeline.first_look import choose_scales
-from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.large_planes import process_regions
+from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Failure, Scales, Unit
@@ -97,7 +97,7 @@ class RunSummary:
     """Time from the finished plan to the end, loading the model included."""
     stream_seconds: float
     """Of these, the time from the first image read to the last unit written."""
-    gauge: Gauge
+    gauge: StageTimer
     """How busy the stages were in that time."""
     files: tuple[Path, ...]
     """The store and the tables; the tables only where the whole run is done."""
@@ -133,7 +133,7 @@ class Worker:
         self._done = Counter(progress, job.journal, job.options)
         self._predictor = predictor
         self._scales = Scales()
-        self._gauge = Gauge()
+        self._gauge = StageTimer()
         self._alone = True
 
     def run(self, started: float) -> RunSummary:
@@ -254,12 +254,12 @@ def process(
     attempts: Attempts,
     done: Counter,
     stopped: Any,
-) -> Gauge:
+) -> StageTimer:
     """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan.
 
     Returns how busy the stages were, which the log says too.
     """
-    gauge = Gauge()
+    gauge = StageTimer()
     shared: dict[str, Any] = {
         "images": images,
         "journal": job.journal,

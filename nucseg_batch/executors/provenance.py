@@ -11,7 +11,7 @@ from typing import Any
 from nucseg_batch import __version__
 from nucseg_batch.executors.existing import default_model
 from nucseg_batch.executors.job import Job
-from nucseg_batch.files.whole import file_sha256
+from nucseg_batch.files.atomic_write import file_sha256
 
 CARD = "nucseg.json"
 """What a model file says of itself; `network.model_file` reads all of it, and needs Keras."""

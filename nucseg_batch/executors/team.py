@@ -23,7 +23,7 @@ from distributed import Client, Future, Nanny, Scheduler, SpecCluster
 
 from nucseg_batch.errors import DeviceError, NucsegError, UsageError
 from nucseg_batch.executors.surroundings import ARITHMETIC
-from nucseg_batch.executors.worker import THREADS, Guest, finish_in_hand
+from nucseg_batch.executors.worker import THREADS, Guest, finish_in_flight
 
 JOB_CLUSTERS = {
     "slurm": "SLURMCluster",
@@ -120,7 +120,7 @@ class Team:
         """Takes tasks back, and waits for the units that are in hand."""
         with contextlib.suppress(Exception):  # whoever is gone has nothing in hand
             self._client.cancel(futures, force=True)
-            self._client.run(finish_in_hand, self._token, seconds, on_error="ignore")
+            self._client.run(finish_in_flight, self._token, seconds, on_error="ignore")
 
 
 @contextlib.contextmanager

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.todo import regions_done
+from nucseg_batch.executors.pending import regions_done
+from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.masks.metadata import metadata_damage
 from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_written
 from nucseg_batch.files.run.finish import result_hashes
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.records import Beginning, Marker, PlaneResult
-from nucseg_batch.files.whole import file_sha256
 from nucseg_batch.plan import LargePlane, Unit
 
 

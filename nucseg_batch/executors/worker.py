@@ -31,10 +31,10 @@ from distributed import Worker as DaskWorker
 
 from nucseg_batch.errors import InputMissingError, NucsegError, OutputError
 from nucseg_batch.executors import local
-from nucseg_batch.executors.in_hand import Gate, InHand, Listener, Shared
 from nucseg_batch.executors.job import Job, planned
 from nucseg_batch.executors.stop import SIGNALS
 from nucseg_batch.executors.surroundings import machine
+from nucseg_batch.executors.worker_state import AttemptsInFlight, Gate, Listener, Shared
 from nucseg_batch.files.masks.store import remove_leftovers_of
 from nucseg_batch.files.opened import Images, State
 from nucseg_batch.files.run.attempts import History
@@ -124,7 +124,7 @@ def do_units(assignment: Assignment, orders: Sequence[Order], states: Mapping[st
     return report
 
 
-async def finish_in_hand(token: str, seconds: float) -> None:
+async def finish_in_flight(token: str, seconds: float) -> None:
     """Begins no further unit of a run in this process, and waits for those in hand; called in dask's own thread."""
     _stopped.add(token)
     await _rest(lambda: _active[token], seconds)
@@ -196,7 +196,7 @@ class _Run:
         if scales is None:
             raise OutputError(f"{self._journal.folder}: scales.json is missing or damaged; run the same command again.")
         self._scales = scales
-        self.attempts = InHand(self._journal.folder)
+        self.attempts = AttemptsInFlight(self._journal.folder)
 
     def do(self, orders: Sequence[Order], images: Images, report: Report, stopped: Callable[[], bool]) -> None:
         """Does units: all at once, but those on which a process has died one by one and alone."""

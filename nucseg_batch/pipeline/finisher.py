@@ -18,7 +18,7 @@ from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
-from nucseg_batch.pipeline.gauge import Gauge
+from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.work import Item, Measured, Work
 from nucseg_batch.plan import Failure, Plane
 from nucseg_batch.settings import SegmentSettings
@@ -40,7 +40,7 @@ class Finisher:
         attempts: Attempts,
         settings: SegmentSettings,
         advance: Advance,
-        gauge: Gauge,
+        gauge: StageTimer,
     ) -> None:
         self._gauge = gauge
         self._writer = writer

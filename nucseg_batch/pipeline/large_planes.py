@@ -19,6 +19,7 @@ from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.sampling import Survey, survey
 from nucseg_batch.arrays.seams import join
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.masks.pixels import as_stored, pixel_bounds
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import Images, pixels_digest, windows_sha256
@@ -27,10 +28,8 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import JoinedPlane, Marker, PlaneResult, Seen
 from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
-from nucseg_batch.files.whole import whole_file
 from nucseg_batch.pipeline.channels import Shown, settled, show, shown_channels
 from nucseg_batch.pipeline.failures import failure_of
-from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.regions import (
     Labeller,
     Tile,
@@ -42,6 +41,7 @@ from nucseg_batch.pipeline.regions import (
     region_tiles,
     unpacked,
 )
+from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import Task, killer
 from nucseg_batch.plan import Failure, LargePlane, Plane, Scales, Unit
 from nucseg_batch.settings import Intensities, SegmentSettings
@@ -109,7 +109,7 @@ def process_regions(
     scales: Scales,
     advance: Advance,
     tell: Callable[[str], None],
-    gauge: Gauge,
+    gauge: StageTimer,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Segments regions and keeps what was found in the journal; one that cannot be done becomes a failure there.

@@ -3,7 +3,7 @@
 Reader threads decode images ahead of need, two threads feed the device, so that it computes one batch while labels of
 another are made and the next is filled, others measure, and one thread writes. Batches are filled across units, so that
 many small stacks cost no half-empty batches. Every queue is bounded, by pixels where images are read and by batches
-where they are finished, so memory does not grow with the number of images. A `Gauge` sees how busy the stages are.
+where they are finished, so memory does not grow with the number of images. A `StageTimer` sees how busy the stages are.
 
 What an image gets does not depend on the stream: batches are padded to a fixed shape and images in them do not meet.
 A unit on which several processes died is done apart from the others, plane by plane, so that the guilty one is found.
@@ -29,8 +29,8 @@ from nucseg_batch.files.run.records import Seen
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.channels import settled_whole, show, shown_channels
 from nucseg_batch.pipeline.finisher import Advance, Finisher
-from nucseg_batch.pipeline.gauge import Gauge
 from nucseg_batch.pipeline.measuring import measured
+from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import Task, kept_rows, killer
 from nucseg_batch.pipeline.work import Handed, Item, Measured, Result, Work
 from nucseg_batch.plan import Adapt, Budget, Scales, Unit, bucket_shape
@@ -91,7 +91,7 @@ def process_units(
     workers: int,
     advance: Advance,
     tell: Callable[[str], None],
-    gauge: Gauge,
+    gauge: StageTimer,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Segments units of whole planes and commits each as soon as its last plane is done.
@@ -203,7 +203,7 @@ def _in_flight(
 
 
 def _read_ahead(
-    works: Iterable[Work], readers: ThreadPoolExecutor, read: Callable[[Item], Item], gauge: Gauge, room: int
+    works: Iterable[Work], readers: ThreadPoolExecutor, read: Callable[[Item], Item], gauge: StageTimer, room: int
 ) -> Iterator[Item]:
     """Items in the order of the units, read by the pool before they are asked for, up to `room` bytes of images.
 

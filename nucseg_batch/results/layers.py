@@ -24,7 +24,7 @@ from nucseg_batch.files.masks.ngff import levels_listed
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.results.choice import rows_of, rows_together
+from nucseg_batch.results.image_lookup import rows_of, rows_together
 from nucseg_batch.results.picture import stretched
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import spacing_of

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, NucsegError, UsageError
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.png import write_png
-from nucseg_batch.files.whole import whole_file
 from nucseg_batch.results.export.folder import export_folder
 from nucseg_batch.results.export.names import Names, plane_suffix
 from nucseg_batch.results.origin import origin

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, score
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.errors import MismatchError
+from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.csv_rows import csv_records, csv_text, opened
-from nucseg_batch.files.whole import write_whole
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings

@@ -156,7 +156,7 @@ def share_out(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def todo(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What of a share is to be done: its markers are read, and the size and time of its images are asked for."""
-    from nucseg_batch.executors.todo import find_tasks
+    from nucseg_batch.executors.pending import find_tasks
     from nucseg_batch.files.run.attempts import Attempts
 
     job = planned(arguments, SHARE)

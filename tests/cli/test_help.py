@@ -12,7 +12,7 @@ import pytest
 from command import call
 from typer import Context
 
-from nucseg_batch.cli.everywhere import take
+from nucseg_batch.cli.global_options import take
 from nucseg_batch.cli.help import EVERYWHERE
 from nucseg_batch.cli.main import parser
 

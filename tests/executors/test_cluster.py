@@ -26,9 +26,9 @@ from pictures import disks, fluorescence
 from nucseg_batch.cli.main import main
 from nucseg_batch.errors import DeviceError, InputMissingError, NucsegError, OutputError, UsageError
 from nucseg_batch.executors import local, team, worker
-from nucseg_batch.executors.in_hand import Gate, InHand
 from nucseg_batch.executors.team import ClusterSettings, listed_gpus, variables_of, visible_gpus
 from nucseg_batch.executors.worker import Assignment
+from nucseg_batch.executors.worker_state import AttemptsInFlight, Gate
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.pipeline.stream import IN_FLIGHT
 
@@ -365,7 +365,7 @@ def test_what_is_alone_in_the_gate_is_alone() -> None:
 def test_a_process_that_ends_in_good_order_forgets_its_tries(quick_reference: Path, tmp_path: Path) -> None:
     """A preempted worker must not make its images suspicious."""
     units = list(Journal(quick_reference).load().plan.units())
-    tries = InHand(tmp_path)
+    tries = AttemptsInFlight(tmp_path)
     tries.begin(units[0])
     tries.begin(units[1])
     tries.end(units[1])

@@ -21,7 +21,7 @@ from typing import Any
 from doubles import Threshold
 from numpy.typing import NDArray
 
-from nucseg_batch.executors import in_hand, local
+from nucseg_batch.executors import local, worker_state
 from nucseg_batch.plan import Unit
 
 HERE = Path(__file__)
@@ -52,7 +52,7 @@ class QuickPredictor(Threshold):
             time.sleep(0.01)
 
 
-class Hands(in_hand.InHand):
+class Hands(worker_state.AttemptsInFlight):
     """Of the first unit that anybody begins its process dies, or it waits, where that is asked for."""
 
     def begin(self, unit: Unit) -> None:
@@ -75,4 +75,4 @@ def dask_setup(worker: Any) -> None:
         workers.LEAVING_SECONDS = 200.0
     if TOLD.get("quick"):
         local.load_predictor = lambda job, units: QuickPredictor(TOLD.get("deadly"), held)  # type: ignore
-    workers.InHand = Hands  # type: ignore
+    workers.AttemptsInFlight = Hands  # type: ignore

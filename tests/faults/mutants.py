@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from nucseg_batch.executors import todo
+from nucseg_batch.executors import pending
 from nucseg_batch.files.masks import nodes, store
 from nucseg_batch.files.run import finish
 from nucseg_batch.files.run.journal import Journal
@@ -57,9 +57,9 @@ def resume_by_chunks() -> None:
     """Units count as done when there are masks, whatever the markers say."""
 
     def mistaken(self: Any, unit: Any) -> Task | None:
-        return None if todo.shard_bytes(self._store, unit) else Task(unit)
+        return None if pending.shard_bytes(self._store, unit) else Task(unit)
 
-    todo._Finder.task = mistaken
+    pending._Finder.task = mistaken
 
 
 def shares_of_the_scheduler() -> None:

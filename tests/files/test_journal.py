@@ -9,10 +9,10 @@ import pytest
 from beginnings import SEEN, beginning
 
 from nucseg_batch.errors import MismatchError
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Beginning, Finished, JoinedPlane, Marker, PlaneResult
 from nucseg_batch.files.run.tables import SUMMARY_COLUMNS
-from nucseg_batch.files.whole import whole_file
 from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
 from nucseg_batch.settings import SegmentSettings
 

@@ -25,7 +25,7 @@ from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline import stream
 from nucseg_batch.pipeline.channels import show
-from nucseg_batch.pipeline.gauge import Gauge
+from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import Task
 from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, Stack, budget, make_plan
@@ -70,7 +70,7 @@ class Job:
                 workers=workers,
                 advance=lambda plane, _: self.finished.append(plane.image.key),
                 tell=self.told.append,
-                gauge=Gauge(),
+                gauge=StageTimer(),
             )
         return plan
 

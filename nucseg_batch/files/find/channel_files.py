@@ -32,8 +32,8 @@ from nucseg_batch.files.find.channel_naming import (
 from nucseg_batch.files.find.channel_words import word_of
 from nucseg_batch.files.find.discover import UNMATCHED
 from nucseg_batch.files.find.entries import Discovery, FileEntry
-from nucseg_batch.files.find.passed import first_names
 from nucseg_batch.files.find.select import COLOURS, EACH, choose_channel
+from nucseg_batch.files.find.skipped import first_names
 from nucseg_batch.files.images import open_file
 from nucseg_batch.files.source import ChannelInfo
 from nucseg_batch.files.tiff.ome import files_of_set

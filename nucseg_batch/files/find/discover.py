@@ -27,7 +27,7 @@ from nucseg_batch.files.find.leftovers import (
     is_output_folder,
     stem_of,
 )
-from nucseg_batch.files.find.passed import OURS, PassedOver
+from nucseg_batch.files.find.skipped import OURS, PassedOver
 from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.find.walk import (
     ANNOTATION_FOLDERS,

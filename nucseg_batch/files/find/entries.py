@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nucseg_batch.files.find.passed import Passed
+from nucseg_batch.files.find.skipped import Passed
 from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.plan import Assumption, Failure
 

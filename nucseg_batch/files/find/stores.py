@@ -8,7 +8,7 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.find.entries import FileEntry
-from nucseg_batch.files.find.passed import OURS
+from nucseg_batch.files.find.skipped import OURS
 from nucseg_batch.files.zarr.find import find_images
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure

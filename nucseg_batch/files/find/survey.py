@@ -16,8 +16,8 @@ from pathlib import Path
 
 from nucseg_batch.errors import ImageError, NothingToDoError, UsageError
 from nucseg_batch.files.find.entries import Discovery, FileEntry
-from nucseg_batch.files.find.passed import first_names
 from nucseg_batch.files.find.select import image_info
+from nucseg_batch.files.find.skipped import first_names
 from nucseg_batch.files.masks.pixels import storable
 from nucseg_batch.files.opened import open_source
 from nucseg_batch.files.patience import patiently

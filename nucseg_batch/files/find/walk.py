@@ -27,7 +27,7 @@ from nucseg_batch.files.find.leftovers import (
     stem_of,
 )
 from nucseg_batch.files.find.name_rules import byproduct, label_images
-from nucseg_batch.files.find.passed import OURS, PassedOver, unread
+from nucseg_batch.files.find.skipped import OURS, PassedOver, unread
 from nucseg_batch.files.find.stores import is_store, read_store
 from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 from nucseg_batch.files.zarr.zipped import SUFFIXES

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.errors import OutputError, UsageError
+from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Version,
@@ -35,7 +36,6 @@ from nucseg_batch.files.masks.nodes import (
 )
 from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.masks.store import label_layout
-from nucseg_batch.files.whole import write_whole
 from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.files.zarr.systems import has_systems

@@ -22,7 +22,7 @@ from zarr.buffer import cpu
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
-from nucseg_batch.files.whole import sync, whole_file, write_whole
+from nucseg_batch.files.atomic_write import sync, whole_file, write_whole
 from nucseg_batch.files.zarr.opening import open_array
 
 ZSTD_LEVEL = 1

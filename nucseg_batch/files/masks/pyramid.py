@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from nucseg_batch.files.atomic_write import remove_leftovers
 from nucseg_batch.files.masks.ngff import (
     Frame,
     Level,
@@ -35,7 +36,6 @@ from nucseg_batch.files.masks.nodes import (
     replace_part,
     write_attributes,
 )
-from nucseg_batch.files.whole import remove_leftovers
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import Stack
 

@@ -25,6 +25,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, OutputError
+from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
 from nucseg_batch.files.beside import beside
 from nucseg_batch.files.csv_rows import csv_records, opened
 from nucseg_batch.files.masks.metadata import METADATA_FILES
@@ -60,7 +61,6 @@ from nucseg_batch.files.masks.pixels import (
 from nucseg_batch.files.masks.plates import Structure, collection_xml, translated
 from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
 from nucseg_batch.files.names import file_name
-from nucseg_batch.files.whole import remove_leftovers, write_whole
 from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import Plan, Stack, Unit

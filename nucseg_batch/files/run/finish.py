@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from nucseg_batch.files.atomic_write import file_sha256, whole_file
 from nucseg_batch.files.beside import beside
 from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import images_csv, label_path
@@ -26,7 +27,6 @@ from nucseg_batch.files.run.tables import (
     SUMMARY_COLUMNS,
     NucleiTable,
 )
-from nucseg_batch.files.whole import file_sha256, whole_file
 from nucseg_batch.plan import Failure, LargePlane, Plan, Stack, Unit
 
 OPEN_PARTS = 32

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.errors import MismatchError, OutputError
+from nucseg_batch.files.atomic_write import PARTIAL, remove_leftovers, write_whole
 from nucseg_batch.files.beside import beside
 from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
 from nucseg_batch.files.run.records import Beginning, Finished, JoinedPlane, Marker, PlaneResult, Seen
-from nucseg_batch.files.whole import PARTIAL, remove_leftovers, write_whole
 from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from nucseg_batch.files.whole import whole_file
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.plan import Failure, ImageInfo, KnownImages, Plan, Stack
 
 BLOCK = 256

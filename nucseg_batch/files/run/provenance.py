@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.run.finish import Entry, result_paths
 from nucseg_batch.files.run.records import PlaneResult
-from nucseg_batch.files.whole import write_whole
 
 NAME = "provenance.json"
 

@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 
 from nucseg_batch.arrays.rle import MOST_PIXELS, encode
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.names import printable
-from nucseg_batch.files.whole import whole_file
 from nucseg_batch.results.export.planes import Blocks, Labelled
 from nucseg_batch.results.export.task import Whole
 from nucseg_batch.results.tables import PlaneRow

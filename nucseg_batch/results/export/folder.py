@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nucseg_batch.errors import LockedError, OutputError
+from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
 from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.find.walk import EXPORTED, is_left_by_run
 from nucseg_batch.files.names import printable
-from nucseg_batch.files.whole import remove_leftovers, write_whole
 from nucseg_batch.results.run import FinishedRun
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})

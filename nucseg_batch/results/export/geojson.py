@@ -15,9 +15,9 @@ from typing import IO
 import numpy as np
 
 from nucseg_batch.arrays.outlines import Polygon, Ring
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.run.tables import PLANE_COLUMNS
-from nucseg_batch.files.whole import whole_file
 from nucseg_batch.results.export.planes import Labelled, Outline
 from nucseg_batch.results.export.task import Task
 from nucseg_batch.results.tables import Nuclei, PlaneRow

@@ -14,9 +14,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from nucseg_batch.errors import DamageError
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.csv_rows import csv_rows, opened
 from nucseg_batch.files.names import file_name
-from nucseg_batch.files.whole import whole_file
 from nucseg_batch.results.export.task import Whole
 from nucseg_batch.results.run import matches
 

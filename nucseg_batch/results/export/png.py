@@ -9,8 +9,8 @@ from typing import IO
 import numpy as np
 
 from nucseg_batch.errors import DamageError
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.png import write_png
-from nucseg_batch.files.whole import whole_file
 from nucseg_batch.results.export.planes import Labelled
 from nucseg_batch.results.export.task import Refused, Task
 

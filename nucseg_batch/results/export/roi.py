@@ -14,7 +14,7 @@ import numpy as np
 from roifile import ROI_TYPE, ImagejRoi
 
 from nucseg_batch.arrays.outlines import Polygon
-from nucseg_batch.files.whole import whole_file
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.results.export.names import plane_suffix
 from nucseg_batch.results.export.planes import Labelled
 from nucseg_batch.results.export.task import Refused, Task

@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError
-from nucseg_batch.files.whole import whole_file
+from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.results.export.planes import Labelled
 from nucseg_batch.results.export.task import Task
 

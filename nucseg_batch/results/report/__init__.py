@@ -11,18 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.beside import beside
 from nucseg_batch.files.names import printable
-from nucseg_batch.files.whole import write_whole
 from nucseg_batch.results.report import sections
 from nucseg_batch.results.report.advice import notes
-from nucseg_batch.results.report.choice import choose
 from nucseg_batch.results.report.failed import failures
 from nucseg_batch.results.report.gallery import draw_all, gallery, unread
+from nucseg_batch.results.report.gallery_selection import choose
 from nucseg_batch.results.report.page import Section, page
+from nucseg_batch.results.report.settings_text import assumed_in_words, made_with, origin, settings_in_words
 from nucseg_batch.results.report.survey import survey
 from nucseg_batch.results.report.timings import timings
-from nucseg_batch.results.report.words import assumed_in_words, made_with, origin, settings_in_words
 from nucseg_batch.results.run import FinishedRun
 
 __all__ = ["Told", "report_path", "report_text", "write_report"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nucseg_batch.files.names import printable
 from nucseg_batch.plan import Assumption
 from nucseg_batch.results.report.charts import in_words
-from nucseg_batch.results.report.choice import Choice
+from nucseg_batch.results.report.gallery_selection import Choice
 from nucseg_batch.results.report.markup import count, figure, percent
 from nucseg_batch.results.report.outliers import KINDS
 from nucseg_batch.results.report.survey import UNSURE, Survey

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.results.report.choice import Group
+from nucseg_batch.results.report.gallery_selection import Group
 from nucseg_batch.results.report.markup import Markup, count, element, figure, join
 from nucseg_batch.results.report.page import soft
 from nucseg_batch.results.report.pictures import Picture, Sites, draw

@@ -9,16 +9,16 @@ from nucseg_batch.plan import Assumption
 from nucseg_batch.results.report import heatmap
 from nucseg_batch.results.report.advice import Note
 from nucseg_batch.results.report.charts import histogram, share_bar
-from nucseg_batch.results.report.choice import Choice
 from nucseg_batch.results.report.failed import Reason
+from nucseg_batch.results.report.gallery_selection import Choice
 from nucseg_batch.results.report.markup import Markup, count, element, figure, join, percent, prose, text
 from nucseg_batch.results.report.outliers import KINDS
 from nucseg_batch.results.report.page import cell, name_cell, soft, table
 from nucseg_batch.results.report.ranking import Finding
+from nucseg_batch.results.report.settings_text import Setting
 from nucseg_batch.results.report.survey import Survey
 from nucseg_batch.results.report.timings import Timings
 from nucseg_batch.results.report.wells import Plate
-from nucseg_batch.results.report.words import Setting
 
 REASONS = 20
 """Reasons for failures that are listed."""

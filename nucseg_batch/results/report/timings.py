@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 STAGE = re.compile(r"stage (.+?): at work (\d+)% of ([\d.]+) s; ([\d.]+) s over")
-"""A line of `Gauge.lines`."""
+"""A line of `StageTimer.lines`."""
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d([+-]\d{4})? ")
 
 

@@ -11,7 +11,7 @@ import pytest
 from report_pages import made_run, report_of
 from small_runs import picture
 
-from nucseg_batch.files.whole import write_whole
+from nucseg_batch.files.atomic_write import write_whole
 
 OUTSIDE = "outside.invalid"
 FLAGS = (

@@ -217,7 +217,7 @@ def test_a_report_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
 
     with FinishedRun(run.store) as finished:
         with monkeypatch.context() as patch:
-            patch.setattr("nucseg_batch.files.whole.os.fsync", killed)
+            patch.setattr("nucseg_batch.files.atomic_write.os.fsync", killed)
             with pytest.raises(KeyboardInterrupt):
                 write_report(finished, place)
         assert place.read_text() == "the one before"

@@ -62,7 +62,7 @@ class Gate:
                 self._changed.notify_all()
 
 
-class InHand(Attempts):
+class AttemptsInFlight(Attempts):
     """The tries at the units of a run, of which this process can forget its own at once."""
 
     def __init__(self, run_folder: Path) -> None:

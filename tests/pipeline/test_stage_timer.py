@@ -4,12 +4,12 @@ import threading
 
 import pytest
 
-from nucseg_batch.pipeline.gauge import Gauge
+from nucseg_batch.pipeline.stage_timer import StageTimer
 
 
 def test_threads_at_one_stage_add_to_its_work_but_not_to_its_busy_time() -> None:
     """Two readers at once are twice the work in the same time: only so can the share never exceed all of it."""
-    gauge = Gauge()
+    gauge = StageTimer()
     both = threading.Barrier(2)
 
     def read() -> None:
@@ -28,7 +28,7 @@ def test_threads_at_one_stage_add_to_its_work_but_not_to_its_busy_time() -> None
 
 def test_a_stage_that_fails_is_no_longer_busy() -> None:
     """An image that cannot be read must not count as read for ever."""
-    gauge = Gauge()
+    gauge = StageTimer()
     with pytest.raises(ValueError, match="damaged"), gauge.busy("read"):
         raise ValueError("damaged")
     assert gauge.share("read") == pytest.approx(1)
@@ -36,7 +36,7 @@ def test_a_stage_that_fails_is_no_longer_busy() -> None:
 
 def test_the_log_names_stages_and_queues() -> None:
     """Whoever wonders why a run is slow reads there which stage was always busy and which queue always full."""
-    gauge = Gauge()
+    gauge = StageTimer()
     with gauge.busy("segment"):
         gauge.depth("write (batches)", 2)
         gauge.depth("write (batches)", 0)
@@ -47,5 +47,5 @@ def test_the_log_names_stages_and_queues() -> None:
 
 def test_a_stage_that_never_ran_has_no_share() -> None:
     """As in a run whose images all fail."""
-    assert Gauge().share("read") == 0
-    assert Gauge().lines() == []
+    assert StageTimer().share("read") == 0
+    assert StageTimer().lines() == []

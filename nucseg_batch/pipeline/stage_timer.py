@@ -17,7 +17,7 @@ class _Stage:
     since: float = 0.0
 
 
-class Gauge:
+class StageTimer:
     """Seconds of work and depths of queues by name; one for all threads of a stream."""
 
     def __init__(self) -> None:
