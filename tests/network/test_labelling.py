@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pictures import disks, fluorescence
 
+from nucseg_batch.network import geometry, large
 from nucseg_batch.network import predictor as predictor_module
 from nucseg_batch.network.labelling import OnDevice, OnHost
 from nucseg_batch.network.model_file import Model
@@ -78,10 +79,8 @@ def test_large_images_are_labelled_alike(
     two_ways: tuple[Predictor, Predictor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that go through the network in tiles."""
-    from nucseg_batch.network import large
-
     side = 2 * two_ways[0].model.info.network.halo + 160
-    for module in (predictor_module, large):
+    for module in (geometry, large):
         monkeypatch.setattr(module, "TILE", side)
     pixels = image((701, 583), 10, 8)
     one, other = (predictor.predict(pixels) for predictor in two_ways)

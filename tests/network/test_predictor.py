@@ -7,8 +7,7 @@ from pictures import disks, fluorescence
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.machine.processor import BFLOAT16_FLAGS
-from nucseg_batch.network import backend, large
-from nucseg_batch.network import predictor as predictor_module
+from nucseg_batch.network import backend, geometry, large
 from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
@@ -107,7 +106,7 @@ def test_a_large_image_in_tiles_is_the_same_as_in_one_piece(
     assert side < 1013 * scale, "it is done in tiles"
     whole = predictor.predict(image, scale)
     assert whole.max() > 20
-    for module in (predictor_module, large):
+    for module in (geometry, large):
         monkeypatch.setattr(module, "TILE", side)
     np.testing.assert_array_equal(predictor.predict(image, scale), whole)
 
