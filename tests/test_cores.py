@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from group_files import written
 
 from nucseg_batch.machine.cores import available_cores, needed_threads
 
@@ -16,13 +17,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cores(place: Path, files: dict[str, str], groups: str = "0::/job/step\n", **environment: str) -> int:
     """What is available under control groups of these files."""
-    place.mkdir(exist_ok=True)
-    for name, text in files.items():
-        path = place / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (place / "groups").write_text(groups)
-    return available_cores(environment, place / "groups", place / "cgroup")
+    return available_cores(environment, *written(place, files, groups))
 
 
 def test_without_limits_the_affinity_counts(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from group_files import written
 
 from nucseg_batch.errors import UsageError
 from nucseg_batch.machine.memory import available_memory, parsed_bytes
@@ -17,12 +18,7 @@ GIB = 2**30
 
 def memory(place: Path, files: dict[str, str], groups: str = "0::/job/step\n", **environment: str) -> int:
     """What is available under control groups of these files."""
-    for name, text in files.items():
-        path = place / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (place / "groups").write_text(groups)
-    return available_memory(environment, place / "groups", place / "cgroup")
+    return available_memory(environment, *written(place, files, groups))
 
 
 def test_without_limits_the_machine_counts(tmp_path: Path) -> None:

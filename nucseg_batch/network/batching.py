@@ -10,13 +10,12 @@ import numpy as np
 
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.network.labelling import Labelling
+from nucseg_batch.plan import BATCH_PIXELS
 
 CALL_PIXELS = 4_400_000
 """Pixels that the network sees in one call for a large image, where the host's memory sets no limit."""
 GAIN = 1.05
 """A batch twice as large must be this much faster to be worth its memory."""
-BATCH_PIXELS = 2**20
-"""Pixels in a batch where nothing was measured, and the fewest that are tried: enough to fill a processor."""
 MOST = 2**26
 """Pixels of the largest batch that is tried."""
 TRIED_SIDE = 256
@@ -64,7 +63,9 @@ def grown(speed: Callable[[int], float], first: int = BATCH_PIXELS, most: int = 
 
 
 def measured_speed(labelling: Labelling, pixels: int) -> float:
-    """Megapixels a second from raw grey pixels to labels, in batches of so many pixels, of images of TRIED_SIDE.
+    """Speed from raw grey pixels to labels, in megapixels per second.
+
+    pixels: of a batch, which holds images of TRIED_SIDE.
 
     Noise takes the network as long as nuclei do. The first batch, which is compiled, does not count. Raises MemoryError
     where a batch does not fit.

@@ -38,7 +38,7 @@ class Ledger:
         with self._returned:
             self._returned.wait_for(lambda: self._lent == 0 or self._lent + amount <= self._most)
             self._lent += amount
-        if self._kept < math.inf and amount >= LARGE:
+        if amount >= LARGE:
             give_back_above(self._kept - amount)
         try:
             yield

@@ -34,14 +34,14 @@ from nucseg_batch.arrays.scale import numbered, step_scale
 from nucseg_batch.arrays.separated import Separated
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, build_sizer, fold_weights
-from nucseg_batch.network.batching import BATCH_PIXELS, CALL_PIXELS, TRIED_SIDE, measured_speed, power_of_two
+from nucseg_batch.network.batching import CALL_PIXELS, TRIED_SIDE, measured_speed, power_of_two
 from nucseg_batch.network.geometry import Frame, padded_batch
 from nucseg_batch.network.labelling import Labelling, OnDevice, OnHost
 from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
 from nucseg_batch.network.sizing import Sizing
-from nucseg_batch.plan import Adapt, Budget
+from nucseg_batch.plan import BATCH_PIXELS, Adapt, Budget
 from nucseg_batch.settings import Intensities, SegmentSettings
 
 MAX_BATCH = 64
@@ -200,7 +200,7 @@ class Predictor:
         return 1.0 if width is None else self.scale_of(width, grey=pixels.ndim == 2)
 
     def scale_of(self, width: float, *, grey: bool) -> float:
-        """The scale for an image whose nuclei are so many pixels wide."""
+        """The scale for an image with nuclei of this width in pixels."""
         return step_scale(self._wanted(width, grey=grey) / width)
 
     def _wanted(self, width: float | None, *, grey: bool) -> float:

@@ -87,7 +87,7 @@ class Program:
             return self._called(program, first, *others)
 
     def separating(self, pixels: int) -> contextlib.AbstractContextManager[None]:
-        """Reserves the memory that it takes to separate nuclei on the host in so many pixels."""
+        """Reserves the memory for separating nuclei on the host; pixels: at the network's scale."""
         return self._ledger.reserved(pixels * SEPARATION_BYTES)
 
     def joined(self, parts: Sequence[Any]) -> Any:
@@ -104,7 +104,7 @@ class Program:
 
     @contextlib.contextmanager
     def _room(self, batch: int, seen: int) -> Iterator[None]:
-        """The device, when there is room for a batch of images of which the network sees so many pixels each."""
+        """The device, as soon as there is room for a batch; seen: pixels of each image that the network sees."""
         at_once = 1 if self._apart else batch
         try:
             with self._ledger.reserved(at_once * seen * self._pixel_bytes), backend.on_device(self._device):

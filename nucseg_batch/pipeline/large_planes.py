@@ -78,7 +78,7 @@ class Segmenter(Labeller, Protocol):
         ...
 
     def scale_of(self, width: float, *, grey: bool) -> float:
-        """The scale for a plane whose nuclei are so many pixels wide."""
+        """The scale for a plane with nuclei of this width in pixels."""
         ...
 
 

@@ -135,7 +135,7 @@ def process_units(
             ThreadPoolExecutor(measuring, thread_name_prefix="measure") as measurers,
         ):
             ordinary = (begin(task) for task in tasks if not task.history.careful and not stopped())
-            ahead = _read_ahead(ordinary, readers, read, gauge, predictor.budget.read_ahead_bytes)
+            ahead = _read_ahead(ordinary, readers, read, gauge, predictor.budget.waiting_bytes)
             batches = _batches(ahead, predictor.batch_size, predictor.budget.waiting_bytes)
             labelled = _in_flight(batches, segmenters, segment, IN_FLIGHT)
             for done in _in_flight(labelled, measurers, finished, measuring):

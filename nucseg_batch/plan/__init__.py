@@ -7,13 +7,14 @@ sees what, and `budget` how memory is divided. What the input does not say and w
 """
 
 from nucseg_batch.plan.assumptions import Assumption, doubt, merged
-from nucseg_batch.plan.budget import SEPARATION_BYTES, Budget
+from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane
 from nucseg_batch.plan.plan import Plan, make_plan
 from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
 from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LargePlane, Stack, Unit, file_stem
 
 __all__ = [
+    "BATCH_PIXELS",
     "COARSE_SIDES",
     "LABEL_BYTES",
     "SEPARATION_BYTES",

@@ -20,8 +20,8 @@ READ_SHARE = 0.08
 """The same for images that are read ahead, and again for those that wait for a full batch."""
 LEAST_CALL = 2**19
 """Calls of the network are not made of fewer pixels than this, however little memory there is."""
-MOST_BATCH = 2**20
-"""Pixels in a batch on a processor: enough to keep its cores busy."""
+BATCH_PIXELS = 2**20
+"""Pixels in a batch where nothing was measured: enough to keep a processor busy."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Budget:
     @property
     def batch_pixels(self) -> int:
         """Pixels at the network's scale in a batch of several images: two batches are in flight."""
-        return min(MOST_BATCH, self.call_pixels // 2)
+        return min(BATCH_PIXELS, self.call_pixels // 2)
 
     @property
     def kept_bytes(self) -> int:
@@ -59,20 +59,15 @@ class Budget:
         return int(0.9 * self.total)
 
     def images_pixels(self, pixels: int) -> int:
-        """Pixels of images of so many that the network sees at once in a batch, at scale 1.
+        """Pixels of a batch that the network sees at once at scale 1; pixels: of each image.
 
         In float32 images of a batch go through it one by one: see `network.backend.depends_on_batch`.
         """
         return max(pixels, self.batch_pixels) if self.precision != "float32" else pixels
 
     @property
-    def read_ahead_bytes(self) -> int:
-        """Bytes of decoded images that are read ahead; one image always may be."""
-        return int(READ_SHARE * self._free)
-
-    @property
     def waiting_bytes(self) -> int:
-        """Bytes of images that wait until a batch is full."""
+        """Bytes of decoded images that are read ahead, and again of those that wait until a batch is full."""
         return int(READ_SHARE * self._free)
 
     @property

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from nucseg_batch.network.batching import BATCH_PIXELS, MOST, grown
+from nucseg_batch.network.batching import MOST, grown
+from nucseg_batch.plan import BATCH_PIXELS
 
 
 def test_batches_grow_until_larger_ones_gain_nothing() -> None:
