@@ -32,7 +32,7 @@ from nucseg_batch.plan.budget import BASE_BYTES
 from nucseg_batch.settings import SegmentSettings
 
 KEPT_BYTES = 250_000_000
-"""Memory that the allocator keeps for itself in a run over small images (measured)."""
+"""Memory that the allocator keeps for itself in a run over small images (fitted to measured runs)."""
 CALLS_AT_ONCE = 2
 """Calls of the network at once."""
 COPIES = 3

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from nucseg_batch.machine.memory import give_back_above
 
 LARGE = 100_000_000
-"""Bytes that a call must need for freed memory to be given back before it, which takes some milliseconds."""
+"""Bytes that a call must need for freed memory to be given back before it: not before each small one."""
 
 
 class Ledger:

@@ -13,7 +13,8 @@ BASE_BYTES = 800_000_000
 NETWORK_BYTES = {"float32": 240, "mixed_bfloat16": 160, "mixed_float16": 160}
 """Memory that the default network takes for each pixel that it sees in a call (measured with TensorFlow on a CPU)."""
 SEPARATION_BYTES = 90
-"""Memory that separating nuclei on the host takes for each pixel at the network's scale."""
+"""Memory that separating nuclei on the host takes for each pixel at the network's scale: added up from the
+arrays that it makes, not measured."""
 NETWORK_SHARE = 0.5
 """What the network and separation get of the memory above BASE_BYTES, in all threads together."""
 READ_SHARE = 0.08
