@@ -58,18 +58,24 @@ class NucleiFound(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Segments the validation images with the present weights and scores the result."""
-        self._predictor.refresh()
-        matches, shared, covered = [], 0, 0
-        semantic = self._predictor.model.info.task == "semantic"
-        for sample in self._samples:
-            found = self._predictor.predict(sample.pixels, true_scale(sample, self._predictor.diameter))
-            labels, truth = sample.scored(found), truth_of(sample, semantic=semantic)
-            matches.append(match(labels, truth))
-            shared += int(((labels > 0) & (truth > 0)).sum())
-            covered += int(((labels > 0) | (truth > 0)).sum())
+        found = nuclei_found(self._predictor, self._samples)
         if logs is not None:
-            logs["val_foreground_iou"] = shared / covered if covered else 1.0
-            logs["val_ap50"], logs["val_ap"] = mean_scores(matches, self._samples)
+            logs.update(found)
+
+
+def nuclei_found(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, float]:
+    """`val_foreground_iou`, `val_ap50` and `val_ap` of a predictor's present weights, see HISTORY_COLUMNS."""
+    predictor.refresh()
+    matches, shared, covered = [], 0, 0
+    semantic = predictor.model.info.task == "semantic"
+    for sample in samples:
+        found = predictor.predict(sample.pixels, true_scale(sample, predictor.diameter))
+        labels, truth = sample.scored(found), truth_of(sample, semantic=semantic)
+        matches.append(match(labels, truth))
+        shared += int(((labels > 0) & (truth > 0)).sum())
+        covered += int(((labels > 0) | (truth > 0)).sum())
+    ap50, ap = mean_scores(matches, samples)
+    return {"val_foreground_iou": shared / covered if covered else 1.0, "val_ap50": ap50, "val_ap": ap}
 
 
 def truth_of(sample: Sample, *, semantic: bool) -> NDArray[np.int32]:

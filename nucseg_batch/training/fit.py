@@ -16,10 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
-from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, score
 from nucseg_batch.errors import InputMissingError, MismatchError, UsageError
 from nucseg_batch.files.annotations import Pair
 from nucseg_batch.network import backend
@@ -28,26 +25,22 @@ from nucseg_batch.network.losses import segmentation_loss
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
+from nucseg_batch.training.blend import SHARES, blend
 from nucseg_batch.training.callbacks import (
     Backup,
     History,
     KeepBest,
     NucleiFound,
     Progress,
-    mean_scores,
-    true_scale,
-    truth_of,
+    nuclei_found,
 )
 from nucseg_batch.training.crops import Crops, plain_crops
 from nucseg_batch.training.data import Sample, fingerprint, read_all, split_pairs
 from nucseg_batch.training.optimizer import averaging_adamw
 from nucseg_batch.training.pictures import save_curves, save_examples
 from nucseg_batch.training.sizes import fitted_sizer
+from nucseg_batch.training.tuning import tuned
 
-THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
-"""Foreground thresholds that are tried on the validation images."""
-MIN_AREAS = (12, 30, 60)
-"""Smallest areas of a nucleus, in pixels at the network's scale, that are tried there with the best threshold."""
 FEW = 5
 """Fewer validation images say little."""
 EMA_MOMENTUM = 0.998
@@ -118,12 +111,17 @@ def train(
     else:
         assert given is not None, "checked before"
         network, rows = given.network, []
+    plain = _plain_info(spec, settings)
+    use = SegmentSettings(device=settings.device, precision=settings.precision)
+    share = None
+    if given is not None and rows:
+        info = dataclasses.replace(plain, threshold=given.info.threshold, min_area=given.info.min_area)
+        share = _blended(Predictor(Model(network, info), use), given.network, validated, progress)
     sizer = fitted_sizer(samples, settings, progress, given.sizer if given is not None else None)
 
     progress.note("tuning threshold and smallest area on the validation images")
-    use = SegmentSettings(device=settings.device, precision=settings.precision)
-    plain = _plain_info(spec, settings)
-    info, predictions = tuned(Model(network, plain), validated, use)
+    start_info = given.info if given is not None else None
+    info, predictions = tuned(Model(network, plain), validated, use, start=start_info)
     card = {
         "command": command,
         "settings": dataclasses.asdict(settings),
@@ -132,6 +130,7 @@ def train(
         "versions": backend.versions(),
         "precision": backend.resolve_precision(settings.precision, backend.resolve_device(settings.device)),
         "epochs": len(rows),
+        "share_of_new_weights": share,
         "validation": info.card["validation"],
     }
     info = dataclasses.replace(info, card=card)
@@ -202,6 +201,16 @@ def _fit(
     return plain, history.rows
 
 
+def _blended(predictor: Predictor, start: keras.Model, validated: list[Sample], progress: Progress) -> float:
+    """Moves the predictor's network back towards `start`, see `blend`; the share of the new weights that is used."""
+    progress.note("averaging the weights with those of the --init model, so that it keeps what it knew")
+    network = predictor.model.network
+    share, scores = blend(network, start.get_weights(), lambda: nuclei_found(predictor, validated)["val_ap"])
+    tried = ", ".join(f"{one:.0%}: {found:.3f}" for one, found in zip((0.0, *SHARES), scores, strict=True))
+    progress.note(f"AP on the validation images by share of new weights: {tried}; {share:.0%} is used")
+    return share
+
+
 def _plain_info(spec: NetworkSpec, settings: TrainSettings) -> ModelInfo:
     """What is known of a model before its threshold is tuned."""
     intensities = settings.intensities or "nuclei"
@@ -224,40 +233,6 @@ def doubts(samples: Sequence[Sample], validated: Sequence[Sample]) -> list[str]:
             "area tuned on them"
         )
     return found
-
-
-def tuned(model: Model, samples: list[Sample], settings: SegmentSettings) -> tuple[ModelInfo, list[NDArray[np.int32]]]:
-    """The model's info with the threshold and then the smallest area that give the best AP(.5:.95) on `samples`.
-
-    Also returns the labels found with these. The info's card holds the scores. Images are looked at at the scale that
-    their annotation says.
-    """
-    predictor = Predictor(model, settings)
-    semantic = model.info.task == "semantic"
-    truths = [truth_of(s, semantic=semantic) for s in samples]
-    scales = [true_scale(s, predictor.diameter) for s in samples]
-    heads = [predictor.heads(s.pixels, scale) for s, scale in zip(samples, scales, strict=True)]
-
-    def tried(threshold: float, min_area: int) -> tuple[float, list[NDArray[np.int32]], list[list[Match]]]:
-        found = [
-            predictor.labels_of_heads(h, s.labels.shape, scale, threshold=threshold, min_area=min_area)
-            for h, s, scale in zip(heads, samples, scales, strict=True)
-        ]
-        matches = [match(s.scored(one), truth) for one, s, truth in zip(found, samples, truths, strict=True)]
-        return mean_scores(matches, samples)[1], found, matches
-
-    threshold = max(THRESHOLDS, key=lambda one: tried(one, MIN_AREAS[0])[0])
-    min_area = max(MIN_AREAS, key=lambda one: tried(threshold, one)[0])
-    _, found, matches = tried(threshold, min_area)
-    card: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "images": len(samples)}
-    kinds: dict[str, list[list[Match]]] = {"all": matches}
-    several = len({s.collection for s in samples}) > 1
-    for one, s in sorted(zip(matches, samples, strict=True), key=lambda pair: (pair[1].collection, pair[1].modality)):
-        kinds.setdefault(f"{s.collection}, {s.modality}" if several else s.modality, []).append(one)
-    for kind, some in kinds.items():
-        scores = score(some)
-        card[kind] = {"AP": round(mean_average_precision(scores), 4), "AP50": round(scores[0].ap_image_mean, 4)}
-    return dataclasses.replace(model.info, threshold=threshold, min_area=min_area, card={"validation": card}), found
 
 
 def _taken_over(settings: TrainSettings, info: ModelInfo) -> TrainSettings:

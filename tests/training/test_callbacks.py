@@ -19,7 +19,8 @@ from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.network.architectures import build
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.settings import TrainSettings
-from nucseg_batch.training import fit
+from nucseg_batch.training import callbacks, fit, tuning
+from nucseg_batch.training.blend import SHARES
 from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.fit import Start, train
 
@@ -44,8 +45,8 @@ def run(folder: Path, path: Path, heard: Heard, settings: TrainSettings = SETTIN
 def one_threshold() -> Iterator[None]:
     """Each that is tried at the end of a training is compiled anew; test_fit.py tries all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "THRESHOLDS", (0.5,))
-        patch.setattr(fit, "MIN_AREAS", (12,))
+        patch.setattr(tuning, "THRESHOLDS", (0.5,))
+        patch.setattr(tuning, "MIN_AREAS", (12,))
         yield
 
 
@@ -126,7 +127,7 @@ def test_training_stops_when_validation_gets_no_better(tmp_path: Path, monkeypat
     data = annotated_folder(tmp_path / "data", 4)
     scores = iter([0.1, 0.4, 0.3, 0.2, 0.1, 0.0])
 
-    class Given(fit.NucleiFound):
+    class Given(callbacks.NucleiFound):
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             assert logs is not None
             logs.update(val_ap=next(scores), val_ap50=0.5, val_foreground_iou=0.5)
@@ -143,6 +144,7 @@ def test_fine_tuning_begins_with_the_given_model_and_keeps_its_kind(whole: Train
     info = run(whole.data, tmp_path / "b.keras", Heard(), gentle, init=whole.folder / "m.keras")
     assert info.widths == (4, 6)
     assert info.card["init"] == "train"
+    assert info.card["share_of_new_weights"] in SHARES
     before, after = (load_model(path).network for path in (whole.folder / "m.keras", tmp_path / "b.keras"))
     keras.utils.set_random_seed(SETTINGS.seed)
     untrained = build(info.network, normalise=True)
