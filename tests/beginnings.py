@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from nucseg_batch.files.run.records import Beginning, Seen
+from nucseg_batch.files.run.records import PlaneFingerprint, RunSpec
 from nucseg_batch.plan import Plan
 from nucseg_batch.settings import SegmentSettings
 
-SEEN = Seen(3001, 3011, "a" * 64)
+SEEN = PlaneFingerprint(3001, 3011, "a" * 64)
 """An input as it was read."""
 
 
-def beginning(plan: Plan, **more: Any) -> Beginning:
+def beginning(plan: Plan, **more: Any) -> RunSpec:
     """A beginning of this plan, of whose other parts `more` says those that matter."""
-    planned = {image.key: (image.size, image.mtime_ns) for stack in plan.stacks for image in stack.images}
+    planned = {image.key: (image.size, image.mtime_ns) for stack in plan.label_arrays for image in stack.images}
     plain: dict[str, Any] = {"root": "/in", "model": "", "settings": SegmentSettings(), "fingerprint": {}}
-    return Beginning(**{**plain, "plan": plan, "files": planned, **more})
+    return RunSpec(**{**plain, "plan": plan, "files": planned, **more})

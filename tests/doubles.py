@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.scale import step_scale
+from nucseg_batch.arrays.scale_search import ScaleTrial
 from nucseg_batch.arrays.seams import Rect
-from nucseg_batch.arrays.separated import Separated
+from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.plan import Adapt, Budget
 from nucseg_batch.settings import Intensities
 
@@ -88,7 +88,7 @@ class Threshold:
         """Of no use here."""
         return None
 
-    def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
+    def look(self, pixels: NDArray[Any], begin: float) -> ScaleTrial:
         """One look is enough."""
         return self.found(pixels, begin)
 
@@ -103,7 +103,7 @@ class Threshold:
 
     def predict_batch(
         self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
-    ) -> list[Segmented]:
+    ) -> list[ScaleTrial]:
         """Labels images; like the real one as if batches were full, so that fewer images need no less memory."""
         assert len({(image.dtype, image.ndim) for image in images}) == 1
         assert scale == 1 or len({image.shape for image in images}) == 1
@@ -123,13 +123,15 @@ class Threshold:
         )
         return [WholeRegion(bounds, (rows, columns))]
 
-    def label_tile(self, tile: WholeRegion, pixels: NDArray[Any], limits: tuple[float, float]) -> Separated:
+    def label_tile(self, tile: WholeRegion, pixels: NDArray[Any], limits: tuple[float, float]) -> SeparatedNuclei:
         """Labels a region."""
         self.called([pixels])
         labels = self.found(pixels, 1.0).labels
         values, first = np.unique(labels, return_index=True)
         roots = np.stack(np.unravel_index(first[values > 0], labels.shape), axis=1).astype(np.int64)
-        return Separated(labels, roots + [side.start for side in tile.around], _filled(labels, self._support or 0))
+        return SeparatedNuclei(
+            labels, roots + [side.start for side in tile.around], _filled(labels, self._support or 0)
+        )
 
     def called(self, images: Sequence[NDArray[Any]]) -> None:
         """What each call of the device does before it finds anything; raises RuntimeError at a poisoned image."""
@@ -138,10 +140,10 @@ class Threshold:
             raise RuntimeError("the device does not like this image")
         self.shown += highest
 
-    def found(self, image: NDArray[Any], scale: float) -> Segmented:
+    def found(self, image: NDArray[Any], scale: float) -> ScaleTrial:
         """What is in an image."""
         labels = ndimage.label(self.bright(image if image.ndim == 2 else image.max(axis=2)))[0].astype(np.int32)
-        return Segmented(labels, scale, support=None if self._support is None else _filled(labels, self._support))
+        return ScaleTrial(labels, scale, support=None if self._support is None else _filled(labels, self._support))
 
     def bright(self, plane: NDArray[Any]) -> NDArray[np.bool_]:
         """Where nuclei are."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from small_runs import SmallRun
 
 from nucseg_batch.results.export.formats import FORMATS
-from nucseg_batch.results.export.writing import Exported, export
+from nucseg_batch.results.export.writing import ExportOutcome, export
 from nucseg_batch.results.run import FinishedRun
 
 
@@ -17,7 +17,7 @@ def nobody(what: str, done: int, total: int) -> None:
 
 def exported(
     run: SmallRun, folder: Path, *formats: str, pattern: str | None = None, overwrite: bool = False
-) -> Exported:
+) -> ExportOutcome:
     """What the command `export` does."""
     with FinishedRun(run.store) as finished:
         names = formats or tuple(FORMATS)

@@ -15,9 +15,9 @@ from doubles import Threshold
 from numpy.typing import NDArray
 
 from nucseg_batch.executors import finishing, job, local
-from nucseg_batch.executors.progress import Counter
-from nucseg_batch.executors.verification import Verified, verify
-from nucseg_batch.files.opened import Images
+from nucseg_batch.executors.progress import ProgressCounter
+from nucseg_batch.executors.verification import VerificationResult, verify
+from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.finish import result_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker
@@ -77,13 +77,13 @@ class SmallRun:
         self.notes = Notes()
         self.segmenter = Threshold()
         self.reads: list[str] = []
-        read = Images.read
+        read = ImageReader.read
 
-        def counted(images: Images, plane: Plane, *window: slice) -> NDArray[Any]:
+        def counted(images: ImageReader, plane: Plane, *window: slice) -> NDArray[Any]:
             self.reads.append(plane.name)
             return read(images, plane, *window)
 
-        monkeypatch.setattr(Images, "read", counted)
+        monkeypatch.setattr(ImageReader, "read", counted)
         monkeypatch.setattr(local, "load_predictor", lambda *_: self.segmenter)
 
     def put(self, name: str, pixels: NDArray[Any]) -> Path:
@@ -108,12 +108,12 @@ class SmallRun:
         given = RunSettings(**options)
         return job.prepare(self.folder, self.store, None, self.settings, self.notes, shares=shares, options=given)
 
-    def finish(self) -> finishing.Outcome:
+    def finish(self) -> finishing.RunOutcome:
         """What the command `finish` does."""
         planned = job.planned(self.store)
-        return finishing.finish(planned, Counter(self.notes, planned.journal))
+        return finishing.finish(planned, ProgressCounter(self.notes, planned.journal))
 
-    def verify(self) -> Verified:
+    def verify(self) -> VerificationResult:
         """What the command `verify` does."""
         return verify(job.planned(self.store), lambda done, total: None)
 

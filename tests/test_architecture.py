@@ -97,7 +97,7 @@ def test_help_and_planning_do_not_import_keras(tmp_path: Path) -> None:
         "import sys\n"
         "from nucseg_batch.cli import main, printed, progress\n"
         "from nucseg_batch.executors import local\n"
-        "from nucseg_batch.files.find import channel_files, discover, survey\n"
+        "from nucseg_batch.files.find import channel_files, discover, header_scan\n"
         "from nucseg_batch.files.run import finish\n"
         "from nucseg_batch.executors import existing, inspection\n"
         "loaded = {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)\n"

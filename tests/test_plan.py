@@ -24,7 +24,7 @@ def test_a_plan_does_not_depend_on_the_order_in_which_images_are_found() -> None
 def test_units_cover_every_image_once_and_own_whole_shards() -> None:
     """A shard with two writers loses data, an image in no unit loses its mask."""
     plan = make_plan([image(f"{i:03d}.png") for i in range(37)])
-    (stack,) = plan.stacks
+    (stack,) = plan.label_arrays
     assert stack.shard == (64 * 2**20 // (4 * 1021 * 1031), 1021, 1031) == (15, 1021, 1031)
     units = list(plan.units())
     assert [len(unit.planes) for unit in units] == [15, 15, 7]
@@ -36,13 +36,13 @@ def test_units_cover_every_image_once_and_own_whole_shards() -> None:
 def test_planes_of_time_and_depth_are_units_together_as_far_as_a_shard_holds() -> None:
     """One file for each depth of each time point would be what quotas die of."""
     moving = [image(f"{i}.tif", 211, 223, t=(0, 5, 1), z=(2, 9, 3)) for i in range(7)]
-    (stack,) = make_plan(moving).stacks
+    (stack,) = make_plan(moving).label_arrays
     assert (stack.name, stack.axes, stack.shape) == ("5t3z-211x223", "tizyx", (5, 7, 3, 211, 223))
     assert stack.shard == (5, 7, 3, 211, 223)
     (unit,) = make_plan(moving).units()
     assert unit.planes[4] == Plane(stack.images[1], t=0, z=5), "z runs fastest, then images, then time"
     large = [image(f"{i}.tif", 2011, 2017, t=(0, 5, 1), z=(0, 7, 1)) for i in range(2)]
-    (stack,) = make_plan(large).stacks
+    (stack,) = make_plan(large).label_arrays
     assert stack.shard == (1, 1, 4, 2011, 2017)
     assert len(list(make_plan(large).units())) == 5 * 2 * 2
 
@@ -57,9 +57,9 @@ def test_units_cover_every_pixel_of_every_plane_once() -> None:
         image("s/0", 211, 301, group="s/0", t=(0, 2, 1)),
     ]
     plan = make_plan(kinds, region=96)
-    for stack in plan.stacks:
+    for stack in plan.label_arrays:
         seen = np.zeros(stack.shape, int)
-        for unit in (unit for unit in plan.units() if unit.stack == stack):
+        for unit in (unit for unit in plan.units() if unit.label_array == stack):
             seen[unit.bounds] += 1
             assert unit.shape == seen[unit.bounds].shape
         assert (seen == 1).all()
@@ -69,20 +69,20 @@ def test_units_cover_every_pixel_of_every_plane_once() -> None:
 def test_a_plane_larger_than_a_region_is_done_by_regions_on_a_grid_of_its_own() -> None:
     """The grid depends on the plane only; shards are whole numbers of chunks."""
     plan = make_plan([image("a.tif", 5003, 7001)], region=1000)
-    (stack,) = plan.stacks
+    (stack,) = plan.label_arrays
     assert stack.regional
     assert (stack.chunk, stack.shard, stack.grid) == (500, (1, 1000, 1000), (1, 6, 8))
     units = list(plan.units())
     assert units[8].bounds == (slice(0, 1), slice(1000, 2000), slice(0, 1000))
     assert units[-1].shape == (1, 3, 1)
-    (small,) = make_plan([image("a.tif", 97, 7001)], region=512).stacks
+    (small,) = make_plan([image("a.tif", 97, 7001)], region=512).label_arrays
     assert small.shard == (1, 512, 512)
 
 
 def test_an_image_of_a_store_keeps_its_place() -> None:
     """Plates and collections are mirrored; no image is moved into a stack with others."""
     plan = make_plan([image("p/A/1/0", group="p/A/1/0"), image("p/A/2/0", group="p/A/2/0"), image("x.tif")])
-    assert sorted((stack.name, stack.axes) for stack in plan.stacks) == [
+    assert sorted((stack.name, stack.axes) for stack in plan.label_arrays) == [
         ("1021x1031", "iyx"),
         ("p/A/1/0", "yx"),
         ("p/A/2/0", "yx"),
@@ -116,7 +116,7 @@ def test_counts_are_those_of_the_images() -> None:
 def test_shapes_that_share_a_padded_shape_follow_each_other() -> None:
     """So that the stream can fill its batches across stacks."""
     plan = make_plan([image("a", 250, 250), image("b", 100, 100), image("c", 256, 256), image("d", 255, 249)])
-    buckets = [bucket_shape(s.height, s.width) for s in plan.stacks]
+    buckets = [bucket_shape(s.height, s.width) for s in plan.label_arrays]
     assert buckets == sorted(buckets)
 
 
@@ -164,7 +164,7 @@ def test_more_shares_than_units_leave_some_without() -> None:
 def test_shares_depend_on_the_images_alone() -> None:
     """Tasks on different machines work them out for themselves, and must agree."""
     plan = mixed(37)
-    images = [one for stack in plan.stacks for one in stack.images]
+    images = [one for stack in plan.label_arrays for one in stack.images]
     random.Random(5).shuffle(images)
     other = make_plan(images, region=1024)
     for number in range(5):

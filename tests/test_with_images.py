@@ -21,17 +21,17 @@ from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.pending import find_tasks
 from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.files.find.discover import discover
-from nucseg_batch.files.find.survey import survey
+from nucseg_batch.files.find.header_scan import scan_headers
 from nucseg_batch.files.images import read_image
 from nucseg_batch.files.masks.store import MaskWriter, create_store, images_csv
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import collect, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Plan, Scales, make_plan
 from nucseg_batch.settings import RunSettings, SegmentSettings
 from nucseg_batch.training.data import read_all
@@ -44,7 +44,7 @@ class Relative(Threshold):
         return np.asarray(plane > 0.5 * plane.max())
 
 
-def missing(store: Path) -> list[Task]:
+def missing(store: Path) -> list[UnitTask]:
     """What is still to be done of a run."""
     journal = Journal(store)
     begun = journal.load()
@@ -56,13 +56,13 @@ def missing(store: Path) -> list[Task]:
 def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_images: bool = True) -> Plan:
     """A whole run, or what is missing of one, without Keras."""
     settings, journal = SegmentSettings(with_images=with_images), Journal(store)
-    found = survey(discover(str(folder)), settings, lambda _: None)
+    found = scan_headers(discover(str(folder)), settings, lambda _: None)
     plan = make_plan(found.images, found.failures)
     if not journal.exists():
         journal.create(beginning(plan, root=str(folder), settings=settings))
     create_store(store, plan, with_images=with_images)
     table = NucleiTable(plan.channel_names)
-    with Images(folder, settings) as images:
+    with ImageReader(folder, settings) as images:
         process_units(
             missing(store),
             images=images,

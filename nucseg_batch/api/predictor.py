@@ -15,7 +15,7 @@ from nucseg_batch.errors import UsageError
 from nucseg_batch.executors.existing import default_model
 
 if TYPE_CHECKING:
-    from nucseg_batch.arrays.looks import Segmented
+    from nucseg_batch.arrays.scale_search import ScaleTrial
 
 OPTIONS = ("threshold", "min_area", "augment", "precision", "device")
 """Options of `Predictor`, as `nucseg_batch.SegmentSettings` defines them."""
@@ -59,7 +59,7 @@ class Predictor:
         assert found.support is not None
         return found.labels, nuclei_confidence(found.labels, found.support, np.arange(1, found.labels.max() + 1))
 
-    def _segmented(self, image: NDArray[Any], diameter: float | None) -> Segmented:
+    def _segmented(self, image: NDArray[Any], diameter: float | None) -> ScaleTrial:
         pixels = _as_shown(image)
         if diameter is None:
             return self._predictor.look(pixels, BEGIN)

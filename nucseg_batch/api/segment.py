@@ -39,7 +39,7 @@ class SegmentResult:
     """Images without a mask, and why."""
 
 
-class _Told:
+class _NotesOnly:
     """Progress of which only lines are passed on."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -80,7 +80,7 @@ def segment(
     out = Path(place if store is None else store)
     if store is not None and out.suffix != ".zarr":
         raise UsageError(f"store must be a name that ends in .zarr, such as out.zarr, but is {out}.")
-    progress = _Told(tell or (lambda line: None))
+    progress = _NotesOnly(tell or (lambda line: None))
     task = job.prepare(
         place,
         out,

@@ -45,7 +45,7 @@ EDGES = (2.0, 10.0)
 
 
 @dataclass(frozen=True)
-class OneColour:
+class SingleColour:
     """The only channel of a colour picture that holds anything of its own."""
 
     channel: int
@@ -72,7 +72,7 @@ class ColourSample:
         self._points.append(window.reshape(-1, 3)[::step])
         self._means.append(_block_means(window))
 
-    def decided(self) -> OneColour | None:
+    def decided(self) -> SingleColour | None:
         """The only informative channel of what was added; None where there are several, or none."""
         points = np.ascontiguousarray(np.concatenate(self._points).T)
         if points.dtype.kind == "f":
@@ -84,7 +84,7 @@ class ColourSample:
         return _on_line(points, np.concatenate(self._means).T, PIXELS_OFF)
 
 
-def one_colour(pixels: NDArray[Any]) -> OneColour | None:
+def one_colour(pixels: NDArray[Any]) -> SingleColour | None:
     """The only informative channel of a whole plane, (h, w, 3); None where there are several, or none."""
     sample = ColourSample(pixels.shape[0] * pixels.shape[1])
     if pixels.dtype.kind != "f" and not _may_be_one(pixels.reshape(-1, 3)):
@@ -99,7 +99,7 @@ def _may_be_one(points: NDArray[Any]) -> bool:
     return step <= 1 or _on_line(np.ascontiguousarray(points[::step].T), None, QUICK_OFF * PIXELS_OFF) is not None
 
 
-def _on_line(points: NDArray[Any], means: NDArray[np.float32] | None, off: float) -> OneColour | None:
+def _on_line(points: NDArray[Any], means: NDArray[np.float32] | None, off: float) -> SingleColour | None:
     """The strongest channel of colours, (3, n), that lie on one line; means: of blocks, (3, m); off: see PIXELS_OFF."""
     top = float(np.iinfo(np.uint8).max if points.dtype == np.uint8 else points.max())
     white = _is_white(points, top)
@@ -127,7 +127,7 @@ def _on_line(points: NDArray[Any], means: NDArray[np.float32] | None, off: float
         inside = means[:, ~_is_white(means, top)] - low[:, None]
         if not _fits(inside, follow, main, BLOCK_ERROR * span + rounding, BLOCKS_OFF + EDGES[1] * share):
             return None
-    return OneColour(main, exact, share)
+    return SingleColour(main, exact, share)
 
 
 def _is_white(points: NDArray[Any], top: float) -> NDArray[np.bool_]:

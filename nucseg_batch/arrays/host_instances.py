@@ -26,7 +26,7 @@ from nucseg_batch.arrays.instances import (
     VOTE,
     WINDOW_RADIUS,
 )
-from nucseg_batch.arrays.separated import Separated
+from nucseg_batch.arrays.separated import SeparatedNuclei
 
 BLOCK = 256
 """Side in pixels of the blocks in which votes are blurred: with their margin they stay in a core's own cache."""
@@ -45,7 +45,7 @@ _BOTH = CODE**2 - 1
 
 
 @dataclass(frozen=True)
-class Answer:
+class NetworkOutput:
     """What the network says of one image, as it leaves the device."""
 
     heads: NDArray[np.float32]
@@ -91,7 +91,7 @@ class Answer:
 
 
 def separate(
-    answer: Answer,
+    answer: NetworkOutput,
     height: int,
     width: int,
     *,
@@ -99,7 +99,7 @@ def separate(
     min_area: int,
     blur: int = BLUR,
     window: int = WINDOW_RADIUS,
-) -> Separated:
+) -> SeparatedNuclei:
     """Labels the nuclei of one image, of the answer's shape: what `instances.separate_rooted` gives.
 
     It is for the same logits and offsets. height, width: the part that is real. Other arguments as there.
@@ -109,7 +109,7 @@ def separate(
     columns = answer.shape[1]
     pixel = np.flatnonzero(inside)
     if pixel.size == 0:
-        return Separated(labels, np.zeros((0, 2), np.int64), support)
+        return SeparatedNuclei(labels, np.zeros((0, 2), np.int64), support)
     y, x = np.divmod(pixel, columns)
     place = answer.places(y, x)
     heads, probability = answer.heads.reshape(-1), answer.probability.reshape(-1)
@@ -134,20 +134,20 @@ def separate(
     number = voters  # no longer needed: from here on, the label of each place
     number[voted] = (np.cumsum(kept) * kept)[which]
     labels.reshape(-1)[pixel] = number.take(target)
-    return Separated(labels, np.stack(np.divmod(roots[kept], columns), axis=1), support)
+    return SeparatedNuclei(labels, np.stack(np.divmod(roots[kept], columns), axis=1), support)
 
 
-def foreground(answer: Answer, height: int, width: int, *, threshold: float) -> Separated:
+def foreground(answer: NetworkOutput, height: int, width: int, *, threshold: float) -> SeparatedNuclei:
     """The plain mask as label 1, without roots; a pixel's support is its probability. See `separate`."""
     inside = answer.inside(height, width, threshold)
     support = np.zeros(answer.shape, np.uint8)
     place = answer.places(*np.nonzero(inside))
     weight = np.rint(answer.probability.reshape(-1).take(place) * np.float32(VOTE)).astype(np.int32)
     support[inside] = supported(weight, REACH**2)
-    return Separated(inside.astype(np.int32), np.zeros((0, 2), np.int64), support)
+    return SeparatedNuclei(inside.astype(np.int32), np.zeros((0, 2), np.int64), support)
 
 
-def certainty(answer: Answer, height: int, width: int, *, threshold: float) -> float:
+def certainty(answer: NetworkOutput, height: int, width: int, *, threshold: float) -> float:
     """Mean probability of the pixels above the threshold; as `instances.certainty`."""
     y, x = np.divmod(np.flatnonzero(answer.inside(height, width, threshold)), answer.shape[1])
     parts = np.rint(answer.probability.reshape(-1).take(answer.places(y, x)) * np.float32(VOTE))
@@ -155,7 +155,7 @@ def certainty(answer: Answer, height: int, width: int, *, threshold: float) -> f
     return float(np.float32(parts.sum(dtype=np.float64)) / (np.float32(VOTE) * count))
 
 
-def outlined(labels: NDArray[np.int32], answer: Answer, *, threshold: float) -> NDArray[np.int32]:
+def outlined(labels: NDArray[np.int32], answer: NetworkOutput, *, threshold: float) -> NDArray[np.int32]:
     """The labels with one pixel more around each nucleus, of the background; see `Program.native`."""
     height, width = labels.shape
     framed = np.zeros((height + 2, width + 2), np.int32)

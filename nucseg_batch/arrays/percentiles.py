@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import HIGH_PERCENTILE, LOW_PERCENTILE
-from nucseg_batch.arrays.ranges import Counted, Ranked, Sorted
+from nucseg_batch.arrays.ranges import Histogram, RankedValues, SortedValues
 
 NOISE = 3.0
 """Values up to NOISE times as far above the median as the lowest values are below it count as noise."""
@@ -70,7 +70,7 @@ class PercentileTally:
             high = at(BRIGHT_PERCENTILE, start)
         return low, high if high > low else at(100.0)
 
-    def _ranked(self) -> Ranked:
+    def _ranked(self) -> RankedValues:
         if self.counts is not None:
-            return Counted(np.cumsum(self.counts))
-        return Sorted(np.sort(np.concatenate(self.values)))
+            return Histogram(np.cumsum(self.counts))
+        return SortedValues(np.sort(np.concatenate(self.values)))

@@ -61,7 +61,7 @@ MIXED = 0.2
 """Blocks between padding and background are few, in parts of the padding; elsewhere the lowest value is background."""
 
 
-class Ranked(Protocol):
+class RankedValues(Protocol):
     """Many values in ascending order."""
 
     @property
@@ -79,27 +79,27 @@ class Ranked(Protocol):
 
 
 @dataclass(frozen=True)
-class Sorted:
+class SortedValues:
     """Values that are held."""
 
     values: NDArray[Any]
 
     @property
     def size(self) -> int:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return self.values.size
 
     def at(self, place: int) -> float:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return float(self.values[place])
 
     def up_to(self, value: float) -> int:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return int(np.searchsorted(self.values, value, side="right"))
 
 
 @dataclass(frozen=True)
-class Counted:
+class Histogram:
     """Whole values from 0 on, of which it is known how often each occurs."""
 
     below: NDArray[np.int64]
@@ -107,40 +107,40 @@ class Counted:
 
     @property
     def size(self) -> int:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return int(self.below[-1])
 
     def at(self, place: int) -> float:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return float(np.searchsorted(self.below, place, side="right"))
 
     def up_to(self, value: float) -> int:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return int(self.below[min(math.floor(value), self.below.size - 1)]) if value >= 0 else 0
 
 
 @dataclass(frozen=True)
-class Mirrored:
+class NegatedValues:
     """The negative of other values."""
 
-    of: Ranked
+    of: RankedValues
 
     @property
     def size(self) -> int:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return self.of.size
 
     def at(self, place: int) -> float:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return -self.of.at(self.size - 1 - place)
 
     def up_to(self, value: float) -> int:
-        """See `Ranked`."""
+        """See `RankedValues`."""
         return self.size - self.of.up_to(np.nextafter(-value, -math.inf))
 
 
 @dataclass
-class Tally:
+class ValueTally:
     """The values of an image, or of a part of it, added piece by piece; pieces begin at even rows and columns.
 
     counted: whether values of 16 bits, too, are counted instead of held, so that memory does not grow with them.
@@ -177,7 +177,7 @@ class Tally:
         steps = self._ranked("steps")
         noise = _share(steps, 0.6827) / math.sqrt(2) if steps.size else 0.0
         if self._colour and _is_bright(dark):
-            high, low = _limits(Mirrored(self._ranked("bright")), noise, dark_nuclei=True)
+            high, low = _limits(NegatedValues(self._ranked("bright")), noise, dark_nuclei=True)
             return -low / 2, -high / 2
         low, high = _limits(dark, noise, dark_nuclei=False)
         return low / 2, high / 2
@@ -200,11 +200,11 @@ class Tally:
     def _counts(self, values: NDArray[Any]) -> bool:
         return self.counted or values.dtype == np.uint16  # sums of two values of 8 bits: counting is faster
 
-    def _ranked(self, kind: str) -> Ranked:
+    def _ranked(self, kind: str) -> RankedValues:
         kept = self._kinds.get(kind) or [np.zeros(0, np.float32)]
         if kept[0].dtype.kind == "i":
-            return Counted(np.cumsum(kept[0]))
-        return Sorted(np.sort(np.concatenate(kept)))
+            return Histogram(np.cumsum(kept[0]))
+        return SortedValues(np.sort(np.concatenate(kept)))
 
 
 def intensity_range(pixels: NDArray[np.generic], intensities: Intensities = "nuclei") -> tuple[float, float]:
@@ -214,7 +214,7 @@ def intensity_range(pixels: NDArray[np.generic], intensities: Intensities = "nuc
     """
     if intensities == "percentiles":
         return percentile_range(pixels)
-    tally = Tally()
+    tally = ValueTally()
     tally.add(pixels)
     return tally.limits()
 
@@ -231,20 +231,20 @@ def _diagonals(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.add(parts[0], parts[3], dtype=wide), np.add(parts[1], parts[2], dtype=wide)
 
 
-def _share(values: Ranked, share: float, start: int = 0) -> float:
+def _share(values: RankedValues, share: float, start: int = 0) -> float:
     """The smallest of the values from a place on that at least this share of them does not exceed."""
     count = values.size - start
     return values.at(start + min(max(math.ceil(count * share) - 1, 0), count - 1))
 
 
-def _is_bright(values: Ranked) -> bool:
+def _is_bright(values: RankedValues) -> bool:
     """Whether most values are nearer to the highest than to the lowest, but for FEWEST of either."""
     few = min(FEWEST, values.size - 1)
     low, middle, high = values.at(few), values.at(values.size // 2), values.at(values.size - 1 - few)
     return high - middle < middle - low
 
 
-def _limits(values: Ranked, noise: float, *, dark_nuclei: bool) -> tuple[float, float]:
+def _limits(values: RankedValues, noise: float, *, dark_nuclei: bool) -> tuple[float, float]:
     """Where the range begins and ends, of values whose nuclei are above the background."""
     start = _first_real(values, noise)
     low, high = _share(values, LOW_SHARE, start), _share(values, HIGH_SHARE, start)
@@ -260,7 +260,7 @@ def _limits(values: Ranked, noise: float, *, dark_nuclei: bool) -> tuple[float, 
     return low, high if high > low else values.at(values.size - 1)
 
 
-def _lit(values: Ranked, start: int, ground: float) -> float:
+def _lit(values: RankedValues, start: int, ground: float) -> float:
     """How far above `ground` values from a place on are where, in ascending order, LIGHT of their sum is reached.
 
     Their median where that is saturated debris.
@@ -272,7 +272,7 @@ def _lit(values: Ranked, start: int, ground: float) -> float:
     return middle if level > max(FAR * middle, SATURATED * heights[-1]) else level
 
 
-def _background(values: Ranked, start: int) -> tuple[float, float]:
+def _background(values: RankedValues, start: int) -> tuple[float, float]:
     """Middle of the background and its standard deviation, from the values from a place on."""
     end = values.size
     while True:
@@ -285,7 +285,7 @@ def _background(values: Ranked, start: int) -> tuple[float, float]:
         end = kept
 
 
-def _first_real(values: Ranked, noise: float) -> int:
+def _first_real(values: RankedValues, noise: float) -> int:
     """The place of the first value that is no padding: 0 unless the lowest value is padding.
 
     That is so where many pixels have it and all others have a background of their own, well above it. Blocks of which

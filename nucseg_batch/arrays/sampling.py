@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.percentiles import PercentileTally
-from nucseg_batch.arrays.ranges import Tally
+from nucseg_batch.arrays.ranges import ValueTally
 from nucseg_batch.settings import Intensities
 
 EXACT_PIXELS = 2**27
@@ -45,7 +45,7 @@ Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
-class Survey:
+class IntensitySurvey:
     """What was found out about a plane."""
 
     low: float
@@ -88,9 +88,9 @@ class Survey:
         return rows, columns
 
 
-def survey(
+def survey_intensities(
     read: Read, shape: tuple[int, int], chunk: tuple[int, int] | None = None, intensities: Intensities = "nuclei"
-) -> Survey:
+) -> IntensitySurvey:
     """Looks at a plane of this shape, or at a sample of it.
 
     chunk: the pieces in which it is stored, if known. intensities: the model's rule for the range. Pixels that are not
@@ -115,11 +115,11 @@ def survey(
             small.append(_shrunk(block))
     low, high = (tally if tally.pixels else constant).limits()
     structure = tuple(_structure(one, low, high) for one in small)
-    return Survey(low, high, shape, pixels, tuple(places), structure)
+    return IntensitySurvey(low, high, shape, pixels, tuple(places), structure)
 
 
-def _tally(intensities: Intensities, step: int) -> Tally | PercentileTally:
-    return Tally(counted=True, step=step) if intensities == "nuclei" else PercentileTally(step)
+def _tally(intensities: Intensities, step: int) -> ValueTally | PercentileTally:
+    return ValueTally(counted=True, step=step) if intensities == "nuclei" else PercentileTally(step)
 
 
 def sample_windows(shape: tuple[int, int], chunk: tuple[int, int] | None = None) -> list[Window]:

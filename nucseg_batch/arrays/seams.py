@@ -24,7 +24,7 @@ SAME = 0.5
 
 
 @dataclass(frozen=True)
-class Part:
+class RegionSeams:
     """What one part of a plane says of the nuclei that it owns or that reach into its core: its labels 1..n."""
 
     core: Rect
@@ -42,7 +42,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Joined:
+class MergedIds:
     """Ids 1..n that hold for all parts together."""
 
     ids: list[NDArray[np.uint32]]
@@ -89,12 +89,12 @@ def spans(labels: NDArray[np.integer], core: Rect, shape: tuple[int, int], count
 
 
 def join(
-    parts: Sequence[Part],
+    parts: Sequence[RegionSeams],
     labels_of: Callable[[int], NDArray[np.integer]],
     shape: tuple[int, int],
     *,
     beyond: Callable[[NDArray[np.int64]], NDArray[np.bool_]] | None = None,
-) -> Joined:
+) -> MergedIds:
     """Gives each nucleus one id: ordered by the part that owns it, then as that part numbers them.
 
     labels_of: the labels of a part over `grown(core, shape)`; asked for only where parts disagree. shape: of the plane.
@@ -129,7 +129,7 @@ def join(
     number = np.zeros(members.size, np.uint32)
     number[group[chosen]] = np.arange(1, chosen.size + 1)
     ids = number[group]
-    return Joined(
+    return MergedIds(
         [np.concatenate([[0], ids[a:b]]).astype(np.uint32) for a, b in pairwise(first.tolist())],
         part[chosen],
         label[chosen],
@@ -142,7 +142,7 @@ def join(
 
 
 def _same(
-    parts: Sequence[Part],
+    parts: Sequence[RegionSeams],
     labels_of: Callable[[int], NDArray[np.integer]],
     shape: tuple[int, int],
     first: NDArray[np.int64],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Separated(NamedTuple):
+class SeparatedNuclei(NamedTuple):
     """The nuclei of one image."""
 
     labels: NDArray[np.int32]

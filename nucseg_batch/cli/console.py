@@ -20,7 +20,7 @@ from nucseg_batch.files.names import readable
 
 
 @dataclass
-class Voice:
+class Verbosity:
     """How much this call says, and in which form."""
 
     quiet: bool = False
@@ -33,11 +33,11 @@ class Voice:
     """Whether that object was printed."""
 
 
-voice = Voice()
+voice = Verbosity()
 """That of this call."""
 
 
-class PatientConsole(Console):
+class PipeSafeConsole(Console):
     """A console that goes on in silence when nobody reads what it prints: the work is done and its exit code stands."""
 
     def on_broken_pipe(self) -> None:
@@ -57,12 +57,12 @@ class PatientConsole(Console):
 
 def console_of_progress() -> Console:
     """A console on standard error, for what is told on the way."""
-    return PatientConsole(stderr=True, highlight=False, soft_wrap=True, quiet=voice.quiet)
+    return PipeSafeConsole(stderr=True, highlight=False, soft_wrap=True, quiet=voice.quiet)
 
 
 def console(*, soft_wrap: bool = True) -> Console:
     """A console for results: long lines are not broken, so that they can be copied, unless `soft_wrap` is False."""
-    return PatientConsole(stderr=voice.json, highlight=False, soft_wrap=soft_wrap, quiet=voice.quiet)
+    return PipeSafeConsole(stderr=voice.json, highlight=False, soft_wrap=soft_wrap, quiet=voice.quiet)
 
 
 def say(line: str) -> None:

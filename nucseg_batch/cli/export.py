@@ -116,9 +116,9 @@ def disk_error(folder: Path, error: OSError) -> NucsegError:
 
 def _print(exported: object, folder: Path) -> None:
     from nucseg_batch.cli.console import say
-    from nucseg_batch.results.export.writing import Exported
+    from nucseg_batch.results.export.writing import ExportOutcome
 
-    assert isinstance(exported, Exported)
+    assert isinstance(exported, ExportOutcome)
     for name, outcome in exported.formats.items():
         kept = f", {outcome.kept} were there" if outcome.kept else ""
         kept += f", {outcome.removed} of before the run removed" if outcome.removed else ""

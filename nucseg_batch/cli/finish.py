@@ -32,12 +32,12 @@ def finish(store: Out, as_json: Json = False) -> None:
         from nucseg_batch.executors import finishing
         from nucseg_batch.executors import job as jobs
         from nucseg_batch.executors.local import job_name
-        from nucseg_batch.executors.progress import Counter
+        from nucseg_batch.executors.progress import ProgressCounter
         from nucseg_batch.executors.storage import storage_error
 
         job = jobs.planned(store)
         try:
-            outcome = finishing.finish(job, Counter(progress, job.journal), job_name(), anew=True)
+            outcome = finishing.finish(job, ProgressCounter(progress, job.journal), job_name(), anew=True)
         except OSError as error:
             raise storage_error(store, error) from error
     print_finish(outcome, finishing.files_of(store))

@@ -20,11 +20,11 @@ FLAGS = {
     "--debug": "debug",
     "--version": "version",
 }
-"""How they are written, and the field of `Everywhere` that each sets."""
+"""How they are written, and the field of `GlobalOptions` that each sets."""
 
 
 @dataclass(frozen=True)
-class Everywhere:
+class GlobalOptions:
     """What was said of them."""
 
     quiet: bool = False
@@ -39,7 +39,7 @@ class Everywhere:
     """The file that says options."""
 
 
-def take(arguments: Sequence[str], valued: Collection[str]) -> tuple[Everywhere, list[str]]:
+def take(arguments: Sequence[str], valued: Collection[str]) -> tuple[GlobalOptions, list[str]]:
     """What is said of these options, and the other arguments.
 
     valued: options of any command that take a value, so that a value is never taken for an option. Raises UsageError
@@ -69,7 +69,7 @@ def take(arguments: Sequence[str], valued: Collection[str]) -> tuple[Everywhere,
                 rest += [value for value in [next(following, None)] if value is not None]
     if flags["quiet"] and flags["verbose"]:
         raise UsageError("--quiet and --verbose are opposites; give one.")
-    return Everywhere(**flags, config=config), rest
+    return GlobalOptions(**flags, config=config), rest
 
 
 def wants_json(arguments: Sequence[str], options: Mapping[str, Any]) -> bool:

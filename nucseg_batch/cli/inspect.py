@@ -28,7 +28,7 @@ from nucseg_batch.files.names import readable
 from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
-    from nucseg_batch.executors.inspection import Inspection, Kind
+    from nucseg_batch.executors.inspection import ImageKind, Inspection
     from nucseg_batch.files.find.entries import Discovery
     from nucseg_batch.plan import Assumption
 
@@ -136,10 +136,10 @@ def _print(found: Inspection, mpx_per_s: float | None) -> None:
         out.print(table, markup=False)
     if len(kinds) > SHOWN_KINDS:
         out.print(f"... and {len(kinds) - SHOWN_KINDS} more kinds of images; --json lists all")
-    lines = _plan_lines(found, mpx_per_s) if plan.stacks else ["nothing would be segmented"]
-    lines += [f"note: {note}" for note in found.survey.found.notes]
-    lines += [_assumed(one) for one in found.survey.found.assumptions]
-    lines += _passed_over(found.survey.found)
+    lines = _plan_lines(found, mpx_per_s) if plan.label_arrays else ["nothing would be segmented"]
+    lines += [f"note: {note}" for note in found.scan.found.notes]
+    lines += [_assumed(one) for one in found.scan.found.assumptions]
+    lines += _passed_over(found.scan.found)
     refused = found.refused
     for reason, keys in list(refused.items())[:SHOWN_REASONS]:
         others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -173,7 +173,12 @@ def _passed_over(found: Discovery) -> list[str]:
 def _plan_lines(found: Inspection, mpx_per_s: float | None) -> list[str]:
     """What a run would come to."""
     plan, files = found.plan, found.output_files
-    counts = {"image": plan.image_count, "plane": plan.plane_count, "unit": found.units, "array": len(plan.stacks)}
+    counts = {
+        "image": plan.image_count,
+        "plane": plan.plane_count,
+        "unit": found.units,
+        "array": len(plan.label_arrays),
+    }
     images, planes, units, arrays = (f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items())
     return [
         f"{images}, {planes}, {plan.pixel_count / 1e6:.1f} Mpx, in {units}",
@@ -185,7 +190,7 @@ def _plan_lines(found: Inspection, mpx_per_s: float | None) -> list[str]:
     ]
 
 
-def _row(kind: Kind) -> list[str]:
+def _row(kind: ImageKind) -> list[str]:
     header = kind.header
     names = [name + "*" * (name == kind.nuclei) for name in (channel.name for channel in header.channels)]
     if len(names) > SHOWN_CHANNELS:

@@ -23,11 +23,11 @@ import typer
 from nucseg_batch.cli.bench import bench
 from nucseg_batch.cli.cite import cite
 from nucseg_batch.cli.completion import join_words
-from nucseg_batch.cli.console import Voice, answer, voice
+from nucseg_batch.cli.console import Verbosity, answer, voice
 from nucseg_batch.cli.evaluate import evaluate
 from nucseg_batch.cli.export import export
 from nucseg_batch.cli.finish import finish
-from nucseg_batch.cli.global_options import Everywhere, take, wants_json
+from nucseg_batch.cli.global_options import GlobalOptions, take, wants_json
 from nucseg_batch.cli.help import with_common_options
 from nucseg_batch.cli.inspect import inspect
 from nucseg_batch.cli.overlay import overlay
@@ -137,13 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Pillow reads these files all the same
     warnings.filterwarnings("ignore", "Image appears to be a malformed MPO file", UserWarning)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    voice.__dict__.update(vars(Voice(json=wants_json(arguments, _named(arguments)))))
+    voice.__dict__.update(vars(Verbosity(json=wants_json(arguments, _named(arguments)))))
     sys.exit(_flushed(_run(arguments)))
 
 
 def _run(arguments: list[str]) -> int:
     commands = parser().commands
-    said, rest, config = Everywhere(debug="--debug" in arguments), arguments, None
+    said, rest, config = GlobalOptions(debug="--debug" in arguments), arguments, None
     try:
         valued = {name for name, option in _named(arguments).items() if not _flag(option) and name != "--config"}
         said, rest = take(arguments, valued)
@@ -193,7 +193,7 @@ def _flag(parameter: Any) -> bool:
     return bool(getattr(parameter, "is_flag", True))  # arguments have no such thing, and no option before them
 
 
-def _print_versions(said: Everywhere) -> int:
+def _print_versions(said: GlobalOptions) -> int:
     for line in versions(all_of_them=said.debug):
         print(line)
     return EXIT_OK

@@ -14,7 +14,7 @@ from rich.table import Table
 from nucseg_batch.cli.console import console
 from nucseg_batch.cli.progress import duration
 from nucseg_batch.cli.text import three_digits
-from nucseg_batch.executors.finishing import Outcome
+from nucseg_batch.executors.finishing import RunOutcome
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import RunSummary
 from nucseg_batch.files.names import readable
@@ -24,7 +24,7 @@ SHOWN_FAILURES = 5
 """Failures that are named in the summary; the table has all."""
 SHOWN_CHANNELS = 8
 """Channels that are named in a dry run."""
-SHOWN_STACKS = 20
+SHOWN_ARRAYS = 20
 """Arrays of masks that are named in a dry run."""
 
 
@@ -32,13 +32,17 @@ def print_job(job: Job, *, dry: bool = True) -> None:
     """Prints what a run would do; `dry` also says that nothing was written."""
     plan = job.plan
     table = Table("masks", "axes", "images", "units", "shape of a unit", box=box.SIMPLE)
-    for stack in plan.stacks[:SHOWN_STACKS]:
-        units = math.prod(stack.grid)
+    for label_array in plan.label_arrays[:SHOWN_ARRAYS]:
+        units = math.prod(label_array.grid)
         table.add_row(
-            readable(stack.name or "."), stack.axes, str(len(stack.images)), str(units), "x".join(map(str, stack.shard))
+            readable(label_array.name or "."),
+            label_array.axes,
+            str(len(label_array.images)),
+            str(units),
+            "x".join(map(str, label_array.shard)),
         )
-    if len(plan.stacks) > SHOWN_STACKS:
-        table.add_row(f"{len(plan.stacks) - SHOWN_STACKS} more", "", "", "", "")
+    if len(plan.label_arrays) > SHOWN_ARRAYS:
+        table.add_row(f"{len(plan.label_arrays) - SHOWN_ARRAYS} more", "", "", "", "")
     out = console()
     out.print(table)
     units, bad = sum(1 for _ in plan.units()), len(plan.failures)
@@ -62,7 +66,7 @@ def print_job(job: Job, *, dry: bool = True) -> None:
 def _nuclei(job: Job) -> str:
     """Which channels show the nuclei, and in how many images."""
     channels: Counter[str] = Counter()
-    for image in (image for stack in job.plan.stacks for image in stack.images):
+    for image in (image for label_array in job.plan.label_arrays for image in label_array.images):
         colour = job.begun.settings.channel if job.begun.settings.channel != "auto" else "all three colours"
         only = colour if image.channels == 3 else "the only channel"
         channels[f"channel {image.names[image.nuclei]}" if image.names else only] += 1
@@ -107,7 +111,7 @@ def print_run(job: Job, summary: RunSummary) -> None:
         )
 
 
-def print_finish(outcome: Outcome, files: Sequence[Path]) -> None:
+def print_finish(outcome: RunOutcome, files: Sequence[Path]) -> None:
     """Prints what `finish` found."""
     out = console()
     out.print(_counts(outcome))
@@ -118,7 +122,7 @@ def print_finish(outcome: Outcome, files: Sequence[Path]) -> None:
     out.print(readable("files: " + "  ".join(str(path) for path in files)), markup=False)
 
 
-def _counts(outcome: Outcome) -> str:
+def _counts(outcome: RunOutcome) -> str:
     planes = f" of {outcome.planes} planes" if outcome.planes != outcome.images else ""
     missing = f", {len(outcome.missing)} not done yet" if outcome.missing else ""
     images = f"{outcome.images} image{'s' * (outcome.images != 1)}{planes}"

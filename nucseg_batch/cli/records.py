@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucseg_batch.executors.finishing import Outcome
+from nucseg_batch.executors.finishing import RunOutcome
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import RunSummary
 from nucseg_batch.plan import Failure
 
 if TYPE_CHECKING:
-    from nucseg_batch.results.export.writing import Exported
+    from nucseg_batch.results.export.writing import ExportOutcome
 
 LISTED_FAILURES = 1000
 """Failures that are listed; `failed` counts all, and failures.csv has them."""
@@ -57,7 +57,7 @@ def run_record(job: Job, summary: RunSummary) -> dict[str, Any]:
     }
 
 
-def finish_record(store: Path, outcome: Outcome, files: Sequence[Path], seconds: float) -> dict[str, Any]:
+def finish_record(store: Path, outcome: RunOutcome, files: Sequence[Path], seconds: float) -> dict[str, Any]:
     """What `finish` found and wrote."""
     return {
         "store": str(store),
@@ -68,7 +68,7 @@ def finish_record(store: Path, outcome: Outcome, files: Sequence[Path], seconds:
     }
 
 
-def exported_record(exported: Exported) -> dict[str, Any]:
+def exported_record(exported: ExportOutcome) -> dict[str, Any]:
     """What `export` wrote."""
     formats = {
         name: {
@@ -83,7 +83,7 @@ def exported_record(exported: Exported) -> dict[str, Any]:
     return {"images": exported.images, "without_mask": exported.without_mask, "formats": formats}
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(outcome: RunOutcome) -> dict[str, Any]:
     return {
         "tables_written": outcome.whole,
         "images": outcome.images,

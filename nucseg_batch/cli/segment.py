@@ -276,7 +276,7 @@ def segment(
             raise typer.Exit(code)
         if many:
             from nucseg_batch.executors import cluster as others
-            from nucseg_batch.executors.team import ClusterSettings
+            from nucseg_batch.executors.dask_pool import ClusterSettings
 
             kind = None if cluster is None else cluster.value
             team = ClusterSettings(scheduler, kind, processes, jobs, tuple(job_option or ()))

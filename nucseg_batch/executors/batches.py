@@ -13,9 +13,9 @@ from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.pipeline.channels import shown_channels
 
 if TYPE_CHECKING:
-    from nucseg_batch.network.batching import Tried
+    from nucseg_batch.network.batching import BatchTrial
     from nucseg_batch.network.predictor import Predictor
-    from nucseg_batch.pipeline.tasks import Task
+    from nucseg_batch.pipeline.tasks import UnitTask
     from nucseg_batch.plan import Scales
 
 
@@ -44,7 +44,7 @@ def remember(predictor: Predictor, pixels: int) -> None:
         write_whole(path, json.dumps({**_read(), _key(predictor): pixels}, indent=0, sort_keys=True))
 
 
-def choose(predictor: Predictor) -> list[Tried]:
+def choose(predictor: Predictor) -> list[BatchTrial]:
     """Gives a predictor the batches that suit its device, and returns what was tried to find them.
 
     On a GPU it is measured, once; on a processor sizes hardly matter, and only `bench` measures them.
@@ -58,7 +58,7 @@ def choose(predictor: Predictor) -> list[Tried]:
     return measure(predictor)
 
 
-def measure(predictor: Predictor) -> list[Tried]:
+def measure(predictor: Predictor) -> list[BatchTrial]:
     """Measures which batches are best, gives them to a predictor and keeps them."""
     from nucseg_batch.network.batching import grown
 
@@ -68,14 +68,16 @@ def measure(predictor: Predictor) -> list[Tried]:
     return tried
 
 
-def described(predictor: Predictor, tasks: Iterable[Task], scales: Scales, channel: str) -> Iterator[str]:
+def described(predictor: Predictor, tasks: Iterable[UnitTask], scales: Scales, channel: str) -> Iterator[str]:
     """Lines that say how many images of each shape go into a batch, and how much these are enlarged.
 
     channel: `settings.channel`.
     """
-    stacks = {task.unit.stack.name: task.unit.stack for task in tasks if not task.unit.stack.regional}
-    for stack in stacks.values():
-        image = stack.images[0]
+    label_arrays = {
+        task.unit.label_array.name: task.unit.label_array for task in tasks if not task.unit.label_array.regional
+    }
+    for label_array in label_arrays.values():
+        image = label_array.images[0]
         scale = scales.of(shown_channels(image, channel))
         size = predictor.batch_size((image.height, image.width), scale)
         yield f"batches of {size} images of {image.height}x{image.width}, scale {scale:.3g}"

@@ -24,19 +24,19 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.errors import ImageError, NothingToDoError, NucsegError, OutputError, StorageError
 from nucseg_batch.executors import batches, local
-from nucseg_batch.executors.bench_records import Bench, Estimate, Stage, Whole
+from nucseg_batch.executors.bench_records import Bench, EndToEndSpeed, Estimate, StageSpeed
 from nucseg_batch.executors.job import Job, prepare
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.masks.store import MaskWriter, create_store
-from nucseg_batch.files.opened import Images, pixels_digest
+from nucseg_batch.files.opened import ImageReader, pixels_digest
 from nucseg_batch.files.sample import write_fields
 from nucseg_batch.machine.cores import available_cores
-from nucseg_batch.pipeline.channels import Shown, settled, settled_whole, show
+from nucseg_batch.pipeline.channels import NetworkInput, select_channels, settled, settled_whole
 from nucseg_batch.plan import Plane, Scales, Unit
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
 if TYPE_CHECKING:
-    from nucseg_batch.arrays.looks import Segmented
+    from nucseg_batch.arrays.scale_search import ScaleTrial
     from nucseg_batch.network.predictor import Predictor
 
 SECONDS = 0.7
@@ -161,18 +161,20 @@ def _folder(scratch: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _sample(job: Job, predictor: Predictor, settings: SegmentSettings) -> tuple[list[Plane], list[Shown]]:
+def _sample(job: Job, predictor: Predictor, settings: SegmentSettings) -> tuple[list[Plane], list[NetworkInput]]:
     """A batch of planes, or windows of them, as the network sees them: of the shape of which there are most pixels."""
-    stack = max(job.plan.stacks, key=lambda one: len(one.images) * one.height * one.width)
-    units = (unit for unit in job.units() if unit.stack == stack)
+    label_array = max(job.plan.label_arrays, key=lambda one: len(one.images) * one.height * one.width)
+    units = (unit for unit in job.units() if unit.label_array == label_array)
     planes: list[Plane] = []
-    shown: list[Shown] = []
+    shown: list[NetworkInput] = []
     reason: Exception | None = None
-    tried = (unit.stack.plane(unit.place(i)) for unit in units for i in range(unit.plane_count))
-    with Images(job.begun.root, settings) as images:
+    tried = (unit.label_array.plane(unit.place(i)) for unit in units for i in range(unit.plane_count))
+    with ImageReader(job.begun.root, settings) as images:
         for plane in itertools.islice(tried, MOST_TRIED):
             try:
-                one = show(images.read(plane, *_window(plane)), plane.image, settled(images, plane, settings))
+                one = select_channels(
+                    images.read(plane, *_window(plane)), plane.image, settled(images, plane, settings)
+                )
             except ImageError as error:
                 reason = error
                 continue
@@ -201,19 +203,19 @@ def _stages(
     predictor: Predictor,
     settings: SegmentSettings,
     planes: list[Plane],
-    shown: list[Shown],
+    shown: list[NetworkInput],
     scale: float,
     folder: Path,
-) -> Iterator[Stage]:
+) -> Iterator[StageSpeed]:
     """Each stage alone, on the same planes, which the network sees at a scale."""
     inputs = [one.pixels for one in shown]
     pixels = sum(one.intensity.size for one in shown)
-    with Images(job.begun.root, settings) as images:
+    with ImageReader(job.begun.root, settings) as images:
 
         def read() -> None:
             for plane in planes:
                 whole = images.read(plane, *_window(plane))
-                show(whole, plane.image, settled_whole(whole, plane.image, settings.channel))
+                select_channels(whole, plane.image, settled_whole(whole, plane.image, settings.channel))
                 pixels_digest(whole)
 
         yield _stage("read", read, pixels)
@@ -238,7 +240,7 @@ def _stages(
     yield _stage("write", lambda: writer.write(unit, masks), masks.size, round(nuclei * masks.size / pixels))
 
 
-def _found(predictor: Predictor, inputs: list[NDArray[Any]], size: int, scale: float) -> list[Segmented]:
+def _found(predictor: Predictor, inputs: list[NDArray[Any]], size: int, scale: float) -> list[ScaleTrial]:
     """Labels of images, in batches of a size."""
     parts = (inputs[start : start + size] for start in range(0, len(inputs), size))
     return [one for part in parts for one in predictor.predict_batch(part, scale)]
@@ -255,7 +257,7 @@ def _filled(unit: Unit, labels: list[NDArray[np.int32]]) -> NDArray[np.uint32]:
     return masks
 
 
-def _stage(name: str, work: Callable[[], object], pixels: int, nuclei: int | None = None) -> Stage:
+def _stage(name: str, work: Callable[[], object], pixels: int, nuclei: int | None = None) -> StageSpeed:
     """Repeats a stage; its speed is that of the median round."""
     work()
     walls: list[float] = []
@@ -265,7 +267,7 @@ def _stage(name: str, work: Callable[[], object], pixels: int, nuclei: int | Non
         work()
         walls.append(time.perf_counter() - start)
     seconds, cores = float(np.median(walls)), (time.process_time() - cpu) / len(walls)
-    return Stage(
+    return StageSpeed(
         name,
         pixels / seconds / 1e6,
         pixels / max(cores, 1e-9) / 1e6,
@@ -273,7 +275,7 @@ def _stage(name: str, work: Callable[[], object], pixels: int, nuclei: int | Non
     )
 
 
-def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress, dimensions: int) -> Whole:
+def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress, dimensions: int) -> EndToEndSpeed:
     """The job, done as `segment` does it.
 
     loading: seconds that the predictor took to load. dimensions: of the images whose scale is told, 2 of grey and 3 of
@@ -288,7 +290,7 @@ def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress, d
     scales = job.journal.scales() or Scales()
     seconds = max(summary.stream_seconds, 1e-9)
     megapixels = summary.new_pixels / 1e6
-    return Whole(
+    return EndToEndSpeed(
         planes=summary.new_planes,
         failed=len(summary.failures),
         scale=None if scales.adapt in ("each", "sized") else scales.of(1 if dimensions == 2 else 3),
@@ -311,7 +313,7 @@ def _peak_kb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _estimate(job: Job, whole: Whole, images: int | None) -> Estimate:
+def _estimate(job: Job, whole: EndToEndSpeed, images: int | None) -> Estimate:
     """What all images take at the speed of the whole run."""
     count = images or job.plan.image_count
     megapixels = job.plan.pixel_count / 1e6 * count / job.plan.image_count

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageSpeed:
     """How fast one stage is alone."""
 
     name: str
@@ -21,7 +21,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Whole:
+class EndToEndSpeed:
     """A run from files to masks and tables."""
 
     planes: int
@@ -93,9 +93,9 @@ class Bench:
     """Height and width of these images."""
     batch_tried: tuple[dict[str, float | None], ...]
     """`pixels` of each size that was tried and its `mpx_per_s`, None where it did not fit; on images of 256x256."""
-    stages: tuple[Stage, ...]
+    stages: tuple[StageSpeed, ...]
     """Stages alone, on images at the scale of the whole run, or at 1 where there was none for all."""
-    whole: Whole
+    whole: EndToEndSpeed
     """All of them together."""
     estimate: Estimate
     """What follows from it."""

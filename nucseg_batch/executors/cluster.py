@@ -24,15 +24,15 @@ from distributed import Future, KilledWorker
 
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.executors import local
+from nucseg_batch.executors.dask_pool import ClusterSettings, WorkerPool, environment, open_pool
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import NeverStopping, RunSummary, Stopping
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.executors.storage import storage_error
-from nucseg_batch.executors.team import ClusterSettings, Team, environment, opened
-from nucseg_batch.executors.worker import Assignment, Order, Report, do_units, settle, try_model
+from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, settle, try_model
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.records import PlaneResult
-from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
 from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
 
@@ -75,7 +75,7 @@ def run(job: Job, progress: Progress, settings: ClusterSettings, stop: Stopping 
 class Bundle:
     """Units that are one task."""
 
-    orders: tuple[Order, ...]
+    orders: tuple[UnitOrder, ...]
     """The units."""
     states: dict[str, State]
     """Images of them that are not as they were planned, as they are now, by key."""
@@ -91,13 +91,13 @@ class Coordinator(local.Worker):
         self._settings = settings
         self._stack = stack
         self._token = uuid.uuid4().hex[:12]
-        self._team: Team | None = None
+        self._team: WorkerPool | None = None
         self._computing = ""
         self._told: set[str] = set()
         self._submitted = 0
         self._strikes = 0
         self._deaths: dict[str, int] = {}
-        self._assignment = Assignment(self._token, "", "", ())
+        self._assignment = TaskContext(self._token, "", "", ())
         self._arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
 
     def ready(self, units: Sequence[Unit]) -> str:
@@ -111,7 +111,7 @@ class Coordinator(local.Worker):
         """Has a worker fix what all must share."""
         speed = {name: getattr(self._settings_there(), name) for name in SPEED_OPTIONS}
         plan = (self._journal.folder / "plan.json").read_bytes()
-        self._assignment = Assignment(
+        self._assignment = TaskContext(
             token=self._token,
             store=os.path.abspath(self._job.store),
             plan_sha256=hashlib.sha256(plan).hexdigest(),
@@ -120,7 +120,7 @@ class Coordinator(local.Worker):
         for line in self._ask(settle, self._assignment, states).lines:
             self._tell(line)
 
-    def process(self, tasks: Sequence[Task], states: dict[str, State]) -> None:
+    def process(self, tasks: Sequence[UnitTask], states: dict[str, State]) -> None:
         """Hands out units until all are done, or the process is asked to stop."""
         team = self._opened()
         bundles = deque(self._bundles(tasks, states, team.expected))
@@ -132,7 +132,7 @@ class Coordinator(local.Worker):
                 seconds = DRAINING * self._job.options.grace
                 team.drain([future for future, _ in running.values()], seconds)
 
-    def _hand_out(self, bundles: deque[Bundle], running: dict[str, tuple[Future, Bundle]], team: Team) -> None:
+    def _hand_out(self, bundles: deque[Bundle], running: dict[str, tuple[Future, Bundle]], team: WorkerPool) -> None:
         threads, looked = 0, -LOOK_SECONDS
         waiting = self._waiting(team)
         while (bundles or running) and not self._stop.asked:
@@ -170,10 +170,10 @@ class Coordinator(local.Worker):
     def _count(self, unit: Unit, number: int, outcome: int | Failure) -> None:
         failure = outcome if isinstance(outcome, Failure) else None
         nuclei = 0 if isinstance(outcome, Failure) else outcome
-        if unit.stack.regional:
+        if unit.label_array.regional:
             self._done.advance_region(unit, nuclei, failure)
             return
-        plane = unit.stack.plane(unit.place(number))
+        plane = unit.label_array.plane(unit.place(number))
         self._done.advance(plane, failure or PlaneResult(plane.image.key, nuclei, {}, 0))
 
     def _after_deaths(self, bundle: Bundle) -> list[Bundle]:
@@ -220,7 +220,7 @@ class Coordinator(local.Worker):
             raise report.error
         return report
 
-    def _waiting(self, team: Team) -> Iterator[int]:
+    def _waiting(self, team: WorkerPool) -> Iterator[int]:
         """How much the workers have in hand at once, at each look; the user is told when there are none for long."""
         seen = time.monotonic()
         while True:
@@ -238,14 +238,16 @@ class Coordinator(local.Worker):
         self._submitted += 1
         return self._opened().submit(function, *arguments, key=f"{function.__name__}-{self._submitted}")
 
-    def _opened(self) -> Team:
+    def _opened(self) -> WorkerPool:
         """The workers, who are called when they are needed first."""
         if self._team is None:
             self._journal.make_place()
             self._stack.callback(self._tidy)
             device = self._job.settings.device
             self._team = self._stack.enter_context(
-                opened(self._settings, self._token, self._journal.folder, device=device, tell=self._tell, log=self._log)
+                open_pool(
+                    self._settings, self._token, self._journal.folder, device=device, tell=self._tell, log=self._log
+                )
             )
         return self._team
 
@@ -254,12 +256,12 @@ class Coordinator(local.Worker):
         settings = self._job.settings
         return replace(settings, workers=settings.workers or self._opened().readers)
 
-    def _bundles(self, tasks: Sequence[Task], states: dict[str, State], expected: int) -> Iterator[Bundle]:
+    def _bundles(self, tasks: Sequence[UnitTask], states: dict[str, State], expected: int) -> Iterator[Bundle]:
         """Tasks for the workers, of about equally many pixels, of units that follow each other."""
-        numbers = {id(stack): number for number, stack in enumerate(self._job.plan.stacks)}
+        numbers = {id(label_array): number for number, label_array in enumerate(self._job.plan.label_arrays)}
         total = sum(task.pixels for task in tasks)
         most = min(max(total // (PARTS * expected), TASK_PIXELS[0]), TASK_PIXELS[1])
-        group: list[Task] = []
+        group: list[UnitTask] = []
         pixels = 0
         for task in tasks:
             pixels += task.pixels
@@ -270,19 +272,19 @@ class Coordinator(local.Worker):
         if group:
             yield self._bundle(group, numbers, states)
 
-    def _bundle(self, group: Sequence[Task], numbers: dict[int, int], states: dict[str, State]) -> Bundle:
+    def _bundle(self, group: Sequence[UnitTask], numbers: dict[int, int], states: dict[str, State]) -> Bundle:
         orders = []
         for task in group:
             before = None
             with contextlib.suppress(FileNotFoundError):
                 before = self._journal.committed_ns(task.unit)
             again = tuple(task.indices) if task.kept is not None else None
-            orders.append(Order(numbers[id(task.unit.stack)], task.unit.number, again, before))
+            orders.append(UnitOrder(numbers[id(task.unit.label_array)], task.unit.number, again, before))
         keys = {plane.image.key for task in group for plane in task.unit.planes} if states else set()
         return Bundle(tuple(orders), {key: states[key] for key in keys & states.keys()})
 
-    def _unit(self, order: Order) -> Unit:
-        return Unit(self._job.plan.stacks[order.stack], order.number)
+    def _unit(self, order: UnitOrder) -> Unit:
+        return Unit(self._job.plan.label_arrays[order.label_array], order.number)
 
     def _tell(self, line: str) -> None:
         """A line for the user, once; for the log, too, where there is a run."""
@@ -309,8 +311,8 @@ class Coordinator(local.Worker):
 
 def _fit(last: Unit, unit: Unit, pixels: int, most: int, count: int) -> bool:
     """Whether a unit belongs into a task that ends with another and would have so many pixels with it."""
-    if last.stack.regional or unit.stack.regional:
-        same = last.stack is unit.stack and last.block[:-2] == unit.block[:-2]
+    if last.label_array.regional or unit.label_array.regional:
+        same = last.label_array is unit.label_array and last.block[:-2] == unit.block[:-2]
         return same and count < REGIONS and pixels <= REGIONS * most
     return pixels <= most
 
@@ -335,7 +337,7 @@ def _report(future: Future) -> Report:
 
 def _without_images(job: Job, units: Sequence[Unit], settings: SegmentSettings) -> Job:
     """What of a job that is not begun shows whether its model can do it."""
-    large = next((unit.stack for unit in units if unit.stack.regional), None)
+    large = next((unit.label_array for unit in units if unit.label_array.regional), None)
     plan = Plan(() if large is None else (replace(large, images=large.images[:1]),), ())
     begun = replace(job.begun, plan=plan, files={})
     store = Path(os.path.abspath(job.store))

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.pipeline.channels import ALL, is_open, named, only_colour
 from nucseg_batch.plan import Assumption, ImageInfo, Plan, Plane
 from nucseg_batch.settings import SegmentSettings
@@ -22,14 +22,19 @@ def colour_assumptions(plan: Plan, root: str, settings: SegmentSettings) -> tupl
     Each picture is judged by its own pixels when it is segmented; here a sample of them is, spread evenly.
     """
     pictures = sorted(
-        (image for stack in plan.stacks for image in stack.images if is_open(image, settings.channel)),
+        (
+            image
+            for label_array in plan.label_arrays
+            for image in label_array.images
+            if is_open(image, settings.channel)
+        ),
         key=lambda image: image.key,
     )
     if not pictures:
         return ()
     chosen = [pictures[i] for i in np.unique(np.linspace(0, len(pictures) - 1, SAMPLE).round().astype(int))]
     found: dict[tuple[str, bool, bool], list[str]] = defaultdict(list)
-    with Images(root, settings) as images:
+    with ImageReader(root, settings) as images:
         for info in chosen:
             try:
                 one = only_colour(images, _first(info), settings)

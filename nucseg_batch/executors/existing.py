@@ -116,7 +116,7 @@ def check_shares(journal: Journal, planned: int, shares: int | None, share: int 
 
 def news(earlier: Mapping[str, State], present: Mapping[str, State], plan: Plan) -> list[str]:
     """What the user should know of a place that a run was planned for: files that came since, or were mended."""
-    planned = {image.key for stack in plan.stacks for image in stack.images}
+    planned = {image.key for label_array in plan.label_arrays for image in label_array.images}
     new = present.keys() - earlier.keys()
     mended = {key for key in earlier.keys() - planned if present.get(key, (0, 0)) not in ((0, 0), earlier[key])}
     lines = []
@@ -139,7 +139,7 @@ def found_files(found: Discovery) -> dict[str, State]:
 def other_files(found: Discovery, plan: Plan) -> dict[str, State]:
     """The same of what is no image of a plan that was made of all that was found."""
     others: dict[str, State] = {failure.image: (0, 0) for failure in found.failures}
-    planned = sorted(image.key for stack in plan.stacks for image in stack.images)
+    planned = sorted(image.key for label_array in plan.label_arrays for image in label_array.images)
     following = iter(planned)
     expected = next(following, None)
     for entry in found.entries:  # sorted, too

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.pending import planes_apart
-from nucseg_batch.executors.progress import Counter
+from nucseg_batch.executors.pending import planes_to_merge
+from nucseg_batch.executors.progress import ProgressCounter
 from nucseg_batch.executors.provenance import provenance
 from nucseg_batch.files.atomic_write import remove_leftovers
 from nucseg_batch.files.masks.in_place import register
@@ -24,21 +24,21 @@ from nucseg_batch.files.masks.store import (
     remove_leftovers_of,
     set_complete,
 )
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.finish import Entry, collect, result_hashes, result_paths, table_hashes, write_tables
+from nucseg_batch.files.run.finish import PlaneEntry, collect, result_hashes, result_paths, table_hashes, write_tables
 from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, holders
 from nucseg_batch.files.run.provenance import InputFingerprint, write_provenance
-from nucseg_batch.files.run.records import Finished, Marker, PlaneResult
+from nucseg_batch.files.run.records import FinishRecord, Marker, PlaneResult
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.large_planes import join_plane
 from nucseg_batch.plan import Failure, LargePlane
 
 
-class Outcome:
+class RunOutcome:
     """What became of a run, or of one share of it: counts, and what is not as it should be."""
 
-    def __init__(self, entries: Iterable[Entry] = (), whole: bool = True) -> None:
+    def __init__(self, entries: Iterable[PlaneEntry] = (), whole: bool = True) -> None:
         """Counts every plane, given in order; what is well is not kept, since it may be millions.
 
         whole: whether this is the whole run and the tables are written, and not a share of it.
@@ -51,7 +51,7 @@ class Outcome:
         self.nuclei = 0
         """Nuclei in all masks."""
         self._failures: list[Failure] = []
-        self._missing: list[Entry] = []
+        self._missing: list[PlaneEntry] = []
         self._groups: dict[str, bool] = {}
         self._image: str | None = None
         for _ in self.heard(entries):
@@ -63,7 +63,7 @@ class Outcome:
         return tuple(self._failures)
 
     @property
-    def missing(self) -> tuple[Entry, ...]:
+    def missing(self) -> tuple[PlaneEntry, ...]:
         """Planes that were not done yet, in order."""
         return tuple(self._missing)
 
@@ -72,10 +72,10 @@ class Outcome:
         """Groups of a store's structure that have no mask at all, because every plane of theirs failed."""
         return {name for name, failed in self._groups.items() if failed}
 
-    def heard(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+    def heard(self, entries: Iterable[PlaneEntry]) -> Iterator[PlaneEntry]:
         """The same planes, which are counted as they pass."""
         for entry in entries:
-            result, stack = entry.outcome, entry.stack
+            result, label_array = entry.outcome, entry.label_array
             if isinstance(result, PlaneResult):
                 self.planes += 1
                 self.images += entry.image != self._image
@@ -85,15 +85,15 @@ class Outcome:
                 self._missing.append(entry)
             else:
                 self._failures.append(result)
-            if stack is not None and stack.group is not None:
+            if label_array is not None and label_array.group is not None:
                 failed = isinstance(result, Failure)
-                self._groups[stack.name] = self._groups.get(stack.name, True) and failed
+                self._groups[label_array.name] = self._groups.get(label_array.name, True) and failed
             yield entry
 
 
 def finish(
-    job: Job, progress: Counter, job_name: str = "", *, own: Collection[str] = (), anew: bool = False
-) -> Outcome:
+    job: Job, progress: ProgressCounter, job_name: str = "", *, own: Collection[str] = (), anew: bool = False
+) -> RunOutcome:
     """Joins, lists and writes what a run has; units that are still missing are missing in the tables, too.
 
     job_name: what the scheduler calls this process's work; own: locks of shares that it holds; anew: whether tables are
@@ -105,7 +105,7 @@ def finish(
         return _finish(job, progress, alone=locked and not others, anew=anew)
 
 
-def _finish(job: Job, progress: Counter, *, alone: bool, anew: bool) -> Outcome:
+def _finish(job: Job, progress: ProgressCounter, *, alone: bool, anew: bool) -> RunOutcome:
     """The same, for a process that holds the root lock; alone: False where others may be writing."""
     journal, plan = job.journal, job.plan
     if alone:
@@ -114,23 +114,23 @@ def _finish(job: Job, progress: Counter, *, alone: bool, anew: bool) -> Outcome:
             remove_leftovers(table.parent, {table.name})
     units, planes = list(plan.units()), list(plan.large_planes())
     tables = all(path.exists() for path in result_paths(job.store).values())
-    apart = planes_apart(planes, job.store, journal)
-    levels = [stack for stack in plan.stacks if levels_missing(job.store, stack)]
+    apart = planes_to_merge(planes, job.store, journal)
+    levels = [label_array for label_array in plan.label_arrays if levels_missing(job.store, label_array)]
     noted = journal.finished()
     if anew and noted is not None and noted.tables != result_hashes(job.store):
         noted = None
     if noted is not None and tables and not apart and not levels and noted.state == journal.state(units, planes):
         if not job.begun.in_place:
             set_complete(job.store, not noted.missing)  # a call that ended as the one before it may have taken it away
-        return Outcome(collect(plan, journal))
+        return RunOutcome(collect(plan, journal))
     if alone:
         remove_common_leftovers(job.store, plan)
-        for stack in levels:
-            remove_leftovers_of_levels(job.store, stack)
+        for label_array in levels:
+            remove_leftovers_of_levels(job.store, label_array)
     join_planes(job, apart, progress, alone=alone)
-    for stack in plan.stacks:
-        build_levels(job.store, stack)
-    outcome, inputs, digests = Outcome(), InputFingerprint(), dict[str, bytes]()
+    for label_array in plan.label_arrays:
+        build_levels(job.store, label_array)
+    outcome, inputs, digests = RunOutcome(), InputFingerprint(), dict[str, bytes]()
     write_tables(job.store, inputs.heard(outcome.heard(collect(plan, journal, digests))), job.table)
     made = provenance(job, inputs.sha256)
     found = {"images": outcome.images, "planes": outcome.planes, "nuclei": outcome.nuclei}
@@ -149,17 +149,17 @@ def _finish(job: Job, progress: Counter, *, alone: bool, anew: bool) -> Outcome:
             attempts.end(unit)
         attempts.remove_folder()
     metadata = metadata_files(job.store, plan, in_place=job.begun.in_place)
-    journal.finish(Finished(state, missing, result_hashes(job.store), metadata))
+    journal.finish(FinishRecord(state, missing, result_hashes(job.store), metadata))
     return outcome
 
 
-def join_planes(job: Job, planes: Iterable[LargePlane], progress: Counter, *, alone: bool = True) -> None:
+def join_planes(job: Job, planes: Iterable[LargePlane], progress: ProgressCounter, *, alone: bool = True) -> None:
     """Joins the regions of large planes, all of which are done.
 
     alone: whether nobody else can be at it, so that what killed processes left may be deleted.
     """
     journal, writer = job.journal, MaskWriter(job.store)
-    with Images(job.begun.root, job.begun.settings) as images:
+    with ImageReader(job.begun.root, job.begun.settings) as images:
         for large in planes:
             progress.tell(f"{large.plane.name}: joining {len(large.units)} regions")
             for unit in large.units if alone else ():

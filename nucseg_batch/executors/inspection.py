@@ -19,15 +19,15 @@ from nucseg_batch.errors import ImageError, NucsegError, UsageError
 from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.header_scan import HeaderScan, ScannedImage, none_usable, scan_headers
 from nucseg_batch.files.find.select import EACH
-from nucseg_batch.files.find.survey import Survey, Surveyed, none_usable, survey
-from nucseg_batch.files.masks.ngff import frame_of, label_path
+from nucseg_batch.files.masks.ngff import calibration_of, label_path
 from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.source import open_zarr
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.machine.processor import bfloat16_flags
-from nucseg_batch.plan import LABEL_BYTES, Budget, Failure, ImageInfo, Plan, Stack, doubt, make_plan, merged
+from nucseg_batch.plan import LABEL_BYTES, Budget, Failure, ImageInfo, LabelArray, Plan, doubt, make_plan, merged
 from nucseg_batch.plan.budget import BASE_BYTES
 from nucseg_batch.settings import SegmentSettings
 
@@ -47,7 +47,7 @@ RUN_FILES = 6
 
 
 @dataclass(frozen=True)
-class Kind:
+class ImageKind:
     """Images that are alike."""
 
     count: int
@@ -78,7 +78,7 @@ class Inspection:
 
     place: str
     """IN."""
-    survey: Survey
+    scan: HeaderScan
     """Every image."""
     plan: Plan
     """What would be done."""
@@ -90,15 +90,17 @@ class Inspection:
     """Bytes on disk of images in zarr stores, by key, as far as they were counted."""
 
     @property
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[ImageKind]:
         """Images whose header could be read, those that are alike together; the most frequent first."""
-        alike: dict[Any, list[Surveyed]] = defaultdict(list)
-        for one in self.survey.surveyed:
+        alike: dict[Any, list[ScannedImage]] = defaultdict(list)
+        for one in self.scan.scanned:
             if one.header is not None:
                 plain = replace(one.header, size=0, mtime_ns=0, stored_bytes=None)
                 told = one.outcome.message if isinstance(one.outcome, Failure) else one.outcome.nuclei
                 alike[plain, one.entry.kind, told].append(one)
-        kinds = [Kind(len(members), members[0].entry.key, key[0], members[0].outcome) for key, members in alike.items()]
+        kinds = [
+            ImageKind(len(members), members[0].entry.key, key[0], members[0].outcome) for key, members in alike.items()
+        ]
         return sorted(kinds, key=lambda kind: (-kind.count, kind.example))
 
     @property
@@ -112,15 +114,15 @@ class Inspection:
     @property
     def units(self) -> int:
         """Pieces of work."""
-        return sum(math.prod(stack.grid) for stack in self.plan.stacks)
+        return sum(math.prod(label_array.grid) for label_array in self.plan.label_arrays)
 
     @property
     def input_bytes(self) -> int | None:
         """Bytes on disk of all images that would be segmented; None where that was not counted of all."""
-        sizes = [self._bytes_of(one) for one in self.survey.surveyed if isinstance(one.outcome, ImageInfo)]
+        sizes = [self._bytes_of(one) for one in self.scan.scanned if isinstance(one.outcome, ImageInfo)]
         return sum(size for size in sizes if size is not None) if None not in sizes else None
 
-    def _bytes_of(self, one: Surveyed) -> int | None:
+    def _bytes_of(self, one: ScannedImage) -> int | None:
         stored = one.header.stored_bytes if one.header else None
         if one.entry.kind == "file":
             return max(one.entry.size, stored or 0)
@@ -129,7 +131,7 @@ class Inspection:
     @property
     def decoded_bytes(self) -> int:
         """Bytes of all decoded pixels of the images that would be segmented, of all their channels."""
-        headers = (one.header for one in self.survey.surveyed if isinstance(one.outcome, ImageInfo))
+        headers = (one.header for one in self.scan.scanned if isinstance(one.outcome, ImageInfo))
         return sum(header.bytes for header in headers if header is not None)
 
     @property
@@ -156,8 +158,8 @@ class Inspection:
 
     def error(self) -> NucsegError | None:
         """What a run would end with before it begins; None where there is something to segment."""
-        strict = doubt(self.survey.found.assumptions) if self.settings.strict else None
-        if self.refusal is not None or self.plan.stacks:
+        strict = doubt(self.scan.found.assumptions) if self.settings.strict else None
+        if self.refusal is not None or self.plan.label_arrays:
             return self.refusal or strict
         return none_usable(self.place, self.plan.failures)
 
@@ -178,11 +180,11 @@ def inspect(
         refusal, joined = error, found
         settings = replace(settings, channel=EACH)
     total = len(joined.entries)
-    surveyed = survey(joined, settings, lambda done: progress(done, total))
-    plan = make_plan(surveyed.images, surveyed.failures, region=settings.region)
-    assumptions = merged([*surveyed.found.assumptions, *colour_assumptions(plan, found.root, settings)])
-    surveyed = replace(surveyed, found=replace(surveyed.found, assumptions=assumptions))
-    return Inspection(place, surveyed, plan, settings, refusal, _stored(surveyed, settings))
+    scanned = scan_headers(joined, settings, lambda done: progress(done, total))
+    plan = make_plan(scanned.images, scanned.failures, region=settings.region)
+    assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
+    scanned = replace(scanned, found=replace(scanned.found, assumptions=assumptions))
+    return Inspection(place, scanned, plan, settings, refusal, _stored(scanned, settings))
 
 
 def memory_bytes(plan: Plan, budget: Budget) -> int:
@@ -192,12 +194,14 @@ def memory_bytes(plan: Plan, budget: Budget) -> int:
     enlarged, calls take more, up to what the budget gives them.
     """
     most = 0.0
-    for stack in plan.stacks:
-        whole = min(stack.height * stack.width, stack.region**2)
-        calls: float = CALLS_AT_ONCE * budget.images_pixels(stack.height * stack.width) * budget.bytes_per_pixel
-        calls = budget.network_bytes if stack.regional else min(calls, budget.network_bytes)
-        channels = max(image.plane_bytes for image in stack.images) / (stack.height * stack.width)
-        held = COPIES * channels * whole + UNITS_AT_ONCE * math.prod(stack.shard) * LABEL_BYTES
+    for label_array in plan.label_arrays:
+        whole = min(label_array.height * label_array.width, label_array.region**2)
+        calls: float = (
+            CALLS_AT_ONCE * budget.images_pixels(label_array.height * label_array.width) * budget.bytes_per_pixel
+        )
+        calls = budget.network_bytes if label_array.regional else min(calls, budget.network_bytes)
+        channels = max(image.plane_bytes for image in label_array.images) / (label_array.height * label_array.width)
+        held = COPIES * channels * whole + UNITS_AT_ONCE * math.prod(label_array.shard) * LABEL_BYTES
         most = max(most, calls + held)
     return int(BASE_BYTES + KEPT_BYTES + most)
 
@@ -205,27 +209,27 @@ def memory_bytes(plan: Plan, budget: Budget) -> int:
 def output_files(plan: Plan, *, with_images: bool) -> int:
     """Files that a store of masks would consist of, at most: shards of planes without nuclei are not written."""
     count, groups = 0, {""}
-    for stack in plan.stacks:
+    for label_array in plan.label_arrays:
         arrays = 1 + with_images
-        shards = math.prod(stack.grid)
-        levels = choose_levels(stack, frame_of(stack, None))
+        shards = math.prod(label_array.grid)
+        levels = choose_levels(label_array, calibration_of(label_array, None))
         for level in levels:
-            steps = zip(level.shape, stack.shard, strict=True)
+            steps = zip(level.shape, label_array.shard, strict=True)
             shards += math.prod(-(-length // min(step, length)) for length, step in steps)
         count += arrays * (shards + 1 + len(levels))
-        groups |= _with_parents(stack)
+        groups |= _with_parents(label_array)
     return count + len(groups)
 
 
-def _with_parents(stack: Stack) -> set[str]:
-    parts = label_path(stack).split("/")
+def _with_parents(label_array: LabelArray) -> set[str]:
+    parts = label_path(label_array).split("/")
     return {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
 
 
-def _stored(found: Survey, settings: SegmentSettings) -> dict[str, int]:
+def _stored(found: HeaderScan, settings: SegmentSettings) -> dict[str, int]:
     """Bytes on disk of the full resolution of images in zarr stores, by key; at most COUNTED_FILES are looked at."""
     root, left, sizes = found.found.root, COUNTED_FILES, {}
-    for one in found.surveyed:
+    for one in found.scanned:
         if one.entry.kind != "zarr" or isinstance(one.outcome, Failure) or is_url(root) or left <= 0:
             continue
         with (
@@ -246,7 +250,7 @@ def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
     plan = found.plan
     return {
         "in": found.place,
-        "root": found.survey.found.root,
+        "root": found.scan.found.root,
         "images": plan.image_count,
         "planes": plan.plane_count,
         "pixels": plan.pixel_count,
@@ -256,8 +260,8 @@ def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
         "decoded_bytes": found.decoded_bytes,
         "mask_bytes": plan.mask_bytes,
         "arrays": [
-            {"name": stack.name, "axes": stack.axes, "shape": stack.shape, "shard": stack.shard}
-            for stack in plan.stacks
+            {"name": label_array.name, "axes": label_array.axes, "shape": label_array.shape, "shard": label_array.shard}
+            for label_array in plan.label_arrays
         ],
         "units": found.units,
         "output_files": found.output_files,
@@ -265,18 +269,18 @@ def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
         "memory_budget_bytes": found.budget.total,
         "seconds": None if mpx_per_s is None else round(found.seconds(mpx_per_s), 1),
         "refused": [{"image": one.image, "error": one.error, "message": one.message} for one in plan.failures],
-        "passed_over": found.survey.found.skipped,
-        "passed_over_names": {reason: one.names for reason, one in found.survey.found.passed.items() if one.names},
+        "passed_over": found.scan.found.skipped,
+        "passed_over_names": {reason: one.names for reason, one in found.scan.found.passed.items() if one.names},
         "passed_over_suffixes": {
-            suffix: count for one in found.survey.found.passed.values() for suffix, count in one.suffixes
+            suffix: count for one in found.scan.found.passed.values() for suffix, count in one.suffixes
         },
-        "notes": list(found.survey.found.notes),
-        "assumptions": [dataclasses.asdict(one) for one in found.survey.found.assumptions],
+        "notes": list(found.scan.found.notes),
+        "assumptions": [dataclasses.asdict(one) for one in found.scan.found.assumptions],
         "refusal": None if found.refusal is None else str(found.refusal),
     }
 
 
-def _kind_json(kind: Kind) -> dict[str, Any]:
+def _kind_json(kind: ImageKind) -> dict[str, Any]:
     header = kind.header
     return {
         "images": kind.count,

@@ -30,14 +30,14 @@ from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.entries import Discovery
-from nucseg_batch.files.find.survey import none_usable, survey
+from nucseg_batch.files.find.header_scan import none_usable, scan_headers
 from nucseg_batch.files.masks.in_place import check_labels
 from nucseg_batch.files.masks.store import Metadata
 from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.opened import state_of
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.plan_file import PlannedFiles
-from nucseg_batch.files.run.records import Beginning
+from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
 from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt, make_plan, merged
@@ -53,7 +53,7 @@ class Job:
 
     store: Path
     """OUT."""
-    begun: Beginning
+    begun: RunSpec
     """The plan and all that it was made with."""
     settings: SegmentSettings
     """How to segment: those of the plan, but for what only changes the speed."""
@@ -91,7 +91,10 @@ class Job:
     @cached_property
     def table(self) -> NucleiTable:
         """The columns of nuclei.csv, which depend on all images."""
-        sizes = {self.begun.settings.pixel_size, *(size for stack in self.plan.stacks for size in stack.pixel_sizes)}
+        sizes = {
+            self.begun.settings.pixel_size,
+            *(size for label_array in self.plan.label_arrays for size in label_array.pixel_sizes),
+        }
         return NucleiTable(self.plan.channel_names, sizes != {None})
 
     @property
@@ -107,7 +110,7 @@ class Job:
 
     def own_planes(self) -> Iterator[LargePlane]:
         """Large planes all of whose regions are this process's to do."""
-        own = {unit.name for unit in self.units() if unit.stack.regional}
+        own = {unit.name for unit in self.units() if unit.label_array.regional}
         return (large for large in self.plan.large_planes() if all(unit.name in own for unit in large.units))
 
 
@@ -159,7 +162,7 @@ def prepare(
             progress.note(line)
     else:
         plan, assumptions = _plan(place, found, settings, progress)
-        begun = Beginning(
+        begun = RunSpec(
             root=_absolute(found.root),
             model="" if model is None else str(model.absolute()),
             settings=settings,
@@ -223,14 +226,14 @@ def planned(
 
 
 def _present(
-    begun: Beginning, found: Discovery, settings: SegmentSettings, progress: Progress
+    begun: RunSpec, found: Discovery, settings: SegmentSettings, progress: Progress
 ) -> dict[str, tuple[int, int]]:
     """Size and time of last change of the planned images that are there, as they are now, by key.
 
     Of an image whose channels are files those count that were planned, whatever other channels it has by now.
     """
     entries, present, other = {entry.key: entry for entry in found.entries}, {}, 0
-    for image in (image for stack in begun.plan.stacks for image in stack.images):
+    for image in (image for label_array in begun.plan.label_arrays for image in label_array.images):
         entry = entries.get(image.key)
         if entry is None:
             continue
@@ -271,11 +274,11 @@ def _plan(
 ) -> tuple[Plan, tuple[Assumption, ...]]:
     """The plan of all that was found, and what was assumed of it."""
     total = len(found.entries)
-    surveyed = survey(found, settings, lambda done: progress.headers(done, total), headers=False)
-    images = surveyed.images
-    plan = make_plan(images, surveyed.failures, region=settings.region)
-    assumptions = merged([*surveyed.found.assumptions, *colour_assumptions(plan, found.root, settings)])
-    _tell(replace(surveyed.found, assumptions=assumptions), progress)
+    scanned = scan_headers(found, settings, lambda done: progress.headers(done, total), headers=False)
+    images = scanned.images
+    plan = make_plan(images, scanned.failures, region=settings.region)
+    assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
+    _tell(replace(scanned.found, assumptions=assumptions), progress)
     if not images:
-        raise none_usable(place, surveyed.failures)
+        raise none_usable(place, scanned.failures)
     return plan, assumptions

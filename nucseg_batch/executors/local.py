@@ -22,11 +22,11 @@ from nucseg_batch.errors import (
 )
 from nucseg_batch.executors.batches import cache_folder, choose, described
 from nucseg_batch.executors.existing import check_fingerprint
-from nucseg_batch.executors.finishing import Outcome, all_done, files_of, finish, join_planes
+from nucseg_batch.executors.finishing import RunOutcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.garbage import spared
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.pending import find_tasks, planes_apart
-from nucseg_batch.executors.progress import Counter, Progress
+from nucseg_batch.executors.pending import find_tasks, planes_to_merge
+from nucseg_batch.executors.progress import Progress, ProgressCounter
 from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.executors.surroundings import machine
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
@@ -38,17 +38,17 @@ from nucseg_batch.files.masks.store import (
     remove_store,
     set_complete,
 )
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.finish import Entry, collect_large, collect_unit, result_paths
+from nucseg_batch.files.run.finish import PlaneEntry, collect_large, collect_unit, result_paths
 from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holders, share_lock
 from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.machine.memory import keep_arenas_few
-from nucseg_batch.pipeline.first_look import choose_scales
+from nucseg_batch.pipeline.estimate_scale import choose_scales
 from nucseg_batch.pipeline.large_planes import process_regions
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Scales, Unit
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class NeverStopping:
 class RunSummary:
     """What a call came to."""
 
-    outcome: Outcome
+    outcome: RunOutcome
     """What became of every plane of the run, or of the share that this process did."""
     failures: tuple[Failure, ...]
     """Planes without a mask of those that were this process's to do; of a whole run also images refused while planning.
@@ -130,7 +130,7 @@ class Worker:
         self._stop = stop
         self._journal = job.journal
         self._attempts = Attempts(job.journal.folder)
-        self._done = Counter(progress, job.journal, job.options)
+        self._done = ProgressCounter(progress, job.journal, job.options)
         self._predictor = predictor
         self._scales = Scales()
         self._gauge = StageTimer()
@@ -168,8 +168,8 @@ class Worker:
             seconds = self._segment(tasks, changes.states, name) if tasks else 0.0
             whole = options.share is None
             if not whole and not all_done(job):
-                join_planes(job, planes_apart(job.own_planes(), job.store, self._journal), self._done, alone=locked)
-                outcome = Outcome(tuple(self._own_entries(units)), whole=False)
+                join_planes(job, planes_to_merge(job.own_planes(), job.store, self._journal), self._done, alone=locked)
+                outcome = RunOutcome(tuple(self._own_entries(units)), whole=False)
             else:
                 outcome = finish(job, self._done, name, own=[ALL, *locks])
         own = {plane.image.key for unit in units for plane in unit.planes} if not whole else None
@@ -198,14 +198,14 @@ class Worker:
     def settle(self, states: dict[str, tuple[int, int]]) -> None:
         """Fixes what all processes of the run must share; under the root lock where that may be new."""
         assert self._predictor is not None
-        with Images(self._job.begun.root, self._job.settings, states) as images:
+        with ImageReader(self._job.begun.root, self._job.settings, states) as images:
             self._scales = settle(self._job, images, self._predictor, self._done)
 
-    def process(self, tasks: Sequence[Task], states: dict[str, tuple[int, int]]) -> None:
+    def process(self, tasks: Sequence[UnitTask], states: dict[str, tuple[int, int]]) -> None:
         """Segments and commits units until all are done, or the process is asked to stop."""
         assert self._predictor is not None
         job, done, stop = self._job, self._done, self._stop
-        with Images(job.begun.root, job.settings, states) as images:
+        with ImageReader(job.begun.root, job.settings, states) as images:
             self._gauge = process(
                 job, tasks, images, self._predictor, self._scales, self._attempts, done, lambda: stop.asked
             )
@@ -215,7 +215,7 @@ class Worker:
         ):
             done.progress.detail(line)
 
-    def _segment(self, tasks: Sequence[Task], states: dict[str, tuple[int, int]], name: str) -> float:
+    def _segment(self, tasks: Sequence[UnitTask], states: dict[str, tuple[int, int]], name: str) -> float:
         """Does units, and returns for how many seconds."""
         job, done, journal = self._job, self._done, self._journal
         units = [task.unit for task in tasks]
@@ -223,7 +223,7 @@ class Worker:
         for unit in units if self._alone else ():
             remove_leftovers_of(job.store, unit)
         done.tell(f"computing in {computing}, model {job.model.name}")
-        planes = sum(1 if task.unit.stack.regional else len(task.indices) for task in tasks)
+        planes = sum(1 if task.unit.label_array.regional else len(task.indices) for task in tasks)
         done.log(f"{len(units)} units, {planes} planes to do; {job.settings}; {job.options}")
         done_before = not job.begun.in_place and is_complete(job.store)
         settled = journal.scales() is not None
@@ -239,20 +239,20 @@ class Worker:
         done.log(f"{done.planes} planes segmented")
         return seconds
 
-    def _own_entries(self, units: Sequence[Unit]) -> list[Entry]:
-        entries = [entry for unit in units if not unit.stack.regional for entry in collect_unit(unit, self._journal)]
+    def _own_entries(self, units: Sequence[Unit]) -> list[PlaneEntry]:
+        entries = [one for unit in units if not unit.label_array.regional for one in collect_unit(unit, self._journal)]
         entries += [collect_large(large, self._journal) for large in self._job.own_planes()]
         return sorted(entries, key=lambda entry: entry.order)
 
 
 def process(
     job: Job,
-    tasks: Sequence[Task],
-    images: Images,
+    tasks: Sequence[UnitTask],
+    images: ImageReader,
     predictor: Predictor,
     scales: Scales,
     attempts: Attempts,
-    done: Counter,
+    done: ProgressCounter,
     stopped: Any,
 ) -> StageTimer:
     """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan.
@@ -272,14 +272,14 @@ def process(
         "gauge": gauge,
     }
     process_units(
-        [task for task in tasks if not task.unit.stack.regional],
+        [task for task in tasks if not task.unit.label_array.regional],
         **shared,
         writer=MaskWriter(job.store),
         table=job.table,
         workers=job.settings.workers or min(8, max(1, available_cores() // 2)),
         advance=done.advance,
     )
-    process_regions([task for task in tasks if task.unit.stack.regional], **shared, advance=done.advance_region)
+    process_regions([task for task in tasks if task.unit.label_array.regional], **shared, advance=done.advance_region)
     for line in gauge.lines():
         job.journal.log(line)
     return gauge
@@ -301,7 +301,7 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
     from nucseg_batch.network.predictor import Predictor
 
     model = load_model(job.model)
-    large = next((unit.planes[0] for unit in units if unit.stack.regional), None)
+    large = next((unit.planes[0] for unit in units if unit.label_array.regional), None)
     if large is not None and model.info.task == "semantic":
         raise UsageError(
             f"--model {job.model.name} finds the foreground only, which is not done by regions: {large.name} has "
@@ -347,7 +347,7 @@ def make_store(job: Job, progress: Progress) -> None:
         progress.note(note)
 
 
-def settle(job: Job, images: Images, predictor: Predictor, done: Counter) -> Scales:
+def settle(job: Job, images: ImageReader, predictor: Predictor, done: ProgressCounter) -> Scales:
     """Fixes what all processes of a run must share, under its root lock: how is computed, and at which scales."""
     journal = job.journal
     journal.bind(machine(predictor))
@@ -367,10 +367,10 @@ def settle(job: Job, images: Images, predictor: Predictor, done: Counter) -> Sca
 
 def pieces(units: Sequence[Unit]) -> str:
     """What progress counts."""
-    regional = {unit.stack.regional for unit in units}
+    regional = {unit.label_array.regional for unit in units}
     if regional == {True}:
         return "regions"
-    single = all(unit.stack.images[0].plane_count == 1 for unit in units)
+    single = all(unit.label_array.images[0].plane_count == 1 for unit in units)
     return "images" if single and regional == {False} else "planes" if regional == {False} else "planes and regions"
 
 

@@ -15,11 +15,11 @@ from nucseg_batch.errors import ImageError, MismatchError
 from nucseg_batch.executors.job import Job
 from nucseg_batch.files.masks.store import masks_changed_ns, shard_bytes
 from nucseg_batch.files.names import counted
-from nucseg_batch.files.opened import Images, State, pixels_digest, state_of, windows_sha256
+from nucseg_batch.files.opened import ImageReader, State, pixels_digest, state_of, windows_sha256
 from nucseg_batch.files.run.attempts import Attempts, History
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import Marker, Seen
-from nucseg_batch.pipeline.tasks import KILLED, Task
+from nucseg_batch.files.run.records import Marker, PlaneFingerprint
+from nucseg_batch.pipeline.tasks import KILLED, UnitTask
 from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Unit
 
 STAT_THREADS = 16
@@ -33,11 +33,11 @@ PASSING = frozenset(
 """Classes of errors after which the same image may be done without having changed."""
 
 PlaneId = tuple[int, tuple[int, ...]]
-"""Which large plane: the identity of its stack, and its place in it."""
+"""Which large plane: the identity of its label array, and its place in it."""
 
 
 @dataclass
-class Changes:
+class InputChanges:
     """What was noticed of the images of a run, by key."""
 
     states: dict[str, State] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Changes:
         return [f"{counted(keys)}: {what}" for keys, what in told if keys]
 
 
-def find_tasks(units: Iterable[Unit], job: Job, attempts: Attempts) -> tuple[list[Task], Changes]:
+def find_tasks(units: Iterable[Unit], job: Job, attempts: Attempts) -> tuple[list[UnitTask], InputChanges]:
     """What is to be done of some units of a job, which nobody else may be at, and what was noticed of their images.
 
     Raises MismatchError where masks were changed after they were written: to do them again would lose that.
@@ -72,7 +72,7 @@ def find_tasks(units: Iterable[Unit], job: Job, attempts: Attempts) -> tuple[lis
     for unit, task in found:
         if task is None and unit.name in finder.older and _plane_of(unit) in uneven:
             job.journal.retract(unit)  # at once, so that a kill cannot leave regions of two states side by side
-            task = Task(unit)
+            task = UnitTask(unit)
         if task is not None:
             tasks.append(task)
     return tasks, finder.changes
@@ -80,10 +80,10 @@ def find_tasks(units: Iterable[Unit], job: Job, attempts: Attempts) -> tuple[lis
 
 def _plane_of(unit: Unit) -> PlaneId:
     """Which large plane a region is of."""
-    return id(unit.stack), unit.block[:-2]
+    return id(unit.label_array), unit.block[:-2]
 
 
-def planes_apart(planes: Iterable[LargePlane], store: Path, journal: Journal) -> list[LargePlane]:
+def planes_to_merge(planes: Iterable[LargePlane], store: Path, journal: Journal) -> list[LargePlane]:
     """Large planes that can be joined, because all their regions are done, and that are not.
 
     Or whose masks are not all there any more; raises as above.
@@ -106,9 +106,9 @@ def regions_done(large: LargePlane, journal: Journal) -> bool:
     return all(marker is not None and not marker.failures for marker in markers)
 
 
-def pixels_sha256(seen: Seen, unit: Unit, index: int, images: Images) -> str:
+def pixels_sha256(seen: PlaneFingerprint, unit: Unit, index: int, images: ImageReader) -> str:
     """The hash of a plane's pixels as they are now, over what was read when `seen` was noted; raises ImageError."""
-    plane = unit.stack.plane(unit.place(index))
+    plane = unit.label_array.plane(unit.place(index))
     if not seen.windows:
         return pixels_digest(images.read(plane)).hex()
     windows = ((slice(top, bottom), slice(left, right)) for top, bottom, left, right in seen.windows)
@@ -119,7 +119,7 @@ class _Finder:
     """Looks at one unit after the other."""
 
     def __init__(self, job: Job, attempts: Attempts) -> None:
-        self.changes = Changes()
+        self.changes = InputChanges()
         self.older: set[str] = set()
         self._begun, self._store, self._journal, self._attempts = job.begun, job.store, job.journal, attempts
         self._options = job.options
@@ -138,27 +138,27 @@ class _Finder:
         """
         return self._changed | (self._newer & self._undone)
 
-    def task(self, unit: Unit) -> Task | None:
+    def task(self, unit: Unit) -> UnitTask | None:
         """What is to be done of a unit; None where it is done."""
         marker = self._journal.marker(unit)
-        if unit.stack.regional and (marker is None or marker.failures):
+        if unit.label_array.regional and (marker is None or marker.failures):
             self._undone.add(_plane_of(unit))
         history = self._attempts.history(unit) if unit.name in self._tried else History()
-        if marker is None or (unit.stack.regional and not self._journal.has_region(unit) and not marker.failures):
+        if marker is None or (unit.label_array.regional and not self._journal.has_region(unit) and not marker.failures):
             self._accept(unit)
-            return Task(unit, history=history)
-        if not unit.stack.regional and marker.shard_bytes != shard_bytes(self._store, unit):
+            return UnitTask(unit, history=history)
+        if not unit.label_array.regional and marker.shard_bytes != shard_bytes(self._store, unit):
             _check_unchanged(self._store, unit, self._journal, self._journal.committed_ns(unit))
             self._accept(unit)
-            return Task(unit, history=history)
+            return UnitTask(unit, history=history)
         again = self._again(unit, marker)
         if not again:
             if history.deaths:
                 self._attempts.end(unit)  # it was committed just before the end came
             return None
-        if unit.stack.regional or self._begun.settings.with_images:
-            return Task(unit, history=history)
-        return Task(unit, marker, frozenset(again), history)
+        if unit.label_array.regional or self._begun.settings.with_images:
+            return UnitTask(unit, history=history)
+        return UnitTask(unit, marker, frozenset(again), history)
 
     def _accept(self, unit: Unit) -> None:
         """Takes the images of a unit that is not done as they are now."""
@@ -173,7 +173,7 @@ class _Finder:
         again = set()
         if self._options.verify_inputs != "none" or marker.failures:
             self._ask(unit)
-        newer: dict[int, Seen] = {}
+        newer: dict[int, PlaneFingerprint] = {}
         for index, (plane, outcome, seen) in enumerate(zip(unit.planes, marker.planes, marker.seen, strict=True)):
             image = plane.image
             if isinstance(outcome, Failure):
@@ -189,14 +189,14 @@ class _Finder:
                     self.changes.gone.add(image.key)
                     continue
                 same = state == (seen.size, seen.mtime_ns)
-                if unit.stack.regional and not same:
+                if unit.label_array.regional and not same:
                     self._newer.add(_plane_of(unit))
                 if state != (image.size, image.mtime_ns):
                     self.changes.states[image.key] = state
                 if same and self._options.verify_inputs == "quick":
                     continue
                 if self._has_same_pixels(unit, index, seen):
-                    if not same and unit.stack.regional:
+                    if not same and unit.label_array.regional:
                         self.older.add(unit.name)  # its marker stays as it is until the whole plane is known
                         self.changes.touched.add(image.key)
                     elif not same:
@@ -211,9 +211,9 @@ class _Finder:
             self._journal.note_seen(unit, replace(marker, seen=every))
         return again
 
-    def _has_same_pixels(self, unit: Unit, index: int, seen: Seen) -> bool:
+    def _has_same_pixels(self, unit: Unit, index: int, seen: PlaneFingerprint) -> bool:
         try:
-            with Images(self._begun.root, self._begun.settings, self.changes.states) as images:
+            with ImageReader(self._begun.root, self._begun.settings, self.changes.states) as images:
                 return pixels_sha256(seen, unit, index, images) == seen.sha256
         except ImageError:
             return False
@@ -249,7 +249,7 @@ class _Finder:
 def _check_unchanged(store: Path, unit: Unit, journal: Journal, committed_ns: int) -> None:
     if masks_changed_ns(store, unit) > committed_ns:
         raise MismatchError(
-            f"OUT {store}: the masks of {unit.stack.name or 'its image'} were changed after they were written. To keep "
-            f"the changes delete {journal.folder.name}; to have them made again use `nucseg-batch verify --redo` "
+            f"OUT {store}: the masks of {unit.label_array.name or 'its image'} were changed after they were written. "
+            f"To keep the changes, delete {journal.folder.name}. To replace them, run `nucseg-batch verify --redo` "
             "first, or start over with --overwrite."
         )

@@ -35,7 +35,7 @@ class Progress(Protocol):
         ...
 
 
-class Counter:
+class ProgressCounter:
     """Counts what this call did, and tells the user and the log."""
 
     def __init__(self, progress: Progress, journal: Journal, options: RunSettings | None = None) -> None:

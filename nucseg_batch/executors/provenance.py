@@ -58,8 +58,10 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
 
 
 def _channels(job: Job) -> Counter[str]:
-    stacks = (stack for stack in job.plan.stacks if stack.channel_names)
-    return Counter(image.names[image.nuclei] for stack in stacks for image in stack.images if image.names)
+    label_arrays = (label_array for label_array in job.plan.label_arrays if label_array.channel_names)
+    return Counter(
+        image.names[image.nuclei] for label_array in label_arrays for image in label_array.images if image.names
+    )
 
 
 def _is_default(job: Job) -> bool:

@@ -18,7 +18,7 @@ from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_writt
 from nucseg_batch.files.run.finish import result_hashes
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
-from nucseg_batch.files.run.records import Beginning, Marker, PlaneResult
+from nucseg_batch.files.run.records import Marker, PlaneResult, RunSpec
 from nucseg_batch.plan import LargePlane, Unit
 
 
@@ -39,12 +39,12 @@ class ShareStatus:
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """How a run stands."""
 
     store: Path
     """OUT."""
-    begun: Beginning
+    begun: RunSpec
     """What it was begun with."""
     shares: tuple[ShareStatus, ...]
     """Each share."""
@@ -81,7 +81,7 @@ class Status:
         }
 
 
-def status(store: Path, journal: Journal) -> Status:
+def status(store: Path, journal: Journal) -> RunStatus:
     """How the run at OUT stands; raises MismatchError where its plan cannot be read."""
     begun, held_by = journal.load(), holders(journal.folder)
     shares = []
@@ -104,7 +104,7 @@ def status(store: Path, journal: Journal) -> Status:
     state = journal.state(begun.plan.units(), begun.plan.large_planes())
     finished = noted is not None and noted.state == state
     marked = begun.in_place or is_complete(store)
-    return Status(
+    return RunStatus(
         store, begun, tuple(shares), planes, nuclei, failures, held_by.get(ROOT), finished, done and finished and marked
     )
 
@@ -126,7 +126,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """What was verified."""
 
     units: int
@@ -137,7 +137,7 @@ class Verified:
     """What is wrong."""
 
 
-def verify(job: Job, step: Callable[[int, int], None]) -> Verified:
+def verify(job: Job, step: Callable[[int, int], None]) -> VerificationResult:
     """Reads every mask and every row of a run again and compares them with the markers; `step` hears how far it is."""
     journal, units, planes = job.journal, list(job.plan.units()), list(job.plan.large_planes())
     noted = journal.finished()
@@ -152,7 +152,7 @@ def verify(job: Job, step: Callable[[int, int], None]) -> Verified:
         if marker is None:
             missing += 1
             continue
-        wrong = _region_damage(unit, marker, journal) if unit.stack.regional else _damage(job, unit, marker)
+        wrong = _region_damage(unit, marker, journal) if unit.label_array.regional else _damage(job, unit, marker)
         if wrong:
             damage.append(Damage(unit.name, wrong, unit=unit))
     for number, large in enumerate(planes, start=len(units)):
@@ -171,7 +171,7 @@ def verify(job: Job, step: Callable[[int, int], None]) -> Verified:
             for name, digest in noted.tables.items()
             if now.get(name) != digest
         ]
-    return Verified(len(units) - missing, missing, tuple(damage))
+    return VerificationResult(len(units) - missing, missing, tuple(damage))
 
 
 def forget(job: Job, damage: Sequence[Damage], tell: Callable[[str], None]) -> None:

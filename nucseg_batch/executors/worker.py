@@ -34,13 +34,13 @@ from nucseg_batch.executors import local
 from nucseg_batch.executors.job import Job, planned
 from nucseg_batch.executors.stop import SIGNALS
 from nucseg_batch.executors.surroundings import machine
-from nucseg_batch.executors.worker_state import AttemptsInFlight, Gate, Listener, Shared
+from nucseg_batch.executors.worker_state import AttemptsInFlight, Gate, SharedPredictor, WorkerProgress
 from nucseg_batch.files.masks.store import remove_leftovers_of
-from nucseg_batch.files.opened import Images, State
+from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
-from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Unit
 
 THREADS = 2
@@ -53,7 +53,7 @@ _log = logging.getLogger("distributed.nucseg_batch")
 
 
 @dataclass(frozen=True)
-class Assignment:
+class TaskContext:
     """What every task of a run is told."""
 
     token: str
@@ -67,11 +67,11 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class Order:
+class UnitOrder:
     """A unit that is to be done, in numbers."""
 
-    stack: int
-    """Which stack of the plan."""
+    label_array: int
+    """Which label array of the plan."""
     number: int
     """Which of its units."""
     again: tuple[int, ...] | None = None
@@ -102,24 +102,24 @@ def try_model(job: Job, environment: Mapping[str, str]) -> Report:
     return report
 
 
-def settle(assignment: Assignment, states: Mapping[str, State]) -> Report:
+def settle(assignment: TaskContext, states: Mapping[str, State]) -> Report:
     """Fixes what all processes of a run must share; the caller holds the root lock."""
     with _reported() as report:
         job = _job(assignment)
-        listener: Any = Listener(report.lines, report.outcomes)
-        with Images(job.begun.root, job.settings, states) as images:
+        listener: Any = WorkerProgress(report.lines, report.outcomes)
+        with ImageReader(job.begun.root, job.settings, states) as images:
             local.settle(job, images, _predictor(job), listener)
     return report
 
 
-def do_units(assignment: Assignment, orders: Sequence[Order], states: Mapping[str, State]) -> Report:
+def do_units(assignment: TaskContext, orders: Sequence[UnitOrder], states: Mapping[str, State]) -> Report:
     """Segments and commits units; those that were committed by an earlier try are only told of.
 
     A unit without an outcome was not begun, because the process was asked to stop.
     """
     with _at_work(assignment.token), _reported() as report:
         run = _run(assignment)
-        with Images(run.job.begun.root, run.job.settings, states) as images:
+        with ImageReader(run.job.begun.root, run.job.settings, states) as images:
             run.do(orders, images, report, lambda: _leaving.is_set() or assignment.token in _stopped)
     return report
 
@@ -130,7 +130,7 @@ async def finish_in_flight(token: str, seconds: float) -> None:
     await _rest(lambda: _active[token], seconds)
 
 
-class Guest(WorkerPlugin):
+class WorkerSetup(WorkerPlugin):
     """Prepares a process for our tasks, and has it end in good order.
 
     A signal that ends the process lets its units be finished first, and what takes too long be forgotten, so that no
@@ -187,7 +187,7 @@ class Guest(WorkerPlugin):
 class _Run:
     """A run, loaded in this process."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: TaskContext) -> None:
         self.job = _job(assignment)
         self._journal: Journal = self.job.journal
         self._predictor = _predictor(self.job)
@@ -198,13 +198,13 @@ class _Run:
         self._scales = scales
         self.attempts = AttemptsInFlight(self._journal.folder)
 
-    def do(self, orders: Sequence[Order], images: Images, report: Report, stopped: Callable[[], bool]) -> None:
+    def do(self, orders: Sequence[UnitOrder], images: ImageReader, report: Report, stopped: Callable[[], bool]) -> None:
         """Does units: all at once, but those on which a process has died one by one and alone."""
-        listener = Listener(report.lines, report.outcomes)
-        fresh: list[Task] = []
-        suspects: list[Task] = []
+        listener = WorkerProgress(report.lines, report.outcomes)
+        fresh: list[UnitTask] = []
+        suspects: list[UnitTask] = []
         for index, order in enumerate(orders):
-            unit = Unit(self.job.plan.stacks[order.stack], order.number)
+            unit = Unit(self.job.plan.label_arrays[order.label_array], order.number)
             marker = self._journal.marker(unit)
             if marker is not None and self._journal.committed_ns(unit) != order.before:
                 self.attempts.end(unit)
@@ -221,22 +221,24 @@ class _Run:
                 remove_leftovers_of(self.job.store, task.unit)
                 self._process([task], images, listener, stopped)
 
-    def _task(self, order: Order, unit: Unit, marker: Marker | None) -> Task:
+    def _task(self, order: UnitOrder, unit: Unit, marker: Marker | None) -> UnitTask:
         history = self.attempts.history(unit)
         if order.hopeless:
             history = History(history.deaths, frozenset(range(unit.plane_count)))
         if order.again is None or marker is None:
-            return Task(unit, history=history)
-        return Task(unit, marker, frozenset(order.again), history)
+            return UnitTask(unit, history=history)
+        return UnitTask(unit, marker, frozenset(order.again), history)
 
-    def _process(self, tasks: Sequence[Task], images: Images, listener: Any, stopped: Callable[[], bool]) -> None:
+    def _process(
+        self, tasks: Sequence[UnitTask], images: ImageReader, listener: Any, stopped: Callable[[], bool]
+    ) -> None:
         predictor: Any = self._predictor
         local.process(self.job, tasks, images, predictor, self._scales, self.attempts, listener, stopped)
 
 
 _loading = threading.RLock()
 _gate = Gate()
-_runs: dict[Assignment, _Run] = {}
+_runs: dict[TaskContext, _Run] = {}
 _predictors: dict[tuple[Any, ...], Any] = {}
 _leaving = threading.Event()
 _stopped: set[str] = set()
@@ -281,7 +283,7 @@ def _portable(error: Exception) -> Exception:
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def _run(assignment: Assignment) -> _Run:
+def _run(assignment: TaskContext) -> _Run:
     """A run, loaded at its first task; only the latest is kept."""
     with _loading:
         if assignment not in _runs:
@@ -290,7 +292,7 @@ def _run(assignment: Assignment) -> _Run:
         return _runs[assignment]
 
 
-def _job(assignment: Assignment) -> Job:
+def _job(assignment: TaskContext) -> Job:
     """The run at OUT; raises OutputError or InputMissingError where this machine does not see OUT or IN."""
     store = Path(assignment.store)
     plan = Journal(store).folder / "plan.json"
@@ -323,12 +325,12 @@ def _predictor(job: Job) -> Any:
         key = (job.begun.fingerprint["--model (sha256)"], replace(job.settings, workers=None))
         if key not in _predictors:
             _predictors.clear()
-            large = [Unit(stack, 0) for stack in job.plan.stacks if stack.regional]
-            _predictors[key] = Shared(local.load_predictor(job, large[:1]))
+            large = [Unit(label_array, 0) for label_array in job.plan.label_arrays if label_array.regional]
+            _predictors[key] = SharedPredictor(local.load_predictor(job, large[:1]))
         return _predictors[key]
 
 
-def _outcomes(index: int, order: Order, marker: Marker) -> list[tuple[int, int, int | Failure]]:
+def _outcomes(index: int, order: UnitOrder, marker: Marker) -> list[tuple[int, int, int | Failure]]:
     """What the planes of a unit came to that is done."""
     planes = range(len(marker.planes)) if order.again is None else order.again
     found = [(plane, marker.planes[plane]) for plane in planes]

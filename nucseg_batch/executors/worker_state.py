@@ -15,7 +15,7 @@ import numpy as np
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.pipeline.stream import IN_FLIGHT
-from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Budget, Failure, Plane, Unit
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class AttemptsInFlight(Attempts):
                 super().end(unit)
 
 
-class Listener:
+class WorkerProgress:
     """Hears of planes and regions in a worker, as `progress.Counter` does where one process does all."""
 
     def __init__(self, lines: list[str], outcomes: list[tuple[int, int, int | Failure]]) -> None:
@@ -107,18 +107,18 @@ class Listener:
         self._regions: dict[str, int] = {}
 
     @property
-    def progress(self) -> Listener:
+    def progress(self) -> WorkerProgress:
         """Itself: who hears of lines."""
         return self
 
-    def expect(self, order: int, task: Task) -> None:
+    def expect(self, order: int, task: UnitTask) -> None:
         """Planes of this task belong to the order of this number."""
         unit = task.unit
-        if unit.stack.regional:
+        if unit.label_array.regional:
             self._regions[unit.name] = order
             return
         for index in range(unit.plane_count):
-            plane = unit.stack.plane(unit.place(index))
+            plane = unit.label_array.plane(unit.place(index))
             self._planes[plane.image.key, plane.t, plane.z] = order, index
 
     def tell(self, line: str) -> None:
@@ -139,7 +139,7 @@ class Listener:
         self._outcomes.append((self._regions[unit.name], 0, nuclei if failure is None else failure))
 
 
-class Shared:
+class SharedPredictor:
     """A predictor for the streams of several tasks: together they have no more in flight than one has alone."""
 
     def __init__(self, predictor: Predictor) -> None:

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.kinds import kind_of
-from nucseg_batch.files.missing import Lowest, suspicious
-from nucseg_batch.files.picture import Picture
+from nucseg_batch.files.missing import PlaneMinimum, suspicious
+from nucseg_batch.files.picture import RasterPicture
 from nucseg_batch.files.raster import RASTERS, Raster
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.tiff.axes import UnknownAxesError
@@ -129,13 +129,13 @@ class FileSource:
             if kind == "TIFF":
                 self._decoder = TiffImage(Path(path), axes)
             else:
-                self._decoder = Raster(path, kind) if kind in RASTERS else Picture(path, kind, start)
+                self._decoder = Raster(path, kind) if kind in RASTERS else RasterPicture(path, kind, start)
             self._header = _header(self._decoder, status)
             _guard(self._header, self._decoder.piece, max_pixels)
         self.parts = getattr(self._decoder, "parts", ())
         self.part_channels = getattr(self._decoder, "part_channels", {})
         self._lock = threading.Lock()
-        self._lowest: dict[tuple[int, int], Lowest] = {}
+        self._lowest: dict[tuple[int, int], PlaneMinimum] = {}
         self._plane: tuple[tuple[int, int], NDArray[Any]] | None = None
 
     @property
@@ -193,7 +193,7 @@ class FileSource:
             height, width = self._header.length("Y"), self._header.length("X")
             whole = (rows.stop - rows.start, columns.stop - columns.start) == (height, width)
             channels = "C" in self._header.axes
-            lowest = Lowest.of(pixels, channels=channels) if whole else self._lowest_of_plane(t, z)
+            lowest = PlaneMinimum.of(pixels, channels=channels) if whole else self._lowest_of_plane(t, z)
             if not np.isfinite(lowest.finite).all():
                 raise ImageError("none of its pixels is a finite number.")
             pixels = lowest.fill(pixels)
@@ -202,7 +202,7 @@ class FileSource:
             raise ImageError(f"its pixels reach from {low:g} to {high:g}, beyond what single precision can hold.")
         return np.ascontiguousarray(pixels.astype(np.float32, copy=False))
 
-    def _lowest_of_plane(self, t: int, z: int) -> Lowest:
+    def _lowest_of_plane(self, t: int, z: int) -> PlaneMinimum:
         """The lowest values of a plane; read once, band by band."""
         with self._lock:
             if (t, z) not in self._lowest:
@@ -210,10 +210,12 @@ class FileSource:
                 step = max(1, _BAND_PIXELS // width)
                 bands = (slice(row, min(row + step, height)) for row in range(0, height, step))
                 found = [
-                    Lowest.of(self._decoder.window(t, z, band, slice(0, width)), channels="C" in self._header.axes)
+                    PlaneMinimum.of(
+                        self._decoder.window(t, z, band, slice(0, width)), channels="C" in self._header.axes
+                    )
                     for band in bands
                 ]
-                self._lowest[t, z] = functools.reduce(Lowest.joined, found)
+                self._lowest[t, z] = functools.reduce(PlaneMinimum.joined, found)
             return self._lowest[t, z]
 
 

@@ -40,7 +40,7 @@ def is_filling(pixels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class Lowest:
+class PlaneMinimum:
     """The lowest values of a plane: (c,) where it has channels, else (); infinity where there is none."""
 
     finite: NDArray[Any]
@@ -57,7 +57,7 @@ class Lowest:
     """Different values among `extremes`, at least ALIKE + 1 where there are more."""
 
     @classmethod
-    def of(cls, pixels: NDArray[Any], *, channels: bool) -> Lowest:
+    def of(cls, pixels: NDArray[Any], *, channels: bool) -> PlaneMinimum:
         """Those of (h, w), (h, w, 3) or, with channels, (c, h, w)."""
         finite = np.isfinite(pixels)
         extreme = finite & _extreme(pixels)
@@ -69,9 +69,9 @@ class Lowest:
         counts = int(finite.sum()), int(extreme.sum())
         return cls(np.asarray(low), np.asarray(middle), np.asarray(high), *counts, kinds)
 
-    def joined(self, other: Lowest) -> Lowest:
+    def joined(self, other: PlaneMinimum) -> PlaneMinimum:
         """Those of two parts of a plane together."""
-        return Lowest(
+        return PlaneMinimum(
             np.minimum(self.finite, other.finite),
             np.minimum(self.plausible, other.plausible),
             np.minimum(self.certain, other.certain),

@@ -31,14 +31,14 @@ KEPT_OPEN = 16
 
 
 @dataclass
-class _Open:
+class _OpenImage:
     """An image that is open, and how many readers are in it."""
 
     source: Source
     readers: int = 0
 
 
-class Images:
+class ImageReader:
     """The images of a run below IN; threads may read at once. A context manager, which closes them.
 
     states: size and time of last change of images that were changed after they were planned, and are meant as they are
@@ -49,10 +49,10 @@ class Images:
         self._root = root
         self._settings = settings
         self._states = {} if states is None else states
-        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._open: OrderedDict[str, _OpenImage] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Images:
+    def __enter__(self) -> ImageReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,11 +114,11 @@ class Images:
             with self._lock:
                 one.readers -= 1
 
-    def _entered(self, info: ImageInfo) -> _Open:
+    def _entered(self, info: ImageInfo) -> _OpenImage:
         with self._lock:
             one = self._open.get(info.key)
             if one is None:
-                one = self._open[info.key] = _Open(self._opened(info))
+                one = self._open[info.key] = _OpenImage(self._opened(info))
                 for key in [key for key, other in self._open.items() if other.readers == 0 and other is not one]:
                     if len(self._open) <= KEPT_OPEN:
                         break

@@ -32,7 +32,7 @@ _UINT8, _UINT16 = np.dtype(np.uint8), np.dtype(np.uint16)
 Image.MAX_IMAGE_PIXELS = None  # our own limit, which the user can raise, is checked before anything is decoded
 
 
-class Picture:
+class RasterPicture:
     """A PNG or JPEG, which can only be decoded whole."""
 
     def __init__(self, path: str | Path, kind: str, start: bytes = b"") -> None:

@@ -29,7 +29,7 @@ _UINT8, _UINT16 = np.dtype(np.uint8), np.dtype(np.uint16)
 
 
 @dataclass(frozen=True)
-class _Facts:
+class _RasterHeader:
     """What a header says."""
 
     height: int
@@ -63,7 +63,7 @@ class Raster:
         return pixels[rows, columns]
 
 
-def _pillow_facts(path: str | Path, kind: str) -> _Facts:
+def _pillow_facts(path: str | Path, kind: str) -> _RasterHeader:
     try:
         image = Image.open(path, formats=(kind,))
     except (OSError, SyntaxError, ValueError) as error:  # UnidentifiedImageError is an OSError without a number
@@ -82,9 +82,9 @@ def _pillow_facts(path: str | Path, kind: str) -> _Facts:
         if image.mode == "P":
             table = np.array(image.getpalette(), np.int64).reshape(-1, 3).T
             if is_ramp(table, _bits(image)):
-                return _Facts(height, width, 1, assumptions=tinted(table))
-            return _Facts(height, width, 3)
-        return _Facts(
+                return _RasterHeader(height, width, 1, assumptions=tinted(table))
+            return _RasterHeader(height, width, 3)
+        return _RasterHeader(
             height, width, 3 if image.mode.startswith("RGB") else 1, np.dtype(bool if image.mode == "1" else np.uint8)
         )
 
@@ -106,7 +106,7 @@ def _pillow_pixels(path: str | Path, kind: str) -> NDArray[Any]:
         return np.asarray(image)
 
 
-def _webp_facts(path: str | Path) -> _Facts:
+def _webp_facts(path: str | Path) -> _RasterHeader:
     """Of the container and of the first chunk of its pixels (RFC 9649)."""
     with open(path, "rb") as file:
         start, size = file.read(64), os.fstat(file.fileno()).st_size
@@ -119,13 +119,13 @@ def _webp_facts(path: str | Path) -> _Facts:
     if kind == b"VP8X":
         if start[20] & 0x02:
             raise ImageError("it is an animation; save one picture as a separate file.")
-        return _Facts(1 + int.from_bytes(start[27:30], "little"), 1 + int.from_bytes(start[24:27], "little"), 3)
+        return _RasterHeader(1 + int.from_bytes(start[27:30], "little"), 1 + int.from_bytes(start[24:27], "little"), 3)
     if kind == b"VP8L" and start[20] == 0x2F:
         bits = int.from_bytes(start[21:25], "little")
-        return _Facts(1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF), 3)
+        return _RasterHeader(1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF), 3)
     if kind == b"VP8 " and start[23:26] == b"\x9d\x01\x2a":
         width, height = struct.unpack("<HH", start[26:30])
-        return _Facts(height & 0x3FFF, width & 0x3FFF, 3)
+        return _RasterHeader(height & 0x3FFF, width & 0x3FFF, 3)
     raise ImageError("the WebP's header is damaged.")
 
 
@@ -133,7 +133,7 @@ def _webp_pixels(path: str | Path) -> NDArray[Any]:
     return np.asarray(imagecodecs.webp_decode(Path(path).read_bytes()))
 
 
-def _jpeg2000_facts(path: str | Path) -> _Facts:
+def _jpeg2000_facts(path: str | Path) -> _RasterHeader:
     with open(path, "rb") as file:
         start = _codestream(file)
         file.seek(start)
@@ -151,7 +151,7 @@ def _jpeg2000_facts(path: str | Path) -> _Facts:
     if signed or depth > 16:
         raise ImageError(f"its pixels are {'signed ' if signed else ''}numbers of {depth} bits; save it as TIFF.")
     dtype = _UINT8 if depth <= 8 else _UINT16
-    return _Facts(max(0, bottom - top), max(0, right - left), 1 if count <= 2 else 3, dtype)
+    return _RasterHeader(max(0, bottom - top), max(0, right - left), 1 if count <= 2 else 3, dtype)
 
 
 def _codestream(file: BinaryIO) -> int:
@@ -197,7 +197,7 @@ def _jpeg2000_pixels(path: str | Path) -> NDArray[Any]:
     return np.asarray(imagecodecs.jpeg2k_decode(Path(path).read_bytes()))
 
 
-_KINDS: dict[str, tuple[Callable[[str | Path], _Facts], Callable[[str | Path], NDArray[Any]]]] = {
+_KINDS: dict[str, tuple[Callable[[str | Path], _RasterHeader], Callable[[str | Path], NDArray[Any]]]] = {
     "BMP": (lambda path: _pillow_facts(path, "BMP"), lambda path: _pillow_pixels(path, "BMP")),
     "GIF": (lambda path: _pillow_facts(path, "GIF"), lambda path: _pillow_pixels(path, "GIF")),
     "WebP": (_webp_facts, _webp_pixels),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nucseg_batch.arrays.normalize import as_gain
-from nucseg_batch.network.labelling import Labelling
+from nucseg_batch.network.labelling import Separation
 from nucseg_batch.plan import BATCH_PIXELS
 
 CALL_PIXELS = 4_400_000
@@ -25,7 +25,7 @@ TRIED_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Tried:
+class BatchTrial:
     """A size of batches, and what came of it."""
 
     pixels: int
@@ -34,22 +34,22 @@ class Tried:
     """Megapixels a second; None where the device had no room for it."""
 
 
-def grown(speed: Callable[[int], float], first: int = BATCH_PIXELS, most: int = MOST) -> tuple[int, list[Tried]]:
+def grown(speed: Callable[[int], float], first: int = BATCH_PIXELS, most: int = MOST) -> tuple[int, list[BatchTrial]]:
     """Doubles batches until that gains nothing or memory runs out; the best size, and all that were tried.
 
     speed: measures batches of so many pixels, in megapixels a second; raises MemoryError where they do not fit. Raises
     this where not even the first does.
     """
-    tried: list[Tried] = []
-    best: Tried | None = None
+    tried: list[BatchTrial] = []
+    best: BatchTrial | None = None
     pixels, since_gain = first, 0
     while pixels <= most and since_gain < 2:  # one size without gain may be noise
         try:
-            one = Tried(pixels, speed(pixels))
+            one = BatchTrial(pixels, speed(pixels))
         except MemoryError:
             if best is None:
                 raise
-            tried.append(Tried(pixels, None))
+            tried.append(BatchTrial(pixels, None))
             break
         tried.append(one)
         assert one.speed is not None
@@ -62,7 +62,7 @@ def grown(speed: Callable[[int], float], first: int = BATCH_PIXELS, most: int = 
     return best.pixels, tried
 
 
-def measured_speed(labelling: Labelling, pixels: int) -> float:
+def measured_speed(labelling: Separation, pixels: int) -> float:
     """Speed from raw grey pixels to labels, in megapixels per second.
 
     pixels: of a batch, which holds images of TRIED_SIDE.

@@ -14,7 +14,7 @@ from nucseg_batch.plan import TILE, bucket_shape, coarse_bucket_shape
 
 
 @dataclass(frozen=True)
-class Frame:
+class ResampleGeometry:
     """The shapes of one image on its way there and back."""
 
     native: tuple[int, int]
@@ -25,10 +25,10 @@ class Frame:
     """Whether both are padded to few shapes, because the device compiles a program for each pair of them."""
 
     @staticmethod
-    def of(shape: tuple[int, ...], scale: float, *, coarse: bool = False) -> Frame:
+    def of(shape: tuple[int, ...], scale: float, *, coarse: bool = False) -> ResampleGeometry:
         """The frame of an image of this height and width, enlarged by `scale`."""
         height, width = shape
-        return Frame((height, width), scaled_shape(height, width, scale), coarse)
+        return ResampleGeometry((height, width), scaled_shape(height, width, scale), coarse)
 
     @property
     def is_native(self) -> bool:

@@ -16,8 +16,8 @@ from keras import ops
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays import host_instances
-from nucseg_batch.arrays.host_instances import Answer
-from nucseg_batch.arrays.separated import Separated
+from nucseg_batch.arrays.host_instances import NetworkOutput
+from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network.architectures import OFFSET_UNIT
 from nucseg_batch.network.program import LOOK_REACH, Banded, Grid, Program
 
@@ -28,7 +28,7 @@ Ways = tuple[tuple[Any, Any], Grid]
 
 
 @dataclass(frozen=True)
-class Found:
+class LabelledImage:
     """What was found in one image of a batch."""
 
     labels: NDArray[np.int32]
@@ -39,7 +39,7 @@ class Found:
     """In a look, how certain the foreground is."""
 
 
-class Labelling(Protocol):
+class Separation(Protocol):
     """A network with what makes labels of its answers."""
 
     @property
@@ -49,7 +49,7 @@ class Labelling(Protocol):
 
     def batch(
         self, pixels: NDArray[Any], low: NDArray[Any], gain: NDArray[Any], real: Real, ways: Ways | None, count: int
-    ) -> list[Found]:
+    ) -> list[LabelledImage]:
         """What is in the first `count` images, as `Program.label` and, with ways, `Program.label_rescaled`."""
         ...
 
@@ -57,7 +57,7 @@ class Labelling(Protocol):
         """Labels of a batch from its answers, at the network's scale; as `Program.separate`."""
         ...
 
-    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> Separated:
+    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> SeparatedNuclei:
         """Labels, roots and support of the one image of these answers.
 
         As `Program.separate_rooted` and, with a way `back` to another grid, `Program.native_in_bands`.
@@ -69,7 +69,7 @@ class Labelling(Protocol):
         ...
 
 
-class OnDevice:
+class DeviceSeparation:
     """Everything on the device."""
 
     def __init__(self, program: Program, *, look: bool) -> None:
@@ -78,8 +78,8 @@ class OnDevice:
 
     def batch(
         self, pixels: NDArray[Any], low: NDArray[Any], gain: NDArray[Any], real: Real, ways: Ways | None, count: int
-    ) -> list[Found]:
-        """See `Labelling.batch`."""
+    ) -> list[LabelledImage]:
+        """See `Separation.batch`."""
         program = self.program
         if ways is None:
             answer = program.run(
@@ -89,28 +89,28 @@ class OnDevice:
             rescaled = program.look_rescaled if self._look else program.label_rescaled
             answer = program.run(rescaled, pixels, low, gain, real, *ways, seen=_seen(pixels, ways))
         labels, support, certain = answer if self._look else (*answer, np.ones(len(pixels), np.float32))
-        return [Found(labels[i], support[i], float(certain[i])) for i in range(count)]
+        return [LabelledImage(labels[i], support[i], float(certain[i])) for i in range(count)]
 
     def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
-        """See `Labelling.separated`."""
+        """See `Separation.separated`."""
         labels, _ = self.program.run(self.program.separate, heads, *real)
         return list(labels)
 
-    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> Separated:
-        """See `Labelling.window`."""
+    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> SeparatedNuclei:
+        """See `Separation.window`."""
         program = self.program
         if back is None:
             labels, roots, support = program.run(program.separate_rooted, heads, *real)
         else:
             labels, roots, support = program.run(program.native_in_bands, heads, *real, *back)
-        return Separated(labels[0], np.argwhere(roots[0]), support[0])
+        return SeparatedNuclei(labels[0], np.argwhere(roots[0]), support[0])
 
     def certainty(self, heads: Any, real: Real) -> float:
-        """See `Labelling.certainty`."""
+        """See `Separation.certainty`."""
         return float(self.program.run(self.program.certainty, heads, *real)[0])
 
 
-class OnHost:
+class HostSeparation:
     """The network on the device, which is the processor; nuclei are separated by `arrays.host_instances`.
 
     threshold, min_area and look as for `Program`, which here serves any of them.
@@ -124,8 +124,8 @@ class OnHost:
 
     def batch(
         self, pixels: NDArray[Any], low: NDArray[Any], gain: NDArray[Any], real: Real, ways: Ways | None, count: int
-    ) -> list[Found]:
-        """See `Labelling.batch`."""
+    ) -> list[LabelledImage]:
+        """See `Separation.batch`."""
         program = self.program
         native, near, seen = None, None, _seen(pixels, ways)
         if ways is None:
@@ -143,11 +143,11 @@ class OnHost:
                 sure = host_instances.certainty(answer, *size, threshold=self._threshold) if self._look else 1.0
                 if native is not None and near is not None:
                     one = self._brought_back(one, answer, native[i], *near)
-            found.append(Found(one.labels, one.support, sure))
+            found.append(LabelledImage(one.labels, one.support, sure))
         return found
 
     def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
-        """See `Labelling.separated`."""
+        """See `Separation.separated`."""
         certain = self.program.run(self.program.probability, heads)
         heads = ops.convert_to_numpy(heads)
         sizes = zip(*(lengths.tolist() for lengths in real), strict=True)
@@ -156,8 +156,8 @@ class OnHost:
             for one, (height, width) in zip(zip(heads, certain, strict=True), sizes, strict=True)
         ]
 
-    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> Separated:
-        """See `Labelling.window`."""
+    def window(self, heads: Any, real: Real, back: tuple[Banded, Banded, Any, Any] | None) -> SeparatedNuclei:
+        """See `Separation.window`."""
         program, size = self.program, (int(real[0][0]), int(real[1][0]))
         with program.separating(math.prod(heads.shape[1:3]) * program.spec.block**2):
             if back is None:
@@ -169,28 +169,28 @@ class OnHost:
             return self._brought_back(self._separated(answer, size), answer, native[0], *near)
 
     def certainty(self, heads: Any, real: Real) -> float:
-        """See `Labelling.certainty`."""
+        """See `Separation.certainty`."""
         certain = self.program.run(self.program.probability, heads)
         answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
         return host_instances.certainty(answer, int(real[0][0]), int(real[1][0]), threshold=self._threshold)
 
-    def _answer(self, heads: NDArray[np.float32], certain: NDArray[np.float32]) -> Answer:
+    def _answer(self, heads: NDArray[np.float32], certain: NDArray[np.float32]) -> NetworkOutput:
         spec = self.program.spec
-        return Answer(heads, certain, spec.block, OFFSET_UNIT, spec.outputs)
+        return NetworkOutput(heads, certain, spec.block, OFFSET_UNIT, spec.outputs)
 
-    def _separated(self, answer: Answer, size: tuple[int, int]) -> Separated:
+    def _separated(self, answer: NetworkOutput, size: tuple[int, int]) -> SeparatedNuclei:
         if self.program.spec.task == "semantic":
             return host_instances.foreground(answer, *size, threshold=self._threshold)
         return host_instances.separate(answer, *size, threshold=self._threshold, **self._options)
 
     def _brought_back(
-        self, one: Separated, answer: Answer, native: NDArray[np.float32], rows: Any, columns: Any
-    ) -> Separated:
+        self, one: SeparatedNuclei, answer: NetworkOutput, native: NDArray[np.float32], rows: Any, columns: Any
+    ) -> SeparatedNuclei:
         """As `Program.native` of one image, whose probability on its own grid is known."""
         outlined = host_instances.outlined(one.labels, answer, threshold=self._threshold)
         near = outlined.take(rows, axis=0).take(columns, axis=1)
         near[native <= np.float32(self._threshold)] = 0
-        return Separated(near, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))
+        return SeparatedNuclei(near, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))
 
 
 def _seen(pixels: NDArray[Any], ways: Ways | None) -> int:

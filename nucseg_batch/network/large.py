@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.scale import mirrored, nearest, numbered
-from nucseg_batch.arrays.separated import Separated
+from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network.bands import BAND, bands, needed
-from nucseg_batch.network.geometry import Frame
-from nucseg_batch.network.labelling import Labelling
+from nucseg_batch.network.geometry import ResampleGeometry
+from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.program import Program
 from nucseg_batch.plan import TILE
 
@@ -30,7 +30,7 @@ Window = tuple[slice, slice]
 
 
 def heads(
-    program: Program, pixels: NDArray[Any], limits: tuple[float, float], frame: Frame, halo: int
+    program: Program, pixels: NDArray[Any], limits: tuple[float, float], frame: ResampleGeometry, halo: int
 ) -> NDArray[np.float32]:
     """The network's answer over the padded scaled image, folded, computed in tiles of TILE pixels.
 
@@ -65,7 +65,7 @@ def folded(pixels: slice, block: int) -> slice:
     return slice(pixels.start // block, pixels.stop // block)
 
 
-def found(labelling: Labelling, answer: NDArray[np.float32], frame: Frame) -> Separated:
+def found(labelling: Separation, answer: NDArray[np.float32], frame: ResampleGeometry) -> SeparatedNuclei:
     """Labels and support on the image's own grid from the network's answer over the padded scaled image."""
     window = (slice(0, frame.bucket[0]), slice(0, frame.bucket[1]))
     grid = (slice(0, frame.native[0]), slice(0, frame.native[1]))
@@ -73,13 +73,15 @@ def found(labelling: Labelling, answer: NDArray[np.float32], frame: Frame) -> Se
     return one if frame.is_native else one._replace(labels=numbered(one.labels))
 
 
-def certainty(labelling: Labelling, answer: NDArray[np.float32], frame: Frame) -> float:
+def certainty(labelling: Separation, answer: NDArray[np.float32], frame: ResampleGeometry) -> float:
     """How certain the foreground of the network's answer over the padded scaled image is."""
     height, width = (np.array([length], np.int32) for length in frame.scaled)
     return labelling.certainty(answer[None], (height, width))
 
 
-def tile_heads(program: Program, read: Read, limits: tuple[float, float], frame: Frame, window: Window) -> Any:
+def tile_heads(
+    program: Program, read: Read, limits: tuple[float, float], frame: ResampleGeometry, window: Window
+) -> Any:
     """What the network answers when it sees just this window of the padded scaled plane, on the device.
 
     window: begins and ends at multiples of the network's stride and, where the plane is rescaled, of BAND. Returns
@@ -101,7 +103,9 @@ def tile_heads(program: Program, read: Read, limits: tuple[float, float], frame:
     return program.call(program.heads_in_bands, _batch_of_one(read(*sources)), low, gain, *along, seen=seen)
 
 
-def window_labels(labelling: Labelling, answer: Any, frame: Frame, window: Window, grid: Window) -> Separated:
+def window_labels(
+    labelling: Separation, answer: Any, frame: ResampleGeometry, window: Window, grid: Window
+) -> SeparatedNuclei:
     """Labels of a part of the plane, where their roots are, and how far pixels support them.
 
     answer: the network's over a window of the padded scaled plane, of one image, folded. grid: the part of the
@@ -120,7 +124,7 @@ def window_labels(labelling: Labelling, answer: Any, frame: Frame, window: Windo
         (rows, near_rows), (columns, near_columns) = (_back(*side) for side in sides)
         one = labelling.window(answer, (height, width), (rows, columns, near_rows, near_columns))
         inner = tuple(slice(0, part.stop - part.start) for part in grid)
-    return Separated(one.labels[inner], one.roots + [part.start for part in window], one.support[inner])
+    return SeparatedNuclei(one.labels[inner], one.roots + [part.start for part in window], one.support[inner])
 
 
 def _back(

@@ -20,27 +20,27 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.looks import (
-    LOOKS,
-    Segmented,
+from nucseg_batch.arrays.normalize import as_gain
+from nucseg_batch.arrays.ranges import intensity_range
+from nucseg_batch.arrays.scale import numbered, step_scale
+from nucseg_batch.arrays.scale_search import (
+    TRIED_SCALES,
+    ScaleTrial,
     another_scale,
     fitting_scale,
     larger_scale,
     paying_diameter,
 )
-from nucseg_batch.arrays.normalize import as_gain
-from nucseg_batch.arrays.ranges import intensity_range
-from nucseg_batch.arrays.scale import numbered, step_scale
-from nucseg_batch.arrays.separated import Separated
+from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, build_sizer, fold_weights
 from nucseg_batch.network.batching import CALL_PIXELS, TRIED_SIDE, measured_speed, power_of_two
-from nucseg_batch.network.geometry import Frame, padded_batch
-from nucseg_batch.network.labelling import Labelling, OnDevice, OnHost
+from nucseg_batch.network.geometry import ResampleGeometry, padded_batch
+from nucseg_batch.network.labelling import DeviceSeparation, HostSeparation, Separation
 from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
-from nucseg_batch.network.sizing import Sizing
+from nucseg_batch.network.sizing import SizeEstimator
 from nucseg_batch.plan import BATCH_PIXELS, Adapt, Budget
 from nucseg_batch.settings import Intensities, SegmentSettings
 
@@ -80,10 +80,12 @@ class Predictor:
         self._making = threading.Lock()
         self._program = self._made_program()
         self._sizing = (
-            None if self._sizer is None else Sizing(self._made_program(self._sizer, augment=False), coarse=self._coarse)
+            None
+            if self._sizer is None
+            else SizeEstimator(self._made_program(self._sizer, augment=False), coarse=self._coarse)
         )
-        self._labellings: dict[tuple[float, int, bool], Labelling] = {}
-        self._reach = regions.Reach(model.info.network.halo, model.info.network.stride)
+        self._labellings: dict[tuple[float, int, bool], Separation] = {}
+        self._reach = regions.WindowGrid(model.info.network.halo, model.info.network.stride)
 
     @property
     def diameter(self) -> float:
@@ -108,9 +110,9 @@ class Predictor:
         size = self._settings.batch_size or int(np.clip(self.batch_pixels // math.prod(bucket), 1, most))
         return min(size, self._shrunk.get(bucket, size))
 
-    def _frame(self, shape: tuple[int, ...], scale: float) -> Frame:
+    def _frame(self, shape: tuple[int, ...], scale: float) -> ResampleGeometry:
         """Where an image of this shape lies on the device, if it is not too large for one call."""
-        return Frame.of(shape, scale, coarse=self._coarse)
+        return ResampleGeometry.of(shape, scale, coarse=self._coarse)
 
     @property
     def _most_pixels(self) -> int:
@@ -172,7 +174,7 @@ class Predictor:
         """Labels one image, (height, width) or (height, width, 3) of uint8, uint16 or float32, to (height, width)."""
         return self.predict_batch([pixels], scale)[0].labels
 
-    def look(self, pixels: NDArray[Any], begin: float) -> Segmented:
+    def look(self, pixels: NDArray[Any], begin: float) -> ScaleTrial:
         """Segments one image at the scale that fits it, found by looks at several of which `begin` is the first.
 
         A model with a size network finds it without segmenting and without `begin`.
@@ -220,7 +222,7 @@ class Predictor:
 
     def predict_batch(
         self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
-    ) -> list[Segmented]:
+    ) -> list[ScaleTrial]:
         """Labels images that share dtype, channels and shape (at scale 1: padded shape), at most `batch_size` of them.
 
         `adapt`: with `outliers` an image whose nuclei turn out much larger or smaller than the model knows them is
@@ -236,11 +238,11 @@ class Predictor:
         found = self._segmented(images, scale, self._filled(len(images), size))
         return self._again(images, found) if adapt == "outliers" else found
 
-    def tiles(self, shape: tuple[int, int], scale: float, bounds: large.Window, region: int) -> list[regions.Tile]:
+    def tiles(self, shape: tuple[int, int], scale: float, bounds: large.Window, region: int) -> list[regions.LabelTile]:
         """The tiles in which a region, `bounds`, of a plane of this shape is done; region: longest side of regions."""
         return list(regions.tiles(regions.plane_frame(shape, scale), bounds, region, self._reach))
 
-    def label_tile(self, tile: regions.Tile, pixels: NDArray[Any], limits: tuple[float, float]) -> Separated:
+    def label_tile(self, tile: regions.LabelTile, pixels: NDArray[Any], limits: tuple[float, float]) -> SeparatedNuclei:
         """What is in a tile, see `regions.label_tile`; where memory runs out, in smaller calls from then on.
 
         Raises MemoryError where even those do not fit.
@@ -257,7 +259,7 @@ class Predictor:
 
     def heads(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.float32]:
         """The network's answer for one image at a scale, padded and folded as `Program.heads` are."""
-        frame = Frame.of(pixels.shape[:2], scale)
+        frame = ResampleGeometry.of(pixels.shape[:2], scale)
         program, halo = self._labelling_for(frame).program, self.model.info.network.halo
         return large.heads(program, pixels, self.range_of(pixels), frame, halo)
 
@@ -268,27 +270,27 @@ class Predictor:
 
         They are separated on the host, where another threshold needs no other compiled program.
         """
-        labelling = OnHost(self._program, threshold=threshold, min_area=min_area, look=False)
-        return large.found(labelling, heads, Frame.of(shape, scale)).labels
+        labelling = HostSeparation(self._program, threshold=threshold, min_area=min_area, look=False)
+        return large.found(labelling, heads, ResampleGeometry.of(shape, scale)).labels
 
-    def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[Segmented]:
+    def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[ScaleTrial]:
         """Segments each image at the scale that fits it: as the size network says or looks at several, from `begin`."""
         if self._sizing is not None:
             sized = self._look(images, [self.own_scale(image) for image in images])
             return self._again(images, [sized[i] for i in range(len(images))])
-        looks: list[list[Segmented]] = [[] for _ in images]
+        looks: list[list[ScaleTrial]] = [[] for _ in images]
 
         def look(scales: Sequence[float | None]) -> None:
             for i, new in self._look(images, scales, look=True).items():
                 looks[i].append(new)
 
-        for factor in LOOKS:
+        for factor in TRIED_SCALES:
             look([step_scale(begin * factor)] * len(images))
         look([larger_scale(seen, self.diameter) for seen in looks])
         found = self._look(images, [fitting_scale(seen, self.diameter) for seen in looks])
         return [found[i] for i in range(len(images))]
 
-    def _again(self, images: Sequence[NDArray[Any]], found: list[Segmented]) -> list[Segmented]:
+    def _again(self, images: Sequence[NDArray[Any]], found: list[ScaleTrial]) -> list[ScaleTrial]:
         """Segments images again whose nuclei turned out much wider or narrower than they should be; the better of both.
 
         At most OUTLIER_LOOKS times.
@@ -306,13 +308,13 @@ class Predictor:
 
     def _look(
         self, images: Sequence[NDArray[Any]], scales: Sequence[float | None], *, look: bool = False
-    ) -> dict[int, Segmented]:
+    ) -> dict[int, ScaleTrial]:
         """Segments images, each at a scale of its own or not at all, in batches of those that agree; by their place."""
         groups: dict[tuple[float, tuple[int, int]], list[int]] = {}
         for i, (image, scale) in enumerate(zip(images, scales, strict=True)):
             if scale is not None:
                 groups.setdefault((scale, (image.shape[0], image.shape[1])), []).append(i)
-        found: dict[int, Segmented] = {}
+        found: dict[int, ScaleTrial] = {}
         for (scale, shape), members in groups.items():
             most = self.batch_size(shape, scale)
             for start in range(0, len(members), most):
@@ -327,7 +329,7 @@ class Predictor:
 
     def _segmented(
         self, images: Sequence[NDArray[Any]], scale: float, size: int, *, look: bool = False
-    ) -> list[Segmented]:
+    ) -> list[ScaleTrial]:
         """A batch at one scale, computed as a batch of `size`; `look` if only scales are to be compared."""
         ranges = [self.range_of(image) for image in images]
         shapes = [(image.shape[0], image.shape[1]) for image in images]
@@ -346,22 +348,22 @@ class Predictor:
         for one, (height, width) in zip(answers, shapes, strict=True):
             labels, support = one.labels[:height, :width], one.support[:height, :width]
             labels = labels if frame.is_native else numbered(labels)
-            found.append(Segmented(labels, scale, one.certainty, support))
+            found.append(ScaleTrial(labels, scale, one.certainty, support))
         return found
 
     def _large(
-        self, labelling: Labelling, pixels: NDArray[Any], limits: tuple[float, float], scale: float, *, look: bool
-    ) -> Segmented:
+        self, labelling: Separation, pixels: NDArray[Any], limits: tuple[float, float], scale: float, *, look: bool
+    ) -> ScaleTrial:
         """An image that is too large for a batch, in tiles."""
-        frame = Frame.of(pixels.shape[:2], scale)
+        frame = ResampleGeometry.of(pixels.shape[:2], scale)
         if not look:
             found = regions.label_image(labelling, frame, pixels, limits, self._reach, self._most_pixels)
-            return Segmented(found.labels if frame.is_native else numbered(found.labels), scale, support=found.support)
+            return ScaleTrial(found.labels if frame.is_native else numbered(found.labels), scale, support=found.support)
         heads = large.heads(labelling.program, pixels, limits, frame, self.model.info.network.halo)
         one = large.found(labelling, heads, frame)
-        return Segmented(one.labels, scale, large.certainty(labelling, heads, frame), one.support)
+        return ScaleTrial(one.labels, scale, large.certainty(labelling, heads, frame), one.support)
 
-    def _labelling_for(self, frame: Frame, *, look: bool = False) -> Labelling:
+    def _labelling_for(self, frame: ResampleGeometry, *, look: bool = False) -> Separation:
         """The way to labels at a scale; the settings' smallest area is in the image's pixels, the model's is not."""
         info, settings = self.model.info, self._settings
         threshold = info.threshold if settings.threshold is None else settings.threshold
@@ -371,7 +373,7 @@ class Predictor:
             return self._labelling(threshold, info.min_area)
         return self._labelling(threshold, round(settings.min_area * math.prod(frame.scaled) / math.prod(frame.native)))
 
-    def _labelling(self, threshold: float, min_area: int, *, look: bool = False) -> Labelling:
+    def _labelling(self, threshold: float, min_area: int, *, look: bool = False) -> Separation:
         """The way to labels with these options, made once."""
         key = (threshold, min_area, look)
         with self._making:
@@ -379,11 +381,11 @@ class Predictor:
                 self._labellings[key] = self._made(*key)
             return self._labellings[key]
 
-    def _made(self, threshold: float, min_area: int, look: bool) -> Labelling:
+    def _made(self, threshold: float, min_area: int, look: bool) -> Separation:
         options: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "look": look}
         if self.device.startswith("cpu"):
-            return OnHost(self._program, **options)
-        return OnDevice(self._made_program(**options), look=look)
+            return HostSeparation(self._program, **options)
+        return DeviceSeparation(self._made_program(**options), look=look)
 
     def _made_program(self, network: keras.Model | None = None, **options: Any) -> Program:
         apart = backend.depends_on_batch(self.precision, self.device)

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.scale import mirrored
-from nucseg_batch.arrays.separated import Separated
+from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network import large
 from nucseg_batch.network.bands import BAND, needed
-from nucseg_batch.network.geometry import Frame
-from nucseg_batch.network.labelling import Labelling
+from nucseg_batch.network.geometry import ResampleGeometry
+from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.large import Window
 from nucseg_batch.plan import bucket_shape
 
@@ -39,7 +39,7 @@ SHORT_STEP = 128
 
 
 @dataclass(frozen=True)
-class Reach:
+class WindowGrid:
     """What of a network decides about windows."""
 
     halo: int
@@ -59,7 +59,7 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Side:
+class TileSide:
     """A tile along one axis of its plane."""
 
     core: slice
@@ -77,28 +77,30 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Tile:
+class LabelTile:
     """A part of a plane that is labelled at once."""
 
-    frame: Frame
+    frame: ResampleGeometry
     """The plane."""
-    rows: Side
+    rows: TileSide
     """Along y."""
-    columns: Side
+    columns: TileSide
     """Along x."""
 
     def part(self, name: str) -> Window:
-        """Rows and columns of one of the fields of `Side`."""
+        """Rows and columns of one of the fields of `TileSide`."""
         return getattr(self.rows, name), getattr(self.columns, name)
 
 
-def plane_frame(shape: tuple[int, int], scale: float) -> Frame:
+def plane_frame(shape: tuple[int, int], scale: float) -> ResampleGeometry:
     """The frame of a plane that is done by regions, which is enlarged however many pixels it has."""
     height, width = shape
-    return Frame((height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
+    return ResampleGeometry((height, width), (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
-def tiles(frame: Frame, bounds: Window, region: int, reach: Reach, side: int | None = None) -> Iterator[Tile]:
+def tiles(
+    frame: ResampleGeometry, bounds: Window, region: int, reach: WindowGrid, side: int | None = None
+) -> Iterator[LabelTile]:
     """The tiles of one region of a plane, in raster order.
 
     region: longest side of all regions of the plane. side: longest side of a core, at the network's scale; TILE_SIDE
@@ -107,17 +109,17 @@ def tiles(frame: Frame, bounds: Window, region: int, reach: Reach, side: int | N
     side = side or TILE_SIDE
     for rows in _sides(frame, 0, bounds[0], region, reach, side):
         for columns in _sides(frame, 1, bounds[1], region, reach, side):
-            yield Tile(frame, rows, columns)
+            yield LabelTile(frame, rows, columns)
 
 
 def label_image(
-    labelling: Labelling,
-    frame: Frame,
+    labelling: Separation,
+    frame: ResampleGeometry,
     pixels: NDArray[Any],
     limits: tuple[float, float],
-    reach: Reach,
+    reach: WindowGrid,
     call_pixels: int,
-) -> Separated:
+) -> SeparatedNuclei:
     """Labels and support of a whole image on its own grid, found tile by tile; memory grows only with the result.
 
     pixels: (height, width) or (height, width, 3). limits: the values that are shown as 0 and 1. call_pixels: what the
@@ -142,9 +144,9 @@ def label_image(
         owned.append(one.roots[(y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop)])
         named.append(one.roots)
     if len(named) == 1:
-        return Separated(labels, owned[0], support)
+        return SeparatedNuclei(labels, owned[0], support)
     roots = np.unique(np.concatenate(owned), axis=0)  # in raster order
-    return Separated(_places_of(np.concatenate(named), roots)[labels], roots, support)
+    return SeparatedNuclei(_places_of(np.concatenate(named), roots)[labels], roots, support)
 
 
 def _places_of(roots: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -160,13 +162,13 @@ def _places_of(roots: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np
 
 
 def label_tile(
-    labelling: Labelling,
-    tile: Tile,
+    labelling: Separation,
+    tile: LabelTile,
     pixels: NDArray[Any],
     limits: tuple[float, float],
-    reach: Reach,
+    reach: WindowGrid,
     call_pixels: int,
-) -> Separated:
+) -> SeparatedNuclei:
     """Labels and support of a tile's `grid`, and the root of each nucleus in pixels of the scaled plane.
 
     pixels: (h, w) or (h, w, 3), the tile's `source`. limits: the values of the plane that are shown as 0 and 1.
@@ -192,7 +194,9 @@ def label_tile(
     return large.window_labels(labelling, answer, tile.frame, tile.part("window"), tile.part("grid"))
 
 
-def _sides(frame: Frame, axis: int, bounds: slice, region: int, reach: Reach, side: int) -> Iterator[Side]:
+def _sides(
+    frame: ResampleGeometry, axis: int, bounds: slice, region: int, reach: WindowGrid, side: int
+) -> Iterator[TileSide]:
     """The cores of a region along one axis, as even as can be."""
     native, scaled = frame.native[axis], frame.scaled[axis]
     longest = min(region, native)
@@ -203,7 +207,7 @@ def _sides(frame: Frame, axis: int, bounds: slice, region: int, reach: Reach, si
         yield _side(frame, axis, slice(start, min(start + step, bounds.stop)), step, grid, reach)
 
 
-def _side(frame: Frame, axis: int, core: slice, longest: int, grid: int, reach: Reach) -> Side:
+def _side(frame: ResampleGeometry, axis: int, core: slice, longest: int, grid: int, reach: WindowGrid) -> TileSide:
     """All windows of a core along one axis.
 
     longest: length of the cores that are not cut short. grid: cores begin at multiples of it.
@@ -236,7 +240,7 @@ def _side(frame: Frame, axis: int, core: slice, longest: int, grid: int, reach: 
     # One pixel more on both sides: what parts of the window need is rounded up for each of them.
     source = slice(max(0, min(source.start - 1, labelled.start)), min(native, max(source.stop + 1, labelled.stop)))
     last = bucket if core.stop == native else _scaled(core.stop, native, scaled)
-    return Side(core, slice(_scaled(core.start, native, scaled), last), labelled, window, seen, source)
+    return TileSide(core, slice(_scaled(core.start, native, scaled), last), labelled, window, seen, source)
 
 
 def _window(wanted: slice, end: int, step: int, rest: bool) -> slice:
@@ -252,7 +256,7 @@ def _window(wanted: slice, end: int, step: int, rest: bool) -> slice:
     return slice(start, start + size)
 
 
-def _strips(window: slice, across: slice, reach: Reach, call_pixels: int) -> list[slice]:
+def _strips(window: slice, across: slice, reach: WindowGrid, call_pixels: int) -> list[slice]:
     """The rows of a window in strips of equal height but for the last, for which the network sees few enough pixels."""
     height, width = window.stop - window.start, across.stop - across.start
     room = max(2 * reach.margin, call_pixels // width - 2 * reach.margin)

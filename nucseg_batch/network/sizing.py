@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.normalize import apply_range, as_gain
 from nucseg_batch.arrays.scale import padded_resampling
 from nucseg_batch.arrays.widths import BINS, CELL, typical_width
-from nucseg_batch.network.geometry import Frame, padded_batch
+from nucseg_batch.network.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.network.program import Program
 
 FIRST_SCALE = 0.5
@@ -40,7 +40,7 @@ WINDOWS = 4
 """Windows at most, spread evenly over the image."""
 
 
-class Sizing:
+class SizeEstimator:
     """The size network of a model, ready on a device; threads may share it.
 
     program: of the size network without normalisation layers. coarse: whether images are rescaled before they come to
@@ -79,7 +79,7 @@ class Sizing:
         """Typical width of nuclei as they are seen at a scale."""
         shares, distributions = [], []
         for window in _windows(pixels, scale):
-            frame = Frame.of(window.shape[:2], scale, coarse=self._coarse)
+            frame = ResampleGeometry.of(window.shape[:2], scale, coarse=self._coarse)
             answer = self._answer(window, limits, frame)
             rows, columns = (max(1, round(length / CELL)) for length in frame.scaled)
             cells = answer[0, :rows, :columns].reshape(-1, 1 + BINS.size).astype(np.float64)
@@ -88,7 +88,9 @@ class Sizing:
             distributions.append(logits / logits.sum(axis=1, keepdims=True))
         return typical_width(np.concatenate(shares), np.concatenate(distributions))
 
-    def _answer(self, window: NDArray[Any], limits: tuple[float, float], frame: Frame) -> NDArray[np.float32]:
+    def _answer(
+        self, window: NDArray[Any], limits: tuple[float, float], frame: ResampleGeometry
+    ) -> NDArray[np.float32]:
         """The size network's answer for a window, padded, (1, height / CELL, width / CELL, 1 + BINS.size)."""
         program, seen = self._program, math.prod(frame.bucket)
         if self._coarse:
@@ -102,7 +104,9 @@ class Sizing:
         return program.run(program.heads_rescaled, image, low, gain, *frame.there(), seen=seen)
 
 
-def _shown(window: NDArray[Any], limits: tuple[float, float], frame: Frame, side: int) -> NDArray[np.float32]:
+def _shown(
+    window: NDArray[Any], limits: tuple[float, float], frame: ResampleGeometry, side: int
+) -> NDArray[np.float32]:
     """What the network is shown of a window: normalised, rescaled, mirrored up to a square, (1, side, side, 3)."""
     rows, columns = (
         padded_resampling(native, scaled, native, side)

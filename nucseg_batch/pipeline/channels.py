@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.colours import ColourSample, OneColour, one_colour
+from nucseg_batch.arrays.colours import ColourSample, SingleColour, one_colour
 from nucseg_batch.arrays.normalize import luminance
 from nucseg_batch.arrays.sampling import sample_windows
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.plan import ImageInfo, Plane
 from nucseg_batch.settings import SegmentSettings
 
@@ -26,7 +26,7 @@ Read = Callable[[slice, slice], NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Shown:
+class NetworkInput:
     """A plane, or a window of one, ready for the network and for measuring."""
 
     pixels: NDArray[Any]
@@ -45,7 +45,7 @@ def is_open(info: ImageInfo, channel: str) -> bool:
     return info.channels == 3 and channel.lower() not in (*COLOURS, GREY, ALL)
 
 
-def settled(images: Images, plane: Plane, settings: SegmentSettings) -> str:
+def settled(images: ImageReader, plane: Plane, settings: SegmentSettings) -> str:
     """`settings.channel`, or the colour that takes its place for a plane that holds one colour only, such as `blue`.
 
     It is found from the whole plane, or of one that is done by regions from windows spread over it, so that all parts
@@ -57,14 +57,14 @@ def settled(images: Images, plane: Plane, settings: SegmentSettings) -> str:
     return named(only_colour(images, plane, settings))
 
 
-def only_colour(images: Images, plane: Plane, settings: SegmentSettings) -> OneColour | None:
+def only_colour(images: ImageReader, plane: Plane, settings: SegmentSettings) -> SingleColour | None:
     """The only informative colour of a plane of a colour picture; see `settled`."""
     with images.opened(plane.image) as source:
         chunk = source.header.chunk
     return colour_of(plane.image, lambda rows, columns: images.read(plane, rows, columns), settings.region, chunk)
 
 
-def colour_of(info: ImageInfo, read: Read, region: int, chunk: tuple[int, int] | None = None) -> OneColour | None:
+def colour_of(info: ImageInfo, read: Read, region: int, chunk: tuple[int, int] | None = None) -> SingleColour | None:
     """The same of pixels from anywhere; chunk: the pieces in which they are stored."""
     shape = (info.height, info.width)
     if info.height * info.width <= region**2:
@@ -83,7 +83,7 @@ def settled_whole(pixels: NDArray[Any], info: ImageInfo, channel: str) -> str:
     return named(one_colour(pixels)) if is_open(info, channel) else channel
 
 
-def show(pixels: NDArray[Any], info: ImageInfo, channel: str) -> Shown:
+def select_channels(pixels: NDArray[Any], info: ImageInfo, channel: str) -> NetworkInput:
     """What is shown and measured of pixels as `Source.read` returns them; channel: as `settled` has it.
 
     Of separate channels the network sees that of the nuclei, and all are measured. Of a colour picture it sees all
@@ -92,12 +92,12 @@ def show(pixels: NDArray[Any], info: ImageInfo, channel: str) -> Shown:
     if info.names:
         planes = dict(zip(info.names, pixels, strict=True))
         nuclei = pixels[info.nuclei]
-        return Shown(_shown(nuclei), nuclei, planes)
+        return NetworkInput(_shown(nuclei), nuclei, planes)
     channel = channel.lower()
     if pixels.ndim == 3 and channel in COLOURS:
         pixels = np.ascontiguousarray(pixels[..., COLOURS[channel]])
     intensity = luminance(pixels) if pixels.ndim == 3 else pixels
-    return Shown(_shown(intensity if channel == GREY else pixels), intensity)
+    return NetworkInput(_shown(intensity if channel == GREY else pixels), intensity)
 
 
 def shown_channels(info: ImageInfo, channel: str) -> int:
@@ -108,7 +108,7 @@ def shown_channels(info: ImageInfo, channel: str) -> int:
     return 3 if info.channels == 3 and channel.lower() not in (*COLOURS, GREY) else 1
 
 
-def named(found: OneColour | None) -> str:
+def named(found: SingleColour | None) -> str:
     """What `channel` would be set to for it: a colour, or all three."""
     return ALL if found is None else list(COLOURS)[found.channel]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nucseg_batch.arrays.agreement import Agreement, Summary, agreement, summarise
 from nucseg_batch.errors import ImageError, InputMissingError
-from nucseg_batch.files.annotations import Annotation, Index, LabelImage, find_label_images, read_index
+from nucseg_batch.files.annotations import Annotation, AnnotationIndex, LabelImage, find_label_images, read_index
 from nucseg_batch.files.annotations import find_index as nearest_index
 from nucseg_batch.files.names import printable
 from nucseg_batch.pipeline.pairing import pair
@@ -192,7 +192,7 @@ class _Groups:
         return next((row.get(self._group) or "" for row in rows if row), "")
 
 
-def _index(path: Path, group: str) -> Index:
+def _index(path: Path, group: str) -> AnnotationIndex:
     if not path.is_file():
         raise InputMissingError(f"--index {path}: there is no such file.")
     index = read_index(path)

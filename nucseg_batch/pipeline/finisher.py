@@ -18,8 +18,8 @@ from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
+from nucseg_batch.pipeline.in_flight import MeasuredPlane, PlaneInFlight, UnitInFlight
 from nucseg_batch.pipeline.stage_timer import StageTimer
-from nucseg_batch.pipeline.work import Item, Measured, Work
 from nucseg_batch.plan import Failure, Plane
 from nucseg_batch.settings import SegmentSettings
 
@@ -48,12 +48,12 @@ class Finisher:
         self._attempts = attempts
         self._settings = settings
         self._advance = advance
-        self._queue: queue.Queue[list[Measured] | None] = queue.Queue(FINISH_AHEAD)
+        self._queue: queue.Queue[list[MeasuredPlane] | None] = queue.Queue(FINISH_AHEAD)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="finish", daemon=True)
         self._thread.start()
 
-    def put(self, batch: list[Measured] | None) -> None:
+    def put(self, batch: list[MeasuredPlane] | None) -> None:
         """Hands over a batch, waiting for room; raises what went wrong with an earlier one."""
         while True:
             if self._error is not None:
@@ -100,7 +100,7 @@ class Finisher:
         except BaseException as error:
             self._error = error
 
-    def _finish(self, one: Measured) -> None:
+    def _finish(self, one: MeasuredPlane) -> None:
         item, result, work = one.item, one.result, one.item.work
         work.results[item.index] = result
         work.seen[item.index] = item.seen
@@ -109,14 +109,14 @@ class Finisher:
             self._mask_of(work, item)[...] = one.labels
             if item.pixels is not None:
                 work.pixels = empty_pixels(work.unit) if work.pixels is None else work.pixels
-                plane_of(work.pixels, work.unit, item.index)[...] = as_stored(item.pixels, work.unit.stack)
+                plane_of(work.pixels, work.unit, item.index)[...] = as_stored(item.pixels, work.unit.label_array)
         elif work.task.kept is not None and isinstance(work.task.kept.planes[item.index], PlaneResult):
             self._mask_of(work, item)[...] = 0  # it was of pixels that are gone
         if len(work.results) == work.unit.plane_count:
             self._commit(work)
         self._advance(item.plane, result)
 
-    def _mask_of(self, work: Work, item: Item) -> NDArray[np.uint32]:
+    def _mask_of(self, work: UnitInFlight, item: PlaneInFlight) -> NDArray[np.uint32]:
         """Where the mask of a plane goes, among those of its unit."""
         if work.masks is None:
             kept = work.task.kept is not None
@@ -124,7 +124,7 @@ class Finisher:
         mask: NDArray[np.uint32] = work.masks.reshape(-1, *item.shape)[item.index]
         return mask
 
-    def _commit(self, work: Work) -> None:
+    def _commit(self, work: UnitInFlight) -> None:
         unit, kept = work.unit, work.task.kept
         order = range(unit.plane_count)
         planes, seen = tuple(work.results[index] for index in order), tuple(work.seen[index] for index in order)
@@ -141,7 +141,7 @@ class Finisher:
         self._journal.commit(unit, marker, "".join(work.rows.pop(index, "") for index in order))
         self._attempts.end(unit)
 
-    def _shards(self, work: Work) -> tuple[NDArray[np.uint32], NDArray[Any] | None]:
+    def _shards(self, work: UnitInFlight) -> tuple[NDArray[np.uint32], NDArray[Any] | None]:
         """The masks of a unit and, where these are stored, its pixels."""
         masks = np.zeros(work.unit.shape, np.uint32) if work.masks is None else work.masks
         if work.pixels is None and self._settings.with_images:

@@ -16,23 +16,23 @@ from typing import Any, Protocol
 import numpy as np
 
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.arrays.looks import Segmented
-from nucseg_batch.arrays.sampling import Survey, survey
+from nucseg_batch.arrays.sampling import IntensitySurvey, survey_intensities
+from nucseg_batch.arrays.scale_search import ScaleTrial
 from nucseg_batch.arrays.seams import join
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.masks.pixels import as_stored, pixel_bounds
 from nucseg_batch.files.masks.store import MaskWriter
-from nucseg_batch.files.opened import Images, pixels_digest, windows_sha256
+from nucseg_batch.files.opened import ImageReader, pixels_digest, windows_sha256
 from nucseg_batch.files.patience import patiently
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import JoinedPlane, Marker, PlaneResult, Seen
+from nucseg_batch.files.run.records import Marker, MergedPlane, PlaneFingerprint, PlaneResult
 from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
-from nucseg_batch.pipeline.channels import Shown, settled, show, shown_channels
+from nucseg_batch.pipeline.channels import NetworkInput, select_channels, settled, shown_channels
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.regions import (
     Labeller,
-    Tile,
+    RegionTile,
     TileResult,
     find,
     finished,
@@ -42,7 +42,7 @@ from nucseg_batch.pipeline.regions import (
     unpacked,
 )
 from nucseg_batch.pipeline.stage_timer import StageTimer
-from nucseg_batch.pipeline.tasks import Task, killer
+from nucseg_batch.pipeline.tasks import UnitTask, killer
 from nucseg_batch.plan import Failure, LargePlane, Plane, Scales, Unit
 from nucseg_batch.settings import Intensities, SegmentSettings
 
@@ -73,7 +73,7 @@ class Segmenter(Labeller, Protocol):
         """Typical width of the nuclei in a window, whose values between `limits` are shown, by the size network."""
         ...
 
-    def look(self, pixels: Any, begin: float) -> Segmented:
+    def look(self, pixels: Any, begin: float) -> ScaleTrial:
         """Segments a window at the scale that fits it."""
         ...
 
@@ -83,10 +83,10 @@ class Segmenter(Labeller, Protocol):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class PlaneContext:
     """What the regions of one plane share."""
 
-    survey: Survey
+    survey: IntensitySurvey
     """What was found out about the plane."""
     scale: float
     """By how much it is enlarged for the network."""
@@ -99,9 +99,9 @@ Advance = Callable[[Unit, int, Failure | None], None]
 
 
 def process_regions(
-    tasks: Sequence[Task],
+    tasks: Sequence[UnitTask],
     *,
-    images: Images,
+    images: ImageReader,
     journal: Journal,
     attempts: Attempts,
     predictor: Segmenter,
@@ -120,13 +120,13 @@ def process_regions(
     """
 
     @lru_cache(maxsize=2)
-    def share(plane: Plane) -> Surroundings | Exception:
+    def share(plane: Plane) -> PlaneContext | Exception:
         try:
             return _surroundings(plane, images, predictor, settings, scales, tell)
         except Exception as error:  # decoders and devices raise their own classes; kept, for all regions of the plane
             return error
 
-    def tiles(units: Iterable[Unit]) -> Iterator[tuple[Unit, Tile | None, Surroundings | None, Exception | None]]:
+    def tiles(units: Iterable[Unit]) -> Iterator[tuple[Unit, RegionTile | None, PlaneContext | None, Exception | None]]:
         for unit in units:
             attempts.begin(unit)
             begun.append(unit)
@@ -139,12 +139,12 @@ def process_regions(
             for tile in region_tiles(unit, predictor, around.scale):
                 yield unit, tile, around, None
 
-    def read(unit: Unit, tile: Tile, channel: str) -> tuple[Shown, bytes]:
+    def read(unit: Unit, tile: RegionTile, channel: str) -> tuple[NetworkInput, bytes]:
         rows, columns = tile.part("source")
         plane = unit.planes[0]
         with gauge.busy("read"):
             pixels = patiently(lambda: images.read(plane, rows, columns))
-            return show(pixels, plane.image, channel), pixels_digest(pixels)
+            return select_channels(pixels, plane.image, channel), pixels_digest(pixels)
 
     def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]) -> None:
         with gauge.busy("measure"):
@@ -169,7 +169,7 @@ def process_regions(
             outcome = failure_of(plane, "segment" if found else "read", error)
         windows = tuple(_window(result.tile) for result in found) if error is None else ()
         digest = windows_sha256(digests) if error is None else ""
-        seen = Seen(*images.state(plane.image), digest, windows)
+        seen = PlaneFingerprint(*images.state(plane.image), digest, windows)
         journal.commit(unit, Marker((outcome,), 0, kept, (seen,)), "")
         attempts.end(unit)
         failure = outcome if isinstance(outcome, Failure) else None
@@ -178,7 +178,7 @@ def process_regions(
     def give_up(unit: Unit) -> None:
         plane = unit.planes[0]
         failure = killer(plane)
-        journal.commit(unit, Marker((failure,), 0, "", (Seen(*images.state(plane.image), ""),)), "")
+        journal.commit(unit, Marker((failure,), 0, "", (PlaneFingerprint(*images.state(plane.image), ""),)), "")
         attempts.end(unit)
         advance(unit, 0, failure)
 
@@ -224,7 +224,7 @@ def process_regions(
                 attempts.end(unit)
 
 
-def _window(tile: Tile) -> tuple[int, int, int, int]:
+def _window(tile: RegionTile) -> tuple[int, int, int, int]:
     """First and last row, first and last column of what was read for a tile."""
     rows, columns = tile.part("source")
     return rows.start, rows.stop, columns.start, columns.stop
@@ -233,7 +233,7 @@ def _window(tile: Tile) -> tuple[int, int, int, int]:
 def join_plane(
     large: LargePlane,
     *,
-    images: Images,
+    images: ImageReader,
     journal: Journal,
     writer: MaskWriter,
     table: NucleiTable,
@@ -246,7 +246,7 @@ def join_plane(
     """
     units, plane = large.units, large.plane
     journal.retract_plane(large)
-    shape = (large.stack.height, large.stack.width)
+    shape = (large.label_array.height, large.label_array.width)
     results = [unpacked(journal.region(unit), labels=False) for unit in units]
 
     @lru_cache(maxsize=KEPT_LABELS)
@@ -259,7 +259,7 @@ def join_plane(
         masks = mask(unpacked(journal.region(unit)), ids, shape)
         pixels = None
         if settings.with_images:
-            stored = as_stored(images.read(plane, *unit.bounds[-2:]), large.stack)
+            stored = as_stored(images.read(plane, *unit.bounds[-2:]), large.label_array)
             pixels = stored.reshape([part.stop - part.start for part in pixel_bounds(unit)])
         shards.append(writer.write(unit, masks.reshape(unit.shape), pixels))
 
@@ -283,29 +283,29 @@ def join_plane(
     summary = plane_summary(shape, together, exposure, scale, pixel_size)
     written = PlaneResult(plane.image.key, int(summary["nuclei"] or 0), summary, length)
     sizes, digests = tuple(shard.bytes for shard in shards), tuple(shard.sha256 for shard in shards)
-    journal.commit_plane(large, JoinedPlane(written, sizes, digests, digest.hexdigest()))
+    journal.commit_plane(large, MergedPlane(written, sizes, digests, digest.hexdigest()))
     return joined.lost_pixels
 
 
 def _surroundings(
     plane: Plane,
-    images: Images,
+    images: ImageReader,
     predictor: Segmenter,
     settings: SegmentSettings,
     scales: Scales,
     tell: Callable[[str], None],
-) -> Surroundings:
+) -> PlaneContext:
     """Looks at a plane as a whole: its range of values, and how wide its nuclei are unless that was given."""
     info = plane.image
 
     def read(rows: slice, columns: slice) -> Any:
-        return show(images.read(plane, rows, columns), info, channel).pixels
+        return select_channels(images.read(plane, rows, columns), info, channel).pixels
 
     with images.opened(info) as source:
         chunk = source.header.chunk
     tell(f"{plane.name}: {info.height} x {info.width} pixels, measuring the plane as a whole")
     channel = settled(images, plane, settings)
-    found = survey(read, (info.height, info.width), chunk, predictor.intensities)
+    found = survey_intensities(read, (info.height, info.width), chunk, predictor.intensities)
     scale = scales.of(shown_channels(info, channel))
     if settings.diameter is None:
         side = round(LOOK_SIDE / scale)
@@ -318,16 +318,18 @@ def _surroundings(
             width = float(np.median(widths))
             scale = predictor.scale_of(width, grey=shown_channels(info, channel) == 1)
             tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")
-    return Surroundings(found, scale, channel)
+    return PlaneContext(found, scale, channel)
 
 
 def _ahead(
-    tiles: Iterator[tuple[Unit, Tile | None, Any, Exception | None]],
+    tiles: Iterator[tuple[Unit, RegionTile | None, Any, Exception | None]],
     reader: ThreadPoolExecutor,
-    read: Callable[[Unit, Tile, str], tuple[Shown, bytes]],
-) -> Iterator[tuple[tuple[Unit, Tile | None, Any, Exception | None], Future[tuple[Shown, bytes]] | None, bool]]:
+    read: Callable[[Unit, RegionTile, str], tuple[NetworkInput, bytes]],
+) -> Iterator[
+    tuple[tuple[Unit, RegionTile | None, Any, Exception | None], Future[tuple[NetworkInput, bytes]] | None, bool]
+]:
     """Tiles with their pixels, of which the next are being read, and whether each is the last of its unit."""
-    waiting: tuple[Any, Future[tuple[Shown, bytes]] | None] | None = None
+    waiting: tuple[Any, Future[tuple[NetworkInput, bytes]] | None] | None = None
     for tile in tiles:
         pixels = reader.submit(read, tile[0], tile[1], tile[2].channel) if tile[1] is not None else None
         if waiting is not None:

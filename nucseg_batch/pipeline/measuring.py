@@ -13,16 +13,16 @@ from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable, plane_summary
-from nucseg_batch.pipeline.work import Handed, Measured
+from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane
 from nucseg_batch.plan import Failure
 from nucseg_batch.settings import SegmentSettings
 
 
-def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> Measured:
+def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> MeasuredPlane:
     """Measures a plane that the device has labelled; one that cannot be measured becomes a failure."""
     item, found = handed
     if isinstance(found, Failure):
-        return Measured(item, found)
+        return MeasuredPlane(item, found)
     assert item.shown is not None
     pixel_size = settings.pixel_size or item.plane.image.pixel_size
     try:
@@ -31,9 +31,9 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
         rows = table.text(item.plane, measures, pixel_size)
         values = plane_summary(item.shape, measures, Exposure.of(intensity), found.scale, pixel_size)
     except Exception as error:  # whatever it is: this plane fails, not its unit
-        return Measured(item, item.failed("measure", error))
+        return MeasuredPlane(item, item.failed("measure", error))
     result = PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))
-    return Measured(item, result, found.labels, rows)
+    return MeasuredPlane(item, result, found.labels, rows)
 
 
 def measured_nuclei(

@@ -2,7 +2,7 @@
 
 A region is labelled with a margin, so that each nucleus is seen whole by the region that owns it and measured there.
 What is kept of a region, a `RegionResult`, has ids of its own; once all regions of a plane are done, `arrays.seams`
-gives each nucleus one id, and `mask` and `Joined.of` turn results into the plane's shards and rows.
+gives each nucleus one id, and `mask` and `MergedIds.of` turn results into the plane's shards and rows.
 
 Nothing here reads or writes files: pixels come from a function, results are arrays.
 """
@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.exposure import APART, Exposure
 from nucseg_batch.arrays.sampling import is_constant, nothing_bright
-from nucseg_batch.arrays.seams import Joined, Part, Rect, grown, join, spans
-from nucseg_batch.arrays.separated import Separated
-from nucseg_batch.pipeline.channels import Shown
+from nucseg_batch.arrays.seams import MergedIds, Rect, RegionSeams, grown, join, spans
+from nucseg_batch.arrays.separated import SeparatedNuclei
+from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Unit
 
-Read = Callable[[slice, slice], Shown]
+Read = Callable[[slice, slice], NetworkInput]
 """Gives a window of the plane, rows and columns of its own pixels."""
 
 
-class Tile(Protocol):
+class RegionTile(Protocol):
     """What is done of a region at once."""
 
     def part(self, name: str) -> Rect:
@@ -42,11 +42,11 @@ class Tile(Protocol):
 class Labeller(Protocol):
     """What regions need of a predictor."""
 
-    def tiles(self, shape: tuple[int, int], scale: float, bounds: Rect, region: int) -> Sequence[Tile]:
+    def tiles(self, shape: tuple[int, int], scale: float, bounds: Rect, region: int) -> Sequence[RegionTile]:
         """The tiles of a region of a plane of this shape."""
         ...
 
-    def label_tile(self, tile: Any, pixels: NDArray[Any], limits: tuple[float, float]) -> Separated:
+    def label_tile(self, tile: Any, pixels: NDArray[Any], limits: tuple[float, float]) -> SeparatedNuclei:
         """Labels 1..n of the tile's `grid` from the pixels of its `source`, their roots and the pixels' support."""
         ...
 
@@ -55,7 +55,7 @@ class Labeller(Protocol):
 class RegionResult:
     """What one region found; ids are its own, 1..n."""
 
-    part: Part
+    part: RegionSeams
     """The nuclei that it owns or that reach into it, for joining."""
     labels: NDArray[np.uint32]
     """Their labels over the core and its rim, `seams.grown(part.core, shape)`."""
@@ -73,9 +73,9 @@ class RegionResult:
 class TileResult:
     """What the device found in one tile."""
 
-    tile: Tile
+    tile: RegionTile
     """Where it lies."""
-    shown: Shown
+    shown: NetworkInput
     """Its pixels."""
     labels: NDArray[np.int32] | None
     """Labels of its grid; None where it was passed over as empty."""
@@ -106,14 +106,14 @@ def process_region(
     return finished(unit, found)
 
 
-def region_tiles(unit: Unit, predictor: Labeller, scale: float) -> Sequence[Tile]:
+def region_tiles(unit: Unit, predictor: Labeller, scale: float) -> Sequence[RegionTile]:
     """The tiles of a region; `part("source")` of each is what must be read for it."""
-    stack = unit.stack
-    return predictor.tiles((stack.height, stack.width), scale, _bounds(unit), stack.region)
+    label_array = unit.label_array
+    return predictor.tiles((label_array.height, label_array.width), scale, _bounds(unit), label_array.region)
 
 
 def find(
-    tile: Tile, shown: Shown, predictor: Labeller, limits: tuple[float, float], *, skip_empty: bool = False
+    tile: RegionTile, shown: NetworkInput, predictor: Labeller, limits: tuple[float, float], *, skip_empty: bool = False
 ) -> TileResult:
     """Labels one tile on the device, unless it is empty; shown: its `source`."""
     if is_constant(shown.pixels) or (skip_empty and nothing_bright(shown.pixels, limits)):
@@ -123,13 +123,13 @@ def find(
 
 def finished(unit: Unit, found: Sequence[TileResult]) -> RegionResult:
     """Measures what was found in the tiles of a region, and joins them to one."""
-    shape = (unit.stack.height, unit.stack.width)
+    shape = (unit.label_array.height, unit.label_array.width)
     results = [_tile_result(one, shape) for one in found]
     return results[0] if len(results) == 1 else _joined_tiles(results, _bounds(unit), shape, found)
 
 
 def mask(result: RegionResult, ids: NDArray[np.uint32], shape: tuple[int, int]) -> NDArray[np.uint32]:
-    """The core's final labels; ids: the entry of `Joined.ids` for this region."""
+    """The core's final labels; ids: the entry of `MergedIds.ids` for this region."""
     core = result.part.core
     if not result.part.keys.size:
         return np.zeros([side.stop - side.start for side in core], np.uint32)
@@ -159,7 +159,7 @@ def unpacked(data: bytes, *, labels: bool = True) -> RegionResult:
         rows, columns = (slice(int(a), int(b)) for a, b in arrays["core"])
         skipped, *lost = (int(number) for number in arrays["numbers"])
         measures = {name.removeprefix("measures."): arrays[name] for name in arrays if name.startswith("measures.")}
-        part = Part((rows, columns), **{name: arrays[f"part.{name}"] for name in _PART})
+        part = RegionSeams((rows, columns), **{name: arrays[f"part.{name}"] for name in _PART})
         none = np.zeros(arrays["shape"] if labels else (0, 0), np.uint32)
         return RegionResult(
             part,
@@ -213,14 +213,14 @@ def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
     keys = y * ROW + x
     kept_labels = np.ascontiguousarray(kept_labels[_within(rim, grid)])
     reach = spans(kept_labels, core, shape, int(np.count_nonzero(kept)))
-    part = Part(core, keys[kept], owned[kept], inside[kept], measures["area"], reach)
+    part = RegionSeams(core, keys[kept], owned[kept], inside[kept], measures["area"], reach)
     return RegionResult(part, kept_labels, measures, exposure)
 
 
 def _nothing(found: TileResult, core: Rect, rim: Rect, exposure: Exposure) -> RegionResult:
     """The result of a tile that was passed over."""
     none = np.zeros(0, np.int64)
-    part = Part(core, none, none.astype(bool), none, none, none)
+    part = RegionSeams(core, none, none.astype(bool), none, none, none)
     channels = {name: np.zeros((1, 1)) for name in found.shown.channels}
     measures = measured_nuclei(np.zeros((1, 1), np.int32), np.zeros((1, 1)), channels, None)
     labels = np.zeros([side.stop - side.start for side in rim], np.uint32)
@@ -264,13 +264,15 @@ def _joined_tiles(
     first = np.cumsum([0, *(one.part.keys.size for one in results)])[joined.part] + joined.label - 1
     measures = {name: np.concatenate([one.measures[name] for one in results])[first] for name in results[0].measures}
     measures["label"] = np.arange(1, count + 1)
-    part = Part(core, joined.keys, joined.owned, joined.pixels, measures["area"], spans(labels, core, shape, count))
+    part = RegionSeams(
+        core, joined.keys, joined.owned, joined.pixels, measures["area"], spans(labels, core, shape, count)
+    )
     exposure, skipped = Exposure.joined([one.exposure for one in results]), sum(one.skipped for one in results)
     return RegionResult(part, labels, measures, exposure, skipped, (joined.lost, joined.lost_pixels))
 
 
 def _composed(
-    results: Sequence[RegionResult], joined: Joined, core: Rect, shape: tuple[int, int]
+    results: Sequence[RegionResult], joined: MergedIds, core: Rect, shape: tuple[int, int]
 ) -> NDArray[np.uint32]:
     """The labels of a region and its rim from those of its tiles: each core from its own tile, the rim from any."""
     whole = grown(core, shape)

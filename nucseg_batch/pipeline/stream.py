@@ -2,8 +2,8 @@
 
 Reader threads decode images ahead of need, two threads feed the device, so that it computes one batch while labels of
 another are made and the next is filled, others measure, and one thread writes. Batches are filled across units, so that
-many small stacks cost no half-empty batches. Every queue is bounded, by pixels where images are read and by batches
-where they are finished, so memory does not grow with the number of images. A `StageTimer` sees how busy the stages are.
+small label arrays cost no half-empty batches. Every queue is bounded, by pixels where images are read and by batches
+where they are finished, so memory does not grow with the number of images. A `StageTimer` measures how busy stages are.
 
 What an image gets does not depend on the stream: batches are padded to a fixed shape and images in them do not meet.
 A unit on which several processes died is done apart from the others, plane by plane, so that the guilty one is found.
@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import NucsegError
 from nucseg_batch.files.masks.store import MaskWriter
-from nucseg_batch.files.opened import Images, pixels_digest
+from nucseg_batch.files.opened import ImageReader, pixels_digest
 from nucseg_batch.files.patience import patiently
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import Seen
+from nucseg_batch.files.run.records import PlaneFingerprint
 from nucseg_batch.files.run.tables import NucleiTable
-from nucseg_batch.pipeline.channels import settled_whole, show, shown_channels
+from nucseg_batch.pipeline.channels import select_channels, settled_whole, shown_channels
 from nucseg_batch.pipeline.finisher import Advance, Finisher
+from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane, PlaneInFlight, Result, UnitInFlight
 from nucseg_batch.pipeline.measuring import measured
 from nucseg_batch.pipeline.stage_timer import StageTimer
-from nucseg_batch.pipeline.tasks import Task, kept_rows, killer
-from nucseg_batch.pipeline.work import Handed, Item, Measured, Result, Work
+from nucseg_batch.pipeline.tasks import UnitTask, kept_rows, killer
 from nucseg_batch.plan import Adapt, Budget, Scales, Unit, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
@@ -78,9 +78,9 @@ class Segmenter(Protocol):
 
 
 def process_units(
-    tasks: Sequence[Task],
+    tasks: Sequence[UnitTask],
     *,
-    images: Images,
+    images: ImageReader,
     writer: MaskWriter,
     journal: Journal,
     attempts: Attempts,
@@ -104,7 +104,7 @@ def process_units(
     measuring = max(1, workers // 2)
     begun: list[Unit] = []
 
-    def begin(task: Task) -> Work:
+    def begin(task: UnitTask) -> UnitInFlight:
         begun.append(task.unit)
         attempts.begin(task.unit)
         return _begin(task, writer, journal)
@@ -112,7 +112,7 @@ def process_units(
     sized = scales.adapt == "sized"
     adapt: Adapt = "outliers" if sized else scales.adapt
 
-    def read(item: Item) -> Item:
+    def read(item: PlaneInFlight) -> PlaneInFlight:
         with gauge.busy("read"):
             item = _read(item, images=images, settings=settings, scales=scales)
         if not sized:
@@ -120,11 +120,11 @@ def process_units(
         with gauge.busy("size"):
             return _sized(item, predictor)
 
-    def segment(batch: list[Item]) -> list[Handed]:
+    def segment(batch: list[PlaneInFlight]) -> list[Handed]:
         with gauge.busy("segment"):
             return _segment(batch, predictor, adapt, tell)
 
-    def finished(batch: list[Handed]) -> list[Measured]:
+    def finished(batch: list[Handed]) -> list[MeasuredPlane]:
         with gauge.busy("measure"):
             return [measured(one, settings, table) for one in batch]
 
@@ -168,21 +168,21 @@ def _turned(indices: list[int], deaths: int) -> list[int]:
     return indices[start:] + indices[:start]
 
 
-def _begin(task: Task, writer: MaskWriter, journal: Journal) -> Work:
+def _begin(task: UnitTask, writer: MaskWriter, journal: Journal) -> UnitInFlight:
     """The work of a task, with what is kept of earlier calls; all of it where that is damaged."""
     if task.kept is not None:
         rows = kept_rows(task, writer.path, journal)
         if rows is not None:
             kept = {i: plane for i, plane in enumerate(task.kept.planes) if i not in task.again}
             seen = {i: task.kept.seen[i] for i in kept}
-            return Work(task, results=dict(kept), seen=seen, rows=rows)
-    return Work(replace(task, kept=None, again=frozenset()))
+            return UnitInFlight(task, results=dict(kept), seen=seen, rows=rows)
+    return UnitInFlight(replace(task, kept=None, again=frozenset()))
 
 
-def _item(work: Work, index: int) -> Item:
+def _item(work: UnitInFlight, index: int) -> PlaneInFlight:
     """A plane before it is read; one on which processes died becomes a failure at once."""
-    plane = work.unit.stack.plane(work.unit.place(index))
-    return Item(work, index, plane, failure=killer(plane) if index in work.task.history.guilty else None)
+    plane = work.unit.label_array.plane(work.unit.place(index))
+    return PlaneInFlight(work, index, plane, failure=killer(plane) if index in work.task.history.guilty else None)
 
 
 def _in_flight(
@@ -203,16 +203,20 @@ def _in_flight(
 
 
 def _read_ahead(
-    works: Iterable[Work], readers: ThreadPoolExecutor, read: Callable[[Item], Item], gauge: StageTimer, room: int
-) -> Iterator[Item]:
+    works: Iterable[UnitInFlight],
+    readers: ThreadPoolExecutor,
+    read: Callable[[PlaneInFlight], PlaneInFlight],
+    gauge: StageTimer,
+    room: int,
+) -> Iterator[PlaneInFlight]:
     """Items in the order of the units, read by the pool before they are asked for, up to `room` bytes of images.
 
     One image may always be read ahead.
     """
-    waiting: deque[tuple[int, Future[Item]]] = deque()
+    waiting: deque[tuple[int, Future[PlaneInFlight]]] = deque()
     held, taken = 0, 0
 
-    def first() -> Item:
+    def first() -> PlaneInFlight:
         nonlocal held, taken
         if taken % SEEN == 0:
             gauge.depth("images that were read and wait (MB)", sum(size for size, one in waiting if one.done()) / 1e6)
@@ -237,7 +241,7 @@ def _read_ahead(
             future.cancel()
 
 
-def _read(item: Item, *, images: Images, settings: SegmentSettings, scales: Scales) -> Item:
+def _read(item: PlaneInFlight, *, images: ImageReader, settings: SegmentSettings, scales: Scales) -> PlaneInFlight:
     if item.failure is not None:
         return item
     info = item.plane.image
@@ -245,15 +249,15 @@ def _read(item: Item, *, images: Images, settings: SegmentSettings, scales: Scal
     try:
         pixels = patiently(lambda: images.read(item.plane))
         channel = settled_whole(pixels, info, settings.channel)
-        shown = show(pixels, info, channel)
+        shown = select_channels(pixels, info, channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
-        return replace(item, failure=item.failed("read", error), seen=Seen(*state, ""))
+        return replace(item, failure=item.failed("read", error), seen=PlaneFingerprint(*state, ""))
     scale = scales.of(shown_channels(info, channel))
-    seen = Seen(*state, pixels_digest(pixels).hex())
+    seen = PlaneFingerprint(*state, pixels_digest(pixels).hex())
     return replace(item, shown=shown, scale=scale, seen=seen, pixels=pixels if settings.with_images else None)
 
 
-def _sized(item: Item, predictor: Segmenter) -> Item:
+def _sized(item: PlaneInFlight, predictor: Segmenter) -> PlaneInFlight:
     """An image with the scale that fits it, so that it shares batches with others of that scale."""
     if item.failure is not None:
         return item
@@ -266,14 +270,14 @@ def _sized(item: Item, predictor: Segmenter) -> Item:
 
 
 def _batches(
-    items: Iterable[Item], batch_size: Callable[[tuple[int, int], float], int], room: int
-) -> Iterator[list[Item]]:
+    items: Iterable[PlaneInFlight], batch_size: Callable[[tuple[int, int], float], int], room: int
+) -> Iterator[list[PlaneInFlight]]:
     """Full batches of images that may share one.
 
     What is left of a padded shape goes when the shape changes, and the oldest batch when it has waited long enough or
     images of more than `room` bytes wait.
     """
-    filling: dict[tuple[Any, ...], list[Item]] = {}  # the oldest batch first
+    filling: dict[tuple[Any, ...], list[PlaneInFlight]] = {}  # the oldest batch first
     begun: dict[tuple[Any, ...], int] = {}
     shape: tuple[int, int] | None = None
     for number, item in enumerate(items):
@@ -297,7 +301,9 @@ def _batches(
     yield from filling.values()
 
 
-def _segment(batch: list[Item], predictor: Segmenter, adapt: Adapt, tell: Callable[[str], None]) -> list[Handed]:
+def _segment(
+    batch: list[PlaneInFlight], predictor: Segmenter, adapt: Adapt, tell: Callable[[str], None]
+) -> list[Handed]:
     """Labels a batch; where the device refuses it, in smaller batches, so that only a guilty image fails."""
     if batch[0].failure is not None:
         return [(batch[0], batch[0].failure)]

@@ -17,7 +17,7 @@ KILLED = "KilledWorker"
 
 
 @dataclass(frozen=True)
-class Task:
+class UnitTask:
     """A unit that is to be done."""
 
     unit: Unit
@@ -37,9 +37,9 @@ class Task:
     @property
     def pixels(self) -> int:
         """Pixels of these planes."""
-        if self.unit.stack.regional:
+        if self.unit.label_array.regional:
             return self.unit.pixels
-        return len(self.indices) * self.unit.stack.height * self.unit.stack.width
+        return len(self.indices) * self.unit.label_array.height * self.unit.label_array.width
 
 
 def killer(plane: Plane) -> Failure:
@@ -53,7 +53,7 @@ def killer(plane: Plane) -> Failure:
     )
 
 
-def kept_rows(task: Task, store: Path, journal: Journal) -> dict[int, str] | None:
+def kept_rows(task: UnitTask, store: Path, journal: Journal) -> dict[int, str] | None:
     """The rows of nuclei.csv of the planes of a task that are kept, by number of the plane.
 
     None where these rows or the unit's masks are not what the marker says: then all of the unit must be done again.

@@ -11,7 +11,7 @@ from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane
 from nucseg_batch.plan.plan import Plan, make_plan
 from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
-from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LargePlane, Stack, Unit, file_stem
+from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LabelArray, LargePlane, Unit, file_stem
 
 __all__ = [
     "BATCH_PIXELS",
@@ -26,11 +26,11 @@ __all__ = [
     "Failure",
     "ImageInfo",
     "KnownImages",
+    "LabelArray",
     "LargePlane",
     "Plan",
     "Plane",
     "Scales",
-    "Stack",
     "Unit",
     "bucket_shape",
     "coarse_bucket_shape",

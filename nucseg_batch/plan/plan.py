@@ -1,4 +1,4 @@
-"""The plan of a run: all stacks, in the order in which they are done, and what share of them a process gets."""
+"""The plan of a run: all label arrays, in the order in which they are done, and what share of them a process gets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nucseg_batch.plan.images import Failure, ImageInfo
 from nucseg_batch.plan.scales import bucket_shape
-from nucseg_batch.plan.units import LABEL_BYTES, LargePlane, Stack, Unit
+from nucseg_batch.plan.units import LABEL_BYTES, LabelArray, LargePlane, Unit
 from nucseg_batch.settings import REGION
 
 
@@ -17,23 +17,23 @@ from nucseg_batch.settings import REGION
 class Plan:
     """Everything a run will do."""
 
-    stacks: tuple[Stack, ...]
+    label_arrays: tuple[LabelArray, ...]
     """Ordered so that images that share a padded shape follow each other."""
     failures: tuple[Failure, ...]
     """Images whose header already shows that they cannot be used, sorted by key."""
 
     def units(self) -> Iterator[Unit]:
         """All units, in the order in which one process does them."""
-        for stack in self.stacks:
-            for number in range(math.prod(stack.grid)):
-                yield Unit(stack, number)
+        for label_array in self.label_arrays:
+            for number in range(math.prod(label_array.grid)):
+                yield Unit(label_array, number)
 
     def large_planes(self) -> Iterator[LargePlane]:
         """All planes that are done by regions."""
-        for stack in self.stacks:
-            if stack.regional:
-                for number in range(math.prod(stack.shape[:-2])):
-                    yield LargePlane(stack, number)
+        for label_array in self.label_arrays:
+            if label_array.regional:
+                for number in range(math.prod(label_array.shape[:-2])):
+                    yield LargePlane(label_array, number)
 
     def share(self, number: int, count: int) -> Iterator[Unit]:
         """The units of one of `count` shares, counted from 0; every unit is in exactly one share.
@@ -54,17 +54,17 @@ class Plan:
     @property
     def image_count(self) -> int:
         """Images that will be segmented."""
-        return sum(len(stack.images) for stack in self.stacks)
+        return sum(len(label_array.images) for label_array in self.label_arrays)
 
     @property
     def plane_count(self) -> int:
         """Planes that will be segmented."""
-        return sum(math.prod(stack.shape[:-2]) for stack in self.stacks)
+        return sum(math.prod(label_array.shape[:-2]) for label_array in self.label_arrays)
 
     @property
     def pixel_count(self) -> int:
         """Pixels that will be segmented."""
-        return sum(stack.pixels for stack in self.stacks)
+        return sum(label_array.pixels for label_array in self.label_arrays)
 
     @property
     def mask_bytes(self) -> int:
@@ -74,18 +74,25 @@ class Plan:
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the separate channels of all images, each once, in the order in which images have them."""
-        return tuple(dict.fromkeys(name for stack in self.stacks for name in stack.channel_names))
+        return tuple(dict.fromkeys(name for label_array in self.label_arrays for name in label_array.channel_names))
 
 
 def make_plan(images: Iterable[ImageInfo], failures: Iterable[Failure] = (), *, region: int = REGION) -> Plan:
-    """Groups images into stacks. The plan depends on the images and the size of regions alone, not on their order."""
+    """Groups images into label arrays. The plan depends only on the images and the region size, not on their order."""
     groups: dict[tuple[object, ...], list[ImageInfo]] = defaultdict(list)
     for image in images:
         planes = (image.axes, len(image.times), len(image.depths))
         groups[image.height, image.width, planes, image.group].append(image)
-    stacks = [
-        Stack(members[0].height, members[0].width, tuple(sorted(members, key=lambda image: image.key)), region)
+    label_arrays = [
+        LabelArray(members[0].height, members[0].width, tuple(sorted(members, key=lambda image: image.key)), region)
         for members in groups.values()
     ]
-    stacks.sort(key=lambda stack: (bucket_shape(stack.height, stack.width), stack.height, stack.width, stack.name))
-    return Plan(tuple(stacks), tuple(sorted(failures, key=lambda failure: failure.image)))
+    label_arrays.sort(
+        key=lambda label_array: (
+            bucket_shape(label_array.height, label_array.width),
+            label_array.height,
+            label_array.width,
+            label_array.name,
+        )
+    )
+    return Plan(tuple(label_arrays), tuple(sorted(failures, key=lambda failure: failure.image)))

@@ -1,9 +1,9 @@
-"""How images share arrays of masks, and how these are cut into pieces of work.
+"""How images share label arrays, and how these are cut into units.
 
-Images of one shape form a `Stack`, whose masks share one array with axes (t, i, z, y, x), of which those before y are
-there only where they are needed. An image of a store that keeps its structure is a stack by itself, without axis i. The
-shards of a stack are the `Unit`s, the pieces of work that are read, committed, repeated and shared out whole: many
-planes, or a region of a large one. A unit owns its shard, so no two writers meet in one file.
+Images of one shape share a `LabelArray` with axes (t, i, z, y, x); axes before y are present only where needed. An
+image of a store that keeps its structure has a label array of its own, without axis i. The shards of a label array are
+the `Unit`s, which are read, committed, repeated and shared out whole: many planes, or a region of a large one. A unit
+owns its shard, so that no two writers meet in one file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Stack:
+class LabelArray:
     """Images whose masks share one array, sorted by key: all of one shape, or one that keeps a place of its own."""
 
     height: int
@@ -62,7 +62,7 @@ class Stack:
 
     @cached_property
     def name(self) -> str:
-        """Group of the stack in the mask store; empty for an image that is the root of a store."""
+        """Group of the label array in the mask store; empty for an image that is the root of a store."""
         if self.group is not None:
             return self.group
         first = self.images[0]
@@ -131,29 +131,29 @@ class Stack:
 class Unit:
     """The planes of one shard, or one region of a plane: the unit of work, of commit and of retry."""
 
-    stack: Stack
-    """The stack whose shard it is."""
+    label_array: LabelArray
+    """The label array whose shard it is."""
     number: int
-    """Which shard of the stack's grid, counted with the last axis fastest."""
+    """Which shard of the label array's grid, counted with the last axis fastest."""
 
     @property
     def name(self) -> str:
         """Name of its files in the run folder."""
-        return f"{file_stem(self.stack.name)}-{self.number:06d}"
+        return f"{file_stem(self.label_array.name)}-{self.number:06d}"
 
     @property
     def block(self) -> tuple[int, ...]:
         """Its place in the grid of shards."""
         place, rest = [], self.number
-        for length in reversed(self.stack.grid):
+        for length in reversed(self.label_array.grid):
             rest, here = divmod(rest, length)
             place.append(here)
         return tuple(reversed(place))
 
     @property
     def bounds(self) -> tuple[slice, ...]:
-        """The part of the stack's array that it owns."""
-        sides = zip(self.block, self.stack.shard, self.stack.shape, strict=True)
+        """The part of the label array that it owns."""
+        sides = zip(self.block, self.label_array.shard, self.label_array.shape, strict=True)
         return tuple(slice(i * step, min((i + 1) * step, length)) for i, step, length in sides)
 
     @property
@@ -182,15 +182,15 @@ class Unit:
     @property
     def planes(self) -> list[Plane]:
         """Its planes, in the order of `places`."""
-        return [self.stack.plane(place) for place in self.places]
+        return [self.label_array.plane(place) for place in self.places]
 
     @property
     def keys(self) -> list[str]:
         """Key of the image of each of its planes, in the order of `places`."""
-        axis = self.stack.axes.find("i")
+        axis = self.label_array.axes.find("i")
         if axis < 0:
-            return [self.stack.images[0].key] * self.plane_count
-        shape, images = self.shape, self.stack.images[self.bounds[axis]]
+            return [self.label_array.images[0].key] * self.plane_count
+        shape, images = self.shape, self.label_array.images[self.bounds[axis]]
         times, depths = math.prod(shape[:axis]), math.prod(shape[axis + 1 : -2])
         return [image.key for image in images for _ in range(depths)] * times
 
@@ -204,36 +204,36 @@ class Unit:
 class LargePlane:
     """A plane that is done by regions, whose nuclei get their numbers when all of these are done."""
 
-    stack: Stack
-    """The stack it belongs to."""
+    label_array: LabelArray
+    """The label array it belongs to."""
     number: int
-    """Which of the stack's planes, the last axis fastest."""
+    """Which of the label array's planes, the last axis fastest."""
 
     @classmethod
     def of(cls, unit: Unit) -> LargePlane:
         """The plane that a region is of."""
-        return cls(unit.stack, unit.number // math.prod(unit.stack.grid[-2:]))
+        return cls(unit.label_array, unit.number // math.prod(unit.label_array.grid[-2:]))
 
     @property
     def units(self) -> list[Unit]:
         """Its regions, in raster order."""
-        count = math.prod(self.stack.grid[-2:])
-        return [Unit(self.stack, self.number * count + i) for i in range(count)]
+        count = math.prod(self.label_array.grid[-2:])
+        return [Unit(self.label_array, self.number * count + i) for i in range(count)]
 
     @property
     def name(self) -> str:
         """Name of its files in the run folder."""
-        return f"{file_stem(self.stack.name)}-plane-{self.number:06d}"
+        return f"{file_stem(self.label_array.name)}-plane-{self.number:06d}"
 
     @property
     def place(self) -> tuple[int, ...]:
         """Where it lies along the array's axes before y."""
-        return Unit(self.stack, self.number * math.prod(self.stack.grid[-2:])).block[:-2]
+        return Unit(self.label_array, self.number * math.prod(self.label_array.grid[-2:])).block[:-2]
 
     @property
     def plane(self) -> Plane:
         """The plane."""
-        return self.stack.plane(self.place)
+        return self.label_array.plane(self.place)
 
 
 def file_stem(name: str) -> str:

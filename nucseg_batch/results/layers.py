@@ -61,7 +61,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class View:
+class RunView:
     """What is shown of a run."""
 
     layers: list[Layer]
@@ -74,7 +74,7 @@ class View:
     """What is shown and what not, a line each."""
 
 
-def view_of(run: FinishedRun, image: str | None) -> View:
+def view_of(run: FinishedRun, image: str | None) -> RunView:
     """The layers of an image, or of the images of one shape that has most of them.
 
     Raises InputMissingError, with what is like it, for an image that is not there, and NothingToDoError where nothing
@@ -97,10 +97,10 @@ def view_of(run: FinishedRun, image: str | None) -> View:
     except (OSError, NucsegError) as error:
         notes.append(f"only masks are shown: {error} --images says where images are now.")
     names = tuple({"i": "image"}.get(axis, axis) for axis in axes)
-    return View(layers, names, None if spacing.pixel is None else "um", notes)
+    return RunView(layers, names, None if spacing.pixel is None else "um", notes)
 
 
-def add_layers(viewer: Any, view: View) -> None:
+def add_layers(viewer: Any, view: RunView) -> None:
     """Gives the layers to napari's Viewer, or to its ViewerModel, which has no window."""
     for layer in view.layers:
         several = len(layer.levels) > 1

@@ -43,7 +43,7 @@ class Style:
 
 
 @dataclass
-class Drawn:
+class OverlayOutcome:
     """What became of a call."""
 
     pictures: int = 0
@@ -65,13 +65,13 @@ def draw_overlays(
     first: int | None = None,
     lowest: int | None = None,
     progress: Callable[[int, int], None],
-) -> Drawn:
+) -> OverlayOutcome:
     """Writes a picture of each plane that has a mask, matches, and is among the first, or of the lowest confidence.
 
     Raises NothingToDoError where there is no such plane, InputMissingError where no plane's pixels can be read,
     UsageError where there is no confidence to choose by, and OutputError where the folder cannot be used.
     """
-    drawn = Drawn()
+    drawn = OverlayOutcome()
     rows = chosen(run, drawn, pattern=pattern, first=first, lowest=lowest)
     with export_folder(folder, run, origin(run)) as place:
         names = Names(run.tables["images"])
@@ -98,7 +98,7 @@ def draw_overlays(
 
 
 def chosen(
-    run: FinishedRun, drawn: Drawn, *, pattern: str | None, first: int | None, lowest: int | None
+    run: FinishedRun, drawn: OverlayOutcome, *, pattern: str | None, first: int | None, lowest: int | None
 ) -> Iterator[PlaneRow]:
     """The planes that are asked for; those of the lowest confidence begin with the lowest."""
     rows = _with_masks(run, drawn, pattern)
@@ -154,7 +154,7 @@ def reduced(run: FinishedRun, row: PlaneRow, factor: int) -> tuple[NDArray[np.ge
     return pixels, mask
 
 
-def _with_masks(run: FinishedRun, drawn: Drawn, pattern: str | None) -> Iterator[PlaneRow]:
+def _with_masks(run: FinishedRun, drawn: OverlayOutcome, pattern: str | None) -> Iterator[PlaneRow]:
     for row in run.planes(pattern):
         if row.status == "ok":
             yield row
@@ -178,7 +178,7 @@ def _number(picture: NDArray[np.uint8], mask: NDArray[np.uint32], colour: Colour
     picture[...] = np.asarray(image)
 
 
-def _nothing(run: FinishedRun, drawn: Drawn, pattern: str | None) -> NucsegError:
+def _nothing(run: FinishedRun, drawn: OverlayOutcome, pattern: str | None) -> NucsegError:
     if drawn.without_pixels:
         advice = "Say with --images where they are now." if run.begun is not None else "Put the run folder back."
         return InputMissingError(

@@ -21,15 +21,23 @@ from nucseg_batch.errors import DamageError, ImageError, InputMissingError, Mism
 from nucseg_batch.files.masks.ngff import axes_of, image_kind
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
-from nucseg_batch.files.opened import Images, State, state_of
+from nucseg_batch.files.opened import ImageReader, State, state_of
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import Beginning
+from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.pipeline.channels import Shown, colour_of, is_open, named, settled, settled_whole, show
-from nucseg_batch.plan import ImageInfo, Plane, Stack
+from nucseg_batch.pipeline.channels import (
+    NetworkInput,
+    colour_of,
+    is_open,
+    named,
+    select_channels,
+    settled,
+    settled_whole,
+)
+from nucseg_batch.plan import ImageInfo, LabelArray, Plane
 from nucseg_batch.results.tables import (
-    Nuclei,
+    PlaneNuclei,
     PlaneRow,
     nuclei_columns,
     read_nuclei,
@@ -85,7 +93,7 @@ class FinishedRun:
         return Journal(self.store)
 
     @cached_property
-    def begun(self) -> Beginning | None:
+    def begun(self) -> RunSpec | None:
         """The plan and the settings; None where the run folder is gone or cannot be read."""
         try:
             return self.journal.load() if self.journal.exists() else None
@@ -102,11 +110,11 @@ class FinishedRun:
         """Names of the columns of nuclei.csv."""
         return nuclei_columns(self.tables["nuclei"])
 
-    def with_nuclei(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, Nuclei]]:
+    def with_nuclei(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, PlaneNuclei]]:
         """Some of the planes, in their order, each with its nuclei; reads nuclei.csv once."""
         return read_nuclei(self.tables["nuclei"], planes)
 
-    def with_nuclei_in_pieces(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, Iterator[Nuclei]]]:
+    def with_nuclei_in_pieces(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, Iterator[PlaneNuclei]]]:
         """The same, with the nuclei of a plane in pieces of at most 100 000, of which none need be kept."""
         return read_nuclei_in_pieces(self.tables["nuclei"], planes)
 
@@ -124,7 +132,7 @@ class FinishedRun:
         mask = read_masks(array, (*place, rows, columns), row)
         return checked(mask, row) if rows == columns == WHOLE else mask
 
-    def shown(self, row: PlaneRow, rows: slice = WHOLE, columns: slice = WHOLE) -> Shown:
+    def shown(self, row: PlaneRow, rows: slice = WHOLE, columns: slice = WHOLE) -> NetworkInput:
         """A plane's pixels, or a window of them, as the network saw them and as they were measured.
 
         They come from the images that were segmented; where these are not there, from the store, if it has the pixels
@@ -150,7 +158,7 @@ class FinishedRun:
         plane = self._plane(row)
         return None if plane is None else plane.image
 
-    def _from_images(self, plane: Plane, rows: slice, columns: slice) -> Shown:
+    def _from_images(self, plane: Plane, rows: slice, columns: slice) -> NetworkInput:
         window = slice(*rows.indices(plane.image.height)), slice(*columns.indices(plane.image.width))
         images = self._images_for(plane.image)
         pixels = images.read(plane, *window)
@@ -161,9 +169,9 @@ class FinishedRun:
                 if whole and plane.image.height * plane.image.width <= self.begun.settings.region**2
                 else settled(images, plane, self.begun.settings)
             )
-        return show(pixels, plane.image, self._channels.get(plane, self._channel))
+        return select_channels(pixels, plane.image, self._channels.get(plane, self._channel))
 
-    def _from_store(self, stored: Stored, plane: Plane | None, rows: slice, columns: slice) -> Shown:
+    def _from_store(self, stored: Stored, plane: Plane | None, rows: slice, columns: slice) -> NetworkInput:
         array, place = stored
 
         def read(rows: slice, columns: slice) -> NDArray[Any]:
@@ -176,14 +184,14 @@ class FinishedRun:
             if plane not in self._channels:
                 region, one = self.begun.settings.region, is_open(plane.image, self._channel)
                 self._channels[plane] = named(colour_of(plane.image, read, region)) if one else self._channel
-            return show(pixels, plane.image, self._channels[plane])
-        return Shown(pixels, pixels if pixels.ndim == 2 else pixels.mean(axis=2))
+            return select_channels(pixels, plane.image, self._channels[plane])
+        return NetworkInput(pixels, pixels if pixels.ndim == 2 else pixels.mean(axis=2))
 
     @property
     def _channel(self) -> str:
         return "auto" if self.begun is None else self.begun.settings.channel
 
-    def _images_for(self, info: ImageInfo) -> Images:
+    def _images_for(self, info: ImageInfo) -> ImageReader:
         """The images, of which this one is expected as it is now: copies have another time, but not another size."""
         begun, images = self.begun, self._images
         assert begun is not None
@@ -202,20 +210,24 @@ class FinishedRun:
         return "" if self.begun is None else self.begun.root
 
     @cached_property
-    def _images(self) -> Images | None:
+    def _images(self) -> ImageReader | None:
         if self.begun is None:
             return None
-        return self._closing.enter_context(Images(self._root, self.begun.settings, self._states))
+        return self._closing.enter_context(ImageReader(self._root, self.begun.settings, self._states))
 
     @cached_property
-    def _stacks(self) -> dict[str, Stack]:
-        return {} if self.begun is None else {label_path(stack): stack for stack in self.begun.plan.stacks}
+    def _label_arrays(self) -> dict[str, LabelArray]:
+        return (
+            {}
+            if self.begun is None
+            else {label_path(label_array): label_array for label_array in self.begun.plan.label_arrays}
+        )
 
     def _plane(self, row: PlaneRow) -> Plane | None:
-        stack = self._stacks.get(row.mask)
-        if stack is None:
+        label_array = self._label_arrays.get(row.mask)
+        if label_array is None:
             return None
-        return Plane(stack.images[row.index or 0], row.t, row.z)
+        return Plane(label_array.images[row.index or 0], row.t, row.z)
 
     def _opened(self, group: str) -> tuple[zarr.Array[Any], str]:
         """The array of the first level of a label or image group, and its axes."""

@@ -69,7 +69,7 @@ class PlaneRow:
         return int(self.values.get("nuclei", 0))
 
 
-class Nuclei:
+class PlaneNuclei:
     """The rows of nuclei.csv of one plane."""
 
     def __init__(self, columns: Sequence[str], rows: list[list[str]]) -> None:
@@ -143,27 +143,27 @@ def nuclei_columns(table: Path) -> tuple[str, ...]:
         return tuple(next(csv_rows(file), []))
 
 
-def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[PlaneRow, Nuclei]]:
+def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[PlaneRow, PlaneNuclei]]:
     """Planes, in the order of the tables but not necessarily all of them, each with its rows of nuclei.csv.
 
     The table is read once, from its beginning. Raises DamageError where it has rows of a plane that comes later in
     images.csv, or of none.
     """
     for plane, columns, rows in _nuclei_of(table, planes):
-        yield plane, Nuclei(columns, list(rows))
+        yield plane, PlaneNuclei(columns, list(rows))
 
 
 def read_nuclei_in_pieces(
     table: Path, planes: Iterable[PlaneRow], most: int = 100_000
-) -> Iterator[tuple[PlaneRow, Iterator[Nuclei]]]:
+) -> Iterator[tuple[PlaneRow, Iterator[PlaneNuclei]]]:
     """The same, each plane with its nuclei in pieces of at most so many: a slide has millions of them.
 
     The pieces of a plane must be taken before the next plane is.
     """
 
-    def pieces(columns: Sequence[str], rows: Iterator[list[str]]) -> Iterator[Nuclei]:
+    def pieces(columns: Sequence[str], rows: Iterator[list[str]]) -> Iterator[PlaneNuclei]:
         while piece := list(itertools.islice(rows, most)):
-            yield Nuclei(columns, piece)
+            yield PlaneNuclei(columns, piece)
 
     for plane, columns, rows in _nuclei_of(table, planes):
         yield plane, pieces(columns, rows)

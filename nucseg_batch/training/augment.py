@@ -20,7 +20,7 @@ from nucseg_batch.training.empty import blank_field
 from nucseg_batch.training.intensity import change_intensities
 from nucseg_batch.training.paste import pasted
 from nucseg_batch.training.targets import CHANNELS
-from nucseg_batch.training.warp import View, view_of
+from nucseg_batch.training.warp import CropView, view_of
 
 SPREAD = 0.3
 """Standard deviation of the logarithm of most crops' magnification."""
@@ -75,7 +75,7 @@ def plain_crop(sample: Sample, size: int, diameter: float) -> tuple[NDArray[np.f
     return np.repeat(view.image, 3, axis=2) if view.image.shape[2] == 1 else view.image, view.target
 
 
-def _another_view(sample: Sample, size: int, magnification: float, rng: np.random.Generator) -> View:
+def _another_view(sample: Sample, size: int, magnification: float, rng: np.random.Generator) -> CropView:
     """Another place of the image, turned and mirrored at random, at the same magnification."""
     matrix = turned(rng) / magnification
     centre = _random_centre(sample.labels.shape, size / magnification, rng)

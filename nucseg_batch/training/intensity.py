@@ -17,7 +17,7 @@ from scipy import ndimage
 from nucseg_batch.arrays.normalize import LIMIT, LUMA
 from nucseg_batch.training.nuclei import change_nuclei
 from nucseg_batch.training.stain import change_colours, immunostained, smooth_field, stained
-from nucseg_batch.training.warp import View
+from nucseg_batch.training.warp import CropView
 
 INVERTED = 0.12
 """Share of crops whose contrast is inverted."""
@@ -31,7 +31,7 @@ STAINED = 0.08
 """Share of grey crops that are shown as if they had been stained with dyes."""
 
 
-def change_intensities(view: View, rng: np.random.Generator) -> NDArray[np.float32]:
+def change_intensities(view: CropView, rng: np.random.Generator) -> NDArray[np.float32]:
     """The image of a view, (size, size, 1 or 3) normalised pixels, changed: (size, size, 3)."""
     image = view.image
     if image.shape[2] == 3:

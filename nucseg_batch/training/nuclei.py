@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nucseg_batch.training.warp import View
+from nucseg_batch.training.warp import CropView
 
 UNEVEN, SPOTTED, HAZY = 0.25, 0.12, 0.15
 """Shares of grey crops: nuclei of different brightness, with bright chromatin, under light from other depths."""
 
 
-def change_nuclei(view: View, rng: np.random.Generator) -> NDArray[Any]:
+def change_nuclei(view: CropView, rng: np.random.Generator) -> NDArray[Any]:
     """The image of a grey view, (size, size, 1), as other cells might look."""
     image = view.image
     if rng.random() < UNEVEN:
@@ -38,7 +38,7 @@ def _uneven(image: NDArray[Any], labels: NDArray[np.int32], rng: np.random.Gener
     return np.asarray(ground + (image - ground) * ndimage.gaussian_filter(gains[ids], 1.0)[..., None])
 
 
-def _spotted(image: NDArray[Any], view: View, rng: np.random.Generator) -> NDArray[Any]:
+def _spotted(image: NDArray[Any], view: CropView, rng: np.random.Generator) -> NDArray[Any]:
     """Bright spots in each nucleus, as mouse cells have them where chromatin is dense."""
     rows, columns = np.nonzero(view.labels > 0)
     present = np.unique(view.labels[rows, columns])

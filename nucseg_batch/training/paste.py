@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nucseg_batch.training.warp import View
+from nucseg_batch.training.warp import CropView
 
 MOST_HIDDEN = 0.25
 """Nuclei of which more would lie on top of others are not pasted."""
@@ -20,7 +20,7 @@ LONERS = 0.3
 """Share of the nuclei that would touch no other which are pasted all the same."""
 
 
-def pasted(view: View, other: View, rng: np.random.Generator) -> View:
+def pasted(view: CropView, other: CropView, rng: np.random.Generator) -> CropView:
     """The view with nuclei of another of the same size, modality and magnification.
 
     Where a pasted nucleus overlaps another, the pixel belongs to the one that shows. Pixels that are not annotated stay
@@ -37,7 +37,7 @@ def pasted(view: View, other: View, rng: np.random.Generator) -> View:
     under = sign * view.image
     shows = new & ((view.labels == 0) | (over > under).mean(axis=2).round().astype(bool))
     labels = np.where(shows, other.labels + np.int32(len(view.areas) - 1), view.labels)
-    return View(
+    return CropView(
         sign * np.maximum(over, under),
         labels,
         np.where(shows, np.float32(1), view.cover),
@@ -61,7 +61,7 @@ def _chosen(labels: NDArray[np.int32], other: NDArray[np.int32], rng: np.random.
     return chosen
 
 
-def _contrast(view: View) -> np.float32:
+def _contrast(view: CropView) -> np.float32:
     """1 where nuclei are brighter than what is around them, -1 where they are darker."""
     inside = view.labels > 0
     if not inside.any() or inside.all():

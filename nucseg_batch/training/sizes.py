@@ -96,7 +96,7 @@ def fitted_sizer(
         trained.fit(
             views,
             epochs=passes,
-            callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True), _Told(progress, total)],
+            callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True), _SizeProgress(progress, total)],
             shuffle=False,
             verbose=0,
         )
@@ -105,7 +105,7 @@ def fitted_sizer(
     return plain
 
 
-class _Told(keras.callbacks.Callback):
+class _SizeProgress(keras.callbacks.Callback):
     """Tells how far it is after each pass."""
 
     def __init__(self, progress: Progress, total: int) -> None:

@@ -14,7 +14,7 @@ from nucseg_batch.training.targets import training_target
 
 
 @dataclass(frozen=True)
-class View:
+class CropView:
     """A square view of an annotated image."""
 
     image: NDArray[Any]
@@ -36,7 +36,7 @@ class View:
 
 def view_of(
     sample: Sample, matrix: NDArray[np.float64], offset: NDArray[np.float64], size: int, magnification: float
-) -> View:
+) -> CropView:
     """What an affine map from view to image coordinates shows; beyond the image it is mirrored."""
     labels = ndimage.affine_transform(
         sample.labels, matrix, offset, (size, size), order=0, mode="constant", cval=-1, output=np.int32
@@ -45,7 +45,7 @@ def view_of(
     warped = [_warped(plane, matrix, offset, size, magnification) for plane in planes]
     centres = (sample.centres - offset) @ np.linalg.inv(matrix).T
     cover = _warped((sample.labels > 0).astype(np.float32), matrix, offset, size, magnification)
-    return View(np.stack(warped, axis=-1), labels, cover, centres, sample.areas * magnification**2)
+    return CropView(np.stack(warped, axis=-1), labels, cover, centres, sample.areas * magnification**2)
 
 
 def _warped(

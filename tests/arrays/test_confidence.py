@@ -6,13 +6,13 @@ from pictures import disks
 
 from nucseg_batch.arrays import host_instances
 from nucseg_batch.arrays.confidence import FULL, REACH, closeness, nuclei_confidence, supported
-from nucseg_batch.arrays.host_instances import Answer
+from nucseg_batch.arrays.host_instances import NetworkOutput
 
 
 def confidence_of(labels: np.ndarray, logit: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Of the nuclei that are found where a network answers so."""
     heads = np.concatenate([logit[..., None], offsets], axis=2).astype(np.float32)
-    answer = Answer(heads, 1 / (1 + np.exp(-heads)))
+    answer = NetworkOutput(heads, 1 / (1 + np.exp(-heads)))
     found = host_instances.separate(answer, *labels.shape, threshold=0.5, min_area=12)
     return nuclei_confidence(found.labels, found.support, np.arange(1, found.labels.max() + 1))
 

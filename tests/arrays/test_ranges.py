@@ -9,7 +9,7 @@ from pictures import disks
 from scipy import ndimage
 
 from nucseg_batch.arrays.normalize import percentile_range
-from nucseg_batch.arrays.ranges import FEWEST, TOP, Counted, Mirrored, Sorted, Tally, intensity_range
+from nucseg_batch.arrays.ranges import FEWEST, TOP, Histogram, NegatedValues, SortedValues, ValueTally, intensity_range
 
 GROUND, HEIGHT, NOISE = 300.0, 1500.0, 12.0
 TYPICAL = GROUND + TOP * HEIGHT
@@ -134,7 +134,7 @@ def test_the_smallest_images_have_a_range(shape: tuple[int, int]) -> None:
 def test_pieces_that_are_counted_say_what_the_whole_does() -> None:
     """A plane is added block by block, and only counts are kept."""
     for pixels in (PLAIN[:126, :130], np.stack([PLAIN[:126, :130] // 16] * 3, axis=-1).astype(np.uint8)):
-        tally = Tally(counted=True)
+        tally = ValueTally(counted=True)
         for top in range(0, 126, 42):
             for left in range(0, 130, 64):
                 tally.add(pixels[top : top + 42, left : left + 64])
@@ -153,8 +153,8 @@ def test_values_that_are_no_numbers_do_not_count() -> None:
 def test_counted_and_mirrored_values_rank_as_sorted_ones() -> None:
     """Three ways to hold the same values."""
     values = np.sort(np.random.default_rng(6).integers(0, 40, 101))
-    held, counted = Sorted(values), Counted(np.cumsum(np.bincount(values)))
-    negative, mirrored = Sorted(np.sort(-values)), Mirrored(counted)
+    held, counted = SortedValues(values), Histogram(np.cumsum(np.bincount(values)))
+    negative, mirrored = SortedValues(np.sort(-values)), NegatedValues(counted)
     for place in (0, 17, 50, 100):
         assert held.at(place) == counted.at(place)
         assert negative.at(place) == mirrored.at(place)

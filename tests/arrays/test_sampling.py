@@ -8,7 +8,7 @@ import pytest
 from nucseg_batch.arrays import sampling
 from nucseg_batch.arrays.normalize import percentile_range
 from nucseg_batch.arrays.ranges import intensity_range
-from nucseg_batch.arrays.sampling import is_constant, nothing_bright, sample_windows, survey
+from nucseg_batch.arrays.sampling import is_constant, nothing_bright, sample_windows, survey_intensities
 from nucseg_batch.settings import Intensities
 
 
@@ -51,8 +51,8 @@ def test_a_plane_that_is_read_whole_has_the_range_of_the_whole_image(kind: str) 
     }[kind]
     plane = Plane(shown)
     for chunk in (None, (64, 128), (1, 1103)):
-        assert survey(plane, plane.shape, chunk).limits == intensity_range(shown)
-        assert survey(plane, plane.shape, chunk, "percentiles").limits == percentile_range(shown)
+        assert survey_intensities(plane, plane.shape, chunk).limits == intensity_range(shown)
+        assert survey_intensities(plane, plane.shape, chunk, "percentiles").limits == percentile_range(shown)
 
 
 @pytest.mark.parametrize("chunk", [None, (64, 64), (100, 2999), (512, 512)])
@@ -67,11 +67,11 @@ def test_the_range_of_a_sample_is_near_that_of_the_whole(
     monkeypatch.setattr(sampling, "BLOCK", 64)
     image = field((3001, 2999), 0.04, tissue=tissue)
     plane = Plane(image)
-    found = survey(plane, plane.shape, chunk)
+    found = survey_intensities(plane, plane.shape, chunk)
     assert plane.read_pixels == found.pixels < 0.45 * image.size
     rules: dict[Intensities, float] = {"percentiles": 0.04, "nuclei": 0.12}  # the typical of 150 nuclei differs more
     for rule, near in rules.items():
-        found = survey(plane, plane.shape, chunk, rule)
+        found = survey_intensities(plane, plane.shape, chunk, rule)
         low, high = intensity_range(image, rule)
         assert abs(found.low - low) < 0.01 * (high - low)
         assert abs(found.high - high) < near * (high - low), rule
@@ -112,7 +112,7 @@ def test_blocks_of_one_value_are_no_part_of_the_picture() -> None:
     padded = np.zeros((2048, 4096), np.uint16)
     padded[512:1024, 1024:2048] = image
     plane = Plane(padded)
-    found = survey(plane, plane.shape)
+    found = survey_intensities(plane, plane.shape)
     assert found.limits == intensity_range(image)
     assert percentile_range(padded)[0] == 0
     assert found.places == ((slice(512, 1024), slice(1024, 1536)), (slice(512, 1024), slice(1536, 2048)))
@@ -122,7 +122,7 @@ def test_blocks_of_one_value_are_no_part_of_the_picture() -> None:
 def test_a_plane_of_one_value_has_no_range(value: int) -> None:
     """It is shown as black, and nothing is found."""
     plane = Plane(np.full((701, 1103), value, np.uint8))
-    found = survey(plane, plane.shape)
+    found = survey_intensities(plane, plane.shape)
     assert found.limits == (value, value)
     assert found.informative(100) == [(slice(300, 400), slice(501, 601))]
 
@@ -132,11 +132,11 @@ def test_few_nuclei_on_a_large_plane_are_not_all_beyond_the_range() -> None:
     image = field((2003, 2011), 0.001)
     assert percentile_range(image)[1] < 500
     plane = Plane(image)
-    assert survey(plane, plane.shape).limits == intensity_range(image)
-    found = survey(plane, plane.shape, intensities="percentiles")
+    assert survey_intensities(plane, plane.shape).limits == intensity_range(image)
+    found = survey_intensities(plane, plane.shape, intensities="percentiles")
     assert found.low == percentile_range(image)[0]
     assert 1500 < found.high < 3400
-    assert survey(plane, plane.shape).high > 1500
+    assert survey_intensities(plane, plane.shape).high > 1500
 
 
 @pytest.mark.parametrize("kind", ["empty", "poisson", "bright", "dust"])
@@ -151,7 +151,7 @@ def test_where_nothing_rises_above_the_noise_the_range_is_that_of_any_image(kind
     if kind == "dust":
         image[rng.integers(0, 1009, 50), rng.integers(0, 1013, 50)] = 60_000
     plane = Plane(image)
-    assert survey(plane, plane.shape).limits == intensity_range(image)
+    assert survey_intensities(plane, plane.shape).limits == intensity_range(image)
 
 
 def test_values_that_are_no_numbers_do_not_count() -> None:
@@ -160,7 +160,7 @@ def test_values_that_are_no_numbers_do_not_count() -> None:
     expected = intensity_range(image)
     image[5, 7], image[9, 11] = np.nan, np.inf
     plane = Plane(image)
-    assert survey(plane, plane.shape).limits == pytest.approx(expected, rel=1e-3)
+    assert survey_intensities(plane, plane.shape).limits == pytest.approx(expected, rel=1e-3)
 
 
 def test_most_is_to_be_seen_where_the_nuclei_are() -> None:
@@ -169,7 +169,7 @@ def test_most_is_to_be_seen_where_the_nuclei_are() -> None:
     image[:1500] = np.random.default_rng(1).normal(400, 20, (1500, 3011))
     image[:, :2000] = np.random.default_rng(2).normal(400, 20, (2003, 2000))
     plane = Plane(image)
-    found = survey(plane, plane.shape)
+    found = survey_intensities(plane, plane.shape)
     first, second = found.informative(500, 2)
     for rows, columns in (first, second):
         assert rows.stop - rows.start == columns.stop - columns.start == 500

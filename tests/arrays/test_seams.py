@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pictures import disks
 
-from nucseg_batch.arrays.seams import Joined, Part, grown, join, spans
+from nucseg_batch.arrays.seams import MergedIds, RegionSeams, grown, join, spans
 
 SHAPE = (97, 131)
 CORES = [(slice(a, b), slice(c, d)) for a, b in ((0, 41), (41, 97)) for c, d in ((0, 67), (67, 131))]
@@ -14,7 +14,9 @@ CENTRES = [(20, 30), (41, 66), (60, 20), (15, 100), (70, 67), (80, 110), (39, 10
 """The second lies on the corner of all four parts, the fifth and the seventh on one seam each."""
 
 
-def view(labels: np.ndarray, core: tuple[slice, slice], roots: dict[int, tuple[int, int]]) -> tuple[Part, np.ndarray]:
+def view(
+    labels: np.ndarray, core: tuple[slice, slice], roots: dict[int, tuple[int, int]]
+) -> tuple[RegionSeams, np.ndarray]:
     """What a part says that sees `labels` of the plane, with a root for each; and its labels with their rim."""
     wide = labels[grown(core, SHAPE)]
     y, x = (slice(c.start - g.start, c.stop - g.start) for c, g in zip(core, grown(core, SHAPE), strict=True))
@@ -26,7 +28,7 @@ def view(labels: np.ndarray, core: tuple[slice, slice], roots: dict[int, tuple[i
     table[seen] = np.arange(1, len(seen) + 1)
     wide = table[wide]
     inside = np.bincount(wide[y, x].ravel(), minlength=len(seen) + 1)[1:]
-    part = Part(
+    part = RegionSeams(
         core,
         np.array([roots[k][0] * 1000 + roots[k][1] for k in seen], np.int64),
         np.array([k in owned for k in seen], bool),
@@ -39,12 +41,12 @@ def view(labels: np.ndarray, core: tuple[slice, slice], roots: dict[int, tuple[i
 
 def views(
     labels: np.ndarray, roots: list[dict[int, tuple[int, int]]], seen: list[np.ndarray] | None = None
-) -> list[tuple[Part, np.ndarray]]:
+) -> list[tuple[RegionSeams, np.ndarray]]:
     """The views of all parts, each with roots, and if given labels, of its own."""
     return [view(labels if seen is None else seen[i], core, roots[i]) for i, core in enumerate(CORES)]
 
 
-def plane_of(found: list[tuple[Part, np.ndarray]], joined: Joined) -> np.ndarray:
+def plane_of(found: list[tuple[RegionSeams, np.ndarray]], joined: MergedIds) -> np.ndarray:
     plane = np.zeros(SHAPE, np.int64)
     for (part, labels), ids in zip(found, joined.ids, strict=True):
         whole = grown(part.core, SHAPE)
@@ -53,7 +55,7 @@ def plane_of(found: list[tuple[Part, np.ndarray]], joined: Joined) -> np.ndarray
     return plane
 
 
-def joined_views(found: list[tuple[Part, np.ndarray]]) -> tuple[Joined, np.ndarray]:
+def joined_views(found: list[tuple[RegionSeams, np.ndarray]]) -> tuple[MergedIds, np.ndarray]:
     joined = join([part for part, _ in found], lambda i: found[i][1], SHAPE)
     return joined, plane_of(found, joined)
 

@@ -113,7 +113,7 @@ def discover_and_plan(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]
     """What `nucseg-batch plan` does: finds images, or makes their records, and writes the plan and the store."""
     from nucseg_batch.executors.job import Job, prepare
     from nucseg_batch.executors.planning import write_plan
-    from nucseg_batch.files.run.records import Beginning
+    from nucseg_batch.files.run.records import RunSpec
     from nucseg_batch.plan import ImageInfo, make_plan
     from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -131,7 +131,7 @@ def discover_and_plan(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]
         plan = make_plan(images)
         now = fingerprint(default_model(), settings)
         files = PlannedFiles(plan, {})
-        begun = Beginning(str(arguments.place / "in"), "", settings, plan, now, files, arguments.shares)
+        begun = RunSpec(str(arguments.place / "in"), "", settings, plan, now, files, arguments.shares)
         job = Job(store, begun, settings, RunSettings(), resumed=False)
     planned = time.perf_counter() - began
     write_plan(job, Silent())
@@ -168,7 +168,7 @@ def todo(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def commit(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The markers and rows of all units, which in a run all shares write together."""
     from nucseg_batch.files.run.attempts import Attempts
-    from nucseg_batch.files.run.records import Marker, PlaneResult, Seen
+    from nucseg_batch.files.run.records import Marker, PlaneFingerprint, PlaneResult
     from nucseg_batch.files.run.tables import SUMMARY_COLUMNS
 
     job = planned(arguments, None)
@@ -182,7 +182,7 @@ def commit(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         results = tuple(
             PlaneResult(key, arguments.nuclei, summary, len(text)) for key, text in zip(unit.keys, rows, strict=True)
         )
-        seen = tuple(Seen(plane.image.size, plane.image.mtime_ns, MODEL) for plane in unit.planes)
+        seen = tuple(PlaneFingerprint(plane.image.size, plane.image.mtime_ns, MODEL) for plane in unit.planes)
         journal.commit(unit, Marker(results, 0, MODEL, seen), "".join(rows))
         attempts.end(unit)
         units += 1
@@ -202,11 +202,11 @@ def status(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def finish(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What `nucseg-batch finish` does."""
     from nucseg_batch.executors import finishing
-    from nucseg_batch.executors.progress import Counter
+    from nucseg_batch.executors.progress import ProgressCounter
 
     yield {}
     job = planned(arguments, None)
-    outcome = finishing.finish(job, Counter(Silent(), job.journal))
+    outcome = finishing.finish(job, ProgressCounter(Silent(), job.journal))
     assert (outcome.planes, outcome.missing) == (arguments.images, ())
     yield {"planes": outcome.planes}
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nucseg_batch.files.find import survey as surveys
+from nucseg_batch.files.find import header_scan
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.run import plan_file
 from nucseg_batch.files.run.journal import Journal
@@ -59,7 +59,7 @@ def test_planning_opens_each_picture_once(tmp_path: Path) -> None:
     opened: list[str] = []
     listening = True
     sys.addaudithook(lambda event, heard: opened.append(str(heard[0])) if listening and event == "open" else None)
-    done = surveys.survey(found, SegmentSettings(), lambda _: None)
+    done = header_scan.scan_headers(found, SegmentSettings(), lambda _: None)
     listening = False
     assert len(done.images) == 50
     assert sorted(path for path in opened if path.startswith(str(tmp_path))) == [
@@ -74,10 +74,10 @@ def test_headers_come_in_order_however_they_are_read(
     """Several threads are for slow disks; the plan must not depend on what disk it is."""
     for number in range(150):
         Image.fromarray(np.zeros((5, 7 + number % 3), np.uint8)).save(tmp_path / f"{number:03d}.png")
-    monkeypatch.setattr(surveys, "WAITS", -1.0 if waits else float("inf"))
-    monkeypatch.setattr(surveys, "ROUND", 64)
+    monkeypatch.setattr(header_scan, "WAITS", -1.0 if waits else float("inf"))
+    monkeypatch.setattr(header_scan, "ROUND", 64)
     done: list[int] = []
-    images = surveys.survey(discover(str(tmp_path)), SegmentSettings(), done.append).images
+    images = header_scan.scan_headers(discover(str(tmp_path)), SegmentSettings(), done.append).images
     assert [(image.key, image.width) for image in images] == [(f"{i:03d}.png", 7 + i % 3) for i in range(150)]
     assert done == list(range(1, 151))
 

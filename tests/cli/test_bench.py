@@ -12,7 +12,7 @@ import pytest
 from command import COMMAND, call
 
 from nucseg_batch.cli.bench import advice
-from nucseg_batch.executors.bench_records import Bench, Estimate, Stage, Whole
+from nucseg_batch.executors.bench_records import Bench, EndToEndSpeed, Estimate, StageSpeed
 
 
 def test_bench_measures_every_stage_of_a_run_on_given_images(
@@ -71,8 +71,10 @@ def test_bench_of_nothing_is_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def measured() -> Bench:
-    stage = Stage("network", 10.0, 5.0)
-    whole = Whole(100, 0, 1.0, 20.0, 500, 5.0, 4.0, 5.0, 125.0, {"read": 0.2, "segment": 0.9, "measure": 0.1}, 900.0)
+    stage = StageSpeed("network", 10.0, 5.0)
+    whole = EndToEndSpeed(
+        100, 0, 1.0, 20.0, 500, 5.0, 4.0, 5.0, 125.0, {"read": 0.2, "segment": 0.9, "measure": 0.1}, 900.0
+    )
     estimate = Estimate(1_000_000, 65536.0, 13112.0, 4, 2)
     return Bench("cpu", "a processor", 4, {}, "m.keras", "float32", "", 16, (256, 256), (), (stage,), whole, estimate)
 

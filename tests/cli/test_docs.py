@@ -10,7 +10,7 @@ from nucseg_batch import errors
 from nucseg_batch.cli.config import read_config
 from nucseg_batch.cli.main import parser
 from nucseg_batch.cli.shares import ARRAYS
-from nucseg_batch.executors.team import VARIABLES
+from nucseg_batch.executors.dask_pool import VARIABLES
 from nucseg_batch.files.run.locks import JOBS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nucseg_batch.executors import batches
-from nucseg_batch.network.geometry import Frame
-from nucseg_batch.network.labelling import Labelling
+from nucseg_batch.network.geometry import ResampleGeometry
+from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings
@@ -69,7 +69,7 @@ def test_speed_is_that_of_whole_batches_of_the_network(predictor: Predictor, mon
     sizes: list[int] = []
     labelling_for = Predictor._labelling_for
 
-    def counted(self: Predictor, frame: Frame) -> Labelling:
+    def counted(self: Predictor, frame: ResampleGeometry) -> Separation:
         labelling = labelling_for(self, frame)
         batch = labelling.batch
 

@@ -25,9 +25,9 @@ from pictures import disks, fluorescence
 
 from nucseg_batch.cli.main import main
 from nucseg_batch.errors import DeviceError, InputMissingError, NucsegError, OutputError, UsageError
-from nucseg_batch.executors import local, team, worker
-from nucseg_batch.executors.team import ClusterSettings, listed_gpus, variables_of, visible_gpus
-from nucseg_batch.executors.worker import Assignment
+from nucseg_batch.executors import dask_pool, local, worker
+from nucseg_batch.executors.dask_pool import ClusterSettings, listed_gpus, variables_of, visible_gpus
+from nucseg_batch.executors.worker import TaskContext
 from nucseg_batch.executors.worker_state import AttemptsInFlight, Gate
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.pipeline.stream import IN_FLIGHT
@@ -253,7 +253,7 @@ def test_a_scheduler_that_does_not_answer_is_told_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: Path, tmp_path: Path
 ) -> None:
     """Nothing is left behind, so the same command may be tried again."""
-    monkeypatch.setattr(team, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(dask_pool, "CONNECT_SECONDS", 0.5)
     line = refusal(capsys, images, tmp_path / "out.zarr", "--scheduler", "tcp://127.0.0.1:9", code=69)
     assert line.startswith("nucseg-batch: --scheduler tcp://127.0.0.1:9: ")
     assert list(tmp_path.iterdir()) == []
@@ -301,14 +301,14 @@ def test_a_worker_that_does_not_see_the_run_says_so(
     plan = (Journal(store).folder / "plan.json").read_bytes()
     same = hashlib.sha256(plan).hexdigest()
 
-    def error_of(assignment: Assignment) -> Exception | None:
+    def error_of(assignment: TaskContext) -> Exception | None:
         return worker.settle(assignment, {}).error
 
-    assert "does not see it" in str(error_of(Assignment("a", str(tmp_path / "none.zarr"), same, ())))
-    assert "sees another one" in str(error_of(Assignment("b", str(store), "0" * 64, ())))
+    assert "does not see it" in str(error_of(TaskContext("a", str(tmp_path / "none.zarr"), same, ())))
+    assert "sees another one" in str(error_of(TaskContext("b", str(store), "0" * 64, ())))
     images.rename(images.parent / "away")
     try:
-        assert isinstance(error_of(Assignment("c", str(store), same, ())), InputMissingError)
+        assert isinstance(error_of(TaskContext("c", str(store), same, ())), InputMissingError)
     finally:
         (images.parent / "away").rename(images)
 
@@ -379,7 +379,7 @@ def test_a_process_that_ends_in_good_order_forgets_its_tries(quick_reference: Pa
 def test_each_process_gets_a_gpu_and_its_part_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA_VISIBLE_DEVICES of the job is divided, whatever it names; `--device cpu` hides them all."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5a")
-    monkeypatch.setattr(team, "CPU_COUNT", 16)
+    monkeypatch.setattr(dask_pool, "CPU_COUNT", 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     gpus = visible_gpus()
     assert [variables_of(i, 2, gpus, "auto")["CUDA_VISIBLE_DEVICES"] for i in range(2)] == ["3", "GPU-5a"]
@@ -419,7 +419,7 @@ def test_jobs_get_the_users_options_last(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=record))
     settings = ClusterSettings(cluster="slurm", jobs=3, job_options=("--gres=gpu:1", "--mem=32G"))
-    opened: Callable[[], Any] = lambda: team.opened(  # noqa: E731
+    opened: Callable[[], Any] = lambda: dask_pool.open_pool(  # noqa: E731
         settings, "t", tmp_path, device="auto", tell=print, log=print
     )
     with pytest.raises(DeviceError, match="--cluster slurm: sbatch: error: invalid partition"), opened():

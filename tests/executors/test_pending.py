@@ -297,7 +297,7 @@ def test_masks_that_are_lost_are_made_again(run: SmallRun) -> None:
 @pytest.mark.parametrize("what", ["rows", "masks"])
 def test_a_unit_of_which_what_would_be_kept_is_damaged_is_done_whole(run: SmallRun, what: str) -> None:
     """Where one plane is done again the others are kept, but never without a look at whether they are intact."""
-    (unit,) = [unit for unit in run.units if unit.stack.name == "40x50"]
+    (unit,) = [unit for unit in run.units if unit.label_array.name == "40x50"]
     path = run.journal.part(unit) if what == "rows" else next(p for p in run.masks() if "40x50" in p.as_posix())
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

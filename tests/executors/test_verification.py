@@ -9,7 +9,7 @@ from small_runs import SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.errors import LockedError
 from nucseg_batch.executors.job import planned
-from nucseg_batch.executors.verification import Verified, forget, status
+from nucseg_batch.executors.verification import VerificationResult, forget, status
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.locks import held, share_lock
 
@@ -37,7 +37,7 @@ def run(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun
     return small_run(tmp_path, monkeypatch)
 
 
-def mended(run: SmallRun, found: Verified) -> None:
+def mended(run: SmallRun, found: VerificationResult) -> None:
     """`verify --redo`, and the same `segment` again."""
     forget(planned(run.store), found.damage, run.notes.note)
     run.segment()
@@ -48,7 +48,7 @@ def shard(run: SmallRun) -> Path:
 
 
 def part(run: SmallRun) -> Path:
-    return run.journal.part(next(unit for unit in run.units if unit.stack.name == "40x50"))
+    return run.journal.part(next(unit for unit in run.units if unit.label_array.name == "40x50"))
 
 
 def region(run: SmallRun) -> Path:
@@ -174,7 +174,7 @@ def test_a_shard_where_none_should_be_is_found(run: SmallRun) -> None:
 def test_temporary_files_are_no_damage_and_go_when_their_unit_is_done_again(run: SmallRun) -> None:
     """What a killed writer left under a temporary name is never taken for a result."""
     before = run.everything()
-    (unit,) = [unit for unit in run.units if unit.stack.name == "40x50"]
+    (unit,) = [unit for unit in run.units if unit.label_array.name == "40x50"]
     strays = [
         shard(run).with_name(f".{shard(run).name}.node-7-1.partial"),
         run.journal.folder / "units" / f".{unit.name}.json.node-7-2.partial",

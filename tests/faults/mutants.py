@@ -16,7 +16,7 @@ from nucseg_batch.executors import pending
 from nucseg_batch.files.masks import nodes, store
 from nucseg_batch.files.run import finish
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Plan
 
 
@@ -56,8 +56,8 @@ def append_to_the_table() -> None:
 def resume_by_chunks() -> None:
     """Units count as done when there are masks, whatever the markers say."""
 
-    def mistaken(self: Any, unit: Any) -> Task | None:
-        return None if pending.shard_bytes(self._store, unit) else Task(unit)
+    def mistaken(self: Any, unit: Any) -> UnitTask | None:
+        return None if pending.shard_bytes(self._store, unit) else UnitTask(unit)
 
     pending._Finder.task = mistaken
 

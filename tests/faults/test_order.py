@@ -85,7 +85,7 @@ def events(log: str) -> Iterator[Event]:
 
 def masks(store: Path, unit: Unit) -> tuple[Path, Path]:
     """The shard of a unit, and the folder of its array."""
-    array = store / label_path(unit.stack) / "0"
+    array = store / label_path(unit.label_array) / "0"
     return array.joinpath("c", *map(str, unit.block)), array
 
 
@@ -106,7 +106,7 @@ def test_masks_and_rows_are_on_disk_before_their_marker(traced: Traced) -> None:
         marker = journal.folder / "units" / f"{unit.name}.json"
         traced.check(journal.part(unit), marker, journal.folder / "parts")
         shard, array = masks(traced.store, unit)
-        if unit.stack.regional:
+        if unit.label_array.regional:
             traced.check(journal.folder / "regions" / f"{unit.name}.found", marker, journal.folder / "regions")
         elif shard.exists():
             traced.check(shard, marker, array)

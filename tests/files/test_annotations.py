@@ -11,7 +11,7 @@ from pictures import disks
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.annotations import decode, read_label_files, read_label_plane
-from nucseg_batch.files.zarr.planes import ZarrPlane, label_names, labelled_groups, stack_length
+from nucseg_batch.files.zarr.planes import ZarrPlane, image_axis_length, label_names, labelled_groups
 
 
 def write_png(path: Path, pixels: np.ndarray) -> Path:
@@ -114,7 +114,7 @@ def test_a_plane_of_a_stack_is_read_with_its_colours_last(tmp_path: Path) -> Non
     """As every other reader here returns them."""
     pixels = np.arange(2 * 3 * 5 * 7, dtype=np.uint16).reshape(2, 3, 5, 7)
     group = write_group(tmp_path / "5x7", pixels, "icyx")
-    assert stack_length(group) == 2
+    assert image_axis_length(group) == 2
     found = ZarrPlane(group, 1).read(max_pixels=35)
     np.testing.assert_array_equal(found, np.moveaxis(pixels[1], 0, -1))
     with pytest.raises(ImageError, match="at most 34"):

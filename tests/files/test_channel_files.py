@@ -12,7 +12,7 @@ from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.channel_naming import channel_names
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.entries import Discovery
-from nucseg_batch.files.find.survey import survey
+from nucseg_batch.files.find.header_scan import scan_headers
 from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.settings import SegmentSettings
 
@@ -256,7 +256,7 @@ def test_a_plate_of_one_channel_answers_to_the_token_of_its_files(
     for name in names:
         wave(tmp_path / name, "DAPI", 461)
     plates = with_channels(discover(str(tmp_path)), wanted)
-    found = survey(plates, SegmentSettings(channel=wanted), lambda done: None)
+    found = scan_headers(plates, SegmentSettings(channel=wanted), lambda done: None)
     assert (len(found.images), len(found.failures)) == (images, refused)
     assert all(image.nuclei == 0 for image in found.images)
 

@@ -86,7 +86,7 @@ def test_labels_are_added_and_nothing_else_changes(tmp_path: Path, version: Lite
     check_labels(store, plan)
     create_labels(store, plan)
     writer = MaskWriter(store)
-    whole = np.zeros(plan.stacks[0].shape, np.uint32)
+    whole = np.zeros(plan.label_arrays[0].shape, np.uint32)
     for unit in plan.units():
         assert shard_bytes(store, unit) == 0
         whole[unit.bounds] = masks_of(unit)
@@ -97,7 +97,7 @@ def test_labels_are_added_and_nothing_else_changes(tmp_path: Path, version: Lite
         assert masks_changed_ns(store, unit) == max(path.stat().st_mtime_ns for path in new)
     open_ome_zarr(store, version=version)
     assert labels_in(store) == []
-    build_levels(store, plan.stacks[0])
+    build_levels(store, plan.label_arrays[0])
     open_ome_zarr(store, version=version)
     register(store, plan)
     assert hashes(store) == before
@@ -133,7 +133,7 @@ def run(folder: Path, plan: Plan) -> None:
     create_labels(folder, plan)
     for unit in plan.units():
         MaskWriter(folder).write(unit, masks_of(unit))
-    for stack in plan.stacks:
+    for stack in plan.label_arrays:
         build_levels(folder, stack)
     register(folder, plan)
 
@@ -193,8 +193,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     create_labels(tmp_path / "stopped", plan)
     for unit in units[5:]:
         MaskWriter(tmp_path / "stopped").write(unit, masks_of(unit))
-    assert levels_missing(tmp_path / "stopped", plan.stacks[0])
-    for stack in plan.stacks:
+    assert levels_missing(tmp_path / "stopped", plan.label_arrays[0])
+    for stack in plan.label_arrays:
         build_levels(tmp_path / "stopped", stack)
     register(tmp_path / "stopped", plan)
     assert hashes(tmp_path / "stopped", of_labels=True) == hashes(tmp_path / "whole", of_labels=True)

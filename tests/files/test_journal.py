@@ -11,7 +11,7 @@ from beginnings import SEEN, beginning
 from nucseg_batch.errors import MismatchError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import Beginning, Finished, JoinedPlane, Marker, PlaneResult
+from nucseg_batch.files.run.records import FinishRecord, Marker, MergedPlane, PlaneResult, RunSpec
 from nucseg_batch.files.run.tables import SUMMARY_COLUMNS
 from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
 from nucseg_batch.settings import SegmentSettings
@@ -22,9 +22,9 @@ def small_plan() -> Plan:
     return make_plan(images, [Failure("bad.png", "plan", "OSError", "cut")])
 
 
-def begun() -> Beginning:
+def begun() -> RunSpec:
     plan = small_plan()
-    files = {image.key: (image.size, image.mtime_ns) for stack in plan.stacks for image in stack.images}
+    files = {image.key: (image.size, image.mtime_ns) for stack in plan.label_arrays for image in stack.images}
     return beginning(plan, files=files | {"bad.png": (3, 5)}, fingerprint={"--threshold": 0.5})
 
 
@@ -156,8 +156,8 @@ def test_a_unit_that_is_retracted_is_not_done_and_neither_is_the_run(tmp_path: P
     journal.create(begun())
     units = list(small_plan().units())
     commit(journal, units[0])
-    journal.finish(Finished("s", 0, {"images": "1"}))
-    assert journal.finished() == Finished("s", 0, {"images": "1"})
+    journal.finish(FinishRecord("s", 0, {"images": "1"}))
+    assert journal.finished() == FinishRecord("s", 0, {"images": "1"})
     assert journal.marker_count() == 1
     journal.retract(units[0])
     assert journal.marker(units[0]) is None
@@ -182,7 +182,7 @@ def test_the_state_changes_with_every_commit_and_with_nothing_else(tmp_path: Pat
         states.append(state())
     commit(journal, units[1])
     assert state() == states[-1], "the same again is no news"
-    joined = JoinedPlane(result("a.png", 0), (5,) * len(units), ("5e",) * len(units), "")
+    joined = MergedPlane(result("a.png", 0), (5,) * len(units), ("5e",) * len(units), "")
     journal.plane_part(planes[0]).write_text("")
     journal.commit_plane(planes[0], joined)
     states.append(state())
@@ -289,10 +289,10 @@ def test_images_of_a_plan_that_was_read_are_those_that_were_written(tmp_path: Pa
     ]
     journal = Journal(tmp_path / "out.zarr")
     journal.create(beginning(make_plan(images)))
-    (made,), (read,) = make_plan(images).stacks, journal.load().plan.stacks
+    (made,), (read,) = make_plan(images).label_arrays, journal.load().plan.label_arrays
     for part in (slice(250, 600), slice(None, None, 7), slice(699, 0, -200), slice(5, 5)):
         assert read.images[part] == made.images[part]
     assert (read.images[-1], read.images[256]) == (images[-1], images[256])
     assert (read.channel_names, read.pixel_sizes) == (made.channel_names, made.pixel_sizes)
     assert (read == made, made == read, hash(read) == hash(made)) == (True, True, True)
-    assert read != make_plan(images[1:]).stacks[0]
+    assert read != make_plan(images[1:]).label_arrays[0]

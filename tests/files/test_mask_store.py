@@ -107,7 +107,7 @@ def test_regions_of_a_large_plane_are_files_of_their_own(tmp_path: Path, group: 
     writer = MaskWriter(store)
     units = list(plan.units())
     assert len(units) == 3 * 4 * length
-    stack = plan.stacks[0]
+    stack = plan.label_arrays[0]
     whole = np.arange(1, 1 + np.prod(stack.shape), dtype=np.uint32).reshape(stack.shape)
     sizes = [writer.write(unit, whole[unit.bounds]).bytes for unit in units]
     array = store / (group or "167x211") / "labels" / "nuclei" / "0"
@@ -248,7 +248,7 @@ def test_masks_of_time_points_and_depths_are_one_array(tmp_path: Path) -> None:
     stacked = [info(f"{i}.tif", t=(0, 3, 1), z=(2, 4, 1)) for i in range(2)]
     plan = make_plan([*stacked, info("A/1/0", group="A/1/0", t=(0, 3, 1))])
     create_store(store, plan)
-    units = {unit.stack.name: unit for unit in plan.units()}
+    units = {unit.label_array.name: unit for unit in plan.units()}
     for unit in units.values():
         MaskWriter(store).write(unit, numbered(unit))
     label = "3t2z-31x37/labels/nuclei"
@@ -281,8 +281,8 @@ def test_groups_of_any_name_are_found_again(tmp_path: Path) -> None:
     for number, unit in enumerate(plan.units(), start=1):
         writer.write(unit, np.full(unit.shape, number, np.uint32))
         assert (writer.read(unit) == number).all()
-        assert isinstance(open_ome_zarr(store / unit.stack.name, version="0.5"), Image)
-        rows.append((unit.stack.images[0].key, "ok", f"{unit.stack.name}/labels/nuclei", None, None, None))
+        assert isinstance(open_ome_zarr(store / unit.label_array.name, version="0.5"), Image)
+        rows.append((unit.label_array.images[0].key, "ok", f"{unit.stack.name}/labels/nuclei", None, None, None))
     tables(store, *rows)
     found = open_masks(store)
     assert sorted(found) == sorted(groups)

@@ -18,10 +18,10 @@ from ome_zarr_models.v05.hcs import HCS
 from ome_zarr_models.v05.image import Image
 from packaging.version import Version
 
-from nucseg_batch.files.masks.ngff import frame_of
+from nucseg_batch.files.masks.ngff import calibration_of
 from nucseg_batch.files.masks.plates import translated
 from nucseg_batch.files.masks.store import MaskWriter, create_store
-from nucseg_batch.plan import ImageInfo, Plan, Stack, make_plan
+from nucseg_batch.plan import ImageInfo, LabelArray, Plan, make_plan
 
 
 def attributes_of(store: Path) -> dict[str, dict[str, Any]]:
@@ -244,14 +244,14 @@ def test_fields_that_a_well_does_not_list_follow_in_the_order_of_their_numbers()
     assert found.notes == []
 
 
-def stack_of(**more: Any) -> Stack:
-    return make_plan([info("A/1/0", **more)]).stacks[0]
+def stack_of(**more: Any) -> LabelArray:
+    return make_plan([info("A/1/0", **more)]).label_arrays[0]
 
 
 def test_planes_that_are_left_out_move_and_widen_the_rest() -> None:
     """`--z 2:9:3` of depths 500 nm apart: the first is at 1000 nm, the next 1500 nm further."""
     stack = stack_of(t=(1, 4, 1), z=(2, 9, 3))
-    frame = frame_of(stack, multiscales([2.0, 1.0, 500.0, 130.0, 130.0]))
+    frame = calibration_of(stack, multiscales([2.0, 1.0, 500.0, 130.0, 130.0]))
     assert [frame.scale[axis] for axis in "tzyx"] == [2.0, 1500.0, 130.0, 130.0]
     assert [frame.translation[axis] for axis in "tzyx"] == [2.0, 1000.0, 0.0, 0.0]
     assert frame.units == dict.fromkeys("zyx", "nanometer")
@@ -267,7 +267,7 @@ def test_transformations_of_the_whole_image_count_as_well() -> None:
     image["multiscales"][0]["datasets"][0]["coordinateTransformations"].append(
         {"type": "translation", "translation": [0.0, 0.0, 0.0, 5.0, 5.0]}
     )
-    frame = frame_of(stack_of(t=(0, 4, 1), z=(0, 9, 1)), image)
+    frame = calibration_of(stack_of(t=(0, 4, 1), z=(0, 9, 1)), image)
     assert [frame.scale[axis] for axis in "tzyx"] == [1.0, 500.0, 260.0, 390.0]
     assert [frame.translation[axis] for axis in "tzyx"] == [0.0, 7.0, 21.0, 28.0]
 
@@ -287,7 +287,7 @@ def test_transformations_of_the_whole_image_count_as_well() -> None:
 def test_metadata_that_say_nothing_usable_give_pixels_of_size_one(tmp_path: Path, image: dict[str, Any] | None) -> None:
     """Or the pixel size that the reader found."""
     stack = stack_of(pixel_size=0.25)
-    frame = frame_of(stack, image)
+    frame = calibration_of(stack, image)
     known = image is not None and bool(image.get("multiscales")) and len(image["multiscales"][0]["axes"] or ()) == 5
     assert [frame.scale.get(axis, 1.0) for axis in "yx"] == ([1.0, 1.0] if known else [0.25, 0.25])
     create_store(tmp_path / "out.zarr", make_plan([info("A/1/0")]), mirror={} if image is None else {"A/1/0": image})

@@ -24,7 +24,7 @@ from PIL import Image
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
-from nucseg_batch.files.find.survey import Survey, survey
+from nucseg_batch.files.find.header_scan import HeaderScan, scan_headers
 from nucseg_batch.files.opened import open_source
 from nucseg_batch.plan import ImageInfo
 from nucseg_batch.settings import SegmentSettings
@@ -34,14 +34,14 @@ COLOUR = np.random.default_rng(1).integers(0, 256, (203, 307, 3)).astype(np.uint
 GOOD = "good.png"
 
 
-def surveyed(folder: Path, **options: object) -> Survey:
+def scanned(folder: Path, **options: object) -> HeaderScan:
     settings = SegmentSettings(**options)  # type: ignore[arg-type]
-    return survey(with_channels(discover(str(folder)), settings.channel), settings, lambda done: None)
+    return scan_headers(with_channels(discover(str(folder)), settings.channel), settings, lambda done: None)
 
 
 def read_all(folder: Path, **options: object) -> dict[str, np.ndarray | str]:
     """Pixels of the first plane of every image of a folder, or the one line that says why there are none."""
-    found = surveyed(folder, **options)
+    found = scanned(folder, **options)
     results: dict[str, np.ndarray | str] = {failure.image: failure.message for failure in found.failures}
     for info in found.images:
         try:
@@ -179,9 +179,9 @@ def test_headers_of_what_claims_too_much_are_refused_without_its_memory(tmp_path
     (tmp_path / "huge.tif").write_bytes(content)
     group = zarr.open_group(tmp_path / "chunk.zarr", mode="w")
     group.create_array("0", shape=(2**17, 2**17), chunks=(2**17, 2**17), dtype="uint8")
-    surveyed(tmp_path)  # threads and decoders take address space of their own the first time
+    scanned(tmp_path)  # threads and decoders take address space of their own the first time
     with little_memory(512 * 2**20):
-        found = surveyed(tmp_path)
+        found = scanned(tmp_path)
     assert found.images == []
     assert {failure.image for failure in found.failures} == {"huge.png", "bomb.png", "huge.tif", "chunk.zarr/0"}
 
@@ -210,7 +210,7 @@ def test_every_mode_reads_by_its_rule(
 ) -> None:
     """Rows 23, 24, 27: header and pixels agree, and nothing wraps."""
     write(tmp_path / name)
-    found = surveyed(tmp_path)
+    found = scanned(tmp_path)
     assert found.failures == []
     (info,) = found.images
     pixels = read(tmp_path, info)
@@ -247,7 +247,7 @@ def test_pages_are_planes_and_never_left_out(tmp_path: Path) -> None:
     )
     tifffile.imwrite(tmp_path / "time.tif", stack[:, 0, 0], imagej=True, metadata={"axes": "TYX"})
     tifffile.imwrite(tmp_path / "pages.tif", stack[:, :, 0].reshape(6, 23, 37))
-    images = {info.key: info for info in surveyed(tmp_path).images}
+    images = {info.key: info for info in scanned(tmp_path).images}
     assert {key: (info.axes, info.plane_count) for key, info in images.items()} == {
         "five.ome.tif": ("tz", 15),
         "time.tif": ("t", 3),
@@ -262,7 +262,7 @@ def test_pages_are_planes_and_never_left_out(tmp_path: Path) -> None:
 
 def test_a_set_of_files_is_one_image(shared: Path) -> None:
     """Row 25: an OME-TIFF of five files is neither five images nor the first file alone."""
-    found = surveyed(shared / "formats" / "viv" / "sites" / "avivator" / "data", channel="0")
+    found = scanned(shared / "formats" / "viv" / "sites" / "avivator" / "data", channel="0")
     sets = [info for info in found.images if "multifile" in info.key]
     assert [(info.key, info.axes, info.plane_count) for info in sets] == [("multifile-Z1.ome.tiff", "z", 5)]
     assert found.found.skipped["further file of an OME-TIFF of several files"] == 4
@@ -318,6 +318,6 @@ def test_a_file_that_vanishes_after_it_was_found_is_a_failure(tmp_path: Path) ->
     (tmp_path / "gone.png").write_bytes(imagecodecs.png_encode(GREY))
     found = discover(str(tmp_path))
     (tmp_path / "gone.png").unlink()
-    result = survey(found, SegmentSettings(), lambda done: None)
+    result = scan_headers(found, SegmentSettings(), lambda done: None)
     assert [info.key for info in result.images] == [GOOD]
     assert [(failure.image, failure.error) for failure in result.failures] == [("gone.png", "FileNotFoundError")]

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 
 from nucseg_batch.executors.inspection import Inspection, inspect
-from nucseg_batch.files.find.survey import PART
+from nucseg_batch.files.find.header_scan import PART
 from nucseg_batch.files.tiff.ome import files_of_set
 from nucseg_batch.settings import SegmentSettings
 
@@ -75,7 +75,7 @@ def only(found: Inspection) -> tuple[str, int, int]:
     """Key of the only image, its channel of nuclei, and its planes."""
     assert found.error() is None
     assert not found.plan.failures
-    (image,) = (image for stack in found.plan.stacks for image in stack.images)
+    (image,) = (image for stack in found.plan.label_arrays for image in stack.images)
     assert not image.files
     return image.key, image.nuclei, image.plane_count
 
@@ -85,7 +85,7 @@ def test_a_set_is_read_once_and_by_its_metadata(channels: Path, grid: Path, comp
     assert only(look(channels, "blue")) == ("n_DAPI.ome.tif", 1, 1)
     assert only(look(grid, "1")) == ("p_T0_Z0_c0.ome.tif", 1, 6)
     assert only(look(companion)) == ("e_w1.ome.tif", 1, 1)
-    assert look(grid, "1").survey.found.skipped == {PART: 11}
+    assert look(grid, "1").scan.found.skipped == {PART: 11}
 
 
 def test_every_file_of_a_set_stands_for_it(grid: Path, companion: Path) -> None:
@@ -113,7 +113,7 @@ def test_sets_and_other_files_share_a_folder(channels: Path) -> None:
     for name in ("m_DAPI.tif", "m_GFP.tif", "k_DAPI.tif", "k_GFP.tif"):
         tifffile.imwrite(channels / name, np.zeros((41, 29), np.uint16))
     found = look(channels, "DAPI")
-    images = {image.key: image.files for stack in found.plan.stacks for image in stack.images}
+    images = {image.key: image.files for stack in found.plan.label_arrays for image in stack.images}
     assert images == {
         "k_DAPI.tif": ("k_DAPI.tif", "k_GFP.tif"),
         "m_DAPI.tif": ("m_DAPI.tif", "m_GFP.tif"),

@@ -22,7 +22,7 @@ from nucseg_batch.files.masks.pixels import (
     storable,
 )
 from nucseg_batch.files.masks.store import MaskWriter, create_store, shard_bytes
-from nucseg_batch.plan import ImageInfo, Plan, Stack, make_plan
+from nucseg_batch.plan import ImageInfo, LabelArray, Plan, make_plan
 
 
 def plan_of(*kinds: tuple[int, str], shape: tuple[int, int] = (31, 37)) -> Plan:
@@ -75,19 +75,19 @@ def test_colour_channels_have_their_colours(tmp_path: Path) -> None:
 )
 def test_the_type_of_a_stack_takes_all_its_images(types: list[str], expected: str) -> None:
     """Decided by the plan alone, so that every worker finds the same array."""
-    (stack,) = plan_of(*((1, dtype) for dtype in types)).stacks
+    (stack,) = plan_of(*((1, dtype) for dtype in types)).label_arrays
     assert pixel_type(stack) == expected
 
 
 def test_grey_images_are_there_three_times_in_a_stack_with_colour() -> None:
     """One array has one shape."""
-    stack = plan_of((1, "uint8"), (3, "uint8"), shape=(5, 7)).stacks[0]
+    stack = plan_of((1, "uint8"), (3, "uint8"), shape=(5, 7)).label_arrays[0]
     grey = np.arange(35, dtype=np.uint8).reshape(5, 7)
     assert (as_stored(grey, stack) == grey).all()
     assert as_stored(grey, stack).shape == (3, 5, 7)
     colour = np.arange(105, dtype=np.uint8).reshape(5, 7, 3)
     np.testing.assert_array_equal(as_stored(colour, stack)[2], colour[..., 2])
-    grey_stack = Stack(5, 7, stack.images[:1])
+    grey_stack = LabelArray(5, 7, stack.images[:1])
     assert as_stored(grey, grey_stack).shape == (5, 7)
 
 
@@ -115,12 +115,12 @@ def test_time_points_depths_and_channels_are_kept(
     count = len(more.get("names", ())) or 1
     for number in range(len(unit.planes)):
         read = np.stack([np.full((31, 37), 10 * number + channel + 1, np.uint8) for channel in range(count)])
-        plane_of(pixels, unit, number)[...] = as_stored(read if "names" in more else read[0], unit.stack)
+        plane_of(pixels, unit, number)[...] = as_stored(read if "names" in more else read[0], unit.label_array)
     MaskWriter(store).write(unit, np.ones(unit.shape, np.uint32), pixels)
-    model = open_ome_zarr(store / unit.stack.name, version="0.5")
+    model = open_ome_zarr(store / unit.label_array.name, version="0.5")
     assert isinstance(model, Image)
     assert "".join(str(axis.name) for axis in model.attributes.ome.multiscales[0].axes) == axes
-    stored = np.asarray(zarr.open_array(store / unit.stack.name / "0", mode="r")[:])
+    stored = np.asarray(zarr.open_array(store / unit.label_array.name / "0", mode="r")[:])
     last = np.moveaxis(stored, axes.index("c"), 0) if "c" in axes else stored[None]
     planes = last.reshape(count, -1, 31, 37)
     assert (planes[:, :, 5, 7] == [[10 * n + c + 1 for n in range(len(unit.planes))] for c in range(count)]).all()
@@ -146,7 +146,7 @@ def test_regions_of_a_large_colour_image_are_written_one_by_one(tmp_path: Path) 
     for unit in plan.units():
         rows, columns = unit.bounds[-2:]
         pixels = empty_pixels(unit)
-        plane_of(pixels, unit, 0)[...] = as_stored(whole[rows, columns], unit.stack)
+        plane_of(pixels, unit, 0)[...] = as_stored(whole[rows, columns], unit.label_array)
         written = MaskWriter(store).write(unit, np.ones(unit.shape, np.uint32), pixels)
         assert written.bytes == shard_bytes(store, unit) > pixels.size // 2
         assert pixel_bounds(unit) == (slice(0, 1), slice(0, 3), rows, columns)

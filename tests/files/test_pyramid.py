@@ -11,12 +11,12 @@ from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
-from nucseg_batch.files.masks.ngff import Frame, levels_listed
+from nucseg_batch.files.masks.ngff import Calibration, levels_listed
 from nucseg_batch.files.masks.nodes import read_attributes, write_attributes
 from nucseg_batch.files.masks.pixels import empty_pixels
 from nucseg_batch.files.masks.pyramid import build_levels, choose_levels, levels_missing
 from nucseg_batch.files.masks.store import MaskWriter, create_store
-from nucseg_batch.plan import ImageInfo, Plan, Stack, make_plan
+from nucseg_batch.plan import ImageInfo, LabelArray, Plan, make_plan
 
 
 def info(key: str, height: int, width: int, **more: Any) -> ImageInfo:
@@ -29,7 +29,7 @@ def random(shape: tuple[int, ...]) -> NDArray[np.uint32]:
 
 def written(store: Path, plan: Plan, **how: Any) -> NDArray[np.uint32]:
     """Random masks in the one stack of a plan, unit by unit, as they were written."""
-    (stack,) = plan.stacks
+    (stack,) = plan.label_arrays
     create_store(store, plan, **how)
     whole = random(stack.shape)
     for unit in plan.units():
@@ -71,7 +71,7 @@ def test_levels_take_the_first_pixel_of_each_block(tmp_path: Path) -> None:
     plan = make_plan([info("A/1/0", 131, 97, group="A/1/0", z=(0, 5, 1), levels=4)])
     store = tmp_path / "out.zarr"
     whole = written(store, plan, mirror={"A/1/0": IMAGE_OF_FOUR_LEVELS})
-    build_levels(store, plan.stacks[0])
+    build_levels(store, plan.label_arrays[0])
     np.testing.assert_array_equal(level(store, "A/1/0", 1), whole[:, ::2, ::2])
     np.testing.assert_array_equal(level(store, "A/1/0", 2), whole[::2, ::4, ::4])
     np.testing.assert_array_equal(level(store, "A/1/0", 3), whole[::2, ::16, ::16])
@@ -87,7 +87,7 @@ def test_levels_of_a_large_plane_are_built_shard_by_shard(tmp_path: Path) -> Non
     plan = make_plan([info("A/1/0", 331, 463, group="A/1/0", levels=3)], region=64)
     store = tmp_path / "out.zarr"
     whole = written(store, plan)
-    build_levels(store, plan.stacks[0])
+    build_levels(store, plan.label_arrays[0])
     np.testing.assert_array_equal(level(store, "A/1/0", 1), whole[::2, ::2])
     np.testing.assert_array_equal(level(store, "A/1/0", 2), whole[::4, ::4])
     files = [path for path in (store / "A/1/0/labels/nuclei/1/c").rglob("*") if path.is_file()]
@@ -95,8 +95,8 @@ def test_levels_of_a_large_plane_are_built_shard_by_shard(tmp_path: Path) -> Non
 
 
 def sizes(height: int, width: int, **more: Any) -> list[tuple[int, ...]]:
-    (stack,) = make_plan([info("a.tif", height, width, **more)], region=1024).stacks
-    return [one.shape for one in choose_levels(stack, Frame({}, {}, {}))]
+    (stack,) = make_plan([info("a.tif", height, width, **more)], region=1024).label_arrays
+    return [one.shape for one in choose_levels(stack, Calibration({}, {}, {}))]
 
 
 def test_large_files_are_halved_until_a_side_of_1024() -> None:
@@ -113,21 +113,21 @@ def test_large_files_are_halved_until_a_side_of_1024() -> None:
 
 def test_levels_in_place_are_as_long_as_those_of_the_image() -> None:
     """Some tools round sides down; a level that does not fit at all is rounded up."""
-    (stack,) = make_plan([info("A/1/0", 31, 37, group="A/1/0", z=(0, 3, 1), levels=3)]).stacks
+    (stack,) = make_plan([info("A/1/0", 31, 37, group="A/1/0", z=(0, 3, 1), levels=3)]).label_arrays
     shapes = [{"z": 7, "y": 31, "x": 37}, {"z": 7, "y": 15, "x": 18}, {"z": 7, "y": 7, "x": 99}]
-    levels = choose_levels(stack, Frame({}, {}, {}), shapes, as_image=True)
+    levels = choose_levels(stack, Calibration({}, {}, {}), shapes, as_image=True)
     assert [one.shape for one in levels] == [(3, 15, 18), (3, 7, 9)]
     assert [one.factors for one in levels] == [(1, 2, 2), (1, 2, 2)]
 
 
 @pytest.fixture
-def pyramid(tmp_path: Path) -> tuple[Path, Stack, Plan, NDArray[np.uint32]]:
+def pyramid(tmp_path: Path) -> tuple[Path, LabelArray, Plan, NDArray[np.uint32]]:
     plan = make_plan([info("A/1/0", 131, 97, group="A/1/0", t=(0, 2, 1), levels=3)], region=64)
     whole = written(tmp_path / "out.zarr", plan)
-    return tmp_path / "out.zarr", plan.stacks[0], plan, whole
+    return tmp_path / "out.zarr", plan.label_arrays[0], plan, whole
 
 
-def test_levels_are_listed_only_when_all_are_there(pyramid: tuple[Path, Stack, Plan, Any]) -> None:
+def test_levels_are_listed_only_when_all_are_there(pyramid: tuple[Path, LabelArray, Plan, Any]) -> None:
     """A viewer would show a level without pixels as an image without nuclei."""
     store, stack, _, _ = pyramid
     groups = [store / "A/1/0", store / "A/1/0/labels/nuclei"]
@@ -141,7 +141,9 @@ def test_levels_are_listed_only_when_all_are_there(pyramid: tuple[Path, Stack, P
     assert contents(store) == before
 
 
-def test_writing_a_shard_again_unlists_levels_until_they_are_made_again(pyramid: tuple[Path, Stack, Plan, Any]) -> None:
+def test_writing_a_shard_again_unlists_levels_until_they_are_made_again(
+    pyramid: tuple[Path, LabelArray, Plan, Any],
+) -> None:
     """Levels that no longer fit the first would show nuclei that are not there."""
     store, stack, plan, whole = pyramid
     build_levels(store, stack)
@@ -158,7 +160,7 @@ def test_writing_a_shard_again_unlists_levels_until_they_are_made_again(pyramid:
 @pytest.mark.parametrize(("damaged", "left"), [("2/zarr.json", 0), ("1/c/0/0/0", 9), ("1/c/1/1/0", 9)])
 @pytest.mark.parametrize("group", ["A/1/0", "A/1/0/labels/nuclei"])
 def test_a_half_built_level_is_built_again(
-    pyramid: tuple[Path, Stack, Plan, Any], damaged: str, left: int, group: str
+    pyramid: tuple[Path, LabelArray, Plan, Any], damaged: str, left: int, group: str
 ) -> None:
     """Whatever a kill left: half a file, or levels that only one of two groups lists."""
     store, stack, _, _ = pyramid
@@ -179,8 +181,8 @@ def test_stacks_without_levels_are_left_alone(tmp_path: Path) -> None:
     plan = make_plan([info("a.png", 31, 37), info("b.png", 31, 37)])
     written(tmp_path / "out.zarr", plan)
     before = contents(tmp_path / "out.zarr")
-    assert not levels_missing(tmp_path / "out.zarr", plan.stacks[0])
-    build_levels(tmp_path / "out.zarr", plan.stacks[0])
+    assert not levels_missing(tmp_path / "out.zarr", plan.label_arrays[0])
+    build_levels(tmp_path / "out.zarr", plan.label_arrays[0])
     assert contents(tmp_path / "out.zarr") == before
 
 
@@ -188,7 +190,7 @@ def test_pixels_have_the_levels_of_their_labels(tmp_path: Path) -> None:
     """Else the image is not valid, and a viewer could not lay one over the other."""
     images = [ImageInfo("a.tif", 1, 1, 1301, 1103, 3, "uint8"), ImageInfo("b.tif", 1, 1, 1301, 1103, 1, "uint8")]
     plan = make_plan(images, region=1024)
-    (stack,) = plan.stacks
+    (stack,) = plan.label_arrays
     store = tmp_path / "out.zarr"
     create_store(store, plan, with_images=True)
     whole = np.random.default_rng(3).integers(0, 256, (2, 3, 1301, 1103)).astype(np.uint8)

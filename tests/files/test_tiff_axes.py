@@ -11,7 +11,7 @@ import tifffile
 
 from nucseg_batch.errors import ImageError, UsageError
 from nucseg_batch.files.find.discover import discover
-from nucseg_batch.files.find.survey import Survey, survey
+from nucseg_batch.files.find.header_scan import HeaderScan, scan_headers
 from nucseg_batch.files.images import FileSource, open_file
 from nucseg_batch.settings import SegmentSettings
 
@@ -38,8 +38,8 @@ def opened(path: Path, axes: str | None = None) -> FileSource:
     return open_file(path, max_pixels=10**6, axes=axes)
 
 
-def surveyed(folder: Path, axes: str | None = None, channel: str = "auto") -> Survey:
-    return survey(discover(str(folder), axes=axes), SegmentSettings(axes=axes, channel=channel), lambda _: None)
+def scanned(folder: Path, axes: str | None = None, channel: str = "auto") -> HeaderScan:
+    return scan_headers(discover(str(folder), axes=axes), SegmentSettings(axes=axes, channel=channel), lambda _: None)
 
 
 def assert_reads(source: FileSource, pixels: np.ndarray, axes: str) -> None:
@@ -135,7 +135,7 @@ def test_many_pages_are_slices_and_that_is_said(tmp_path: Path) -> None:
     assert (assumed.kind, assumed.doubtful) == ("axes", False)
     assert "7 pages are z-slices" in assumed.what
     assert "--axes TYX" in assumed.option
-    (one,) = surveyed(tmp_path).found.assumptions
+    (one,) = scanned(tmp_path).found.assumptions
     assert one.example == "a.tif"
     assert opened(path, "TYX").header.assumptions == ()
 
@@ -155,10 +155,10 @@ def test_an_implausible_claim_of_a_description_leaves_doubt_and_can_be_overruled
 @pytest.mark.parametrize("options", [{"imagej": True}, {"ome": True}, {}])
 def test_axes_that_a_file_says_are_not_overruled(tmp_path: Path, options: dict[str, Any]) -> None:
     written(tmp_path, array("ZYX"), metadata={"axes": "ZYX"}, **options)
-    found = surveyed(tmp_path, "CYX")
+    found = scanned(tmp_path, "CYX")
     assert opened(tmp_path / "a.tif", "CYX").header.axes == "ZYX"
     assert any("--axes CYX is not used for 1 image" in note for note in found.found.notes)
-    assert surveyed(tmp_path, "ZYX").found.notes == ()
+    assert scanned(tmp_path, "ZYX").found.notes == ()
 
 
 def test_axes_that_a_file_names_in_any_order_are_read(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_letters_that_are_no_axes_are_refused(axes: str) -> None:
 
 def test_channels_in_the_last_axis_are_planned_as_one_plane(tmp_path: Path) -> None:
     written(tmp_path, array("YXC"))
-    (image,) = surveyed(tmp_path, "yxc", "1").images
+    (image,) = scanned(tmp_path, "yxc", "1").images
     assert (image.height, image.width, image.names, image.nuclei, image.plane_count) == (41, 53, ("0", "1"), 1, 1)
 
 

@@ -18,7 +18,7 @@ from zarr_examples import multiscales, numbers, write_array, write_group, write_
 
 from nucseg_batch.errors import ImageError, UsageError
 from nucseg_batch.files.masks.in_place import check_labels
-from nucseg_batch.files.masks.ngff import frame_of
+from nucseg_batch.files.masks.ngff import calibration_of
 from nucseg_batch.files.masks.store import create_store
 from nucseg_batch.files.zarr.find import find_images
 from nucseg_batch.files.zarr.planes import ZarrPlane
@@ -115,8 +115,8 @@ def test_masks_lie_where_their_image_lies(tmp_path: Path) -> None:
         {"type": "translation", "translation": [0.0, 7.0, 11.0]},
     ]
     image = {"multiscales": [as_06(multiscales("zyx", size=1.0)["multiscales"][0], parts=parts)]}
-    stack = make_plan([ImageInfo("A", 1, 1, 31, 37, 1, "uint8", group="A")]).stacks[0]
-    frame = frame_of(stack, image)
+    stack = make_plan([ImageInfo("A", 1, 1, 31, 37, 1, "uint8", group="A")]).label_arrays[0]
+    frame = calibration_of(stack, image)
     assert frame.scale == {"z": 4.0, "y": 1.0, "x": 1.5}
     assert frame.translation == {"z": 4.0, "y": 10.0, "x": 18.5}
     assert (frame.units, frame.name) == ({"y": "micrometer", "x": "micrometer"}, "cells")

@@ -16,8 +16,8 @@ from nucseg_batch.cli.progress import RunProgress
 from nucseg_batch.errors import ImageError, NothingToDoError, UsageError
 from nucseg_batch.executors.job import prepare
 from nucseg_batch.files.find.discover import discover
-from nucseg_batch.files.find.survey import Survey, survey
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.find.header_scan import HeaderScan, scan_headers
+from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.zarr.source import ZarrSource, open_zarr
 from nucseg_batch.plan import Plane
 from nucseg_batch.settings import SegmentSettings
@@ -47,8 +47,8 @@ def planes(place: Path) -> list[np.ndarray]:
     return [whole(open_zarr(place), z) for z in range(3)]
 
 
-def found(place: Path) -> Survey:
-    return survey(discover(str(place)), SegmentSettings(), lambda _: None)
+def found(place: Path) -> HeaderScan:
+    return scan_headers(discover(str(place)), SegmentSettings(), lambda _: None)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -76,11 +76,11 @@ def test_archives_in_a_folder_are_found_and_read(tmp_path: Path, name: str) -> N
     folder.mkdir(parents=True)
     packed(image(tmp_path), folder / name)
     (tmp_path / "in" / "other.zip").write_bytes((folder / name).read_bytes())
-    survey = found(tmp_path / "in")
-    (info,) = survey.images
+    scan = found(tmp_path / "in")
+    (info,) = scan.images
     assert info.key == f"deep/{name}"
-    assert survey.found.skipped == {"file that is no image": 1}
-    with Images(tmp_path / "in", SegmentSettings()) as images:
+    assert scan.found.skipped == {"file that is no image": 1}
+    with ImageReader(tmp_path / "in", SegmentSettings()) as images:
         np.testing.assert_array_equal(images.read(Plane(info, z=2)), PIXELS[2])
 
 
@@ -90,12 +90,10 @@ def test_a_plate_in_an_archive_keeps_its_wells(tmp_path: Path) -> None:
     folder.mkdir()
     packed(tmp_path / "plate.zarr", folder / "plate.ozx")
     for place, before in ((folder, "plate.ozx/"), (folder / "plate.ozx", "")):
-        survey = found(place)
-        assert [info.key for info in survey.images] == [
-            f"{before}{well}/{i}" for well in ("A/1", "B/3") for i in (0, 1)
-        ]
-        with Images(survey.found.root, SegmentSettings()) as images:
-            np.testing.assert_array_equal(images.read(Plane(survey.images[2])), PIXELS[2])
+        scan = found(place)
+        assert [info.key for info in scan.images] == [f"{before}{well}/{i}" for well in ("A/1", "B/3") for i in (0, 1)]
+        with ImageReader(scan.found.root, SegmentSettings()) as images:
+            np.testing.assert_array_equal(images.read(Plane(scan.images[2])), PIXELS[2])
 
 
 def test_a_folder_that_was_packed_with_its_name_is_found_below_it(tmp_path: Path) -> None:

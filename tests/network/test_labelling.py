@@ -8,7 +8,7 @@ from pictures import disks, fluorescence
 
 from nucseg_batch.network import geometry, large
 from nucseg_batch.network import predictor as predictor_module
-from nucseg_batch.network.labelling import OnDevice, OnHost
+from nucseg_batch.network.labelling import DeviceSeparation, HostSeparation
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings
@@ -25,21 +25,21 @@ def two_ways(default_network: Model, monkeypatch: pytest.MonkeyPatch) -> tuple[P
     """A predictor that separates nuclei on the host, and one that does so on the device, which is the processor too."""
 
     class AllOnDevice(Predictor):
-        def _made(self, threshold: float, min_area: int, look: bool) -> OnDevice:
+        def _made(self, threshold: float, min_area: int, look: bool) -> DeviceSeparation:
             with monkeypatch.context() as changed:
-                changed.setattr(predictor_module, "OnHost", self._on_device)
+                changed.setattr(predictor_module, "HostSeparation", self._on_device)
                 labelling = super()._made(threshold, min_area, look)
-            assert isinstance(labelling, OnDevice)
+            assert isinstance(labelling, DeviceSeparation)
             return labelling
 
-        def _on_device(self, _: Any, *, look: bool, **options: Any) -> OnDevice:
+        def _on_device(self, _: Any, *, look: bool, **options: Any) -> DeviceSeparation:
             network, spec = self._network, self.model.info.network
             program = predictor_module.Program(network, spec, device=self.device, look=look, **options)
-            return OnDevice(program, look=look)
+            return DeviceSeparation(program, look=look)
 
     settings = SegmentSettings(device="cpu")
     host, device = Predictor(default_network, settings), AllOnDevice(default_network, settings)
-    assert isinstance(host._labelling(0.5, 12), OnHost)
+    assert isinstance(host._labelling(0.5, 12), HostSeparation)
     return host, device
 
 

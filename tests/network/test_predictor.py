@@ -8,7 +8,7 @@ from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.machine.processor import BFLOAT16_FLAGS
 from nucseg_batch.network import backend, geometry, large
-from nucseg_batch.network.geometry import Frame, padded_batch
+from nucseg_batch.network.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.program import _normalised
@@ -64,7 +64,7 @@ def test_an_image_is_answered_alike_at_every_place_of_every_batch(
     """What it is shown and all that it says, to the last bit: labels hide what shows in one image of thousands."""
     predictor = Predictor(default_network, SegmentSettings(device="cpu", precision=precision))
     image = np.random.default_rng(1).integers(0, 64, (128, 160), np.uint8)
-    frame = Frame.of(image.shape, scale)
+    frame = ResampleGeometry.of(image.shape, scale)
     program = predictor._program
 
     def answers(count: int) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from nucseg_batch.network.geometry import Frame
+from nucseg_batch.network.geometry import ResampleGeometry
 from nucseg_batch.plan import COARSE_SIDES, TILE, bucket_shape, coarse_bucket_shape
 
 SHAPES_OF_DSB2018 = [(256, 256), (256, 320), (260, 347), (360, 360), (512, 640), (519, 253), (519, 162), (520, 696)]
@@ -44,7 +44,7 @@ print(len(compiled))
 
 def frames(shapes: list[tuple[int, int]], scales: list[float]) -> set[object]:
     """What programs are compiled for."""
-    found = [Frame.of(shape, scale, coarse=True) for shape in shapes for scale in scales]
+    found = [ResampleGeometry.of(shape, scale, coarse=True) for shape in shapes for scale in scales]
     return {(one.native_bucket, one.bucket, one.is_native) for one in found if not one.is_large}
 
 
@@ -68,7 +68,7 @@ def test_a_coarse_bucket_holds_the_image_and_wastes_less_than_it_may(shape: tupl
 
 def test_an_image_that_fits_the_padded_shape_of_the_network_is_padded_to_that() -> None:
     """Else each pair of shapes would be a program of its own."""
-    enlarged, reduced = (Frame.of((200, 210), scale, coarse=True) for scale in (2.0, 0.5))
+    enlarged, reduced = (ResampleGeometry.of((200, 210), scale, coarse=True) for scale in (2.0, 0.5))
     assert enlarged.native_bucket == enlarged.bucket == (512, 512)
     assert (reduced.native_bucket, reduced.bucket) == ((256, 256), (256, 256))
 

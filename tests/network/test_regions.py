@@ -13,9 +13,9 @@ from nucseg_batch.network import regions
 from nucseg_batch.network.bands import BAND, bands, needed
 from nucseg_batch.network.batching import CALL_PIXELS
 from nucseg_batch.network.predictor import Predictor
-from nucseg_batch.network.regions import CODE, SEPARATION, Reach, Tile, plane_frame, tiles
+from nucseg_batch.network.regions import CODE, SEPARATION, LabelTile, WindowGrid, plane_frame, tiles
 
-REACHES = [Reach(96, 16), Reach(64, 32), Reach(124, 4)]
+REACHES = [WindowGrid(96, 16), WindowGrid(64, 32), WindowGrid(124, 4)]
 SCALES = [1.0, 2**-0.5, 2**0.5, 4.0, 0.25, 1 / 16, 1.37]
 CASES = [
     *itertools.product([(701, 97)], SCALES, [64, 500], REACHES),
@@ -23,7 +23,7 @@ CASES = [
 ]
 
 
-def all_tiles(shape: tuple[int, int], scale: float, region: int, reach: Reach) -> list[list[Tile]]:
+def all_tiles(shape: tuple[int, int], scale: float, region: int, reach: WindowGrid) -> list[list[LabelTile]]:
     """Tiles of each region, the regions in raster order."""
     frame = plane_frame(shape, scale)
     grid = [[slice(a, min(a + region, n)) for a in range(0, n, region)] for n in shape]
@@ -39,7 +39,7 @@ def used(length: int, target: int, places: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("side", [regions.TILE_SIDE, 130])
 @pytest.mark.parametrize(("shape", "scale", "region", "reach"), CASES)
 def test_cores_and_roots_divide_the_plane(
-    shape: tuple[int, int], scale: float, region: int, reach: Reach, side: int, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int], scale: float, region: int, reach: WindowGrid, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every pixel has one tile that labels it and every root one tile that owns it, none two."""
     monkeypatch.setattr(regions, "TILE_SIDE", side)
@@ -58,7 +58,7 @@ def test_cores_and_roots_divide_the_plane(
 @pytest.mark.parametrize("side", [regions.TILE_SIDE, 130])
 @pytest.mark.parametrize(("shape", "scale", "region", "reach"), CASES)
 def test_every_window_holds_what_the_next_one_needs(
-    shape: tuple[int, int], scale: float, region: int, reach: Reach, side: int, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int], scale: float, region: int, reach: WindowGrid, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Core with margin in the grid, its scaled image in the window, the network's reach in what it sees."""
     monkeypatch.setattr(regions, "TILE_SIDE", side)
@@ -113,7 +113,7 @@ def test_windows_are_of_few_shapes(scale: float) -> None:
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_what_halos_cost_is_bounded(halo: int, seen: float, scale: float) -> None:
     """At the default size of regions, of the networks of version 0.2 and of this one; separation sees 18 % more."""
-    reach = Reach(halo, 16)
+    reach = WindowGrid(halo, 16)
     found = all_tiles((30011, 30047), scale, 3072, reach)[11]
     area = (scale * 3072) ** 2
     assert sum(math.prod(part.stop - part.start for part in tile.part("window")) for tile in found) < 1.18 * area

@@ -12,7 +12,7 @@ from nucseg_batch.network import sizing
 from nucseg_batch.network.architectures import build, build_sizer, network_spec
 from nucseg_batch.network.model_file import Model, ModelInfo
 from nucseg_batch.network.predictor import Predictor
-from nucseg_batch.network.sizing import LOOKS, Sizing
+from nucseg_batch.network.sizing import LOOKS, SizeEstimator
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -42,7 +42,7 @@ class Knows:
 
 
 def width(knows: Knows, shape: tuple[int, ...]) -> float | None:
-    return Sizing(knows).width(np.zeros(shape, np.uint8), (0.0, 1.0))  # type: ignore[arg-type]
+    return SizeEstimator(knows).width(np.zeros(shape, np.uint8), (0.0, 1.0))  # type: ignore[arg-type]
 
 
 def test_one_look_at_half_the_scale_is_enough_for_most_images() -> None:

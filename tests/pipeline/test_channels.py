@@ -13,9 +13,9 @@ from pictures import disks, fluorescence
 
 from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.files.find.discover import discover
-from nucseg_batch.files.find.survey import survey
-from nucseg_batch.files.opened import Images
-from nucseg_batch.pipeline.channels import MOST_WINDOWS, settled, settled_whole, show, shown_channels
+from nucseg_batch.files.find.header_scan import scan_headers
+from nucseg_batch.files.opened import ImageReader
+from nucseg_batch.pipeline.channels import MOST_WINDOWS, select_channels, settled, settled_whole, shown_channels
 from nucseg_batch.plan import ImageInfo, Plan, Plane, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -30,13 +30,13 @@ COLOUR = ImageInfo("a.png", 1, 1, *SHAPE, 3, "uint8")
 
 def planned(folder: Path, **options: int) -> Plan:
     settings = SegmentSettings(**options)  # type: ignore[arg-type]
-    surveyed = survey(discover(str(folder)), settings, lambda _: None)
-    return make_plan(surveyed.images, surveyed.failures, region=settings.region)
+    scanned = scan_headers(discover(str(folder)), settings, lambda _: None)
+    return make_plan(scanned.images, scanned.failures, region=settings.region)
 
 
 def test_the_only_colour_is_shown_and_measured_as_a_grey_picture_would_be() -> None:
     channel = settled_whole(BLUE, COLOUR, "auto")
-    shown = show(BLUE, COLOUR, channel)
+    shown = select_channels(BLUE, COLOUR, channel)
     assert channel == "blue"
     assert shown.pixels.flags.c_contiguous
     np.testing.assert_array_equal(shown.pixels, NUCLEI)
@@ -45,15 +45,15 @@ def test_the_only_colour_is_shown_and_measured_as_a_grey_picture_would_be() -> N
 
 def test_pictures_of_several_colours_and_those_of_which_a_channel_was_chosen_are_not_judged() -> None:
     assert settled_whole(BOTH, COLOUR, "auto") == "rgb"
-    np.testing.assert_array_equal(show(BOTH, COLOUR, "rgb").pixels, BOTH)
-    np.testing.assert_array_equal(show(BLUE, COLOUR, settled_whole(BLUE, COLOUR, "rgb")).pixels, BLUE)
+    np.testing.assert_array_equal(select_channels(BOTH, COLOUR, "rgb").pixels, BOTH)
+    np.testing.assert_array_equal(select_channels(BLUE, COLOUR, settled_whole(BLUE, COLOUR, "rgb")).pixels, BLUE)
     assert settled_whole(BLUE, COLOUR, "green") == "green"
     assert settled_whole(BLUE, COLOUR, "each") == "blue"
 
 
 @pytest.mark.parametrize(("channel", "place"), [("red", 0), ("Green", 1), ("BLUE", 2)])
 def test_the_case_of_a_colour_does_not_matter(channel: str, place: int) -> None:
-    np.testing.assert_array_equal(show(BOTH, COLOUR, channel).pixels, BOTH[..., place])
+    np.testing.assert_array_equal(select_channels(BOTH, COLOUR, channel).pixels, BOTH[..., place])
 
 
 @pytest.mark.parametrize("channel", ["red", "green", "blue", "grey", "Grey"])
@@ -62,7 +62,7 @@ def test_the_scale_is_that_of_what_the_network_is_shown(channel: str) -> None:
     assert scales.of(shown_channels(COLOUR, channel)) == 0.5
     assert scales.of(shown_channels(COLOUR, settled_whole(BLUE, COLOUR, "auto"))) == 0.5
     assert scales.of(shown_channels(COLOUR, settled_whole(BOTH, COLOUR, "auto"))) == 2.0
-    assert show(BOTH, COLOUR, channel).pixels.ndim == 2
+    assert select_channels(BOTH, COLOUR, channel).pixels.ndim == 2
 
 
 def test_a_large_plane_is_judged_as_a_whole_and_a_small_one_by_all_its_pixels(tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_a_large_plane_is_judged_as_a_whole_and_a_small_one_by_all_its_pixels(tm
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="rgb", tile=(64, 64))
     for region in (64, 512):
         settings = SegmentSettings(region=region)
-        images = {image.key: image for stack in planned(tmp_path, region=region).stacks for image in stack.images}
-        with Images(tmp_path, settings) as opened:
+        images = {image.key: image for stack in planned(tmp_path, region=region).label_arrays for image in stack.images}
+        with ImageReader(tmp_path, settings) as opened:
             assert settled(opened, Plane(images["corner.tif"]), settings) == "rgb"
             assert settled(opened, Plane(images["alone.tif"]), settings) == "blue"
 
@@ -89,16 +89,16 @@ def test_of_a_very_large_plane_a_bounded_number_of_windows_is_read(
     pixels[..., 2] = np.arange(2560, dtype=np.uint16)[None] % 251
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=(256, 256), compression="zlib")
     settings = SegmentSettings(region=256)
-    (info,) = (image for stack in planned(tmp_path, region=256).stacks for image in stack.images)
+    (info,) = (image for stack in planned(tmp_path, region=256).label_arrays for image in stack.images)
     read: list[tuple[slice, slice]] = []
-    whole = Images.read
+    whole = ImageReader.read
 
-    def noted(self: Images, plane: Plane, rows: slice, columns: slice) -> Any:
+    def noted(self: ImageReader, plane: Plane, rows: slice, columns: slice) -> Any:
         read.append((rows, columns))
         return whole(self, plane, rows, columns)
 
-    monkeypatch.setattr(Images, "read", noted)
-    with Images(tmp_path, settings) as images:
+    monkeypatch.setattr(ImageReader, "read", noted)
+    with ImageReader(tmp_path, settings) as images:
         assert settled(images, Plane(info), settings) == "blue"
     assert len({(rows.start, columns.start) for rows, columns in read}) == len(read) == MOST_WINDOWS
 

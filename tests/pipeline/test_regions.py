@@ -11,15 +11,15 @@ from pictures import disks, fluorescence
 
 from nucseg_batch.arrays import seams
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.arrays.sampling import survey
-from nucseg_batch.arrays.separated import Separated
+from nucseg_batch.arrays.sampling import survey_intensities
+from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.files.run.tables import plane_summary
 from nucseg_batch.network import large, regions
-from nucseg_batch.network.geometry import Frame
-from nucseg_batch.network.labelling import Labelling
+from nucseg_batch.network.geometry import ResampleGeometry
+from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.predictor import Predictor
-from nucseg_batch.network.regions import Reach, Tile, plane_frame, tiles
-from nucseg_batch.pipeline.channels import Shown
+from nucseg_batch.network.regions import LabelTile, WindowGrid, plane_frame, tiles
+from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.pipeline.regions import (
     Labeller,
@@ -29,7 +29,7 @@ from nucseg_batch.pipeline.regions import (
     process_region,
     unpacked,
 )
-from nucseg_batch.plan import ImageInfo, Stack, Unit
+from nucseg_batch.plan import ImageInfo, LabelArray, Unit
 
 LIMITS = (0.0, 1.0)
 
@@ -43,12 +43,12 @@ class Oracle:
 
     roots: dict[int, tuple[int, int]]
     doubt: int = 0
-    calls: list[Tile] = field(default_factory=list)
+    calls: list[LabelTile] = field(default_factory=list)
 
-    def tiles(self, shape: tuple[int, int], scale: float, bounds: seams.Rect, region: int) -> list[Tile]:
-        return list(tiles(plane_frame(shape, scale), bounds, region, Reach(32, 16)))
+    def tiles(self, shape: tuple[int, int], scale: float, bounds: seams.Rect, region: int) -> list[LabelTile]:
+        return list(tiles(plane_frame(shape, scale), bounds, region, WindowGrid(32, 16)))
 
-    def label_tile(self, tile: Tile, pixels: np.ndarray, limits: tuple[float, float]) -> Separated:
+    def label_tile(self, tile: LabelTile, pixels: np.ndarray, limits: tuple[float, float]) -> SeparatedNuclei:
         self.calls.append(tile)
         grid, source = tile.part("grid"), tile.part("source")
         seen = pixels[tuple(slice(g.start - s.start, g.stop - s.start) for g, s in zip(grid, source, strict=True))]
@@ -60,7 +60,9 @@ class Oracle:
         order = sorted(known, key=lambda k: known[k])
         table = np.zeros(int(seen.max(initial=0)) + 1, np.int32)
         table[order] = np.arange(1, len(order) + 1)
-        return Separated(table[seen], np.array([known[k] for k in order], np.int64).reshape(-1, 2), support_of(seen))
+        return SeparatedNuclei(
+            table[seen], np.array([known[k] for k in order], np.int64).reshape(-1, 2), support_of(seen)
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Whole:
     labels: np.ndarray
     measures: dict[str, np.ndarray]
     results: list[RegionResult]
-    joined: seams.Joined
+    joined: seams.MergedIds
 
 
 def support_of(numbers: np.ndarray) -> np.ndarray:
@@ -79,17 +81,19 @@ def support_of(numbers: np.ndarray) -> np.ndarray:
 
 
 def units_of(shape: tuple[int, int], region: int) -> list[Unit]:
-    stack = Stack(*shape, (ImageInfo("slide.tif", 1, 1, *shape, 1, "uint16"),), region)
+    stack = LabelArray(*shape, (ImageInfo("slide.tif", 1, 1, *shape, 1, "uint16"),), region)
     return [Unit(stack, number) for number in range(math.prod(stack.grid))]
 
 
-def by_regions(shown: Shown, predictor: Labeller, region: int, *, scale: float = 1.0, **options: object) -> Whole:
+def by_regions(
+    shown: NetworkInput, predictor: Labeller, region: int, *, scale: float = 1.0, **options: object
+) -> Whole:
     """Does a plane by regions, last first, and puts it together."""
     shape = shown.intensity.shape
 
-    def read(rows: slice, columns: slice) -> Shown:
+    def read(rows: slice, columns: slice) -> NetworkInput:
         channels = {name: plane[rows, columns] for name, plane in shown.channels.items()}
-        return Shown(shown.pixels[rows, columns], shown.intensity[rows, columns], channels)
+        return NetworkInput(shown.pixels[rows, columns], shown.intensity[rows, columns], channels)
 
     units = units_of(shape, region)
     limits = options.pop("limits", LIMITS)
@@ -105,7 +109,7 @@ def by_regions(shown: Shown, predictor: Labeller, region: int, *, scale: float =
     return Whole(labels, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}, results, joined)
 
 
-def assert_same_nuclei(found: Whole, labels: np.ndarray, shown: Shown) -> None:
+def assert_same_nuclei(found: Whole, labels: np.ndarray, shown: NetworkInput) -> None:
     """The partition of the plane, dense ids, and statistics as those of the whole mask."""
     pairs = set(zip(found.labels.ravel().tolist(), labels.ravel().tolist(), strict=True))
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) == labels.max() + 1
@@ -130,10 +134,10 @@ def labels() -> np.ndarray:
 
 
 @pytest.fixture
-def shown(labels: np.ndarray) -> Shown:
+def shown(labels: np.ndarray) -> NetworkInput:
     rng = np.random.default_rng(3)
     dapi, actin = (rng.integers(0, 4000, labels.shape).astype(np.uint16) for _ in range(2))
-    return Shown(labels.astype(np.uint16), dapi, {"DAPI": dapi, "actin": actin})
+    return NetworkInput(labels.astype(np.uint16), dapi, {"DAPI": dapi, "actin": actin})
 
 
 def roots_of(labels: np.ndarray) -> dict[int, tuple[int, int]]:
@@ -143,7 +147,7 @@ def roots_of(labels: np.ndarray) -> dict[int, tuple[int, int]]:
 @pytest.mark.parametrize("side", [regions.TILE_SIDE, 64])
 @pytest.mark.parametrize(("region", "scale"), [(100, 1.0), (64, 1.0), (128, 0.7071), (100, 1.4142), (128, 2.0)])
 def test_a_plane_done_by_regions_has_the_nuclei_and_statistics_of_the_whole(
-    labels: np.ndarray, shown: Shown, region: int, scale: float, side: int, monkeypatch: pytest.MonkeyPatch
+    labels: np.ndarray, shown: NetworkInput, region: int, scale: float, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether a region is one tile or several, and at any scale of the network."""
     monkeypatch.setattr(regions, "TILE_SIDE", side)
@@ -155,14 +159,16 @@ def test_a_plane_done_by_regions_has_the_nuclei_and_statistics_of_the_whole(
 
 
 @pytest.mark.parametrize("doubt", [1, 2, 3])
-def test_roots_that_regions_see_a_pixel_apart_cost_no_nucleus(labels: np.ndarray, shown: Shown, doubt: int) -> None:
+def test_roots_that_regions_see_a_pixel_apart_cost_no_nucleus(
+    labels: np.ndarray, shown: NetworkInput, doubt: int
+) -> None:
     """As where a device's arithmetic depends on the shape of a window: the labels that two regions share decide."""
     found = by_regions(shown, Oracle(roots_of(labels), doubt), 100)
     assert_same_nuclei(found, labels, shown)
     assert found.joined.lost == 0
 
 
-def test_what_is_kept_of_a_region_survives_packing(labels: np.ndarray, shown: Shown) -> None:
+def test_what_is_kept_of_a_region_survives_packing(labels: np.ndarray, shown: NetworkInput) -> None:
     """It waits on disk until the whole plane is done; labels of a region are most of it, and compress well."""
     result = by_regions(shown, Oracle(roots_of(labels)), 128).results[4]
     data = packed(result)
@@ -181,7 +187,7 @@ def test_what_is_kept_of_a_region_survives_packing(labels: np.ndarray, shown: Sh
     assert unpacked(data, labels=False).labels.size == 0
 
 
-def test_the_summary_of_a_plane_is_that_of_its_whole_mask(labels: np.ndarray, shown: Shown) -> None:
+def test_the_summary_of_a_plane_is_that_of_its_whole_mask(labels: np.ndarray, shown: NetworkInput) -> None:
     """From sums of regions; exact, because each nucleus is measured once and whole."""
     found = by_regions(shown, Oracle(roots_of(labels)), 100)
     exposure = Exposure.joined([result.exposure for result in found.results])
@@ -206,7 +212,7 @@ def test_empty_regions_never_reach_the_network() -> None:
     every = [tile for unit in units for tile in Oracle({}).tiles(labels.shape, 1.0, unit.bounds[-2:], 64)]
     for skip_empty in (False, True):
         oracle = Oracle(roots)
-        found = by_regions(Shown(pixels, pixels), oracle, 64, skip_empty=skip_empty, limits=(0.0, 60.0))
+        found = by_regions(NetworkInput(pixels, pixels), oracle, 64, skip_empty=skip_empty, limits=(0.0, 60.0))
         seen = [pixels[tile.part("source")] for tile in every]
         done = [t for t, p in zip(every, seen, strict=True) if p.max() > (12 if skip_empty else 0)]
         assert [tile.part("core") for tile in done] == [tile.part("core") for tile in oracle.calls][::-1]
@@ -219,20 +225,20 @@ def test_empty_regions_never_reach_the_network() -> None:
 def test_a_plane_without_nuclei_is_an_empty_mask(labels: np.ndarray) -> None:
     """No rows, and columns as ever."""
     pixels = np.random.default_rng(1).integers(3, 5, labels.shape).astype(np.uint8)
-    none = Shown(np.zeros_like(pixels), pixels, {"DAPI": pixels})
+    none = NetworkInput(np.zeros_like(pixels), pixels, {"DAPI": pixels})
     found = by_regions(none, Oracle({}), 128)
     assert not found.labels.any()
     assert found.measures.keys() == measured_nuclei(labels, pixels, {"DAPI": pixels}, None).keys()
     assert all(values.size == 0 for values in found.measures.values())
 
 
-def test_a_plain_foreground_is_one_label_a_region(labels: np.ndarray, shown: Shown) -> None:
+def test_a_plain_foreground_is_one_label_a_region(labels: np.ndarray, shown: NetworkInput) -> None:
     """What a semantic model gives has no roots: regions are measured each for itself, and no pixel is lost."""
 
     class Foreground(Oracle):
-        def label_tile(self, *args: object) -> Separated:
+        def label_tile(self, *args: object) -> SeparatedNuclei:
             found = super().label_tile(*args)
-            return Separated(np.minimum(found.labels, 1), np.zeros((0, 2), np.int64), found.support)
+            return SeparatedNuclei(np.minimum(found.labels, 1), np.zeros((0, 2), np.int64), found.support)
 
     found = by_regions(shown, Foreground(roots_of(labels)), 128)
     assert np.array_equal(found.labels > 0, labels > 0)
@@ -249,7 +255,7 @@ def mosaic(folder: Path, shape: tuple[int, int]) -> np.ndarray:
     small = (picture if picture.ndim == 2 else picture[..., 0] for picture in pictures if picture.shape[1] == 256)
     places = [(y, x) for y in range(0, shape[0], 256) for x in range(0, shape[1], 256)]
     for (y, x), picture in zip(places, small, strict=False):
-        low, high = survey(lambda *window, of=picture: of[window], picture.shape).limits
+        low, high = survey_intensities(lambda *window, of=picture: of[window], picture.shape).limits
         part = image[y : y + 256, x : x + 256]
         part[...] = np.clip((picture - low) / (high - low) * 180 + 15, 0, 255)[: part.shape[0], : part.shape[1]]
     return image
@@ -260,12 +266,12 @@ def mosaic(folder: Path, shape: tuple[int, int]) -> np.ndarray:
 def test_a_mosaic_of_real_images_shows_no_seam(shared: Path, predictor: Predictor, scale: float, region: int) -> None:
     """Segmented whole and by regions: at least 999 of 1000 nuclei equal, none cut along a seam, statistics the same."""
     image = mosaic(shared, (613, 709))
-    limits = survey(lambda *window: image[window], image.shape).limits
+    limits = survey_intensities(lambda *window: image[window], image.shape).limits
     frame = plane_frame(image.shape, scale)
     labelling = predictor._labelling_for(frame)
     whole, _, whole_support = _whole(labelling, image, limits, frame)
     assert whole.max() > 60
-    found = by_regions(Shown(image, image), predictor, region, scale=scale, limits=limits)
+    found = by_regions(NetworkInput(image, image), predictor, region, scale=scale, limits=limits)
     equal = equal_nuclei(whole, found.labels)
     assert equal >= 0.999 * whole.max()
     assert equal >= 0.999 * found.labels.max()
@@ -287,8 +293,8 @@ def test_an_image_in_memory_is_the_same_in_tiles(
     monkeypatch.setattr(regions, "TILE_SIDE", 256)
     monkeypatch.setattr(regions, "WHOLE_PIXELS", 2**16)
     image = mosaic(shared, (613, 709))
-    limits = survey(lambda *window: image[window], image.shape).limits
-    frame, reach = plane_frame(image.shape, scale), Reach(predictor.model.info.network.halo, 16)
+    limits = survey_intensities(lambda *window: image[window], image.shape).limits
+    frame, reach = plane_frame(image.shape, scale), WindowGrid(predictor.model.info.network.halo, 16)
     assert len(list(regions.tiles(frame, tuple(slice(0, n) for n in image.shape), 709, reach))) >= 4
     labelling = predictor._labelling_for(frame)
     whole = _whole(labelling, image, limits, frame)
@@ -301,7 +307,9 @@ def test_an_image_in_memory_is_the_same_in_tiles(
     assert sorted(first) == list(range(len(first)))
 
 
-def _whole(labelling: Labelling, image: np.ndarray, limits: tuple[float, float], frame: Frame) -> Separated:
+def _whole(
+    labelling: Separation, image: np.ndarray, limits: tuple[float, float], frame: ResampleGeometry
+) -> SeparatedNuclei:
     """The plane labelled in one piece."""
     return large.found(
         labelling, large.heads(labelling.program, image, limits, frame, labelling.program.spec.halo), frame
@@ -321,7 +329,7 @@ def test_the_picture_of_a_plane_is_the_same_by_regions_and_whole(predictor: Pred
     image = fluorescence(labels)
     frame = plane_frame(image.shape, 1.0)
     labelling = predictor._labelling_for(frame)
-    limits = survey(lambda *window: image[window], image.shape).limits
+    limits = survey_intensities(lambda *window: image[window], image.shape).limits
     whole = _whole(labelling, image, limits, frame).labels
-    found = by_regions(Shown(image, image), predictor, 100, limits=limits)
+    found = by_regions(NetworkInput(image, image), predictor, 100, limits=limits)
     assert whole.max() == found.labels.max() == equal_nuclei(whole, found.labels) == 25

@@ -14,21 +14,21 @@ from beginnings import beginning
 from doubles import Threshold
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.looks import Segmented
+from nucseg_batch.arrays.scale_search import ScaleTrial
 from nucseg_batch.files.find.discover import discover
-from nucseg_batch.files.find.survey import survey
+from nucseg_batch.files.find.header_scan import scan_headers
 from nucseg_batch.files.masks.store import MaskWriter, create_store
-from nucseg_batch.files.opened import Images
+from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline import stream
-from nucseg_batch.pipeline.channels import show
+from nucseg_batch.pipeline.channels import select_channels
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
-from nucseg_batch.pipeline.tasks import Task
-from nucseg_batch.plan import Adapt, Failure, ImageInfo, Plan, Plane, Scales, Stack, budget, make_plan
+from nucseg_batch.pipeline.tasks import UnitTask
+from nucseg_batch.plan import Adapt, Failure, ImageInfo, LabelArray, Plan, Plane, Scales, budget, make_plan
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -52,13 +52,13 @@ class Job:
 
     def run(self, segmenter: Threshold, workers: int = 2, scales: Scales | None = None) -> Plan:
         settings = SegmentSettings()
-        surveyed = survey(discover(str(self.folder)), settings, lambda _: None)
-        plan = make_plan(surveyed.images, surveyed.failures)
+        scanned = scan_headers(discover(str(self.folder)), settings, lambda _: None)
+        plan = make_plan(scanned.images, scanned.failures)
         create_store(self.store, plan)
         self.journal.create(beginning(plan))
-        with Images(self.folder, settings) as images:
+        with ImageReader(self.folder, settings) as images:
             process_units(
-                [Task(unit) for unit in plan.units()],
+                [UnitTask(unit) for unit in plan.units()],
                 images=images,
                 writer=MaskWriter(self.store),
                 journal=self.journal,
@@ -98,7 +98,7 @@ def test_batches_are_filled_across_stacks_of_one_padded_shape(job: Job) -> None:
     segmenter = Threshold(size=4)
     plan = job.run(segmenter)
     assert sorted(segmenter.batches) == [1, 4, 4], "in any order: several threads call the device"
-    assert len(plan.stacks) == 2
+    assert len(plan.label_arrays) == 2
     assert sorted(job.finished) == sorted(results(job, plan))
     assert all(isinstance(image, PlaneResult) and image.nuclei == 2 for image in results(job, plan).values())
 
@@ -128,7 +128,7 @@ class Sizing(Threshold):
 
     def predict_batch(
         self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
-    ) -> list[Segmented]:
+    ) -> list[ScaleTrial]:
         self.adapted.add(adapt)
         return super().predict_batch(images, scale, adapt=adapt)
 
@@ -222,13 +222,13 @@ def test_planes_of_a_unit_are_listed_once_however_many_they_are(job: Job, monkey
     """A shard of small images holds thousands; to list them all again for each would take longer than the network."""
     write_images(job.folder, 40)
     listed: list[tuple[int, ...]] = []
-    plane = Stack.plane
+    plane = LabelArray.plane
 
-    def counted(self: Stack, place: tuple[int, ...]) -> Plane:
+    def counted(self: LabelArray, place: tuple[int, ...]) -> Plane:
         listed.append(place)
         return plane(self, place)
 
-    monkeypatch.setattr(Stack, "plane", counted)
+    monkeypatch.setattr(LabelArray, "plane", counted)
     job.run(Threshold())
     assert len(listed) == 40
 
@@ -241,7 +241,7 @@ def test_two_batches_that_run_out_of_memory_at_once_lose_no_image(job: Job) -> N
     class TwoAtOnce(Threshold):
         def predict_batch(
             self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
-        ) -> list[Segmented]:
+        ) -> list[ScaleTrial]:
             if len(images) > 1:
                 both.wait(60)
                 raise MemoryError("the device has no room")
@@ -257,18 +257,18 @@ def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> 
     write_images(job.folder, 40)
     monkeypatch.setattr(budget, "READ_SHARE", 5 * 600 / (Threshold.budget.total - budget.BASE_BYTES))
     begun: list[str] = []
-    read = Images.read
+    read = ImageReader.read
 
-    def counted(self: Images, plane: Plane, *window: slice) -> Any:
+    def counted(self: ImageReader, plane: Plane, *window: slice) -> Any:
         begun.append(plane.name)
         return read(self, plane, *window)
 
-    monkeypatch.setattr(Images, "read", counted)
+    monkeypatch.setattr(ImageReader, "read", counted)
 
     class Watching(Threshold):
         def predict_batch(
             self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
-        ) -> list[Segmented]:
+        ) -> list[ScaleTrial]:
             done = sum(self.batches) + len(images)
             assert len(begun) <= done + 5 + 1
             return super().predict_batch(images, scale)
@@ -284,7 +284,7 @@ def info(**more: Any) -> ImageInfo:
 @pytest.mark.parametrize(("channel", "seen"), [("red", 200), ("green", 90), ("blue", 30)])
 def test_a_chosen_colour_is_what_the_network_sees_and_what_is_measured(channel: str, seen: int) -> None:
     """DAPI exported as blue must not be diluted by an empty red."""
-    shown = show(np.zeros((5, 7, 3), np.uint8) + np.array([200, 90, 30], np.uint8), info(), channel)
+    shown = select_channels(np.zeros((5, 7, 3), np.uint8) + np.array([200, 90, 30], np.uint8), info(), channel)
     assert (shown.pixels == seen).all()
     assert (shown.intensity == seen).all()
     assert shown.pixels.shape == (5, 7)
@@ -292,7 +292,7 @@ def test_a_chosen_colour_is_what_the_network_sees_and_what_is_measured(channel: 
 
 def test_without_a_choice_colour_is_shown_and_luminance_measured() -> None:
     """Histology needs its colours; a table needs one number."""
-    shown = show(np.zeros((5, 7, 3), np.uint16) + np.array([1000, 2000, 3000], np.uint16), info(), "auto")
+    shown = select_channels(np.zeros((5, 7, 3), np.uint16) + np.array([1000, 2000, 3000], np.uint16), info(), "auto")
     assert shown.pixels.shape == (5, 7, 3)
     np.testing.assert_allclose(shown.intensity, 0.2125 * 1000 + 0.7154 * 2000 + 0.0721 * 3000, rtol=1e-6)
 
@@ -300,7 +300,7 @@ def test_without_a_choice_colour_is_shown_and_luminance_measured() -> None:
 def test_a_grey_image_has_no_other_channel() -> None:
     """A folder may mix grey and colour images."""
     grey = np.arange(35, dtype=np.int32).reshape(5, 7) - 9
-    shown = show(grey, info(), "red")
+    shown = select_channels(grey, info(), "red")
     assert shown.pixels.dtype == np.float32
     np.testing.assert_array_equal(shown.intensity, grey)
 
@@ -308,6 +308,6 @@ def test_a_grey_image_has_no_other_channel() -> None:
 def test_of_separate_channels_the_nuclei_are_seen_and_all_are_measured() -> None:
     """That is what people stain them for."""
     planes = np.stack([np.full((5, 7), value, np.uint16) for value in (3, 500, 70)])
-    shown = show(planes, info(names=("GFP", "DAPI", "Cy5"), nuclei=1), "DAPI")
+    shown = select_channels(planes, info(names=("GFP", "DAPI", "Cy5"), nuclei=1), "DAPI")
     assert (shown.pixels == 500).all()
     assert {name: int(plane[0, 0]) for name, plane in shown.channels.items()} == {"GFP": 3, "DAPI": 500, "Cy5": 70}

@@ -77,7 +77,7 @@ def test_labels_in_place_carry_it_too(tmp_path: Path, monkeypatch: pytest.Monkey
     run.put("a.tif", picture(2))
     run.segment()
     register(run.store, run.plan, provenance={"tool": "nucseg-batch"})
-    label = run.store / label_path(run.plan.stacks[0])
+    label = run.store / label_path(run.plan.label_arrays[0])
     own = read_attributes(label)["nucseg-batch"]
     assert own["provenance"] == {"tool": "nucseg-batch"}
     assert "levels" in own

@@ -259,7 +259,7 @@ def test_a_mask_whose_file_is_gone_or_damaged_is_told_and_not_taken_for_an_empty
 def test_tables_that_are_cut_are_told_and_finish_writes_them_anew(three: SmallRun, tmp_path: Path) -> None:
     """Damage is not a bug of the program, and there is a command that mends it."""
     from nucseg_batch.executors import finishing, job
-    from nucseg_batch.executors.progress import Counter
+    from nucseg_batch.executors.progress import ProgressCounter
 
     table = three.store.with_suffix(".nuclei.csv")
     whole = table.read_bytes()
@@ -267,7 +267,7 @@ def test_tables_that_are_cut_are_told_and_finish_writes_them_anew(three: SmallRu
     with pytest.raises(DamageError, match=r"nuclei\.csv|table of nuclei"):
         exported(three, tmp_path / "out", "geojson")
     planned = job.planned(three.store)
-    finishing.finish(planned, Counter(three.notes, planned.journal), anew=True)
+    finishing.finish(planned, ProgressCounter(three.notes, planned.journal), anew=True)
     assert table.read_bytes() == whole
     (three.store.with_suffix(".images.csv")).write_bytes(b"\xff\xfe\x00" * 99)
     with pytest.raises(DamageError, match=r"images\.csv"):

@@ -14,7 +14,7 @@ from small_runs import SmallRun, mosaic, picture, small_run
 from zarr_examples import write_plate
 
 from nucseg_batch.errors import InputMissingError
-from nucseg_batch.results.layers import View, add_layers, view_of
+from nucseg_batch.results.layers import RunView, add_layers, view_of
 from nucseg_batch.results.run import FinishedRun
 
 
@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
     return run
 
 
-def view(run: SmallRun, image: str | None) -> View:
+def view(run: SmallRun, image: str | None) -> RunView:
     with FinishedRun(run.store) as finished:
         shown = view_of(finished, image)
         for layer in shown.layers:

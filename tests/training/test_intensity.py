@@ -8,14 +8,14 @@ from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.training.empty import blank_field
 from nucseg_batch.training.intensity import change_intensities
 from nucseg_batch.training.targets import centres_and_areas
-from nucseg_batch.training.warp import View
+from nucseg_batch.training.warp import CropView
 
 LABELS = disks((32, 32), [(8, 9), (20, 22)], 6)
 
 
-def view(image: np.ndarray) -> View:
+def view(image: np.ndarray) -> CropView:
     centres, areas = centres_and_areas(LABELS)
-    return View(image, LABELS, (LABELS > 0).astype(np.float32), centres, areas.astype(np.float64))
+    return CropView(image, LABELS, (LABELS > 0).astype(np.float32), centres, areas.astype(np.float64))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -8,15 +8,15 @@ from nucseg_batch.training import nuclei
 from nucseg_batch.training.nuclei import change_nuclei
 from nucseg_batch.training.stain import _glands, immunostained
 from nucseg_batch.training.targets import centres_and_areas
-from nucseg_batch.training.warp import View
+from nucseg_batch.training.warp import CropView
 
 LABELS = disks((97, 113), [(30, 30), (30, 70), (70, 50)], 14)
 
 
-def view(labels: np.ndarray = LABELS) -> View:
+def view(labels: np.ndarray = LABELS) -> CropView:
     image = (0.05 + 0.45 * (labels > 0)).astype(np.float32)[..., None]
     centres, areas = centres_and_areas(np.maximum(labels, 0))
-    return View(image, labels, (labels > 0).astype(np.float32), centres, areas.astype(np.float64))
+    return CropView(image, labels, (labels > 0).astype(np.float32), centres, areas.astype(np.float64))
 
 
 def only(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

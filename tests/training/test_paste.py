@@ -8,15 +8,15 @@ from nucseg_batch.network.architectures import OFFSET_UNIT
 from nucseg_batch.training import paste
 from nucseg_batch.training.paste import pasted
 from nucseg_batch.training.targets import centres_and_areas
-from nucseg_batch.training.warp import View
+from nucseg_batch.training.warp import CropView
 
 HERE = disks((61, 73), [(30, 20), (30, 60)], 9)
 
 
-def view(labels: np.ndarray, *, dark: bool = False) -> View:
+def view(labels: np.ndarray, *, dark: bool = False) -> CropView:
     image = np.where(labels > 0, 0.2 if dark else 0.8, 0.9 if dark else 0.1).astype(np.float32)[..., None]
     centres, areas = centres_and_areas(np.maximum(labels, 0))
-    return View(image, labels, (labels > 0).astype(np.float32), centres, areas)
+    return CropView(image, labels, (labels > 0).astype(np.float32), centres, areas)
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -8,7 +8,7 @@
 """
 
 from nucseg_batch.files.annotations.encoding import Annotation, decode
-from nucseg_batch.files.annotations.index import Index, find_index, read_index
+from nucseg_batch.files.annotations.index import AnnotationIndex, find_index, read_index
 from nucseg_batch.files.annotations.label_images import LabelImage, LabelImages, find_label_images
 from nucseg_batch.files.annotations.layouts import find_all_pairs, find_pairs
 from nucseg_batch.files.annotations.names import read_name, stem
@@ -18,8 +18,8 @@ from nucseg_batch.files.annotations.reading import read_label_files, read_label_
 __all__ = [
     "MAX_IMAGE_PIXELS",
     "Annotation",
+    "AnnotationIndex",
     "DataSet",
-    "Index",
     "LabelImage",
     "LabelImages",
     "Pair",

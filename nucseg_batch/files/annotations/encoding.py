@@ -75,7 +75,7 @@ def decode(numbers: NDArray[Any], name: str, *, semantic: bool = False, predicti
     if count == 0:
         return Annotation(labels)
     pieces = label(labels, connectivity=2).astype(np.int32, copy=False)
-    doubts = _Doubts(name, prediction)
+    doubts = _Objections(name, prediction)
     if not (semantic and count == 1):
         _check_background(labels, pieces, numbers, doubts)
     _check_width(labels, pieces, count, doubts, colours=colours)
@@ -125,7 +125,7 @@ _LIMIT = _doubtful(
 )
 
 
-class _Doubts:
+class _Objections:
     """Objections to a label image: errors, or doubtful assumptions for predictions."""
 
     def __init__(self, name: str, prediction: bool) -> None:
@@ -188,7 +188,7 @@ def border_number(numbers: NDArray[Any]) -> int:
 
 
 def _check_background(
-    labels: NDArray[np.int32], pieces: NDArray[np.int32], numbers: NDArray[Any], doubts: _Doubts
+    labels: NDArray[np.int32], pieces: NDArray[np.int32], numbers: NDArray[Any], doubts: _Objections
 ) -> None:
     """Refuses labels with a labelled background, and inverted binary masks."""
     binary = labels.max() == 1
@@ -207,7 +207,7 @@ def _check_background(
 
 
 def _check_width(
-    labels: NDArray[np.int32], pieces: NDArray[np.int32], count: int, doubts: _Doubts, *, colours: bool
+    labels: NDArray[np.int32], pieces: NDArray[np.int32], count: int, doubts: _Objections, *, colours: bool
 ) -> None:
     """Refuses outlines, and labels of which most components have no pixel surrounded by its own value."""
     if count == 1 and _are_outlines(pieces):

@@ -28,7 +28,7 @@ Row = dict[str, str | None]
 
 
 @dataclass(frozen=True)
-class Index:
+class AnnotationIndex:
     """The rows of one index."""
 
     path: Path
@@ -58,7 +58,7 @@ def find_index(place: Path, above: Path | None = None) -> Path | None:
     return None
 
 
-def read_index(path: Path) -> Index:
+def read_index(path: Path) -> AnnotationIndex:
     """Reads an index; raises InputMissingError where there is no such file."""
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
@@ -74,7 +74,7 @@ def read_index(path: Path) -> Index:
     for name in list(rows):
         if is_image_name(name):
             rows.setdefault(stem(name), rows[name])
-    return Index(path, columns, rows)
+    return AnnotationIndex(path, columns, rows)
 
 
 def _candidates(key: str) -> Iterator[str]:
@@ -84,13 +84,13 @@ def _candidates(key: str) -> Iterator[str]:
         yield from (read_name(name).stem, read_name(name).core)
 
 
-class Indexes:
+class AnnotationIndexes:
     """The index files of one data set, each read once."""
 
     def __init__(self, top: Path, group: str | None) -> None:
         self._top = top
         self._group = group
-        self._read: dict[Path, Index] = {}
+        self._read: dict[Path, AnnotationIndex] = {}
 
     def apply(self, place: Path, found: DataSet) -> DataSet:
         """Pairs found at a place with what the index says of them, without those it leaves out.

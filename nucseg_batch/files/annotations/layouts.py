@@ -20,11 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError
-from nucseg_batch.files.annotations.index import Indexes
+from nucseg_batch.files.annotations.index import AnnotationIndexes
 from nucseg_batch.files.annotations.names import (
     CHALLENGE,
     FOLDERS_TO_IGNORE,
-    Named,
+    AnnotationName,
     folder_pairs,
     is_image_name,
     label_folders,
@@ -83,7 +83,7 @@ def _check_group(found: DataSet, group: str | None, where: str) -> None:
 def _found_below(folder: Path, group: str | None) -> DataSet:
     if not folder.is_dir():
         raise InputMissingError(f"{folder} is not a folder; give the folder that holds the annotated images.")
-    indexes = Indexes(folder, group)
+    indexes = AnnotationIndexes(folder, group)
     parts = []
     for place, content in places(folder):
         found = zarr_pairs(place, folder) if content is None else content
@@ -224,9 +224,9 @@ def _matched(images: list[Path], labels: list[Path], images_at: Path, labels_at:
     return DataSet(tuple(pairs), tuple(problems), tuple(orphans))
 
 
-def _by_name(files: list[Path], folder: Path, top: Path, problems: list[str]) -> dict[str, tuple[Path, Named]]:
+def _by_name(files: list[Path], folder: Path, top: Path, problems: list[str]) -> dict[str, tuple[Path, AnnotationName]]:
     """Files by their path in a folder without suffix; of two that differ in suffix only the first counts."""
-    found: dict[str, tuple[Path, Named]] = {}
+    found: dict[str, tuple[Path, AnnotationName]] = {}
     for path in files:
         named = read_name(path.relative_to(folder).with_suffix("").as_posix())
         first, _ = found.setdefault(named.stem, (path, named))

@@ -56,7 +56,7 @@ _TOKENS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
 @dataclass(frozen=True)
-class Named:
+class AnnotationName:
     """What the name of a file says."""
 
     stem: str
@@ -77,21 +77,21 @@ def stem(key: str) -> str:
     return str(PurePosixPath(key).with_suffix(""))
 
 
-def read_name(name: str) -> Named:
+def read_name(name: str) -> AnnotationName:
     """What the name of a file, or a path that ends in one, says; it has no suffix any more."""
     folder, slash, last = name.rpartition("/")
     last = re.sub(r"\.ome$", "", last, flags=re.IGNORECASE) or last
     before = f"{folder}{slash}"
     if challenge := _CHALLENGE_LABEL.fullmatch(last):
-        return Named(before + last, f"{before}t{challenge['number']}", LABEL_WORDS.index("seg"))
+        return AnnotationName(before + last, f"{before}t{challenge['number']}", LABEL_WORDS.index("seg"))
     for pattern in (_LABEL_END, _LABEL_START):
         found = pattern.fullmatch(last)
         if found:
             word = re.sub(r"[ _-]", "", found["word"].lower())
             rank = next(rank for rank, known in enumerate(LABEL_WORDS) if known.replace("_", "") == word)
             core = re.sub(r"\.ome$", "", found["core"], flags=re.IGNORECASE)
-            return Named(before + last, before + _image_core(core), rank)
-    return Named(before + last, before + _image_core(last), None)
+            return AnnotationName(before + last, before + _image_core(core), rank)
+    return AnnotationName(before + last, before + _image_core(last), None)
 
 
 def _image_core(last: str) -> str:

@@ -9,7 +9,7 @@ from nucseg_batch.files.annotations.pairs import DataSet, Pair, joined
 from nucseg_batch.files.masks.ngff import image_kind
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import LABEL_NAME, images_csv, is_ours, mask_places
-from nucseg_batch.files.zarr.planes import ZarrPlane, attributes, label_names, labelled_groups, stack_length
+from nucseg_batch.files.zarr.planes import ZarrPlane, attributes, image_axis_length, label_names, labelled_groups
 
 Names = dict[tuple[str, int | None], str]
 """Names of images by label group and place on axis i."""
@@ -19,7 +19,7 @@ def zarr_pairs(store: Path, top: Path) -> DataSet:
     """Pairs of every image group of a store with its label image, and a line for all groups that are none.
 
     A group of several label images counts with the one named `nuclei`. Keys are the names in our own table of images
-    where it lies beside the store, else paths of groups, with the place of an image in its stack.
+    where it lies beside the store, else paths of groups, with the place of an image on axis i.
     """
     prefix = "" if store == top else store.relative_to(top).as_posix()
     groups = labelled_groups(store)
@@ -72,7 +72,7 @@ def _group_pairs(group: Path, store: Path, prefix: str, names: Names | None) -> 
         return DataSet(problems=(f"{shown}: {names_one if labels else 'its labels group lists no label image'}",))
     notes = [f"{shown}: of its label images {', '.join(labels)}, {label} is used"] * (len(labels) > 1)
     try:
-        count, expected = stack_length(group / "labels" / label), stack_length(group)
+        count, expected = image_axis_length(group / "labels" / label), image_axis_length(group)
     except ImageError as error:
         return DataSet(problems=(f"{shown}: {error}",))
     if count != expected:

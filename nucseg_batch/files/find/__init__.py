@@ -1,1 +1,1 @@
-"""What IN means: images found, their channels put together, their headers surveyed."""
+"""What IN means: images found, their channels put together, their headers scanned."""

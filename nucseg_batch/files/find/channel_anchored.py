@@ -30,7 +30,7 @@ Site = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Anchored:
+class AnchoredChannels:
     """Files that were recognised, by their image."""
 
     sites: Mapping[Site, Mapping[str, str]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Anchored:
     """Folders that hold any file whose key names a stain of DNA."""
 
 
-def anchored(keys: Sequence[str]) -> Anchored:
+def anchored(keys: Sequence[str]) -> AnchoredChannels:
     """The images among files that have a channel named like a stain of DNA, and what differs from it in one piece."""
     ends: dict[str, set[str]] = defaultdict(set)
     folders: set[str] = set()
@@ -50,7 +50,7 @@ def anchored(keys: Sequence[str]) -> Anchored:
             ends[key[:start]].add(key[end:])
             folders.add(key.rpartition("/")[0])
     if not ends:
-        return Anchored()
+        return AnchoredChannels()
     found: dict[Site, dict[str, str]] = defaultdict(dict)
     for key in keys:
         for site, piece in _splits(key, ends):
@@ -59,10 +59,10 @@ def anchored(keys: Sequence[str]) -> Anchored:
     repeated = {piece for piece, count in seen.items() if count > 1}
     sites = {site: kept for site, one in found.items() if (kept := _channels(site, one, repeated))}
     sites = _taken_once(sites, repeated)
-    return Anchored(sites, _doubtful(sites), frozenset(folders))
+    return AnchoredChannels(sites, _doubtful(sites), frozenset(folders))
 
 
-def same_places(keys: Iterable[str], found: Anchored) -> dict[Site, dict[str, str]]:
+def same_places(keys: Iterable[str], found: AnchoredChannels) -> dict[Site, dict[str, str]]:
     """Other files that have a channel of these images in their names: of images that lack the stain of DNA."""
     by_folder: dict[str, set[str]] = defaultdict(set)
     for (before, after), members in found.sites.items():
@@ -84,7 +84,7 @@ def same_places(keys: Iterable[str], found: Anchored) -> dict[Site, dict[str, st
     return others
 
 
-def counted_along(keys: Sequence[str]) -> Anchored:
+def counted_along(keys: Sequence[str]) -> AnchoredChannels:
     """Images whose files differ in a channel's name and in a number that goes with it: `a_0_DAPI.tif`, `a_1_GFP.tif`.
 
     Two images or more must have several channels, or the number may as well count samples.
@@ -116,7 +116,7 @@ def counted_along(keys: Sequence[str]) -> Anchored:
             if sum(map(len, groups.values())) == len(files) and sum(len(one) > 1 for one in groups.values()) > 1:
                 sites |= groups
                 break
-    return Anchored(sites)
+    return AnchoredChannels(sites)
 
 
 def _splits(key: str, ends: Mapping[str, set[str]]) -> list[tuple[Site, str]]:

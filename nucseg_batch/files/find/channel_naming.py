@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nucseg_batch.files.find.channel_anchored import Anchored, anchored, counted_along, same_places
+from nucseg_batch.files.find.channel_anchored import AnchoredChannels, anchored, counted_along, same_places
 from nucseg_batch.files.find.channel_words import DNA as DNA_WORDS
 from nucseg_batch.files.find.channel_words import STAINS, SUM, anchors, merges, word_of
 from nucseg_batch.files.find.name_rules import GUID
@@ -105,7 +105,7 @@ class ChannelName:
 
 
 @dataclass(frozen=True)
-class Reading:
+class NamingScheme:
     """What the names of some files say of channels."""
 
     names: tuple[ChannelName, ...] = ()
@@ -153,7 +153,7 @@ def channel_names(keys: Iterable[str]) -> list[ChannelName]:
     return list(read_names(keys).names)
 
 
-def read_names(keys: Iterable[str]) -> Reading:
+def read_names(keys: Iterable[str]) -> NamingScheme:
     """What the names of some files say of channels, the surest names first."""
     keys = list(keys)
     found = {key: name for key in keys if (name := _sure(key))}
@@ -162,7 +162,7 @@ def read_names(keys: Iterable[str]) -> Reading:
     found |= _named(by_stain, STAINED)
     left = [key for key in left if key not in found]
     if by_stain.sites:
-        found |= _named(Anchored(same_places(left, by_stain)), STAINED)
+        found |= _named(AnchoredChannels(same_places(left, by_stain)), STAINED)
     folders: dict[str, list[str]] = defaultdict(list)
     for key in left:
         if key not in found and not SUM.search(key, key.rfind("/") + 1):
@@ -182,10 +182,10 @@ def read_names(keys: Iterable[str]) -> Reading:
         }
     )
     names = sorted((found[key] for key in found.keys() - set(together)), key=lambda name: name.key)
-    return Reading(tuple(names), tuple(together), tuple(rejected))
+    return NamingScheme(tuple(names), tuple(together), tuple(rejected))
 
 
-def _named(found: Anchored, evidence: str) -> dict[str, ChannelName]:
+def _named(found: AnchoredChannels, evidence: str) -> dict[str, ChannelName]:
     return {
         key: ChannelName(key, f"{site[0]}*{site[1]}", piece, evidence=evidence, doubtful=site in found.doubtful)
         for site, members in found.sites.items()

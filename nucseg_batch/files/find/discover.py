@@ -27,7 +27,7 @@ from nucseg_batch.files.find.leftovers import (
     is_output_folder,
     stem_of,
 )
-from nucseg_batch.files.find.skipped import OURS, PassedOver
+from nucseg_batch.files.find.skipped import OURS, SkipCounter
 from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.find.walk import (
     ANNOTATION_FOLDERS,
@@ -164,7 +164,7 @@ def _find_list(path: Path, found: Finder) -> str:
     return root
 
 
-def _lines(path: Path, passed: PassedOver) -> Iterator[str]:
+def _lines(path: Path, passed: SkipCounter) -> Iterator[str]:
     """The paths of a list, in any encoding that file names have; each once."""
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
@@ -295,7 +295,7 @@ def _matches(entry: FileEntry, pattern: str) -> bool:
     return fnmatchcase(name, pattern)
 
 
-def _nothing(images: int, passed: PassedOver, pattern: str | None) -> str:
+def _nothing(images: int, passed: SkipCounter, pattern: str | None) -> str:
     """Why nothing is left to do."""
     if images:
         which = "its only image does not match" if images == 1 else f"none of its {images} images matches"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nucseg_batch.files.find.skipped import Passed
+from nucseg_batch.files.find.skipped import SkippedFiles
 from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.plan import Assumption, Failure
 
@@ -61,9 +61,9 @@ class Discovery:
     """Images that do not match the pattern, sorted by key: channels of the others may be among them."""
     notes: tuple[str, ...] = ()
     """What the user should know, a line each."""
-    passed: dict[str, Passed] = field(default_factory=dict)
+    passed: dict[str, SkippedFiles] = field(default_factory=dict)
     """What is known of the things that were passed over, by reason, but for those within stores."""
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     """OME-Zarr attributes of all groups of the stores that have any, by path below the root."""
     assumptions: tuple[Assumption, ...] = ()
-    """What finding assumed, and after `survey` also what readers assumed, merged."""
+    """What finding assumed, and after `scan_headers` also what readers assumed, merged."""

@@ -101,7 +101,7 @@ MOST_STRIPPED = 4
 
 
 @dataclass(frozen=True)
-class Rule:
+class SkipRule:
     """What is told of the files that were skipped for one reason."""
 
     evidence: str
@@ -111,13 +111,13 @@ class Rule:
 
 
 RULES = {
-    ANNOTATION: Rule("their names are those of images beside them with an ending of label images", False),
-    BESIDE: Rule("their names end like outputs, and the images of these names lie beside them", False),
-    WEAK: Rule("their names are those of images beside them with an ending that images may also have", True),
-    ONLY: Rule("there are no other images", True),
-    ALONE: Rule("only one program names files like this, and there are other images", True),
-    FOLDER: Rule("the folder is called like outputs, and its files like the images beside it", False),
-    PARTLY: Rule("the folder is called like outputs, and most of its files like the images beside it", True),
+    ANNOTATION: SkipRule("their names are those of images beside them with an ending of label images", False),
+    BESIDE: SkipRule("their names end like outputs, and the images of these names lie beside them", False),
+    WEAK: SkipRule("their names are those of images beside them with an ending that images may also have", True),
+    ONLY: SkipRule("there are no other images", True),
+    ALONE: SkipRule("only one program names files like this, and there are other images", True),
+    FOLDER: SkipRule("the folder is called like outputs, and its files like the images beside it", False),
+    PARTLY: SkipRule("the folder is called like outputs, and most of its files like the images beside it", True),
 }
 """By reason."""
 
@@ -165,7 +165,7 @@ def is_output_folder(name: str, files: Sequence[str], beside: Set[str]) -> str |
     return PARTLY if 2 * paired >= len(files) else None
 
 
-def guessed(counts: Mapping[str, int]) -> list[tuple[str, int, Rule]]:
+def guessed(counts: Mapping[str, int]) -> list[tuple[str, int, SkipRule]]:
     """Of counts by reason those of files of which it was guessed whether they are images."""
     return [(reason, count, RULES[reason]) for reason, count in counts.items() if reason in RULES and count]
 

@@ -29,7 +29,7 @@ _LONGEST_SUFFIX = 12
 
 
 @dataclass(frozen=True)
-class Passed:
+class SkippedFiles:
     """What was passed over for one reason."""
 
     names: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Passed:
     """Suffixes and how many have them, the most frequent first; only for the reason NO_IMAGE."""
 
 
-class PassedOver:
+class SkipCounter:
     """Counts what is passed over."""
 
     def __init__(self) -> None:
@@ -55,25 +55,25 @@ class PassedOver:
         if reason == NO_IMAGE:
             self._suffixes[_suffix(key)] += 1
 
-    def take(self, other: PassedOver) -> None:
+    def take(self, other: SkipCounter) -> None:
         """All that another one has."""
         self.counts.update(other.counts)
         self._suffixes.update(other._suffixes)
         for reason, names in other._names.items():
             self._names[reason] += names[: MAX_NAMES - len(self._names[reason])]
 
-    def told(self) -> dict[str, Passed]:
+    def told(self) -> dict[str, SkippedFiles]:
         """What is known of it beside the counts, by reason."""
         suffixes = tuple(self._suffixes.most_common())
         return {
-            reason: Passed(tuple(names), suffixes if reason == NO_IMAGE else ())
+            reason: SkippedFiles(tuple(names), suffixes if reason == NO_IMAGE else ())
             for reason, names in sorted(self._names.items())
         }
 
 
-def first_names(keys: Iterable[str]) -> Passed:
+def first_names(keys: Iterable[str]) -> SkippedFiles:
     """What `told` would have of things with these keys."""
-    return Passed(tuple(keys)[:MAX_NAMES])
+    return SkippedFiles(tuple(keys)[:MAX_NAMES])
 
 
 def unread(name: str) -> str:

@@ -27,7 +27,7 @@ from nucseg_batch.files.find.leftovers import (
     stem_of,
 )
 from nucseg_batch.files.find.name_rules import byproduct, label_images
-from nucseg_batch.files.find.skipped import OURS, PassedOver, unread
+from nucseg_batch.files.find.skipped import OURS, SkipCounter, unread
 from nucseg_batch.files.find.stores import is_store, read_store
 from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 from nucseg_batch.files.zarr.zipped import SUFFIXES
@@ -63,8 +63,8 @@ class Finder:
         self._nested = nested
         self.entries: list[FileEntry] = []
         self.failures: list[Failure] = []
-        self.passed = PassedOver()
-        self.doubted = PassedOver()
+        self.passed = SkipCounter()
+        self.doubted = SkipCounter()
         """Entries that may be no images to segment, by the reason."""
         self.unused_axes = 0
         """Images in stores of which other axes are known than were given, which therefore are not used."""
@@ -138,7 +138,7 @@ def walk(top: str, root: str, found: Finder) -> None:
         files: list[os.DirEntry[str]] = []
         for item in items:
             (folders if item.is_dir(follow_symlinks=False) else files).append(item)
-        around = _Around(folders, [item.name for item in files])
+        around = _FolderContext(folders, [item.name for item in files])
         for folder in folders:
             if folder.name.startswith("."):
                 found.passed.add("hidden folder", os.path.relpath(folder.path, root))
@@ -153,7 +153,7 @@ def walk(top: str, root: str, found: Finder) -> None:
         _take(files, place, root, found, {item.name for item in items})
 
 
-class _Around:
+class _FolderContext:
     """What lies in one folder, to tell which of the folders in it hold images and which outputs."""
 
     def __init__(self, folders: list[os.DirEntry[str]], files: list[str]) -> None:

@@ -20,7 +20,7 @@ from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Version,
-    frame_of,
+    calibration_of,
     label_attributes,
     label_path,
     labels_attributes,
@@ -54,11 +54,11 @@ def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: 
     or cannot be written to, or has label images called `nuclei`: unless they are of the run that is `resumed`, or
     `overwrite` says that `remove_labels` may delete them.
     """
-    for stack in plan.stacks:
-        key = stack.images[0].key
-        if stack.group is None:
+    for label_array in plan.label_arrays:
+        key = label_array.images[0].key
+        if label_array.group is None:
             raise UsageError(f"--in-place: {key} is no OME-Zarr image, so it cannot hold labels; give OUT instead.")
-        group = folder / stack.group
+        group = folder / label_array.group
         if zarr_format(group) is None or "multiscales" not in _ome(group):
             raise OutputError(f"--in-place: {key} is no OME-Zarr group, so it cannot hold labels; give OUT instead.")
         if has_systems(_ome(group)["multiscales"][0]):
@@ -68,7 +68,7 @@ def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: 
             )
         if not os.access(group, os.W_OK):
             raise OutputError(f"--in-place: {group} cannot be written to; change its permissions, or give OUT instead.")
-        label = folder / label_path(stack)
+        label = folder / label_path(label_array)
         listed = LABEL_NAME in _names(group / "labels")
         begun = zarr_format(label) is None and not listed  # a run that was stopped while it made its groups
         mine = resumed and (begun or OWNER in read_attributes(label))
@@ -80,14 +80,14 @@ def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: 
 
 def create_labels(folder: Path, plan: Plan) -> None:
     """Makes the label groups and their (still empty) arrays, but for those already there; none is listed yet."""
-    for stack in plan.stacks:
-        group, label = folder / stack.name, folder / label_path(stack)
+    for label_array in plan.label_arrays:
+        group, label = folder / label_array.name, folder / label_path(label_array)
         version = zarr_format(group) or 3
-        frame = frame_of(stack, _ome(group))
-        levels = choose_levels(stack, frame, _level_shapes(group), as_image=True)
-        attributes = label_attributes(stack.axes, frame, levels, source=True, version=VERSIONS[version])
+        calibration = calibration_of(label_array, _ome(group))
+        levels = choose_levels(label_array, calibration, _level_shapes(group), as_image=True)
+        attributes = label_attributes(label_array.axes, calibration, levels, source=True, version=VERSIONS[version])
         put_group(label.parent, labels_attributes((), version=VERSIONS[version]), version=version)
-        put_array(label / "0", label_layout(stack), version=version)
+        put_array(label / "0", label_layout(label_array), version=version)
         put_group(label, attributes, version=version)
 
 
@@ -98,10 +98,10 @@ def register(
 
     Those of images that failed, by path of group, are empty and stay out of the lists.
     """
-    for stack in plan.stacks:
-        if stack.name in failed:
+    for label_array in plan.label_arrays:
+        if label_array.name in failed:
             continue
-        labels = folder / stack.name / "labels"
+        labels = folder / label_array.name / "labels"
         if provenance is not None:
             _say(labels / LABEL_NAME, provenance)
         names = _names(labels)
@@ -120,14 +120,14 @@ def _say(label: Path, provenance: Mapping[str, Any]) -> None:
 
 def remove_labels(folder: Path, plan: Plan) -> None:
     """Takes label images called `nuclei` out of the lists, and then deletes them, whoever made them."""
-    for stack in plan.stacks:
-        labels = folder / stack.name / "labels"
+    for label_array in plan.label_arrays:
+        labels = folder / label_array.name / "labels"
         names = _names(labels)
         if LABEL_NAME in names:
             _list(labels, [name for name in names if name != LABEL_NAME])
     _consolidate(folder, plan)
-    for stack in plan.stacks:
-        label = folder / label_path(stack)
+    for label_array in plan.label_arrays:
+        label = folder / label_path(label_array)
         if label.exists():
             shutil.rmtree(label)
 
@@ -169,8 +169,8 @@ def _level_shapes(group: Path) -> list[dict[str, int]]:
 def _consolidate(folder: Path, plan: Plan) -> None:
     """Brings copies of metadata, which some stores keep in their root, up to date with the label groups."""
     changed: dict[Path, list[Path]] = defaultdict(list)
-    for stack in plan.stacks:
-        labels = folder / stack.name / "labels"
+    for label_array in plan.label_arrays:
+        labels = folder / label_array.name / "labels"
         for top in _above(folder, labels):
             changed[top].append(labels)
     for top, groups in changed.items():

@@ -16,7 +16,7 @@ METADATA_FILES = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmet
 def metadata_files(store: Path, plan: Plan, *, in_place: bool) -> list[str]:
     """The files of metadata of a store, or in place of our labels in it, by path below the store, in order."""
     found = []
-    for top in [store / label_path(stack) for stack in plan.stacks] if in_place else [store]:
+    for top in [store / label_path(label_array) for label_array in plan.label_arrays] if in_place else [store]:
         for folder, folders, names in os.walk(top):
             if "zarr.json" in names and (Path(folder) / "c").is_dir() and _is_array(Path(folder)):
                 folders.clear()  # chunks, and nothing else

@@ -26,7 +26,7 @@ from nucseg_batch.errors import ImageError
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.files.zarr.systems import flattened
-from nucseg_batch.plan import Stack
+from nucseg_batch.plan import LabelArray
 
 Version = Literal["0.4", "0.5"]
 ImageKind = Literal["pixels", "labels"]
@@ -39,8 +39,8 @@ IMAGE = "../../"
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Where the first pixel of a stack lies and how far apart pixels are, by axis; 0, 1 and no unit where not said."""
+class Calibration:
+    """Place of the first pixel and distance between pixels, by axis; 0, 1 and no unit where nothing is given."""
 
     scale: Mapping[str, float]
     """Distance of neighbours in `units`."""
@@ -55,7 +55,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Level:
+class PyramidLevel:
     """A level of a pyramid after the first."""
 
     shape: tuple[int, ...]
@@ -64,18 +64,18 @@ class Level:
     """How many pixels of the level before come to one of its own, by axis."""
 
 
-def label_path(stack: Stack) -> str:
-    """Path of a stack's label group in the store."""
-    return "/".join(part for part in (stack.name, "labels", LABEL_NAME) if part)
+def label_path(label_array: LabelArray) -> str:
+    """Path of a label array's label group in the store."""
+    return "/".join(part for part in (label_array.name, "labels", LABEL_NAME) if part)
 
 
-def frame_of(stack: Stack, image: Mapping[str, Any] | None) -> Frame:
-    """Where a stack lies, by the OME attributes (0.4 to 0.6) of its one image; else by the pixel size that all share.
+def calibration_of(label_array: LabelArray, image: Mapping[str, Any] | None) -> Calibration:
+    """Calibration from the OME attributes (0.4 to 0.6) of its one image; else from the pixel size of all images.
 
     Time points and depths that are left out move the first plane and widen the distance of planes.
     """
     if image is None or "multiscales" not in image:
-        return _frame_of_files(stack)
+        return _calibration_of_files(label_array)
     try:
         whole = _parsed(flattened(image["multiscales"][0]))
     except (
@@ -86,25 +86,25 @@ def frame_of(stack: Stack, image: Mapping[str, Any] | None) -> Frame:
         ValueError,
         AttributeError,
     ):  # metadata that say nothing understandable
-        return _frame_of_files(stack)
+        return _calibration_of_files(label_array)
     scale, translation = dict(whole.scale), dict(whole.translation)
-    for axis, chosen in (("t", stack.images[0].t), ("z", stack.images[0].z)):
+    for axis, chosen in (("t", label_array.images[0].t), ("z", label_array.images[0].z)):
         if chosen is not None:
             step = scale.get(axis, 1.0)
             translation[axis] = translation.get(axis, 0.0) + chosen[0] * step
             scale[axis] = step * chosen[2]
-    return Frame(scale, translation, whole.units, whole.factors, whole.name)
+    return Calibration(scale, translation, whole.units, whole.factors, whole.name)
 
 
 def label_attributes(
-    axes: str, frame: Frame, levels: Sequence[Level], *, source: bool, version: Version = "0.5"
+    axes: str, calibration: Calibration, levels: Sequence[PyramidLevel], *, source: bool, version: Version = "0.5"
 ) -> dict[str, Any]:
     """Attributes of a label group that has its first level; `levels` are to come. `source` names the image above it.
 
     It has no colours: viewers then choose one for each nucleus, while those that are given colours hide all labels
     without (napari-ome-zarr 0.10 does).
     """
-    multiscale = _multiscale(LABEL_NAME, axes, frame, "0")
+    multiscale = _multiscale(LABEL_NAME, axes, calibration, "0")
     own = Source(image=IMAGE) if source else None
     ome: dict[str, Any]
     if version == "0.5":
@@ -127,10 +127,10 @@ def labels_attributes(names: Iterable[str], *, version: Version = "0.5") -> dict
     return {"ome": LabelsAttrs(version="0.5", labels=list(names)).model_dump(exclude_none=True)}
 
 
-def image_attributes(name: str, axes: str, frame: Frame, kind: ImageKind) -> dict[str, Any]:
+def image_attributes(name: str, axes: str, calibration: Calibration, kind: ImageKind) -> dict[str, Any]:
     """Attributes of an image group of version 0.5 with one level so far: its own, or that of its label image."""
     path = "0" if kind == "pixels" else f"labels/{LABEL_NAME}/0"
-    image = ImageAttrs(version="0.5", multiscales=[_multiscale(name, axes, frame, path)])
+    image = ImageAttrs(version="0.5", multiscales=[_multiscale(name, axes, calibration, path)])
     return {"ome": image.model_dump(exclude_none=True, mode="json"), OWNER: {"image": kind}}
 
 
@@ -161,7 +161,7 @@ def scale_of(attributes: Mapping[str, Any]) -> tuple[dict[str, float], dict[str,
     return scale, {axis["name"]: axis["unit"] for axis in multiscale["axes"] if "unit" in axis}
 
 
-def with_levels(attributes: Mapping[str, Any], levels: Sequence[Level], axes: str) -> dict[str, Any]:
+def with_levels(attributes: Mapping[str, Any], levels: Sequence[PyramidLevel], axes: str) -> dict[str, Any]:
     """Attributes of an image or label group that lists its first level and, after it, `levels` with axes `axes`.
 
     The group may have other axes besides, along which levels are not smaller.
@@ -184,17 +184,17 @@ def with_levels(attributes: Mapping[str, Any], levels: Sequence[Level], axes: st
     return {**attributes, "ome": content} if "ome" in attributes else content
 
 
-def planned_levels(attributes: Mapping[str, Any]) -> list[Level]:
+def planned_levels(attributes: Mapping[str, Any]) -> list[PyramidLevel]:
     """The levels that a label group of ours is to have after its first; none for any other group."""
     own = attributes.get(OWNER, {})
-    return [Level(tuple(level["shape"]), tuple(level["factors"])) for level in own.get("levels", ())]
+    return [PyramidLevel(tuple(level["shape"]), tuple(level["factors"])) for level in own.get("levels", ())]
 
 
-def _multiscale(name: str, axes: str, frame: Frame, path: str) -> Multiscale:
-    scale = tuple(frame.scale.get(axis, 1.0) for axis in axes)
-    translation = tuple(frame.translation.get(axis, 0.0) for axis in axes)
+def _multiscale(name: str, axes: str, calibration: Calibration, path: str) -> Multiscale:
+    scale = tuple(calibration.scale.get(axis, 1.0) for axis in axes)
+    translation = tuple(calibration.translation.get(axis, 0.0) for axis in axes)
     dataset = _dataset(path, scale, translation if any(translation) else None)
-    shown = [Axis(name=axis, type=AXIS_TYPES[axis], unit=frame.units.get(axis)) for axis in axes]
+    shown = [Axis(name=axis, type=AXIS_TYPES[axis], unit=calibration.units.get(axis)) for axis in axes]
     return Multiscale(name=printable(name), axes=shown, datasets=(dataset,))
 
 
@@ -208,14 +208,14 @@ def _dump(model: Any) -> dict[str, Any]:
     return values
 
 
-def _frame_of_files(stack: Stack) -> Frame:
-    size = next(iter(stack.pixel_sizes)) if len(stack.pixel_sizes) == 1 else None
+def _calibration_of_files(label_array: LabelArray) -> Calibration:
+    size = next(iter(label_array.pixel_sizes)) if len(label_array.pixel_sizes) == 1 else None
     if size is None:
-        return Frame({}, {}, {})
-    return Frame(dict.fromkeys("yx", size), {}, dict.fromkeys("yx", "micrometer"))
+        return Calibration({}, {}, {})
+    return Calibration(dict.fromkeys("yx", size), {}, dict.fromkeys("yx", "micrometer"))
 
 
-def _parsed(multiscale: Mapping[str, Any]) -> Frame:
+def _parsed(multiscale: Mapping[str, Any]) -> Calibration:
     """What a multiscale of version 0.3 to 0.5 says of its image."""
     axes = [axis if isinstance(axis, str) else str(axis["name"]) for axis in multiscale["axes"]]
     units = {
@@ -229,7 +229,7 @@ def _parsed(multiscale: Mapping[str, Any]) -> Frame:
     inner = _checked(_vector(multiscale["datasets"][0], "translation"), axes, 0.0)
     factors = tuple(_ratio(finer, coarser) for finer, coarser in itertools.pairwise(scales))
     name = multiscale.get("name")
-    return Frame(
+    return Calibration(
         {axis: outer[axis] * scales[0][axis] for axis in axes},
         {axis: outer[axis] * inner[axis] + shift[axis] for axis in axes},
         units,

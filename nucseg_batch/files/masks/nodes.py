@@ -117,7 +117,7 @@ def part_files(folder: Path, steps: Sequence[int], bounds: Sequence[slice], *, v
 
 
 @dataclass(frozen=True)
-class Written:
+class StoredPart:
     """A part of an array as it is on disk."""
 
     bytes: int
@@ -126,7 +126,7 @@ class Written:
     """Of the contents of its files, in order of their names."""
 
 
-def replace_part(folder: Path, array: zarr.Array[Any], bounds: tuple[slice, ...], values: NDArray[Any]) -> Written:
+def replace_part(folder: Path, array: zarr.Array[Any], bounds: tuple[slice, ...], values: NDArray[Any]) -> StoredPart:
     """Writes a part of an array anew, so that it is on disk when this returns; the part is of whole files.
 
     Each file replaces an earlier one whole, which is not read and so may be damaged. Zeros alone need no file. Raises
@@ -147,10 +147,10 @@ def replace_part(folder: Path, array: zarr.Array[Any], bounds: tuple[slice, ...]
     assert not encoded, f"{bounds} is not a part of whole files"
     for place in sorted(_between(folder, files), reverse=True):
         sync(place)
-    return Written(size, digest.hexdigest())
+    return StoredPart(size, digest.hexdigest())
 
 
-def written(files: Sequence[Path]) -> Written:
+def written(files: Sequence[Path]) -> StoredPart:
     """The same of files as they are now; those that are missing count as zeros."""
     digest, size = hashlib.sha256(), 0
     for file in files:
@@ -158,15 +158,15 @@ def written(files: Sequence[Path]) -> Written:
             while piece := content.read(2**22):
                 digest.update(piece)
                 size += len(piece)
-    return Written(size, digest.hexdigest())
+    return StoredPart(size, digest.hexdigest())
 
 
-def together(parts: Sequence[Written]) -> Written:
+def together(parts: Sequence[StoredPart]) -> StoredPart:
     """Several parts as one; a single one as it is."""
     if len(parts) == 1:
         return parts[0]
     digest = hashlib.sha256("".join(part.sha256 for part in parts).encode())
-    return Written(sum(part.bytes for part in parts), digest.hexdigest())
+    return StoredPart(sum(part.bytes for part in parts), digest.hexdigest())
 
 
 def _encoded(folder: Path, version: int, bounds: tuple[slice, ...], values: NDArray[Any]) -> dict[str, bytes]:

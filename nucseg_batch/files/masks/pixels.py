@@ -1,9 +1,9 @@
-"""The pixels of images beside their masks: each stack's group becomes a valid OME-Zarr 0.5 image above its labels.
+"""The pixels of images beside their masks: the group above each label array becomes a valid OME-Zarr 0.5 image.
 
-The array `<stack>/0` has the axes of the masks, and axis c where images are in colour or have separate channels: after
-t and i, before z. In a stack with any colour image grey ones are there three times. Its type is the smallest of uint8,
-uint16 and float32 that takes the pixels of all its images as they are; whole numbers beyond 2**24 are rounded. Chunks
-and shards are those of the masks, a shard with all channels, so that one unit writes one file of each.
+The pixel array has the axes of the masks, and axis c, after t and i and before z, where images are in colour or have
+separate channels. Beside a colour image, greyscale ones are stored three times. Its type is the smallest of uint8,
+uint16 and float32 that holds the pixels of all its images unchanged; integers beyond 2**24 are rounded. Chunks and
+shards are those of the masks, a shard with all channels, so that one unit writes one file of each.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ome_zarr_models.common.omero import Channel, Omero, Window
 
 from nucseg_batch.errors import UsageError
-from nucseg_batch.files.masks.ngff import Frame, image_attributes
+from nucseg_batch.files.masks.ngff import Calibration, image_attributes
 from nucseg_batch.files.masks.nodes import ArrayLayout
-from nucseg_batch.plan import Failure, ImageInfo, Plan, Stack, Unit
+from nucseg_batch.plan import Failure, ImageInfo, LabelArray, Plan, Unit
 
 COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 """Channels of colour images, as viewers show them."""
@@ -30,7 +30,7 @@ SHADES = ("0000FF", "00FF00", "FF0000", "00FFFF", "FF00FF", "FFFF00", "FFFFFF")
 
 def check_with_images(plan: Plan) -> None:
     """Raises UsageError where the pixels of a plan cannot be written beside the masks; see `storable`."""
-    images = [image for stack in plan.stacks for image in stack.images]
+    images = [image for label_array in plan.label_arrays for image in label_array.images]
     for failure in storable(images)[1]:
         raise UsageError(f"{failure.image}: {failure.message}")
 
@@ -79,30 +79,30 @@ def _other_channels(image: ImageInfo, names: tuple[str, ...], count: int) -> str
     )
 
 
-def channels(stack: Stack) -> int:
+def channels(label_array: LabelArray) -> int:
     """Separate channels of its images, or 3 where any is in colour, else 1."""
-    return max(_channels(image) for image in stack.images)
+    return max(_channels(image) for image in label_array.images)
 
 
-def pixel_axes(stack: Stack) -> str:
+def pixel_axes(label_array: LabelArray) -> str:
     """Axes of the array of pixels: those of the masks, with c where there is more than one channel."""
-    if channels(stack) == 1:
-        return stack.axes
-    return stack.axes.replace("i", "ic")
+    if channels(label_array) == 1:
+        return label_array.axes
+    return label_array.axes.replace("i", "ic")
 
 
-def pixel_type(stack: Stack) -> np.dtype[Any]:
-    """The smallest of uint8, uint16 and float32 that holds the pixels of all images of a stack."""
-    types = {image.dtype for image in stack.images}
+def pixel_type(label_array: LabelArray) -> np.dtype[Any]:
+    """The smallest of uint8, uint16 and float32 that holds the pixels of all images of a label array."""
+    types = {image.dtype for image in label_array.images}
     if types <= {"uint8", "uint16"}:
         return np.dtype(np.uint16 if "uint16" in types else np.uint8)
     return np.dtype(np.float32)
 
 
-def pixel_layout(stack: Stack, masks: ArrayLayout) -> ArrayLayout:
-    """The array of a stack's pixels, beside the one of its masks; colours share a chunk, channels do not."""
-    axes, count = pixel_axes(stack), channels(stack)
-    together = 1 if stack.images[0].names else count
+def pixel_layout(label_array: LabelArray, masks: ArrayLayout) -> ArrayLayout:
+    """The array of a label array's pixels, beside the one of its masks; colours share a chunk, channels do not."""
+    axes, count = pixel_axes(label_array), channels(label_array)
+    together = 1 if label_array.images[0].names else count
     place = axes.find("c")
 
     def with_channels(lengths: tuple[int, ...], channel: int) -> tuple[int, ...]:
@@ -113,19 +113,19 @@ def pixel_layout(stack: Stack, masks: ArrayLayout) -> ArrayLayout:
         with_channels(masks.shape, count),
         with_channels(masks.chunks, together),
         with_channels(masks.shards, count),
-        pixel_type(stack).name,
+        pixel_type(label_array).name,
     )
 
 
-def pixel_attributes(stack: Stack, frame: Frame) -> dict[str, Any]:
-    """Attributes of a stack's image group."""
-    attributes = image_attributes(stack.name, pixel_axes(stack), frame, "pixels")
-    highest = float(np.iinfo(pixel_type(stack)).max) if pixel_type(stack).kind == "u" else None
-    names = stack.images[0].names
+def pixel_attributes(label_array: LabelArray, calibration: Calibration) -> dict[str, Any]:
+    """Attributes of a label array's image group."""
+    attributes = image_attributes(label_array.name, pixel_axes(label_array), calibration, "pixels")
+    highest = float(np.iinfo(pixel_type(label_array)).max) if pixel_type(label_array).kind == "u" else None
+    names = label_array.images[0].names
     shown = dict(COLOURS)
     if names:
         shown = {name: SHADES[number % len(SHADES)] for number, name in enumerate(names)}
-    if channels(stack) == 1 or highest is None or (names and pixel_type(stack) != np.uint8):
+    if channels(label_array) == 1 or highest is None or (names and pixel_type(label_array) != np.uint8):
         return attributes  # of floats, and of the 12 bits that are in most uint16, nobody can say what is bright
     window = Window(min=0.0, max=highest, start=0.0, end=highest)
     listed = [
@@ -137,32 +137,32 @@ def pixel_attributes(stack: Stack, frame: Frame) -> dict[str, Any]:
 
 def empty_pixels(unit: Unit) -> NDArray[Any]:
     """Zeros for the pixels of a unit: shaped as its masks, with the channels in the place of axis c."""
-    return np.zeros([part.stop - part.start for part in pixel_bounds(unit)], pixel_type(unit.stack))
+    return np.zeros([part.stop - part.start for part in pixel_bounds(unit)], pixel_type(unit.label_array))
 
 
 def pixel_bounds(unit: Unit) -> tuple[slice, ...]:
     """The part of the array of pixels that a unit owns."""
-    place = pixel_axes(unit.stack).find("c")
+    place = pixel_axes(unit.label_array).find("c")
     if place < 0:
         return unit.bounds
-    return (*unit.bounds[:place], slice(0, channels(unit.stack)), *unit.bounds[place:])
+    return (*unit.bounds[:place], slice(0, channels(unit.label_array)), *unit.bounds[place:])
 
 
 def plane_of(pixels: NDArray[Any], unit: Unit, number: int) -> NDArray[Any]:
     """The place for one of a unit's planes in what `empty_pixels` made: a view, (h, w) or (c, h, w)."""
     where: list[Any] = [*np.unravel_index(number, unit.shape[:-2])]
-    if "c" in (axes := pixel_axes(unit.stack)):
+    if "c" in (axes := pixel_axes(unit.label_array)):
         where.insert(axes.index("c"), slice(None))
     return pixels[tuple(where)]
 
 
-def as_stored(pixels: NDArray[Any], stack: Stack) -> NDArray[Any]:
-    """Pixels of a plane or a window of it with their axes in the order of its stack: (h, w) or (c, h, w).
+def as_stored(pixels: NDArray[Any], label_array: LabelArray) -> NDArray[Any]:
+    """Pixels of a plane or a window of it with their axes in the order of its label array: (h, w) or (c, h, w).
 
     They come as (h, w) grey, (h, w, 3) colour, or (c, h, w) with separate channels.
     """
-    count = channels(stack)
-    if stack.images[0].names:
+    count = channels(label_array)
+    if label_array.images[0].names:
         return pixels.reshape(pixels.shape[-2:]) if count == 1 else pixels
     if count == 1:
         return pixels
@@ -172,9 +172,9 @@ def as_stored(pixels: NDArray[Any], stack: Stack) -> NDArray[Any]:
 def pixel_shard(store: Path, unit: Unit) -> Path:
     """File of a unit's pixels."""
     place = list(unit.block)
-    if "c" in (axes := pixel_axes(unit.stack)):
+    if "c" in (axes := pixel_axes(unit.label_array)):
         place.insert(axes.index("c"), 0)
-    return store.joinpath(unit.stack.name, "0", "c", *map(str, place))
+    return store.joinpath(unit.label_array.name, "0", "c", *map(str, place))
 
 
 def _channels(image: ImageInfo) -> int:

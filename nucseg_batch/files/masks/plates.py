@@ -17,7 +17,7 @@ from ome_zarr_models.v05.hcs import HCSAttrs
 from ome_zarr_models.v05.well import WellAttrs
 from pydantic import ValidationError
 
-from nucseg_batch.plan import Stack
+from nucseg_batch.plan import LabelArray
 
 LAYOUT = "bioformats2raw.layout"
 """Attribute that says that a group is a collection, or a plate, as bioformats2raw writes them."""
@@ -26,7 +26,7 @@ OME_XML = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 
 @dataclass(frozen=True)
-class Structure:
+class PlateGroups:
     """What the groups above the images of a plan are."""
 
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -37,10 +37,10 @@ class Structure:
     """Lines for the user."""
 
 
-def translated(metadata: Mapping[str, Mapping[str, Any]], images: Collection[str]) -> Structure:
+def translated(metadata: Mapping[str, Mapping[str, Any]], images: Collection[str]) -> PlateGroups:
     """The plates, wells and collections that the images (paths of groups) are in, by the metadata of their store."""
     store = _Store({path: _inner(content) for path, content in metadata.items()}, _below(images))
-    structure = Structure()
+    structure = PlateGroups()
     for path, ome in sorted(store.metadata.items()):
         try:
             if isinstance(ome.get("plate"), Mapping):
@@ -53,12 +53,12 @@ def translated(metadata: Mapping[str, Mapping[str, Any]], images: Collection[str
     return structure
 
 
-def collection_xml(images: Sequence[tuple[str, Stack]]) -> bytes:
+def collection_xml(images: Sequence[tuple[str, LabelArray]]) -> bytes:
     """OME-XML of a collection of label images, by their paths: napari-ome-zarr and Bio-Formats find them by it."""
     ElementTree.register_namespace("", OME_XML)
     top = ElementTree.Element(f"{{{OME_XML}}}OME")
-    for number, (path, stack) in enumerate(images):
-        lengths = dict(zip(stack.axes, stack.shape, strict=True))
+    for number, (path, label_array) in enumerate(images):
+        lengths = dict(zip(label_array.axes, label_array.shape, strict=True))
         image = ElementTree.SubElement(top, f"{{{OME_XML}}}Image", ID=f"Image:{path}", Name=path)
         sizes = {f"Size{axis.upper()}": str(lengths.get(axis, 1)) for axis in "xyzct"}
         of = {"ID": f"Pixels:{number}", "DimensionOrder": "XYZCT", "Type": "uint32", **sizes}
@@ -84,7 +84,7 @@ class _Store:
         return self.below.get(path, set())
 
 
-def _add_plate(structure: Structure, store: _Store, path: str) -> None:
+def _add_plate(structure: PlateGroups, store: _Store, path: str) -> None:
     ome = store.of(path)
     plate = ome["plate"]
     rows = [str(row["name"]) for row in plate.get("rows") or ()]
@@ -143,14 +143,14 @@ def _index(names: list[str], name: str) -> int:
     return names.index(name) if name in names else 0
 
 
-def _add_collection(structure: Structure, store: _Store, path: str) -> None:
+def _add_collection(structure: PlateGroups, store: _Store, path: str) -> None:
     if series := _add_series(structure, store, path):
         content = {"version": "0.5", LAYOUT: 3}
         structure.groups[path] = _valid(BioFormats2RawAttrs.model_validate, content, path or "IN", structure.notes)
         structure.collections[path] = series
 
 
-def _add_series(structure: Structure, store: _Store, path: str) -> tuple[str, ...]:
+def _add_series(structure: PlateGroups, store: _Store, path: str) -> tuple[str, ...]:
     """Lists a collection's images in its group OME: those it listed itself, else all that have numbers for names."""
     group, present = _join(path, "OME"), store.images(path)
     listed = store.of(group).get("series")

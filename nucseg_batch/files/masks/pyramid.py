@@ -20,8 +20,8 @@ import zarr
 
 from nucseg_batch.files.atomic_write import remove_leftovers
 from nucseg_batch.files.masks.ngff import (
-    Frame,
-    Level,
+    Calibration,
+    PyramidLevel,
     axes_of,
     image_kind,
     label_path,
@@ -37,28 +37,36 @@ from nucseg_batch.files.masks.nodes import (
     write_attributes,
 )
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.plan import Stack
+from nucseg_batch.plan import LabelArray
 
 SMALL = 1024
 """Large planes are halved until neither side is longer."""
 
 
 def choose_levels(
-    stack: Stack, frame: Frame, shapes: Sequence[Mapping[str, int]] = (), *, as_image: bool = False
-) -> list[Level]:
-    """The levels that a stack's label image is to have after the first.
+    label_array: LabelArray,
+    calibration: Calibration,
+    shapes: Sequence[Mapping[str, int]] = (),
+    *,
+    as_image: bool = False,
+) -> list[PyramidLevel]:
+    """The levels that a label array's label image is to have after the first.
 
     As many as its image has, with that image's factors; where it has one, and for files, large planes are halved until
     neither side is longer than SMALL. `as_image` keeps to the image's, also where that is one. A side is as long as
     that of the image's level, where `shapes` has the lengths of all its levels, else rounded up.
     """
-    wanted = stack.images[0].levels - 1 if stack.group is not None else 0
-    if not wanted and stack.regional and not as_image:
-        wanted = math.ceil(math.log2(max(stack.height, stack.width) / SMALL)) if max(stack.shape[-2:]) > SMALL else 0
-    levels: list[Level] = []
-    before = dict(zip(stack.axes, stack.shape, strict=True))
+    wanted = label_array.images[0].levels - 1 if label_array.group is not None else 0
+    if not wanted and label_array.regional and not as_image:
+        wanted = (
+            math.ceil(math.log2(max(label_array.height, label_array.width) / SMALL))
+            if max(label_array.shape[-2:]) > SMALL
+            else 0
+        )
+    levels: list[PyramidLevel] = []
+    before = dict(zip(label_array.axes, label_array.shape, strict=True))
     for number in range(wanted):
-        factors = frame.factors[number] if number < len(frame.factors) else {"y": 2, "x": 2}
+        factors = calibration.factors[number] if number < len(calibration.factors) else {"y": 2, "x": 2}
         own = shapes[number + 1] if number + 1 < len(shapes) else {}
         after = {}
         for axis, length in before.items():
@@ -66,70 +74,70 @@ def choose_levels(
             after[axis] = -(-length // factor)
             if axis in own and (own[axis] - 1) * factor < length and own[axis] <= after[axis]:
                 after[axis] = own[axis]
-        levels.append(Level(tuple(after.values()), tuple(factors.get(axis, 1) for axis in before)))
+        levels.append(PyramidLevel(tuple(after.values()), tuple(factors.get(axis, 1) for axis in before)))
         before = after
     return levels
 
 
-def build_levels(store: Path, stack: Stack) -> None:
-    """Makes all levels of a stack's labels, and of its pixels where the store has them, and lists them.
+def build_levels(store: Path, label_array: LabelArray) -> None:
+    """Makes all levels of a label array's labels, and of its pixels where the store has them, and lists them.
 
     Does nothing where they are listed already. Needs memory for a few shards.
     """
-    levels = planned_levels(read_attributes(store / label_path(stack)))
-    if not levels or not levels_missing(store, stack):
+    levels = planned_levels(read_attributes(store / label_path(label_array)))
+    if not levels or not levels_missing(store, label_array):
         return
-    _build(store / label_path(stack), stack, levels)
-    if image_kind(read_attributes(store / stack.name)) == "pixels":
-        _build(store / stack.name, stack, levels)
-    for folder in _listing(store, stack):
+    _build(store / label_path(label_array), label_array, levels)
+    if image_kind(read_attributes(store / label_array.name)) == "pixels":
+        _build(store / label_array.name, label_array, levels)
+    for folder in _listing(store, label_array):
         attributes = read_attributes(folder)
         if levels_listed(attributes) != len(levels) + 1:
-            write_attributes(folder, with_levels(attributes, levels, stack.axes))
+            write_attributes(folder, with_levels(attributes, levels, label_array.axes))
 
 
-def levels_missing(store: Path, stack: Stack) -> bool:
-    """Whether a stack is to have levels after the first that are not made, or not listed yet."""
-    levels = planned_levels(read_attributes(store / label_path(stack)))
-    counts = (levels_listed(read_attributes(folder)) for folder in _listing(store, stack))
+def levels_missing(store: Path, label_array: LabelArray) -> bool:
+    """Whether a label array is to have levels after the first that are not made, or not listed yet."""
+    levels = planned_levels(read_attributes(store / label_path(label_array)))
+    counts = (levels_listed(read_attributes(folder)) for folder in _listing(store, label_array))
     return bool(levels) and any(count != len(levels) + 1 for count in counts)
 
 
-def remove_leftovers_of_levels(store: Path, stack: Stack) -> None:
-    """Deletes what killed writers left of a stack's levels after the first; nobody else may be at them."""
-    planned = planned_levels(read_attributes(store / label_path(stack)))
-    for group in {store / label_path(stack), *_listing(store, stack)}:
+def remove_leftovers_of_levels(store: Path, label_array: LabelArray) -> None:
+    """Deletes what killed writers left of a label array's levels after the first; nobody else may be at them."""
+    planned = planned_levels(read_attributes(store / label_path(label_array)))
+    for group in {store / label_path(label_array), *_listing(store, label_array)}:
         for number in range(1, len(planned) + 1):
             for folder, _, _ in os.walk(group / str(number)):
                 remove_leftovers(Path(folder))
 
 
-def unlist_levels(store: Path, stack: Stack) -> None:
+def unlist_levels(store: Path, label_array: LabelArray) -> None:
     """Takes levels that no longer fit the first one out of the metadata; `build_levels` makes them again."""
-    for folder in _listing(store, stack):
+    for folder in _listing(store, label_array):
         attributes = read_attributes(folder)
         if levels_listed(attributes) > 1:
-            write_attributes(folder, with_levels(attributes, (), stack.axes))
+            write_attributes(folder, with_levels(attributes, (), label_array.axes))
 
 
-def _listing(store: Path, stack: Stack) -> list[Path]:
+def _listing(store: Path, label_array: LabelArray) -> list[Path]:
     """The groups whose metadata list the levels: the label group, and the image group above it where that is ours.
 
     An image of the input, in whose group labels are, has levels of its own.
     """
-    image = store / stack.name
+    image = store / label_array.name
     own = image_kind(read_attributes(image)) is not None
-    return [store / label_path(stack), image] if own else [store / label_path(stack)]
+    return [store / label_path(label_array), image] if own else [store / label_path(label_array)]
 
 
-def _build(group: Path, stack: Stack, levels: Sequence[Level]) -> None:
+def _build(group: Path, label_array: LabelArray, levels: Sequence[PyramidLevel]) -> None:
     """Makes the arrays of a group after its first."""
     source = open_array(group / "0", mode="r")
     axes = axes_of(read_attributes(group))
     for number, level in enumerate(levels, start=1):
-        factors = dict(zip(stack.axes, level.factors, strict=True))
+        factors = dict(zip(label_array.axes, level.factors, strict=True))
         folder = group / str(number)
-        layout = _layout(source, axes, stack, level)
+        layout = _layout(source, axes, label_array, level)
         put_array(folder, layout, version=source.metadata.zarr_format)
         target = open_array(folder, mode="r+")
         for block in itertools.product(*map(range, _grid(layout))):
@@ -137,10 +145,10 @@ def _build(group: Path, stack: Stack, levels: Sequence[Level]) -> None:
         source = target
 
 
-def _layout(source: zarr.Array[Any], axes: str, stack: Stack, level: Level) -> ArrayLayout:
+def _layout(source: zarr.Array[Any], axes: str, label_array: LabelArray, level: PyramidLevel) -> ArrayLayout:
     """The array of a level: planes or squares are its chunks, as those of the first are, and shards no longer."""
-    lengths = dict(zip(stack.axes, level.shape, strict=True))
-    written = dict(zip(stack.axes, stack.shard, strict=True))
+    lengths = dict(zip(label_array.axes, level.shape, strict=True))
+    written = dict(zip(label_array.axes, label_array.shard, strict=True))
     shape, chunks, shards = [], [], []
     for axis, before, chunk in zip(axes, source.shape, source.chunks, strict=True):
         length = lengths.get(axis, before)
@@ -148,9 +156,9 @@ def _layout(source: zarr.Array[Any], axes: str, stack: Stack, level: Level) -> A
         if axis not in "yx":
             chunks.append(chunk)
             shards.append(min(length, written.get(axis, before)))
-        elif stack.regional:
-            chunks.append(stack.chunk)
-            shards.append(min(stack.region, -(-length // stack.chunk) * stack.chunk))
+        elif label_array.regional:
+            chunks.append(label_array.chunk)
+            shards.append(min(label_array.region, -(-length // label_array.chunk) * label_array.chunk))
         else:
             chunks.append(length)
             shards.append(length)

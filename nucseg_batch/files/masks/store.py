@@ -1,15 +1,14 @@
 """The masks: a valid OME-Zarr 0.5 store of label images, written shard by shard.
 
-Images that are files become stacks: those of one shape are the label image `<height>x<width>/labels/nuclei`, one uint32
-array (i, y, x) with one chunk for each image and one shard for each unit, so that 100 000 images are some hundred
-files. Axis i is of a custom type, which NGFF allows; time t and depth z are axes besides. An image of a store keeps its
-place, without axis i: `<group>/labels/nuclei`, below the plates, wells and collections of the input. Its own group is
-an image whose arrays are those of the labels, so that viewers open the store as the plate that it is, without a copy of
-the pixels.
+Masks of images of one shape share the label array `<height>x<width>/labels/nuclei`, one uint32 array (i, y, x) with one
+chunk per image and one shard per unit, so that 100 000 images are some hundred files. Axis i is of a custom type, which
+NGFF allows; time t and depth z are further axes. An image of a store keeps its place, without axis i:
+`<group>/labels/nuclei`, below the plates, wells and collections of the input. Its own group is an image whose arrays
+are those of the labels, so that viewers open the store as the plate that it is, without a copy of the pixels.
 
-A plane without nuclei has no chunk: that a unit was done is said by its marker, never by the store. Where the pixels
-are asked for, too, they lie beside the masks (see `masks.pixels`); smaller levels are made last (see `pyramid`). Labels
-in a store of the user are written by the same code (see `in_place`).
+A plane without nuclei has no chunk: that a unit is done is recorded by its marker, never by the store. With
+`--with-images` pixels lie beside the masks (see `masks.pixels`); smaller levels are written last (see `pyramid`).
+Labels in a store of the user are written by the same code (see `in_place`).
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from nucseg_batch.files.csv_rows import csv_records, opened
 from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
-    Frame,
+    Calibration,
     axes_of,
-    frame_of,
+    calibration_of,
     image_attributes,
     label_attributes,
     label_path,
@@ -41,7 +40,7 @@ from nucseg_batch.files.masks.ngff import (
 )
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
-    Written,
+    StoredPart,
     part_files,
     put_array,
     put_group,
@@ -58,12 +57,12 @@ from nucseg_batch.files.masks.pixels import (
     pixel_layout,
     pixel_shard,
 )
-from nucseg_batch.files.masks.plates import Structure, collection_xml, translated
+from nucseg_batch.files.masks.plates import PlateGroups, collection_xml, translated
 from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.plan import Plan, Stack, Unit
+from nucseg_batch.plan import LabelArray, Plan, Unit
 
 __all__ = [
     "LABEL_NAME",
@@ -91,6 +90,8 @@ __all__ = [
 
 Metadata = Mapping[str, Mapping[str, Any]]
 """OME attributes of an input store, of version 0.4 to 0.6, by path of group as `ImageInfo.group` counts them."""
+Groups = dict[str, dict[str, Any]]
+"""Attributes of groups, by path."""
 
 
 def create_store(path: Path, plan: Plan, *, with_images: bool = False, mirror: Metadata | None = None) -> list[str]:
@@ -104,13 +105,14 @@ def create_store(path: Path, plan: Plan, *, with_images: bool = False, mirror: M
     if with_images:
         check_with_images(plan)
     given = mirror or {}
-    structure = translated(given, [stack.group for stack in plan.stacks if stack.group is not None])
-    groups: dict[str, dict[str, Any]] = {"": {OWNER: {"layout": 1, "complete": False}}}
+    structure = translated(given, [one.group for one in plan.label_arrays if one.group is not None])
+    groups: Groups = {"": {OWNER: {"layout": 1, "complete": False}}}
     for name, attributes in structure.groups.items():
         _merge(groups, name, attributes)
     arrays: dict[str, ArrayLayout] = {}
-    for stack in plan.stacks:
-        _add_stack(groups, arrays, stack, frame_of(stack, _inner(given.get(stack.name))), with_images)
+    for label_array in plan.label_arrays:
+        calibration = calibration_of(label_array, _inner(given.get(label_array.name)))
+        _add_label_array(groups, arrays, label_array, calibration, with_images)
     for name in sorted({*groups, *_above(groups)}):
         put_group(path / name, groups.get(name, {}))
     for name, layout in arrays.items():
@@ -124,13 +126,13 @@ def list_masks(path: Path, plan: Plan, mirror: Metadata, failed: Collection[str]
 
     A viewer, or a count of a plate, would take the empty array of a failed image for an image without nuclei.
     """
-    stacks = [stack for stack in plan.stacks if stack.group is not None]
-    good = [stack.name for stack in stacks if stack.name not in failed]
+    grouped = [one for one in plan.label_arrays if one.group is not None]
+    good = [one.name for one in grouped if one.name not in failed]
     for name, attributes in translated(mirror, good).groups.items():
         _update(path / name, attributes["ome"])
-    for stack in stacks:
-        names = [LABEL_NAME] if stack.name not in failed else []
-        _update(path / label_path(stack).rpartition("/")[0], labels_attributes(names)["ome"])
+    for label_array in grouped:
+        names = [LABEL_NAME] if label_array.name not in failed else []
+        _update(path / label_path(label_array).rpartition("/")[0], labels_attributes(names)["ome"])
 
 
 def _update(group: Path, ome: Mapping[str, Any]) -> None:
@@ -141,30 +143,31 @@ def _update(group: Path, ome: Mapping[str, Any]) -> None:
         write_attributes(group, {**attributes, "ome": {**now, **ome}})
 
 
-def label_layout(stack: Stack) -> ArrayLayout:
-    """The array of a stack's masks: chunks are planes, or squares of planes that are done by regions."""
-    sides = (stack.chunk, stack.chunk) if stack.regional else (stack.height, stack.width)
-    return ArrayLayout(stack.axes, stack.shape, (*(1 for _ in stack.axes[:-2]), *sides), stack.shard, "uint32")
+def label_layout(label_array: LabelArray) -> ArrayLayout:
+    """Chunks are planes, or squares of planes that are done by regions."""
+    sides = (label_array.chunk, label_array.chunk) if label_array.regional else (label_array.height, label_array.width)
+    chunks = (*(1 for _ in label_array.axes[:-2]), *sides)
+    return ArrayLayout(label_array.axes, label_array.shape, chunks, label_array.shard, "uint32")
 
 
-def _add_stack(
-    groups: dict[str, dict[str, Any]], arrays: dict[str, ArrayLayout], stack: Stack, frame: Frame, with_images: bool
+def _add_label_array(
+    groups: Groups, arrays: dict[str, ArrayLayout], label_array: LabelArray, calibration: Calibration, with_images: bool
 ) -> None:
-    """Adds a stack's groups and arrays to those that are to be made."""
+    """Adds a label array's groups and arrays."""
     if with_images:
-        _merge(groups, stack.name, pixel_attributes(stack, frame))
-        arrays[f"{stack.name}/0"] = pixel_layout(stack, label_layout(stack))
-    elif stack.group is not None:
-        name = frame.name or stack.name.rpartition("/")[2] or stack.images[0].key.rpartition("/")[2]
-        _merge(groups, stack.name, image_attributes(name, stack.axes, frame, "labels"))
-    label = label_path(stack)
+        _merge(groups, label_array.name, pixel_attributes(label_array, calibration))
+        arrays[f"{label_array.name}/0"] = pixel_layout(label_array, label_layout(label_array))
+    elif label_array.group is not None:
+        name = calibration.name or label_array.name.rpartition("/")[2] or label_array.images[0].key.rpartition("/")[2]
+        _merge(groups, label_array.name, image_attributes(name, label_array.axes, calibration, "labels"))
+    label = label_path(label_array)
     _merge(groups, label.rpartition("/")[0], labels_attributes([LABEL_NAME]))
-    levels = choose_levels(stack, frame)
-    _merge(groups, label, label_attributes(stack.axes, frame, levels, source=stack.group is not None))
-    arrays[f"{label}/0"] = label_layout(stack)
+    levels = choose_levels(label_array, calibration)
+    _merge(groups, label, label_attributes(label_array.axes, calibration, levels, source=label_array.group is not None))
+    arrays[f"{label}/0"] = label_layout(label_array)
 
 
-def _merge(groups: dict[str, dict[str, Any]], name: str, attributes: Mapping[str, Any]) -> None:
+def _merge(groups: Groups, name: str, attributes: Mapping[str, Any]) -> None:
     """Adds to what a group has: the root of a store may be a plate, or an image, as well."""
     own = groups.setdefault(name, {})
     for key, value in attributes.items():
@@ -178,22 +181,22 @@ def _above(groups: Mapping[str, Any]) -> set[str]:
 
 
 def _check_places(plan: Plan) -> None:
-    seen: dict[str, Stack] = {}
-    for stack in plan.stacks:
-        other = seen.setdefault(stack.name, stack)
-        if other is not stack:
+    seen: dict[str, LabelArray] = {}
+    for one in plan.label_arrays:
+        other = seen.setdefault(one.name, one)
+        if other is not one:
             raise OutputError(
-                f"{other.images[0].key} and {stack.images[0].key} would both have their masks in {stack.name}; "
+                f"{other.images[0].key} and {one.images[0].key} would both have their masks in {one.name}; "
                 "rename one, or segment them into two outputs."
             )
 
 
-def _describe_collections(path: Path, plan: Plan, structure: Structure) -> None:
-    stacks = {stack.name: stack for stack in plan.stacks}
+def _describe_collections(path: Path, plan: Plan, structure: PlateGroups) -> None:
+    label_arrays = {one.name: one for one in plan.label_arrays}
     for group, series in structure.collections.items():
         file = path / group / "OME" / "METADATA.ome.xml"
         if not file.exists():
-            images = [(name, stacks["/".join(part for part in (group, name) if part)]) for name in series]
+            images = [(name, label_arrays["/".join(part for part in (group, name) if part)]) for name in series]
             write_whole(file, collection_xml(images))
 
 
@@ -215,7 +218,7 @@ class MaskWriter:
         """The store."""
         return self._path
 
-    def write(self, unit: Unit, masks: NDArray[np.uint32], pixels: NDArray[Any] | None = None) -> Written:
+    def write(self, unit: Unit, masks: NDArray[np.uint32], pixels: NDArray[Any] | None = None) -> StoredPart:
         """Writes a unit's masks, of the shape of the unit, as one whole shard that is on disk when this returns.
 
         `pixels`, as `pixels.empty_pixels` shapes them, become a shard of their own. Returns what is on disk then, masks
@@ -224,18 +227,18 @@ class MaskWriter:
         """
         if masks.shape != unit.shape:
             raise ValueError(f"masks of {unit.name} have shape {masks.shape}; the unit's is {unit.shape}")
-        unlist_levels(self._path, unit.stack)
+        unlist_levels(self._path, unit.label_array)
         shards = []
         if pixels is not None:
-            shards.append(self._put(f"{unit.stack.name}/0", pixel_bounds(unit), pixels))
-        shards.append(self._put(f"{label_path(unit.stack)}/0", unit.bounds, masks))
+            shards.append(self._put(f"{unit.label_array.name}/0", pixel_bounds(unit), pixels))
+        shards.append(self._put(f"{label_path(unit.label_array)}/0", unit.bounds, masks))
         return together(shards)
 
     def read(self, unit: Unit) -> NDArray[np.uint32]:
         """The masks of a unit as they are now, of the shape of the unit."""
-        return np.asarray(open_array(self._path / label_path(unit.stack) / "0", mode="r")[unit.bounds])
+        return np.asarray(open_array(self._path / label_path(unit.label_array) / "0", mode="r")[unit.bounds])
 
-    def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> Written:
+    def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> StoredPart:
         folder = self._path / name
         return replace_part(folder, open_array(folder, mode="r+"), bounds, values)
 
@@ -245,7 +248,7 @@ def shard_bytes(store: Path, unit: Unit) -> int:
     return sum(map(_size, [*_pixel_files(store, unit), *_files(store, unit)]))
 
 
-def shards_written(store: Path, unit: Unit) -> Written:
+def shards_written(store: Path, unit: Unit) -> StoredPart:
     """What `MaskWriter.write` said of a unit, found out from the files as they are now."""
     pixels = _pixel_files(store, unit)
     return together([*([written(pixels)] if pixels else []), written(_files(store, unit))])
@@ -260,11 +263,11 @@ def remove_leftovers_of(store: Path, unit: Unit) -> None:
 def remove_common_leftovers(store: Path, plan: Plan) -> None:
     """The same of what all units of a plan have in common: metadata; nobody else may be making these."""
     folders = {store}
-    for stack in plan.stacks:
-        label = store / label_path(stack)
+    for label_array in plan.label_arrays:
+        label = store / label_path(label_array)
         arrays = [path for path in label.iterdir() if path.is_dir()]
-        if stack.group is None:
-            arrays += [path for path in (store / stack.name).iterdir() if path.is_dir()]
+        if label_array.group is None:
+            arrays += [path for path in (store / label_array.name).iterdir() if path.is_dir()]
         folders |= {place for array in arrays for place in (array, *array.parents) if place.is_relative_to(store)}
     for folder in folders:
         remove_leftovers(folder, METADATA_FILES)
@@ -272,9 +275,9 @@ def remove_common_leftovers(store: Path, plan: Plan) -> None:
 
 def _pixel_files(store: Path, unit: Unit) -> list[Path]:
     """The file of a unit's pixels, where the store has them beside the masks."""
-    if unit.stack.group is not None:  # then a file of that name is the user's, where labels are written in place
+    if unit.label_array.group is not None:  # then a file of that name is the user's, where labels are written in place
         return []
-    kept = (store / unit.stack.name / "0" / "zarr.json").exists()
+    kept = (store / unit.label_array.name / "0" / "zarr.json").exists()
     return [pixel_shard(store, unit)] if kept else []
 
 
@@ -285,10 +288,10 @@ def masks_changed_ns(store: Path, unit: Unit) -> int:
 
 def _files(store: Path, unit: Unit) -> list[Path]:
     """The files of a unit's masks: its shard, or chunks where the format has no shards."""
-    array = store / label_path(unit.stack) / "0"
+    array = store / label_path(unit.label_array) / "0"
     if (array / ".zarray").exists():
-        return part_files(array, label_layout(unit.stack).chunks, unit.bounds, version=2)
-    return part_files(array, unit.stack.shard, unit.bounds)
+        return part_files(array, label_layout(unit.label_array).chunks, unit.bounds, version=2)
+    return part_files(array, unit.label_array.shard, unit.bounds)
 
 
 def _size(path: Path) -> int:

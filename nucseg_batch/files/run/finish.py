@@ -27,7 +27,7 @@ from nucseg_batch.files.run.tables import (
     SUMMARY_COLUMNS,
     NucleiTable,
 )
-from nucseg_batch.plan import Failure, LargePlane, Plan, Stack, Unit
+from nucseg_batch.plan import Failure, LabelArray, LargePlane, Plan, Unit
 
 OPEN_PARTS = 32
 """Parts that are held open at once; below any system's limit of open files."""
@@ -44,7 +44,7 @@ def table_paths(store: Path) -> dict[str, Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PlaneEntry:
     """What became of one plane."""
 
     image: str
@@ -55,7 +55,7 @@ class Entry:
     """Its time point; None without such an axis, and for an image that was refused while planning."""
     z: int | None = None
     """Its depth likewise."""
-    stack: Stack | None = None
+    label_array: LabelArray | None = None
     """Where its mask is; None for an image that was refused while planning."""
     index: int | None = None
     """Its place on axis i; None where the masks have no such axis."""
@@ -72,48 +72,48 @@ class Entry:
         return self.image, -1 if self.t is None else self.t, -1 if self.z is None else self.z
 
 
-def collect(plan: Plan, journal: Journal, digests: dict[str, bytes] | None = None) -> Iterator[Entry]:
+def collect(plan: Plan, journal: Journal, digests: dict[str, bytes] | None = None) -> Iterator[PlaneEntry]:
     """What became of every plane, and of images refused while planning, in order; each marker is read once.
 
     digests: takes the hashes of the markers that were read; see `Journal.state`.
     """
-    refused = (Entry(failure.image, failure) for failure in plan.failures)
-    stacks = (_collect_stack(stack, journal, digests) for stack in plan.stacks)
-    return heapq.merge(refused, *stacks, key=_order)
+    refused = (PlaneEntry(failure.image, failure) for failure in plan.failures)
+    label_arrays = (_collect_stack(label_array, journal, digests) for label_array in plan.label_arrays)
+    return heapq.merge(refused, *label_arrays, key=_order)
 
 
-def _collect_stack(stack: Stack, journal: Journal, digests: dict[str, bytes] | None) -> Iterator[Entry]:
-    """The same of one stack."""
-    alone = Plan((stack,), ())
+def _collect_stack(label_array: LabelArray, journal: Journal, digests: dict[str, bytes] | None) -> Iterator[PlaneEntry]:
+    """The same of one label array."""
+    alone = Plan((label_array,), ())
     entries = (
         (collect_large(large, journal, digests) for large in alone.large_planes())
-        if stack.regional
+        if label_array.regional
         else (entry for unit in alone.units() for entry in collect_unit(unit, journal, digests))
     )
-    if "t" in stack.axes and "i" in stack.axes:  # there, times come before images
+    if "t" in label_array.axes and "i" in label_array.axes:  # there, times come before images
         return iter(sorted(entries, key=_order))
     return entries
 
 
-def _order(entry: Entry) -> tuple[str, int, int]:
+def _order(entry: PlaneEntry) -> tuple[str, int, int]:
     return entry.order
 
 
-def collect_unit(unit: Unit, journal: Journal, digests: dict[str, bytes] | None = None) -> Iterator[Entry]:
+def collect_unit(unit: Unit, journal: Journal, digests: dict[str, bytes] | None = None) -> Iterator[PlaneEntry]:
     """What became of the planes of a unit that holds whole ones."""
     marker = journal.marker(unit, digests)
     offset, part = 0, journal.part(unit)
     outcomes = marker.planes if marker else [None] * unit.plane_count
     inputs = marker.seen if marker else [None] * unit.plane_count
     for place, plane, outcome, seen in zip(unit.places, unit.planes, outcomes, inputs, strict=True):
-        index, digest = _index(unit.stack, place), "" if seen is None else seen.sha256
-        yield Entry(plane.image.key, outcome, plane.t, plane.z, unit.stack, index, part, offset, digest)
+        index, digest = _index(unit.label_array, place), "" if seen is None else seen.sha256
+        yield PlaneEntry(plane.image.key, outcome, plane.t, plane.z, unit.label_array, index, part, offset, digest)
         offset += outcome.part_bytes if isinstance(outcome, PlaneResult) else 0
 
 
-def collect_large(large: LargePlane, journal: Journal, digests: dict[str, bytes] | None = None) -> Entry:
+def collect_large(large: LargePlane, journal: Journal, digests: dict[str, bytes] | None = None) -> PlaneEntry:
     """What became of a plane that is done by regions: joined, not done yet, or failed as soon as one region did."""
-    plane, index = large.plane, _index(large.stack, large.place)
+    plane, index = large.plane, _index(large.label_array, large.place)
     joined = journal.plane(large, digests)
     outcome: PlaneResult | Failure | None = joined.result if joined is not None else None
     markers = [journal.marker(unit) for unit in large.units]
@@ -121,14 +121,16 @@ def collect_large(large: LargePlane, journal: Journal, digests: dict[str, bytes]
         outcome = next((failure for marker in markers if marker is not None for failure in marker.failures), None)
     seen = [one.sha256 for marker in markers if marker is not None for one in marker.seen if one is not None]
     digest = hashlib.sha256("".join(seen).encode()).hexdigest()
-    return Entry(plane.image.key, outcome, plane.t, plane.z, large.stack, index, journal.plane_part(large), 0, digest)
+    return PlaneEntry(
+        plane.image.key, outcome, plane.t, plane.z, large.label_array, index, journal.plane_part(large), 0, digest
+    )
 
 
-def _index(stack: Stack, place: tuple[int, ...]) -> int | None:
-    return place[stack.axes.index("i")] if "i" in stack.axes else None
+def _index(label_array: LabelArray, place: tuple[int, ...]) -> int | None:
+    return place[label_array.axes.index("i")] if "i" in label_array.axes else None
 
 
-def write_tables(store: Path, entries: Iterable[Entry], table: NucleiTable) -> None:
+def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable) -> None:
     """Writes the three tables from what `collect` finds; doing it again gives the same bytes."""
     paths, failures = table_paths(store), list[Failure]()
     with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, _Parts() as parts:
@@ -166,13 +168,13 @@ def result_hashes(store: Path) -> dict[str, str]:
     return {name: file_sha256(path) for name, path in result_paths(store).items() if path.is_file()}
 
 
-def _images_row(entry: Entry) -> list[Any]:
+def _images_row(entry: PlaneEntry) -> list[Any]:
     if entry.outcome is None:
         return [entry.image, "missing", None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
-    if isinstance(entry.outcome, Failure) or entry.stack is None:
+    if isinstance(entry.outcome, Failure) or entry.label_array is None:
         return [entry.image, "failed", None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
     values = [entry.outcome.summary[name] for name in SUMMARY_COLUMNS]
-    return [entry.image, "ok", label_path(entry.stack), entry.index, entry.t, entry.z, *values]
+    return [entry.image, "ok", label_path(entry.label_array), entry.index, entry.t, entry.z, *values]
 
 
 class _Parts:

@@ -33,7 +33,7 @@ from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
-from nucseg_batch.files.run.records import Beginning, Finished, JoinedPlane, Marker, PlaneResult, Seen
+from nucseg_batch.files.run.records import FinishRecord, Marker, MergedPlane, PlaneFingerprint, PlaneResult, RunSpec
 from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
@@ -81,7 +81,7 @@ class Journal:
                 raise
             raise OutputError(f"{self.folder} cannot be made ({error.strerror}); give another place.") from error
 
-    def create(self, begun: Beginning, mirror: Mapping[str, Any] | None = None, config: str = "") -> None:
+    def create(self, begun: RunSpec, mirror: Mapping[str, Any] | None = None, config: str = "") -> None:
         """Begins a run. mirror: attributes of the input store, as `mask_store.create_store` takes them.
 
         config: text of the file that tells people, and `--config`, what the run was begun with. The plan is written
@@ -92,7 +92,7 @@ class Journal:
         remove_leftovers(self.folder)
         files = begun.files
         if not isinstance(files, PlannedFiles):
-            planned = {image.key for stack in begun.plan.stacks for image in stack.images}
+            planned = {image.key for label_array in begun.plan.label_arrays for image in label_array.images}
             files = PlannedFiles(begun.plan, {key: state for key, state in files.items() if key not in planned})
         record = {
             "fingerprint": begun.fingerprint,
@@ -110,13 +110,13 @@ class Journal:
         write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
         write_plan(self._plan, begun.plan, record)
 
-    def load(self) -> Beginning:
+    def load(self) -> RunSpec:
         """What `create` was given; MismatchError where it cannot be read."""
         try:
             plan, record = read_plan(self._plan)
             settings = SegmentSettings(**record["settings"])
             others = {key: (int(size), int(mtime_ns)) for key, (size, mtime_ns) in record["others"].items()}
-            return Beginning(
+            return RunSpec(
                 root=record["root"],
                 model=record["model"],
                 settings=settings,
@@ -221,7 +221,9 @@ class Journal:
         try:
             record = json.loads(_read(self._marker(unit), digests))
             planes = tuple(Failure(**plane) if "stage" in plane else PlaneResult(**plane) for plane in record["planes"])
-            seen = tuple(None if one is None else Seen(*one[:3], *map(_nested, one[3:])) for one in record["seen"])
+            seen = tuple(
+                None if one is None else PlaneFingerprint(*one[:3], *map(_nested, one[3:])) for one in record["seen"]
+            )
             part_bytes = sum(plane.part_bytes for plane in planes if isinstance(plane, PlaneResult))
             if [plane.image for plane in planes] != unit.keys:
                 return None
@@ -249,7 +251,7 @@ class Journal:
         """What `keep_region` kept; raises OSError where it is gone."""
         return self._region(unit).read_bytes()
 
-    def commit_plane(self, large: LargePlane, joined: JoinedPlane) -> None:
+    def commit_plane(self, large: LargePlane, joined: MergedPlane) -> None:
         """Records a large plane whose shards and rows are on disk."""
         write_whole(self._plane(large), json.dumps(dataclasses.asdict(joined), indent=0, sort_keys=True))
 
@@ -258,7 +260,7 @@ class Journal:
         self._finished.unlink(missing_ok=True)
         self._plane(large).unlink(missing_ok=True)
 
-    def plane(self, large: LargePlane, digests: dict[str, bytes] | None = None) -> JoinedPlane | None:
+    def plane(self, large: LargePlane, digests: dict[str, bytes] | None = None) -> MergedPlane | None:
         """What `commit_plane` recorded; None where the plane is not joined yet, or its record or rows are damaged.
 
         digests: as for `marker`.
@@ -267,7 +269,7 @@ class Journal:
             record = json.loads(_read(self._plane(large), digests))
             result = PlaneResult(**record["result"])
             sizes, hashes = tuple(map(int, record["shard_bytes"])), tuple(map(str, record["sha256"]))
-            joined = JoinedPlane(result, sizes, hashes, str(record["part_sha256"]))
+            joined = MergedPlane(result, sizes, hashes, str(record["part_sha256"]))
             whole = self.plane_part(large).stat().st_size == result.part_bytes
             whole &= len(sizes) == len(hashes) == len(large.units)
             return joined if whole and result.image == large.plane.image.key else None
@@ -305,14 +307,14 @@ class Journal:
             state.update(known.pop(path.name, b"") + b"|")
         return state.hexdigest()
 
-    def finish(self, finished: Finished) -> None:
+    def finish(self, finished: FinishRecord) -> None:
         """Notes that the tables are written."""
         write_whole(self._finished, json.dumps(dataclasses.asdict(finished), sort_keys=True))
 
-    def finished(self) -> Finished | None:
+    def finished(self) -> FinishRecord | None:
         """What `finish` noted last; None where anything was begun after it."""
         try:
-            return Finished(**json.loads(self._finished.read_text(encoding="utf-8")))
+            return FinishRecord(**json.loads(self._finished.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -340,7 +342,7 @@ class Journal:
 
     def _take_apart(self, unit: Unit) -> None:
         """Forgets that the plane of a region was joined: what it was joined from is not what is there."""
-        if unit.stack.regional:
+        if unit.label_array.regional:
             self.retract_plane(LargePlane.of(unit))
 
     def _marker(self, unit: Unit) -> Path:
@@ -368,7 +370,7 @@ def _read(path: Path, digests: dict[str, bytes] | None) -> bytes:
     return content
 
 
-def _fields(record: PlaneResult | Failure | Seen) -> dict[str, Any]:
+def _fields(record: PlaneResult | Failure | PlaneFingerprint) -> dict[str, Any]:
     """The fields of a record by name; unlike dataclasses.asdict it copies nothing."""
     return {name: getattr(record, name) for name in type(record).__dataclass_fields__}
 

@@ -1,9 +1,9 @@
-"""The file of a plan: a line for each image, so that millions are written and read without being held all at once.
+"""The file of a plan: one line per image, so that millions are written and read without being in memory at once.
 
-The whole is JSON. Images come first, in the order of the plan, and then one line with all else: of each stack height,
-width, and number, channels and pixel sizes of its images; where every BLOCK-th image begins; the hash of all lines of
-images. Who reads a plan keeps its bytes, and makes records only of the images that are asked for: one share of many
-needs few of them.
+The whole is JSON. Images come first, in the order of the plan, and then one line with all else: the height and width of
+each label array and the number, channels and pixel sizes of its images; where every BLOCK-th image begins; and the hash
+of all lines of images. A reader keeps the bytes and makes records only of the images that are asked for: one share of
+many needs few of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from nucseg_batch.files.atomic_write import whole_file
-from nucseg_batch.plan import Failure, ImageInfo, KnownImages, Plan, Stack
+from nucseg_batch.plan import Failure, ImageInfo, KnownImages, LabelArray, Plan
 
 BLOCK = 256
 """Images that are made into records together."""
@@ -29,7 +29,7 @@ _START, _BETWEEN, _END = b'{"images": [\n', b'\n],\n"plan": ', b"}\n"
 
 
 class PlannedImages(KnownImages):
-    """The images of a stack of a plan that was read: records are made as they are asked for, equal each time."""
+    """The images of a label array of a plan that was read: records are made as they are asked for, equal each time."""
 
     def __init__(
         self, lines: _Lines, first: int, count: int, names: Sequence[str], sizes: Sequence[float | None]
@@ -79,7 +79,7 @@ class PlannedFiles(Mapping[str, tuple[int, int]]):
 
     @functools.cached_property
     def _all(self) -> dict[str, tuple[int, int]]:
-        images = itertools.chain.from_iterable(stack.images for stack in self._plan.stacks)
+        images = itertools.chain.from_iterable(label_array.images for label_array in self._plan.label_arrays)
         return {image.key: (image.size, image.mtime_ns) for image in images} | self.others
 
     def __getitem__(self, key: str) -> tuple[int, int]:
@@ -118,7 +118,7 @@ def write_plan(path: Path, plan: Plan, more: Mapping[str, Any]) -> None:
     """Writes a plan and what else is to be known of its run; it is whole and on disk when this returns."""
     offsets: list[int] = []
     digest, at = hashlib.sha256(), len(_START)
-    images = itertools.chain.from_iterable(stack.images for stack in plan.stacks)
+    images = itertools.chain.from_iterable(label_array.images for label_array in plan.label_arrays)
     with whole_file(path) as file:
         file.write(_START)
         while block := list(itertools.islice(images, BLOCK)):
@@ -131,7 +131,7 @@ def write_plan(path: Path, plan: Plan, more: Mapping[str, Any]) -> None:
         rest = {
             **more,
             "failures": [dataclasses.astuple(failure) for failure in plan.failures],
-            "stacks": [_stack_values(stack) for stack in plan.stacks],
+            "stacks": [_stack_values(label_array) for label_array in plan.label_arrays],
             "offsets": [*offsets, at],
             "sha256": digest.hexdigest(),
         }
@@ -152,17 +152,17 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
         if hashlib.sha256(view[len(_START) : middle]).hexdigest() != more.pop("sha256"):
             raise ValueError("its images are not as they were written")
     lines, first, region = _Lines(content, more.pop("offsets")), 0, int(more["settings"]["region"])
-    stacks = []
+    label_arrays = []
     for height, width, count, *known in more.pop("stacks"):
-        stacks.append(Stack(height, width, PlannedImages(lines, first, count, *known), region))
+        label_arrays.append(LabelArray(height, width, PlannedImages(lines, first, count, *known), region))
         first += count
-    return Plan(tuple(stacks), tuple(Failure(*values) for values in more.pop("failures"))), more
+    return Plan(tuple(label_arrays), tuple(Failure(*values) for values in more.pop("failures"))), more
 
 
-def _stack_values(stack: Stack) -> list[Any]:
-    """A stack as a list, without its images."""
-    sizes = sorted(stack.pixel_sizes, key=lambda size: (size is not None, size))
-    return [stack.height, stack.width, len(stack.images), stack.channel_names, sizes]
+def _stack_values(label_array: LabelArray) -> list[Any]:
+    """A label array as a list, without its images."""
+    sizes = sorted(label_array.pixel_sizes, key=lambda size: (size is not None, size))
+    return [label_array.height, label_array.width, len(label_array.images), label_array.channel_names, sizes]
 
 
 def _values(image: ImageInfo) -> list[Any]:

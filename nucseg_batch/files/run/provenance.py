@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.files.atomic_write import write_whole
-from nucseg_batch.files.run.finish import Entry, result_paths
+from nucseg_batch.files.run.finish import PlaneEntry, result_paths
 from nucseg_batch.files.run.records import PlaneResult
 
 NAME = "provenance.json"
@@ -39,7 +39,7 @@ class InputFingerprint:
     def __init__(self) -> None:
         self._state = hashlib.sha256()
 
-    def heard(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+    def heard(self, entries: Iterable[PlaneEntry]) -> Iterator[PlaneEntry]:
         """The same planes, which are counted as they pass."""
         for entry in entries:
             if isinstance(entry.outcome, PlaneResult):

@@ -11,7 +11,7 @@ from nucseg_batch.settings import SegmentSettings
 
 
 @dataclass(frozen=True)
-class Seen:
+class PlaneFingerprint:
     """The input of one plane as it was when it was read."""
 
     size: int
@@ -49,7 +49,7 @@ class Marker:
     """Size of the unit's shards, of masks and of pixels; 0 where no nucleus was found, and so no file written."""
     sha256: str
     """Of the contents of these shards; of a region, of what was found there."""
-    seen: tuple[Seen | None, ...]
+    seen: tuple[PlaneFingerprint | None, ...]
     """The input of each plane; None for one that could not be read."""
     part_sha256: str = ""
     """Of the unit's rows of nuclei.csv; `Journal.commit` fills it in."""
@@ -61,7 +61,7 @@ class Marker:
 
 
 @dataclass(frozen=True)
-class JoinedPlane:
+class MergedPlane:
     """What a large plane whose regions were joined says of itself."""
 
     result: PlaneResult
@@ -75,7 +75,7 @@ class JoinedPlane:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class RunSpec:
     """All that a run was begun with, so that any process can go on with it."""
 
     root: str
@@ -101,7 +101,7 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishRecord:
     """What is noted when the tables are written."""
 
     state: str

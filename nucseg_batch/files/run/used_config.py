@@ -10,7 +10,7 @@ import dataclasses
 import os
 
 from nucseg_batch import __version__
-from nucseg_batch.files.run.records import Beginning
+from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.toml import Value, to_toml
 from nucseg_batch.files.zarr.store import is_url
 
@@ -20,7 +20,7 @@ HEADING = (
 )
 
 
-def used_config(place: str, begun: Beginning) -> str:
+def used_config(place: str, begun: RunSpec) -> str:
     """The text of the file, from IN as it was given and what was planned; the same in every process that plans it."""
     settings: dict[str, Value | None] = {
         name.replace("_", "-"): value for name, value in dataclasses.asdict(begun.settings).items()

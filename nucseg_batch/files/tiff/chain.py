@@ -33,7 +33,7 @@ _NEEDED = _KIND | {254, 270, 273, 279, 320, 324, 325, 330, 347, 50838, 50839}
 
 
 @dataclass(frozen=True)
-class Page:
+class TiffPage:
     """One page as its tags describe it."""
 
     offset: int
@@ -61,7 +61,7 @@ class _Format:
     inline: int
 
 
-def walk(fd: int, size: int) -> tuple[Page, ...]:
+def walk(fd: int, size: int) -> tuple[TiffPage, ...]:
     """All pages of a TIFF of `size` bytes that is open as `fd`, in order.
 
     Raises ImageError where the list of pages does not end within the file, meets itself, or has tags whose values lie
@@ -72,7 +72,7 @@ def walk(fd: int, size: int) -> tuple[Page, ...]:
     at = _number(form.link, head, 8 if form.inline == 8 else 4)
     if at == 0:
         raise ImageError("the TIFF holds no image.")
-    pages: list[Page] = []
+    pages: list[TiffPage] = []
     seen: set[int] = set()
     total = 0
     while at:
@@ -104,7 +104,7 @@ def _number(form: struct.Struct, data: bytes, at: int) -> int:
     return int(form.unpack_from(data, at)[0])
 
 
-def _page(fd: int, at: int, size: int, form: _Format, number: int) -> tuple[Page, int | None, int]:
+def _page(fd: int, at: int, size: int, form: _Format, number: int) -> tuple[TiffPage, int | None, int]:
     """The page at an offset, where the next one is, and how many bytes its tags take."""
     cut = ImageError(f"the TIFF is truncated: page {number} lies beyond the end of the file.")
     if at + form.count.size > size:
@@ -141,5 +141,5 @@ def _page(fd: int, at: int, size: int, form: _Format, number: int) -> tuple[Page
         maker = ""
     after = None if maker == "ndpi" else _number(form.link, data, link)
     reduced = bool(values[_SUBFILE] & 0b101)
-    page = Page(at, b"".join(kind), values[_LENGTH], values[_WIDTH], reduced, maker)
+    page = TiffPage(at, b"".join(kind), values[_LENGTH], values[_WIDTH], reduced, maker)
     return page, after, used

@@ -11,8 +11,8 @@ from typing import Any
 import tifffile
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.tiff.chain import Page, walk
-from nucseg_batch.files.tiff.pixels import Frame, frame_of
+from nucseg_batch.files.tiff.chain import TiffPage, walk
+from nucseg_batch.files.tiff.pixels import TiffFrame, calibration_of
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it would say is checked and said by us
 
@@ -27,7 +27,7 @@ class OpenTiff:
         try:
             self.status = os.fstat(fd)
             self.size = self.status.st_size
-            self.pages: tuple[Page, ...] = walk(fd, self.size)
+            self.pages: tuple[TiffPage, ...] = walk(fd, self.size)
         finally:
             os.close(fd)
         self.file: Any = tifffile.TiffFile(path, is_ndpi=self.pages[0].maker == "ndpi")  # which it takes a suffix for
@@ -54,7 +54,7 @@ class OpenTiff:
         """Text that describes the file, in its first page; empty without one."""
         return str(self.first.description or "")
 
-    def frame(self, number: int) -> Frame:
+    def frame(self, number: int) -> TiffFrame:
         """The pixels of a page; raises ImageError where there is no such page, or its pixels are not all there."""
         if number >= len(self.pages):
             raise ImageError(f"{self.path.name} has {len(self.pages)} pages, but page {number} is asked for.")
@@ -62,11 +62,11 @@ class OpenTiff:
         key = self._keys.get(page.kind)
         if key is not None:
             frame = tifffile.TiffFrame(self.file, number, offset=page.offset, keyframe=key)
-            return frame_of(frame, self.path, self.size)
+            return calibration_of(frame, self.path, self.size)
         if number == 0:
             key = self.first
         else:
             self.file.filehandle.seek(page.offset)
             key = tifffile.TiffPage(self.file, number)
         self._keys[page.kind] = key
-        return frame_of(key, self.path, self.size)
+        return calibration_of(key, self.path, self.size)

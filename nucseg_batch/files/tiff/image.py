@@ -25,7 +25,7 @@ from nucseg_batch.files.source import ChannelInfo
 from nucseg_batch.files.tiff.axes import is_narrow, narrow_claim
 from nucseg_batch.files.tiff.colours import Samples, samples_of
 from nucseg_batch.files.tiff.file import OpenTiff
-from nucseg_batch.files.tiff.layout import Layout, lay_out
+from nucseg_batch.files.tiff.layout import PlaneLayout, lay_out
 from nucseg_batch.files.tiff.names import channel_names
 from nucseg_batch.files.tiff.ome import lay_out_ome
 from nucseg_batch.files.tiff.ome_xml import looks_like_ome
@@ -164,14 +164,14 @@ class _Files:
         return self._open[path]
 
 
-def _samples(layout: Layout) -> Samples:
+def _samples(layout: PlaneLayout) -> Samples:
     channelled = "C" in layout.strides
     planes = layout.frames
     apart = layout.apart or layout.permuted is not None
     return samples_of(layout.key, apart=apart, channelled=channelled, planes=planes, measured=layout.kind == "imagej")
 
 
-def _lay_out_ome(tiff: OpenTiff, given: str | None) -> Layout:
+def _lay_out_ome(tiff: OpenTiff, given: str | None) -> PlaneLayout:
     """The image of an OME-TIFF; by the axes that are given where those of its OME-XML are not plausible."""
     layout = lay_out_ome(tiff)
     sizes = {**layout.lengths, "Y": int(layout.key.imagelength), "X": int(layout.key.imagewidth)}

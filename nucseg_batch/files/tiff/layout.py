@@ -18,8 +18,8 @@ from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import ChannelInfo
 from nucseg_batch.files.tiff.axes import UnknownAxesError, choose_axes
 from nucseg_batch.files.tiff.file import OpenTiff
-from nucseg_batch.files.tiff.permuted import Permuted
-from nucseg_batch.files.tiff.pixels import Frame, frame_of, is_plain, run_of
+from nucseg_batch.files.tiff.permuted import AxisOrder
+from nucseg_batch.files.tiff.pixels import TiffFrame, calibration_of, is_plain, run_of
 from nucseg_batch.plan import Assumption
 
 SLIDE_EXTRAS = frozenset({"thumbnail", "label", "macro", "map", "overview", "label image", "macro image"})
@@ -32,7 +32,7 @@ _RUNS = frozenset({"imagej", "shaped", "stk"})
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class PlaneLayout:
     """Where each plane of an image is."""
 
     key: Any
@@ -41,7 +41,7 @@ class Layout:
     """Of the axes T, Z and C that it has, without those of one place."""
     strides: dict[str, int]
     """How many frames lie between neighbours along each of these axes; no entry for axes within a page."""
-    frame: Callable[[int], Frame]
+    frame: Callable[[int], TiffFrame]
     """The frame of a number; reads it from its file at first where it lies in another one."""
     frames: int
     """How many there are."""
@@ -59,7 +59,7 @@ class Layout:
     """Of axis C, or of the whole image where it names its only channel."""
     pixel_size: float | None = None
     """Width of a pixel in micrometres."""
-    permuted: Permuted | None = None
+    permuted: AxisOrder | None = None
     """Where its axes lie if its pages are not its planes."""
     assumptions: tuple[Assumption, ...] = ()
     """What was assumed of its axes."""
@@ -67,7 +67,7 @@ class Layout:
     """Whether axes were given, and the file says others."""
 
 
-def lay_out(tiff: OpenTiff, given: str | None = None) -> Layout:
+def lay_out(tiff: OpenTiff, given: str | None = None) -> PlaneLayout:
     """The image of a TIFF; given: letters of its axes for a file that does not say them.
 
     Raises ImageError where it holds none or several, or where its axes are not known.
@@ -95,9 +95,9 @@ def lay_out(tiff: OpenTiff, given: str | None = None) -> Layout:
         "unused_axes": chosen.unused,
     }
     if _is_permuted(outer, inner) and (given is not None or series.kind == "shaped"):
-        permuted = Permuted.of(outer, inner, key)
+        permuted = AxisOrder.of(outer, inner, key)
         lengths = {axis: permuted.lengths[axis] for axis in "TZC" if axis in permuted.lengths}
-        return Layout(key, lengths, {}, frames.__getitem__, len(frames), permuted=permuted, **fields)
+        return PlaneLayout(key, lengths, {}, frames.__getitem__, len(frames), permuted=permuted, **fields)
     _check_page_axes(outer, inner, key)
     stacked = [(axis, length) for axis, length in (*outer, *inner) if length > 1 and axis not in "YXS"]
     ours = _our_letters("".join(axis for axis, _ in stacked))
@@ -106,7 +106,7 @@ def lay_out(tiff: OpenTiff, given: str | None = None) -> Layout:
         if length > 1:
             strides[ours[axis]] = step
         step *= length
-    return Layout(
+    return PlaneLayout(
         key,
         {ours[axis]: length for axis, length in stacked},
         strides,
@@ -205,7 +205,7 @@ def _stored_pages(tiff: OpenTiff, series: Any) -> list[Any]:
         ) from error
 
 
-def _frames(tiff: OpenTiff, series: Any) -> list[Frame]:
+def _frames(tiff: OpenTiff, series: Any) -> list[TiffFrame]:
     key = series.keyframe
     planes = math.prod(series.shape)
     one = math.prod(key.shaped)
@@ -222,8 +222,8 @@ def _frames(tiff: OpenTiff, series: Any) -> list[Frame]:
         raise ImageError(f"{sum(page is None for page in found)} of its {len(found)} planes are missing.")
     _check_alike(tiff, key, found)
     if all(page.parent is tiff.file for page in found):
-        return [frame_of(page, tiff.path, tiff.size) for page in found]
-    return [frame_of(page, Path(page.parent.filehandle.path), page.parent.filehandle.size) for page in found]
+        return [calibration_of(page, tiff.path, tiff.size) for page in found]
+    return [calibration_of(page, Path(page.parent.filehandle.path), page.parent.filehandle.size) for page in found]
 
 
 def _check_alike(tiff: OpenTiff, key: Any, found: list[Any]) -> None:

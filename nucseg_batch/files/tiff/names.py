@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nucseg_batch.files.source import ChannelInfo
-from nucseg_batch.files.tiff.layout import Layout
+from nucseg_batch.files.tiff.layout import PlaneLayout
 
 _PROPERTY = re.compile(r'<prop id="(_IllumSetting_|image-name|wavelength)"[^>]*value="([^"]*)"')
 _THUMBNAIL = "HTSThumbHTS"
@@ -22,7 +22,7 @@ _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'
 _LONGEST = 100
 
 
-def channel_names(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, ...]:
+def channel_names(tiff: Any, layout: PlaneLayout, count: int) -> tuple[ChannelInfo, ...]:
     """The channels of a tifffile.TiffFile that is no OME-TIFF, in order.
 
     count: how many there are. Empty where there is one and it has no name.
@@ -39,7 +39,7 @@ def channel_names(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, .
     return tuple(ChannelInfo(str(number)) for number in range(count)) if count > 1 else ()
 
 
-def _imagej(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, ...]:
+def _imagej(tiff: Any, layout: PlaneLayout, count: int) -> tuple[ChannelInfo, ...]:
     """Labels of planes, where all planes of a channel share theirs and it is no place in the stack."""
     labels = [str(label).strip() for label in (tiff.imagej_metadata or {}).get("Labels", ())]
     if "C" not in layout.strides or len(labels) != layout.frames:
@@ -54,7 +54,7 @@ def _imagej(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, ...]:
     return tuple(ChannelInfo(_name(label)) for label in flat)
 
 
-def _metaseries(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, ...]:
+def _metaseries(tiff: Any, layout: PlaneLayout, count: int) -> tuple[ChannelInfo, ...]:
     said = dict(_PROPERTY.findall(tiff.pages.first.description))
     name = said.get("_IllumSetting_") or said.get("image-name", "")
     for entity, sign in _ENTITIES.items():
@@ -64,18 +64,18 @@ def _metaseries(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, ...
     return (ChannelInfo(_name(name), known),) if count == 1 and name and name != _THUMBNAIL else ()
 
 
-def _lsm(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, ...]:
+def _lsm(tiff: Any, layout: PlaneLayout, count: int) -> tuple[ChannelInfo, ...]:
     names = tiff.lsm_metadata["ChannelColors"]["ColorNames"]
     return tuple(ChannelInfo(_name(name)) for name in names)
 
 
-def _qptiff(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, ...]:
+def _qptiff(tiff: Any, layout: PlaneLayout, count: int) -> tuple[ChannelInfo, ...]:
     pages = tiff.pages
     found = (_QPTIFF_NAME.search(pages.get(number, aspage=True).description) for number in range(count))
     return tuple(ChannelInfo(_name(match[1])) for match in found if match)
 
 
-def _micromanager(tiff: Any, layout: Layout, count: int) -> tuple[ChannelInfo, ...]:
+def _micromanager(tiff: Any, layout: PlaneLayout, count: int) -> tuple[ChannelInfo, ...]:
     return tuple(ChannelInfo(_name(name)) for name in tiff.micromanager_metadata["Summary"]["ChNames"])
 
 
@@ -83,7 +83,7 @@ def _name(text: str) -> str:
     return " ".join(str(text).split())[:_LONGEST]
 
 
-_READERS: dict[str, Callable[[Any, Layout, int], tuple[ChannelInfo, ...]]] = {
+_READERS: dict[str, Callable[[Any, PlaneLayout, int], tuple[ChannelInfo, ...]]] = {
     "lsm": _lsm,
     "qpi": _qptiff,
     "imagej": _imagej,

@@ -17,9 +17,9 @@ from typing import Any
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.source import ChannelInfo
 from nucseg_batch.files.tiff.file import OpenTiff
-from nucseg_batch.files.tiff.layout import SLIDE_EXTRAS, Layout
+from nucseg_batch.files.tiff.layout import SLIDE_EXTRAS, PlaneLayout
 from nucseg_batch.files.tiff.ome_xml import MAX_XML, Ome, OmeImage, PlaneData, looks_like_ome, parse_ome
-from nucseg_batch.files.tiff.pixels import Frame
+from nucseg_batch.files.tiff.pixels import TiffFrame
 
 MAX_PLANES = 2**22
 """Planes of one image above which its OME-XML is not believed."""
@@ -27,7 +27,7 @@ Place = tuple[Path, int]
 """A file and the number of a page in it."""
 
 
-def lay_out_ome(tiff: OpenTiff) -> Layout:
+def lay_out_ome(tiff: OpenTiff) -> PlaneLayout:
     """The image of an OME-TIFF; raises ImageError where its OME-XML does not fit what is there."""
     own = parse_ome(tiff.description)
     ome = own if own.metadata_file is None else _companion(tiff.path, own)
@@ -49,7 +49,7 @@ def lay_out_ome(tiff: OpenTiff) -> Layout:
         )
     apart = together and sizes["C"] == 1 and max(image.samples, default=1) == 1
     lengths = {axis: sizes[axis] for axis in "TCZ" if sizes[axis] > 1}
-    return Layout(
+    return PlaneLayout(
         key,
         {**lengths, "C": samples} if apart else lengths,
         {axis: strides[axis] for axis in lengths},
@@ -234,12 +234,12 @@ class _Frames:
     def __init__(self, tiff: OpenTiff, places: dict[int, Place]) -> None:
         self._places = places
         self._lock = threading.Lock()
-        self._found: dict[Place, Frame] = {}
+        self._found: dict[Place, TiffFrame] = {}
         own = sorted({place for place in places.values() if place[0] == tiff.path})
         self.key = tiff.frame(own[0][1]).key
         self._load(tiff, own)
 
-    def __getitem__(self, number: int) -> Frame:
+    def __getitem__(self, number: int) -> TiffFrame:
         """The frame of a plane; raises ImageError where its file is not as its OME-XML says."""
         place = self._places[number]
         with self._lock:

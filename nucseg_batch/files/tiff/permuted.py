@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.tiff.pixels import Frame, read_window
+from nucseg_batch.files.tiff.pixels import TiffFrame, read_window
 
 _PAGE = ("samples", "rows", "columns", "samples")
 """What the axes of `keyframe.shaped` are, without depth."""
 
 
 @dataclass(frozen=True)
-class Permuted:
+class AxisOrder:
     """Which axis of an image lies where in a TIFF."""
 
     outer: tuple[tuple[str, int], ...]
@@ -30,7 +30,7 @@ class Permuted:
     """Of those of the axes T, Z, C, Y, X and S that it has, in this order; S is always 3."""
 
     @classmethod
-    def of(cls, outer: list[tuple[str, int]], inner: list[tuple[str, int]], key: Any) -> Permuted:
+    def of(cls, outer: list[tuple[str, int]], inner: list[tuple[str, int]], key: Any) -> AxisOrder:
         """The same from axes in the file's order; key: a page. Raises ImageError for pages that are volumes."""
         if key.imagedepth > 1:
             raise ImageError("its pages are volumes, whose axes cannot be changed; save its planes as pages.")
@@ -53,8 +53,8 @@ class Permuted:
     def window(
         self,
         key: Any,
-        frame: Callable[[int], Frame],
-        descriptor: Callable[[Frame], int],
+        frame: Callable[[int], TiffFrame],
+        descriptor: Callable[[TiffFrame], int],
         at: dict[str, int],
         rows: slice,
         columns: slice,

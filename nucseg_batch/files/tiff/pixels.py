@@ -41,7 +41,7 @@ _LARGEST_READ = 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class TiffFrame:
     """Where the pixels of one page are."""
 
     path: Path
@@ -61,7 +61,7 @@ class Frame:
         return sum(self.counts)
 
 
-def frame_of(page: Any, path: Path, size: int) -> Frame:
+def calibration_of(page: Any, path: Path, size: int) -> TiffFrame:
     """The pixels of a tifffile page in a file of `size` bytes.
 
     Raises ImageError where pieces are missing or lie beyond the end of the file.
@@ -89,7 +89,7 @@ def frame_of(page: Any, path: Path, size: int) -> Frame:
         raise ImageError("the TIFF is truncated: pixel data lies beyond the end of the file.")
     if needed > 1 and is_plain(key) and ends[:-1] == list(offsets[1:]) and sum(counts) == key.nbytes:
         offsets, counts = offsets[:1], (key.nbytes,)
-    return Frame(path, key, offsets, counts, page.jpegtables)
+    return TiffFrame(path, key, offsets, counts, page.jpegtables)
 
 
 def _bytes_of_piece(key: Any, grid: _Grid) -> int:
@@ -99,12 +99,12 @@ def _bytes_of_piece(key: Any, grid: _Grid) -> int:
     return -(-pixels * bits // 8)
 
 
-def run_of(page: Any, path: Path, size: int, number: int) -> Frame:
+def run_of(page: Any, path: Path, size: int, number: int) -> TiffFrame:
     """Plane `number` of those that lie uncompressed one after another where a page's pixels begin."""
     start, length = page.dataoffsets[0] + number * page.nbytes, page.nbytes
     if start + length > size:
         raise ImageError("the TIFF is truncated: pixel data lies beyond the end of the file.")
-    return Frame(path, page, (start,), (length,))
+    return TiffFrame(path, page, (start,), (length,))
 
 
 def is_plain(key: Any) -> bool:
@@ -157,7 +157,7 @@ class _Grid:
         return ((plane * self.depth + depth) * self.down + row) * self.across + column
 
 
-def read_window(fd: int, frame: Frame, *, depth: int, samples: int, rows: slice, columns: slice) -> NDArray[Any]:
+def read_window(fd: int, frame: TiffFrame, *, depth: int, samples: int, rows: slice, columns: slice) -> NDArray[Any]:
     """The first `samples` samples of a window: (samples, h, w), in the page's type, native byte order.
 
     depth: which of the planes that lie in the page together. Raises ImageError, or what a decoder raises.
@@ -173,7 +173,9 @@ def read_window(fd: int, frame: Frame, *, depth: int, samples: int, rows: slice,
     return result
 
 
-def _read_plain(fd: int, frame: Frame, plane: int, depth: int, rows: slice, columns: slice, into: NDArray[Any]) -> None:
+def _read_plain(
+    fd: int, frame: TiffFrame, plane: int, depth: int, rows: slice, columns: slice, into: NDArray[Any]
+) -> None:
     key, samples = frame.key, frame.key.shaped[4]
     stored = np.dtype(key.parent.byteorder + key.dtype.char)
     pixel = samples * stored.itemsize
@@ -194,7 +196,7 @@ def _read_plain(fd: int, frame: Frame, plane: int, depth: int, rows: slice, colu
             part[...] = np.moveaxis(block[..., : into.shape[0]], 2, 0)
 
 
-def _runs(frame: Frame, plane: int, depth: int, rows: slice, row_bytes: int) -> Iterator[tuple[int, int, int]]:
+def _runs(frame: TiffFrame, plane: int, depth: int, rows: slice, row_bytes: int) -> Iterator[tuple[int, int, int]]:
     """Offset, first and last row of the stretches in which the rows of a plane lie."""
     key = frame.key
     if len(frame.offsets) == 1:  # one strip, or many without a gap
@@ -214,7 +216,7 @@ def _runs(frame: Frame, plane: int, depth: int, rows: slice, row_bytes: int) -> 
 
 
 def _read_pieces(
-    fd: int, frame: Frame, plane: int, depth: int, rows: slice, columns: slice, into: NDArray[Any]
+    fd: int, frame: TiffFrame, plane: int, depth: int, rows: slice, columns: slice, into: NDArray[Any]
 ) -> None:
     grid = _Grid.of(frame.key)
     deep, tall, wide = grid.piece
@@ -233,7 +235,7 @@ def _read_pieces(
             )
 
 
-def _decoded(fd: int, frame: Frame, number: int) -> NDArray[Any]:
+def _decoded(fd: int, frame: TiffFrame, number: int) -> NDArray[Any]:
     """One tile or strip: (depth, rows, columns, samples)."""
     key = frame.key
     data = pread(fd, frame.counts[number], frame.offsets[number])

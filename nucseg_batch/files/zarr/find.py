@@ -52,7 +52,7 @@ class ZarrImage:
 
 
 @dataclass(frozen=True)
-class ZarrTrouble:
+class ZarrProblem:
     """Why something in a store cannot be used."""
 
     path: str
@@ -67,7 +67,7 @@ class ZarrContent:
 
     images: tuple[ZarrImage, ...]
     """Images that can be read, sorted by path."""
-    troubles: tuple[ZarrTrouble, ...]
+    troubles: tuple[ZarrProblem, ...]
     """What looks like images and cannot be read, sorted by path."""
     missing: tuple[str, ...]
     """Paths that the metadata of a plate, well or collection list, but where there is nothing; sorted."""
@@ -143,7 +143,7 @@ class _Search:
 
     tree: ZarrTree
     found: list[Node] = field(default_factory=list)
-    troubles: list[ZarrTrouble] = field(default_factory=list)
+    troubles: list[ZarrProblem] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
     unused_axes: int = 0
@@ -157,14 +157,14 @@ class _Search:
         while nodes:
             seen += len(nodes)
             if seen > MAX_GROUPS:
-                self.troubles.append(ZarrTrouble("", f"it has more than {MAX_GROUPS} groups; the rest is left out."))
+                self.troubles.append(ZarrProblem("", f"it has more than {MAX_GROUPS} groups; the rest is left out."))
                 return
             further: dict[str, Named] = {}
             for path, node in nodes.items():
                 try:
                     further |= self._visit(path, node, named[path])
                 except ImageError as error:
-                    self.troubles.append(ZarrTrouble(path, str(error)))
+                    self.troubles.append(ZarrProblem(path, str(error)))
             listed = [path for path in further if further[path] == "listed"]
             others = [path for path in further if further[path] != "listed"]
             nodes, named = self.tree.nodes(listed, "group") | self.tree.nodes(others), further
@@ -222,7 +222,7 @@ class _Search:
             try:
                 paths[member_path(base, name)] = "listed"
             except ImageError as error:
-                self.troubles.append(ZarrTrouble(base, str(error)))
+                self.troubles.append(ZarrProblem(base, str(error)))
         return paths
 
     def _collection(self, node: Node) -> dict[str, Named]:
@@ -274,7 +274,7 @@ class _Search:
             try:
                 levels[node.path] = node.path if node.kind == "array" else first_level(node)
             except ImageError as error:
-                self.troubles.append(ZarrTrouble(node.path, str(error)))
+                self.troubles.append(ZarrProblem(node.path, str(error)))
         arrays: dict[str, Node | ImageError | None] = {node.path: node for node in self.found if node.kind == "array"}
         arrays |= self.tree.nodes((level for level in levels.values() if level not in arrays), "array")
         images = []
@@ -285,5 +285,5 @@ class _Search:
                     self.unused_axes += image.unused_axes
                     images.append(ZarrImage(node.path, image.array, image.header, node.kind == "group", image.blank))
                 except ImageError as error:
-                    self.troubles.append(ZarrTrouble(node.path, str(error)))
+                    self.troubles.append(ZarrProblem(node.path, str(error)))
         return images

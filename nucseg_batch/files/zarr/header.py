@@ -55,7 +55,7 @@ _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True)
-class Described:
+class ZarrHeader:
     """An image in a zarr store, before any pixel is read."""
 
     header: Header
@@ -96,7 +96,7 @@ def first_level(node: Node) -> str:
     return member_path(node.path, path)
 
 
-def describe(group: Node | None, array: Node | ImageError | None, *, axes: str | None) -> Described:
+def describe(group: Node | None, array: Node | ImageError | None, *, axes: str | None) -> ZarrHeader:
     """Describes an OME-Zarr image group and its first level, or (group None) a plain array whose axes may be given.
 
     Raises ImageError for what cannot be read, or only by guessing.
@@ -131,7 +131,7 @@ def describe(group: Node | None, array: Node | ImageError | None, *, axes: str |
         chunk=_window(facts, letters),
     )
     unused = axes is not None and _told(axes, facts.shape) != told
-    return Described(header, array.path, letters, facts, array.zarr_format, unused_axes=unused)
+    return ZarrHeader(header, array.path, letters, facts, array.zarr_format, unused_axes=unused)
 
 
 def _multiscale(node: Node) -> dict[str, Any]:

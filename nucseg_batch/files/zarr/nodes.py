@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr.store import Document, Files, NotAllowedError, is_url, open_files
+from nucseg_batch.files.zarr.store import MetadataFile, NotAllowedError, StoreFiles, is_url, open_files
 from nucseg_batch.files.zarr.zipped import ZipFiles, is_archive
 
 OWNER = "nucseg-batch"
 """Attribute of the root group of the stores that this program writes."""
 OME_KEYS = ("multiscales", "omero", "plate", "well", "bioformats2raw.layout", "series", "labels", "image-label")
 """Attributes that are OME-Zarr's; in format 3 they lie within the attribute `ome`."""
-Documents = dict[str, Document | ImageError]
+Documents = dict[str, MetadataFile | ImageError]
 Kind = Literal["group", "array"]
 _NAMES_TWO = (".zarray", ".zgroup", ".zattrs")
 
@@ -58,7 +58,7 @@ class Node:
 class ZarrTree:
     """Reads nodes of one store."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: StoreFiles) -> None:
         self.files = files
         """Where they are read from."""
         self._known: Documents = {} if files.local or isinstance(files, ZipFiles) else _consolidated(files)
@@ -138,7 +138,7 @@ def _inside_ours(folder: Path) -> bool:
     return False
 
 
-def _consolidated(files: Files) -> Documents:
+def _consolidated(files: StoreFiles) -> Documents:
     """The metadata of all nodes as the root repeats them, by name of the file that each stands for; often empty."""
     found = files.fetch(["zarr.json", ".zmetadata"])
     try:
@@ -147,13 +147,13 @@ def _consolidated(files: Files) -> Documents:
             nodes = {below(path, "zarr.json"): content for path, content in inline.items()}
         else:
             nodes = _parsed(found[".zmetadata"])["metadata"] if ".zmetadata" in found else {}
-        known: Documents = {name: Document(json.dumps(content).encode(), 0) for name, content in nodes.items()}
+        known: Documents = {name: MetadataFile(json.dumps(content).encode(), 0) for name, content in nodes.items()}
     except (ImageError, AttributeError, TypeError, KeyError):
         return {}
     return known | ({"zarr.json": found["zarr.json"]} if known and "zarr.json" in found else {})
 
 
-def _parsed(document: Document | ImageError) -> dict[str, Any]:
+def _parsed(document: MetadataFile | ImageError) -> dict[str, Any]:
     if isinstance(document, ImageError):
         raise document
     try:
@@ -165,7 +165,7 @@ def _parsed(document: Document | ImageError) -> dict[str, Any]:
     return content
 
 
-def _node_three(path: str, document: Document | ImageError | None) -> Node | ImageError | None:
+def _node_three(path: str, document: MetadataFile | ImageError | None) -> Node | ImageError | None:
     if document is None:
         return None
     try:
@@ -175,17 +175,17 @@ def _node_three(path: str, document: Document | ImageError | None) -> Node | Ima
     kind, attributes = content.get("node_type"), content.get("attributes") or {}
     if content.get("zarr_format") != 3 or kind not in ("group", "array") or not isinstance(attributes, dict):
         return ImageError("its zarr.json is neither that of a group nor that of an array of format 3.")
-    size, mtime = (len(document.data), document.mtime_ns) if isinstance(document, Document) else (0, 0)
+    size, mtime = (len(document.data), document.mtime_ns) if isinstance(document, MetadataFile) else (0, 0)
     return Node(path, kind, 3, attributes, content if kind == "array" else {}, size, mtime)
 
 
 def _node_two(
     path: str,
-    array: Document | ImageError | None,
-    group: Document | ImageError | None,
-    attributes: Document | ImageError | None,
+    array: MetadataFile | ImageError | None,
+    group: MetadataFile | ImageError | None,
+    attributes: MetadataFile | ImageError | None,
 ) -> Node | ImageError | None:
-    own = next((found for found in (array, group) if isinstance(found, Document)), array or group)
+    own = next((found for found in (array, group) if isinstance(found, MetadataFile)), array or group)
     if own is None:
         return None
     if isinstance(attributes, NotAllowedError):
@@ -197,7 +197,7 @@ def _node_two(
         return error
     if metadata.get("zarr_format") != 2:
         return ImageError("its metadata are not those of zarr format 2.")
-    documents = [document for document in (own, attributes) if isinstance(document, Document)]
+    documents = [document for document in (own, attributes) if isinstance(document, MetadataFile)]
     size, mtime = sum(len(document.data) for document in documents), max(document.mtime_ns for document in documents)
     kind: Kind = "array" if own is array else "group"
     return Node(path, kind, 2, parsed, metadata if kind == "array" else {}, size, mtime)

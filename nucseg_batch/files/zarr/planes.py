@@ -16,7 +16,7 @@ from nucseg_batch.errors import ImageError
 from nucseg_batch.files.zarr.opening import configured
 from nucseg_batch.files.zarr.systems import flattened
 
-STACK_AXIS = "i"
+IMAGE_AXIS = "i"
 """Axis along which our own stores put images of one shape."""
 
 
@@ -27,7 +27,7 @@ class ZarrPlane:
     group: Path
     """The image or label group."""
     index: int | None = None
-    """Place on the axis i of a stack; None for a group that is one image."""
+    """Place on axis i; None for a group that is one image."""
 
     def read(self, *, max_pixels: int) -> NDArray[Any]:
         """Reads the plane: (height, width), or (height, width, 3) where axis c has three channels; floats as float32.
@@ -52,7 +52,7 @@ class ZarrPlane:
         return np.ascontiguousarray(np.moveaxis(pixels, 0, -1)) if pixels.ndim == 3 else pixels
 
     def _place(self, axis: str, length: int) -> int | slice:
-        if axis == STACK_AXIS and self.index is not None:
+        if axis == IMAGE_AXIS and self.index is not None:
             return self.index
         if axis == "c" and length == 3:
             return slice(None)
@@ -76,10 +76,10 @@ def open_level(group: Path) -> tuple[zarr.Array[Any], tuple[str, ...]]:
     return zarr.Array(configured(array, ours=False)), axes
 
 
-def stack_length(group: Path) -> int | None:
-    """Images in a group that is a stack along axis i; None for a group that is one image; ImageError for neither."""
+def image_axis_length(group: Path) -> int | None:
+    """Images of a group that has axis i; None for a group that is one image; ImageError for neither."""
     array, axes = open_level(group)
-    return int(array.shape[axes.index(STACK_AXIS)]) if STACK_AXIS in axes else None
+    return int(array.shape[axes.index(IMAGE_AXIS)]) if IMAGE_AXIS in axes else None
 
 
 def attributes(group: Path) -> dict[str, Any]:

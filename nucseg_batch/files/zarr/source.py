@@ -27,10 +27,10 @@ from nucseg_batch.files.missing import is_filling
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.census import ChunkCount, count_chunks, has_chunks
 from nucseg_batch.files.zarr.chunks import ChunkStore, read_part
-from nucseg_batch.files.zarr.header import Described, describe, first_level
+from nucseg_batch.files.zarr.header import ZarrHeader, describe, first_level
 from nucseg_batch.files.zarr.nodes import Node, ZarrTree, open_tree
 from nucseg_batch.files.zarr.opening import configured
-from nucseg_batch.files.zarr.store import Files, is_url, reason
+from nucseg_batch.files.zarr.store import StoreFiles, is_url, reason
 from nucseg_batch.files.zarr.zipped import is_archive, within_archive
 
 KEPT_BYTES = 256 * 2**20
@@ -83,7 +83,7 @@ def _tree(root: str | os.PathLike[str], storage_options: Mapping[str, Any] | Non
         return _TREES[key]
 
 
-def describe_image(tree: ZarrTree, path: str, *, axes: str | None = None) -> Described:
+def describe_image(tree: ZarrTree, path: str, *, axes: str | None = None) -> ZarrHeader:
     """Describes one image of a store; raises ImageError where there is none, or one that cannot be read."""
     node = tree.node(path)
     if node is None:
@@ -93,7 +93,7 @@ def describe_image(tree: ZarrTree, path: str, *, axes: str | None = None) -> Des
     )
 
 
-def described(files: Files, node: Node, array: Node | ImageError | None, *, axes: str | None) -> Described:
+def described(files: StoreFiles, node: Node, array: Node | ImageError | None, *, axes: str | None) -> ZarrHeader:
     """Describes an image whose metadata were read, and looks at how its chunks are named; raises ImageError."""
     image = describe(None if node.kind == "array" else node, array, axes=axes)
     if files.local is not None:
@@ -164,7 +164,7 @@ _KEPT = _Kept()
 class ZarrSource:
     """An image in a store that is open for reading; implements `Source`, for many threads at once."""
 
-    def __init__(self, files: Files, image: Described) -> None:
+    def __init__(self, files: StoreFiles, image: ZarrHeader) -> None:
         self._files = files
         self._image = image
         self._array: zarr.AsyncArray[Any] | None = None

@@ -40,7 +40,7 @@ class NotAllowedError(ImageError):
 
 
 @dataclass(frozen=True)
-class Document:
+class MetadataFile:
     """A small file of a store."""
 
     data: bytes
@@ -49,7 +49,7 @@ class Document:
     """Time of its last change in nanoseconds; 0 behind a URL."""
 
 
-class Files(Protocol):
+class StoreFiles(Protocol):
     """The files below the root of a store."""
 
     @property
@@ -67,7 +67,7 @@ class Files(Protocol):
         """How many links to folders `folders` has left out."""
         ...
 
-    def fetch(self, names: Iterable[str]) -> dict[str, Document | ImageError]:
+    def fetch(self, names: Iterable[str]) -> dict[str, MetadataFile | ImageError]:
         """Reads files; those that are not there are left out, those that cannot be read come as the reason."""
         ...
 
@@ -85,7 +85,7 @@ def is_url(root: str | os.PathLike[str]) -> bool:
     return isinstance(root, str) and "://" in root and not root.startswith("file://")
 
 
-def open_files(root: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Files:
+def open_files(root: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> StoreFiles:
     """The files below a path or URL; `storage_options` go to fsspec.
 
     Raises InputMissingError where there is no such folder, or where a URL needs packages that are not installed.
@@ -121,15 +121,15 @@ class LocalFiles:
         """The folder."""
         return self._folder
 
-    def fetch(self, names: Iterable[str]) -> dict[str, Document | ImageError]:
-        """Reads files, many at once; see `Files`."""
+    def fetch(self, names: Iterable[str]) -> dict[str, MetadataFile | ImageError]:
+        """Reads files, many at once; see `StoreFiles`."""
         wanted = list(names)
         if len(wanted) <= FEW:
             return {name: found for name in wanted if (found := self._read(name)) is not None}
         with ThreadPoolExecutor(THREADS) as pool:
             return {name: found for name, found in zip(wanted, pool.map(self._read, wanted), strict=True) if found}
 
-    def _read(self, name: str) -> Document | ImageError | None:
+    def _read(self, name: str) -> MetadataFile | ImageError | None:
         path = self._folder / name
         try:
             status = os.stat(path)
@@ -139,14 +139,14 @@ class LocalFiles:
                 return ImageError(f"{name} has {status.st_size} bytes, more than any metadata needs.")
             if not inside(os.path.realpath(path), self._real):
                 return ImageError(f"{name} leads out of the store by a link; copy the data into it.")
-            return Document(path.read_bytes(), status.st_mtime_ns)
+            return MetadataFile(path.read_bytes(), status.st_mtime_ns)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             return ImageError(f"{name} cannot be read ({reason(error)}).")
 
     def folders(self, path: str) -> list[str] | None:
-        """Names of the folders in a folder; see `Files`."""
+        """Names of the folders in a folder; see `StoreFiles`."""
         try:
             with os.scandir(self._folder / path) as entries:
                 found = [entry for entry in entries if entry.is_dir()]
@@ -193,8 +193,8 @@ class RemoteFiles:
         """0: there are none."""
         return 0
 
-    def fetch(self, names: Iterable[str]) -> dict[str, Document | ImageError]:
-        """Reads files, many at once; see `Files`. Public buckets are read without credentials where there are none."""
+    def fetch(self, names: Iterable[str]) -> dict[str, MetadataFile | ImageError]:
+        """Reads many files at once; see `StoreFiles`. Without credentials, buckets are read as public ones."""
         wanted = list(names)
         answers: dict[str, bytes | BaseException] = {}
         for attempt in range(ATTEMPTS):
@@ -215,7 +215,7 @@ class RemoteFiles:
         return list(self._system.cat_ranges(paths, None, None, on_error="return", **room))
 
     def folders(self, path: str) -> list[str] | None:
-        """Names of the folders in a folder; see `Files`."""
+        """Names of the folders in a folder; see `StoreFiles`."""
         if urlsplit(self._url).scheme in ("http", "https"):
             return None
         try:
@@ -251,9 +251,9 @@ def _passing(error: Exception) -> bool:
     return not isinstance(error, lasting) and (not isinstance(status, int) or status >= 500)
 
 
-def _document(name: str, answer: bytes | BaseException) -> Document | ImageError | None:
+def _document(name: str, answer: bytes | BaseException) -> MetadataFile | ImageError | None:
     if isinstance(answer, bytes):
-        return Document(answer, 0)
+        return MetadataFile(answer, 0)
     if isinstance(answer, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
         return None
     if not isinstance(answer, Exception):

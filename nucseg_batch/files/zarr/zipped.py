@@ -20,7 +20,7 @@ from zarr.abc.store import ByteRequest, Store
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.zarr.fetch import ReadOnlyStore, span
-from nucseg_batch.files.zarr.store import MAX_METADATA, Document, reason
+from nucseg_batch.files.zarr.store import MAX_METADATA, MetadataFile, reason
 
 SUFFIXES = (".ozx", ".zarr.zip")
 """Endings of names of archives that hold a store."""
@@ -45,7 +45,7 @@ def within_archive(root: str, path: str) -> tuple[str, str]:
 
 
 class ZipFiles:
-    """The files in an archive; implements `Files`. Threads may read at once."""
+    """The files in an archive; implements `StoreFiles`. Threads may read at once."""
 
     def __init__(self, path: Path) -> None:
         """Reads the list of files; raises ImageError for an archive that is damaged or encrypted."""
@@ -103,9 +103,9 @@ class ZipFiles:
             raise ImageError(f"{name} is shorter than the zip archive says: it is damaged or truncated.")
         return data
 
-    def fetch(self, names: Iterable[str]) -> dict[str, Document | ImageError]:
-        """Reads files; see `Files`."""
-        found: dict[str, Document | ImageError] = {}
+    def fetch(self, names: Iterable[str]) -> dict[str, MetadataFile | ImageError]:
+        """Reads files; see `StoreFiles`."""
+        found: dict[str, MetadataFile | ImageError] = {}
         for name in names:
             size = self.size(name)
             if size is None:
@@ -114,13 +114,13 @@ class ZipFiles:
                 found[name] = ImageError(f"{name} has {size} bytes, more than any metadata needs.")
                 continue
             try:
-                found[name] = Document(self.read(name, 0, None), self._status.st_mtime_ns)
+                found[name] = MetadataFile(self.read(name, 0, None), self._status.st_mtime_ns)
             except ImageError as error:
                 found[name] = error
         return found
 
     def folders(self, path: str) -> list[str] | None:
-        """Names of the folders in a folder; see `Files`."""
+        """Names of the folders in a folder; see `StoreFiles`."""
         return sorted(self._below.get(path, ()))
 
     def store(self) -> Store:

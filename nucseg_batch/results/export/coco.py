@@ -15,15 +15,15 @@ import numpy as np
 from nucseg_batch.arrays.rle import MOST_PIXELS, encode
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.names import printable
-from nucseg_batch.results.export.planes import Blocks, Labelled
-from nucseg_batch.results.export.task import Whole
+from nucseg_batch.results.export.planes import LabelledPlane, MaskBlocks
+from nucseg_batch.results.export.task import RunExport
 from nucseg_batch.results.tables import PlaneRow
 
 CATEGORY = {"id": 1, "name": "nucleus", "supercategory": "cell"}
 """The one category."""
 
 
-def write_coco(whole: Whole) -> list[str]:
+def write_coco(whole: RunExport) -> list[str]:
     """Writes `coco.json`; planes of more pixels than pycocotools counts are left out."""
     refused = [
         f"{row.name} has more pixels than pycocotools counts (2^32); export it as tiff or geojson."
@@ -45,7 +45,7 @@ def _fits(row: PlaneRow) -> bool:
     return row.shape[0] * row.shape[1] < MOST_PIXELS
 
 
-def _rows(whole: Whole) -> Iterator[PlaneRow]:
+def _rows(whole: RunExport) -> Iterator[PlaneRow]:
     return (row for row in whole.run.planes(whole.pattern) if row.status == "ok" and _fits(row))
 
 
@@ -56,10 +56,10 @@ def _image(number: int, row: PlaneRow) -> str:
     return json.dumps(image)
 
 
-def _annotations(whole: Whole) -> Iterator[str]:
-    number, blocks = 0, Blocks(whole.run)
+def _annotations(whole: RunExport) -> Iterator[str]:
+    number, blocks = 0, MaskBlocks(whole.run)
     for image, (row, nuclei) in enumerate(whole.run.with_nuclei(_rows(whole)), start=1):
-        plane = Labelled(blocks, row, nuclei)
+        plane = LabelledPlane(blocks, row, nuclei)
         height, width = row.shape
         box = np.stack([nuclei[f"bbox-{side}"] for side in range(4)], axis=1).astype(np.int64)
         boxes = np.stack([box[:, 1], box[:, 0], box[:, 3] - box[:, 1], box[:, 2] - box[:, 0]], axis=1).tolist()

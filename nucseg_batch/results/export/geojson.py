@@ -18,9 +18,9 @@ from nucseg_batch.arrays.outlines import Polygon, Ring
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.run.tables import PLANE_COLUMNS
-from nucseg_batch.results.export.planes import Labelled, Outline
-from nucseg_batch.results.export.task import Task
-from nucseg_batch.results.tables import Nuclei, PlaneRow
+from nucseg_batch.results.export.planes import LabelledPlane, NucleusOutline
+from nucseg_batch.results.export.task import ExportTask
+from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
 
 CLASSIFICATION = '{"name":"Nucleus","color":[255,220,0]}'
 """QuPath's class of the objects."""
@@ -33,7 +33,7 @@ class _Collection:
         self._file = file
         self._first = True
 
-    def add(self, plane: Labelled) -> None:
+    def add(self, plane: LabelledPlane) -> None:
         """Writes the nuclei of a plane, one a line."""
         measurements = _measurements(plane.nuclei)
         for outline in plane.outlines():
@@ -43,7 +43,7 @@ class _Collection:
 
 
 @contextlib.contextmanager
-def open_geojson(task: Task) -> Iterator[_Collection]:
+def open_geojson(task: ExportTask) -> Iterator[_Collection]:
     """Begins the outlines of an image."""
     with whole_file(task.path, durable=False) as file:
         about = {**task.about, "image": printable(task.rows[0].image)}
@@ -55,7 +55,7 @@ def open_geojson(task: Task) -> Iterator[_Collection]:
         file.write(b"\n]}\n")
 
 
-def _feature(row: PlaneRow, outline: Outline, measurements: str) -> str:
+def _feature(row: PlaneRow, outline: NucleusOutline, measurements: str) -> str:
     place = "\n".join((*row.key, str(outline.label)))
     number = uuid.uuid5(uuid.NAMESPACE_URL, place)
     return (
@@ -78,7 +78,7 @@ def _closed(ring: Ring) -> str:
     return str([*corners, corners[0]]).replace(" ", "")
 
 
-def _measurements(nuclei: Nuclei) -> list[str]:
+def _measurements(nuclei: PlaneNuclei) -> list[str]:
     """Of each nucleus the numbers of nuclei.csv, as they are written there; cells that are empty are left out."""
     shown: list[tuple[str, int, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]] = []
     for place, name in enumerate(nuclei.columns):

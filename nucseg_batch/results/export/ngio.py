@@ -19,7 +19,7 @@ import zarr
 
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
-    Frame,
+    Calibration,
     axes_of,
     image_attributes,
     label_attributes,
@@ -36,8 +36,8 @@ from nucseg_batch.files.masks.nodes import (
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.run.tables import PLANE_COLUMNS
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.results.export.planes import Labelled
-from nucseg_batch.results.export.task import Refused, Task
+from nucseg_batch.results.export.planes import LabelledPlane
+from nucseg_batch.results.export.task import ExportTask, FormatRefusal
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import MICROMETRE
 
@@ -54,13 +54,13 @@ SHARD = 8
 class _Image:
     """The masks and the table of one image, in a folder that is not its own yet."""
 
-    def __init__(self, folder: Path, task: Task) -> None:
+    def __init__(self, folder: Path, task: ExportTask) -> None:
         self._folder = folder
         self._task = task
         self._columns: dict[str, list[np.ndarray[Any, Any]]] = {}
         self._array: zarr.Array[Any] | None = None
 
-    def add(self, plane: Labelled) -> None:
+    def add(self, plane: LabelledPlane) -> None:
         """Writes the mask of a plane and takes its measurements."""
         if self._array is None:
             self._array = self._begin(plane)
@@ -86,7 +86,7 @@ class _Image:
             features = ngio.tables.FeatureTable(table.set_index("label"), reference_label=LABEL_NAME)
             ngio.open_ome_zarr_container(str(self._folder)).add_table(TABLE, features, backend=BACKEND)
 
-    def _begin(self, plane: Labelled) -> zarr.Array[Any]:
+    def _begin(self, plane: LabelledPlane) -> zarr.Array[Any]:
         attributes = read_attributes(plane.run.store / plane.row.mask)
         self._axes = axes_of(attributes).replace("i", "")
         frame = _frame(attributes, self._task)
@@ -107,7 +107,7 @@ class _Image:
         put_array(label / "0", layout)
         return open_array(label / "0", mode="r+")
 
-    def _take(self, plane: Labelled) -> None:
+    def _take(self, plane: LabelledPlane) -> None:
         nuclei = plane.nuclei
         columns: dict[str, Any] = {"label": nuclei.labels}
         for name, place in (("t", plane.row.t), ("z", plane.row.z)):
@@ -125,12 +125,12 @@ _PLACES = {"t": "time", "z": "depth"}
 
 
 @contextlib.contextmanager
-def open_ngio(task: Task) -> Iterator[_Image]:
+def open_ngio(task: ExportTask) -> Iterator[_Image]:
     """Begins the image group of an image, which gets its place when it is whole."""
     try:
         str(task.path).encode()
     except UnicodeEncodeError:
-        raise Refused(f"{printable(task.path.name)}: ngio takes no names that are not UTF-8") from None
+        raise FormatRefusal(f"{printable(task.path.name)}: ngio takes no names that are not UTF-8") from None
     making = task.path.with_name(f".{task.path.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     try:
@@ -169,11 +169,11 @@ def _listed(attributes: dict[str, Any], group: Path) -> dict[str, Any]:
     return {"ome": {"version": "0.5", **ome}} if ome else {}
 
 
-def _frame(attributes: dict[str, Any], task: Task) -> Frame:
+def _frame(attributes: dict[str, Any], task: ExportTask) -> Calibration:
     scale, units = scale_of(attributes)
     scale.pop("i", None)
     units.pop("i", None)
     if task.spacing.pixel is not None and "x" not in units:
         scale |= dict.fromkeys("yx", task.spacing.pixel)
         units |= dict.fromkeys("yx", MICROMETRE)
-    return Frame(scale, {}, units)
+    return Calibration(scale, {}, units)

@@ -17,7 +17,7 @@ from nucseg_batch.errors import DamageError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.csv_rows import csv_rows, opened
 from nucseg_batch.files.names import file_name
-from nucseg_batch.results.export.task import Whole
+from nucseg_batch.results.export.task import RunExport
 from nucseg_batch.results.run import matches
 
 WHOLE_NUMBERS = {
@@ -38,14 +38,14 @@ BLOCK = 2**24
 """Bytes of CSV that are read at once."""
 
 
-def write_parquet(whole: Whole) -> list[str]:
+def write_parquet(whole: RunExport) -> list[str]:
     """Writes `images.parquet` and `nuclei.parquet`."""
     for name in ("images", "nuclei"):
         _convert(whole.run.tables[name], whole.folder / f"{name}.parquet", whole, whole.progress)
     return []
 
 
-def _convert(table: Path, to: Path, whole: Whole, progress: Callable[[int, int], None]) -> None:
+def _convert(table: Path, to: Path, whole: RunExport, progress: Callable[[int, int], None]) -> None:
     """One table, of the images that match."""
     schema = _schema(table).with_metadata(dict(whole.about))
     size = table.stat().st_size

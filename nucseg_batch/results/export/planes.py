@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.outlines import Polygon, trace
 from nucseg_batch.errors import DamageError
 from nucseg_batch.results.run import FinishedRun, checked, read_masks
-from nucseg_batch.results.tables import Nuclei, PlaneRow
+from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
 
 WINDOW = 4
 """Chunks on each side of the windows of a large plane, before those of its nuclei that reach out of it."""
@@ -25,7 +25,7 @@ KEPT_BLOCKS = 16
 
 
 @dataclass(frozen=True)
-class Window:
+class NucleiWindow:
     """A part of a plane and the nuclei that lie in it whole."""
 
     top: int
@@ -39,7 +39,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Outline:
+class NucleusOutline:
     """One nucleus as polygons."""
 
     place: int
@@ -50,7 +50,7 @@ class Outline:
     """In pixels of the plane."""
 
 
-class Blocks:
+class MaskBlocks:
     """The masks of small planes, read many at a time, because each reading takes longer than the planes in it."""
 
     def __init__(self, run: FinishedRun) -> None:
@@ -74,10 +74,10 @@ class Blocks:
         return checked(self._kept[key][place[0] % step], row)
 
 
-class Labelled:
+class LabelledPlane:
     """A plane that has a mask, with its nuclei. What is read of a small one is kept as long as the object."""
 
-    def __init__(self, blocks: Blocks, row: PlaneRow, nuclei: Nuclei) -> None:
+    def __init__(self, blocks: MaskBlocks, row: PlaneRow, nuclei: PlaneNuclei) -> None:
         self._blocks = blocks
         self.run = blocks.run
         """The run it is of."""
@@ -121,12 +121,12 @@ class Labelled:
         for top in range(0, height, step):
             yield self.read(slice(top, min(top + step, height)), slice(0, width))
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self) -> Iterator[NucleiWindow]:
         """Windows that show each of its nuclei whole, in one of them."""
         if not len(self.nuclei):
             return
         if not self.large:
-            yield Window(0, 0, self.mask, np.arange(len(self.nuclei)))
+            yield NucleiWindow(0, 0, self.mask, np.arange(len(self.nuclei)))
             return
         box = np.stack([self.nuclei[f"bbox-{side}"] for side in range(4)], axis=1).astype(np.int64)
         side = WINDOW * self.chunk
@@ -136,17 +136,17 @@ class Labelled:
         for places in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
             top, left = box[places, :2].min(axis=0).tolist()
             bottom, right = box[places, 2:].max(axis=0).tolist()
-            yield Window(top, left, self.read(slice(top, bottom), slice(left, right)), places)
+            yield NucleiWindow(top, left, self.read(slice(top, bottom), slice(left, right)), places)
 
-    def outlines(self) -> Iterator[Outline]:
+    def outlines(self) -> Iterator[NucleusOutline]:
         """Each of its nuclei as polygons. Raises DamageError where the mask and the table are not of each other."""
         return iter(self._outlines) if not self.large else self._traced()
 
     @cached_property
-    def _outlines(self) -> list[Outline]:
+    def _outlines(self) -> list[NucleusOutline]:
         return list(self._traced())
 
-    def _traced(self) -> Iterator[Outline]:
+    def _traced(self) -> Iterator[NucleusOutline]:
         labels = self.nuclei.labels
         for window in self.windows():
             traced = trace(window.mask)
@@ -157,9 +157,9 @@ class Labelled:
                 polygons = traced[label]
                 if window.top or window.left:
                     polygons = [[ring + corner for ring in polygon] for polygon in polygons]
-                yield Outline(place, label, polygons)
+                yield NucleusOutline(place, label, polygons)
 
-    def check(self, window: Window, found: dict[int, Any]) -> None:
+    def check(self, window: NucleiWindow, found: dict[int, Any]) -> None:
         """Raises DamageError unless what was found in a window is what the table says of it."""
         labels = set(self.nuclei.labels[window.places].tolist())
         odd = labels - found.keys() or (set() if self.large else found.keys() - labels)

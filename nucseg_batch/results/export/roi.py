@@ -16,8 +16,8 @@ from roifile import ROI_TYPE, ImagejRoi
 from nucseg_batch.arrays.outlines import Polygon
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.results.export.names import plane_suffix
-from nucseg_batch.results.export.planes import Labelled
-from nucseg_batch.results.export.task import Refused, Task
+from nucseg_batch.results.export.planes import LabelledPlane
+from nucseg_batch.results.export.task import ExportTask, FormatRefusal
 
 FARTHEST = 60535
 """Coordinates that ImageJ's files can hold."""
@@ -33,7 +33,7 @@ class _Zip:
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
 
-    def add(self, plane: Labelled) -> None:
+    def add(self, plane: LabelledPlane) -> None:
         """Writes the nuclei of a plane."""
         before = plane_suffix(plane.row.t, plane.row.z)[1:]
         for outline in plane.outlines():
@@ -46,11 +46,11 @@ class _Zip:
 
 
 @contextlib.contextmanager
-def open_roi(task: Task) -> Iterator[_Zip]:
+def open_roi(task: ExportTask) -> Iterator[_Zip]:
     """Begins the ROIs of an image; Refused where it is larger than ImageJ's coordinates reach."""
     height, width = task.good[0].shape
     if max(height, width) > FARTHEST:
-        raise Refused(
+        raise FormatRefusal(
             f"{task.rows[0].image} is {height} x {width} pixels; ImageJ's ROIs reach to {FARTHEST}. "
             "Export it as geojson."
         )

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from nucseg_batch.results.export.planes import Labelled
+from nucseg_batch.results.export.planes import LabelledPlane
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing
 from nucseg_batch.results.tables import PlaneRow
 
 
-class Refused(Exception):
+class FormatRefusal(Exception):
     """Why a format cannot hold an image or plane; its text is one line for the user."""
 
 
 @dataclass(frozen=True)
-class Task:
+class ExportTask:
     """One file of a format that holds an image, or one of its planes."""
 
     path: Path
@@ -40,11 +40,11 @@ class Task:
 class Sink(Protocol):
     """A file that is being written."""
 
-    def add(self, plane: Labelled) -> None:
+    def add(self, plane: LabelledPlane) -> None:
         """Adds the next plane of the task that has a mask."""
 
 
-Opener = Callable[[Task], AbstractContextManager[Sink]]
+Opener = Callable[[ExportTask], AbstractContextManager[Sink]]
 """Begins a file, which appears under its name when the block ends well. Raises Refused where the image does not fit."""
 
 
@@ -79,7 +79,7 @@ class RunFormat:
 
 
 @dataclass(frozen=True)
-class Whole:
+class RunExport:
     """All of a run, or those of its images that match a pattern, to be written in few files."""
 
     run: FinishedRun
@@ -96,5 +96,5 @@ class Whole:
     """Planes of the run."""
 
 
-Writer = Callable[[Whole], list[str]]
+Writer = Callable[[RunExport], list[str]]
 """Writes the files of a format; why planes were left out, a line each."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError
 from nucseg_batch.files.atomic_write import whole_file
-from nucseg_batch.results.export.planes import Labelled
-from nucseg_batch.results.export.task import Task
+from nucseg_batch.results.export.planes import LabelledPlane
+from nucseg_batch.results.export.task import ExportTask
 
 CLASSIC_BYTES = 2**32 - 2**25
 """A file whose pixels take more bytes than this, uncompressed, is a BigTIFF."""
@@ -27,7 +27,7 @@ CLASSIC_BYTES = 2**32 - 2**25
 class _Stack:
     """The planes of one image, page by page; those without a mask are empty pages."""
 
-    def __init__(self, writer: tifffile.TiffWriter, task: Task) -> None:
+    def __init__(self, writer: tifffile.TiffWriter, task: ExportTask) -> None:
         self._writer = writer
         self._task = task
         good = task.good
@@ -36,7 +36,7 @@ class _Stack:
         self._dtype = np.dtype(np.uint16 if self._most < 2**16 else np.uint32)
         self._pages = 0
 
-    def add(self, plane: Labelled) -> None:
+    def add(self, plane: LabelledPlane) -> None:
         """Writes the plane, and before it empty pages for those that have no mask."""
         self._fill(next(place for place, row in enumerate(self._task.rows) if row is plane.row))
         if plane.large:
@@ -84,7 +84,7 @@ class _Stack:
 
 
 @contextlib.contextmanager
-def open_tiff(task: Task) -> Iterator[_Stack]:
+def open_tiff(task: ExportTask) -> Iterator[_Stack]:
     """Begins the label image of an image; uint16 where its numbers fit, else uint32."""
     height, width = task.good[0].shape
     big = height * width * 4 * len(task.rows) > CLASSIC_BYTES
@@ -94,7 +94,7 @@ def open_tiff(task: Task) -> Iterator[_Stack]:
         stack.finish()
 
 
-def _description(task: Task) -> str:
+def _description(task: ExportTask) -> str:
     """What ImageJ writes of a stack, and where this one is from."""
     times, depths = (len({getattr(row, axis) for row in task.rows}) for axis in ("t", "z"))
     lines: dict[str, Any] = {"ImageJ": "1.53t", "images": len(task.rows)}

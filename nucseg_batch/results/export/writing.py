@@ -13,12 +13,12 @@ from nucseg_batch.errors import NothingToDoError
 from nucseg_batch.results.export.folder import ExportFolder, export_folder
 from nucseg_batch.results.export.formats import IMAGE_FORMATS, RUN_FORMATS, check_installed, load
 from nucseg_batch.results.export.names import Names, plane_suffix
-from nucseg_batch.results.export.planes import Blocks, Labelled
-from nucseg_batch.results.export.task import Opener, Refused, Sink, Task, Whole
+from nucseg_batch.results.export.planes import LabelledPlane, MaskBlocks
+from nucseg_batch.results.export.task import ExportTask, FormatRefusal, Opener, RunExport, Sink
 from nucseg_batch.results.origin import origin
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing, spacing_of
-from nucseg_batch.results.tables import Nuclei, PlaneKey, PlaneRow
+from nucseg_batch.results.tables import PlaneKey, PlaneNuclei, PlaneRow
 
 TOLD = 20
 """Reasons that are kept to be told; the others are counted."""
@@ -27,7 +27,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass
-class Outcome:
+class FormatOutcome:
     """What became of one format."""
 
     written: int = 0
@@ -49,10 +49,10 @@ class Outcome:
 
 
 @dataclass
-class Exported:
+class ExportOutcome:
     """What became of a call."""
 
-    formats: dict[str, Outcome]
+    formats: dict[str, FormatOutcome]
     """By name, in the order in which they were asked for."""
     images: int = 0
     """Images that match and have a mask."""
@@ -67,7 +67,7 @@ class _Image:
     """An image and the files that are to be written of it."""
 
     rows: list[PlaneRow]
-    files: list[tuple[str, Task]]
+    files: list[tuple[str, ExportTask]]
 
 
 def export(
@@ -78,7 +78,7 @@ def export(
     pattern: str | None = None,
     overwrite: bool = False,
     progress: Progress,
-) -> Exported:
+) -> ExportOutcome:
     """Writes the images of a run that match, each format into a folder or files of its own below `folder`.
 
     What is there and younger than the run is kept, unless `overwrite`. Raises UsageError where a library is missing,
@@ -112,7 +112,7 @@ class _Call:
     ) -> None:
         self._run = run
         self._place = place
-        self._blocks = Blocks(run)
+        self._blocks = MaskBlocks(run)
         self._pattern = pattern
         self._overwrite = overwrite
         self._progress = progress
@@ -122,7 +122,7 @@ class _Call:
         }
         self._groups: set[str] = set()
         self._spacings: tuple[str, float | None, Spacing] | None = None
-        self.result = Exported({name: Outcome() for name in names})
+        self.result = ExportOutcome({name: FormatOutcome() for name in names})
 
     def images(self) -> None:
         """Writes the files of all images."""
@@ -146,7 +146,7 @@ class _Call:
             def told(done: int, total: int, name: str = name) -> None:
                 self._progress(name, done, total)
 
-            whole = Whole(self._run, self._pattern, self._place.path, self._place.about, told, self._names.planes)
+            whole = RunExport(self._run, self._pattern, self._place.path, self._place.about, told, self._names.planes)
             for reason in load(RUN_FORMATS[name].writer)(whole):
                 outcome.refuse(reason)
             outcome.written = len(files)
@@ -172,7 +172,7 @@ class _Call:
                 waiting.append(_Image(rows, files))
                 yield from good
 
-    def _files(self, rows: list[PlaneRow], good: list[PlaneRow]) -> list[tuple[str, Task]]:
+    def _files(self, rows: list[PlaneRow], good: list[PlaneRow]) -> list[tuple[str, ExportTask]]:
         """The files of an image that are to be written."""
         name, files = self._names.of(rows), []
         for kind in self._openers:
@@ -181,7 +181,7 @@ class _Call:
                 if self._place.is_done(witness) and not self._overwrite:
                     self.result.formats[kind].kept += 1
                 else:
-                    files.append((kind, Task(path, planes, self._spacing(good[0]), self._place.about)))
+                    files.append((kind, ExportTask(path, planes, self._spacing(good[0]), self._place.about)))
         return files
 
     def _paths(
@@ -209,9 +209,9 @@ class _Call:
             self._spacings = row.mask, pixel, spacing_of(self._run, row)
         return self._spacings[2]
 
-    def _write(self, image: _Image, pairs: Iterator[tuple[PlaneRow, Nuclei]]) -> None:
+    def _write(self, image: _Image, pairs: Iterator[tuple[PlaneRow, PlaneNuclei]]) -> None:
         """Writes the files of an image together, plane by plane."""
-        own: dict[PlaneKey, list[tuple[str, Task]]] = {}
+        own: dict[PlaneKey, list[tuple[str, ExportTask]]] = {}
         with contextlib.ExitStack() as stack:
             sinks: list[Sink] = []
             for kind, task in image.files:
@@ -220,7 +220,7 @@ class _Call:
                 else:
                     sinks += self._begun(stack, kind, task)
             for row, nuclei in pairs:
-                plane = Labelled(self._blocks, row, nuclei)
+                plane = LabelledPlane(self._blocks, row, nuclei)
                 for sink in sinks:
                     sink.add(plane)
                 for kind, task in own.get(row.key, ()):
@@ -228,12 +228,12 @@ class _Call:
                         for sink in self._begun(file, kind, task):
                             sink.add(plane)
 
-    def _begun(self, stack: contextlib.ExitStack, kind: str, task: Task) -> list[Sink]:
+    def _begun(self, stack: contextlib.ExitStack, kind: str, task: ExportTask) -> list[Sink]:
         """A file, begun; none where the format cannot hold what it is for."""
         task.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             sink = stack.enter_context(self._openers[kind](task))
-        except Refused as refused:
+        except FormatRefusal as refused:
             self.result.formats[kind].refuse(str(refused))
             return []
         self.result.formats[kind].written += 1

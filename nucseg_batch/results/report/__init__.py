@@ -1,9 +1,8 @@
 """The report of a run: one HTML file for people who look at pictures and numbers, and not into zarr.
 
-`survey` reads the tables once and knows how many and how large everything is; `choice` reads images.csv again, since
-only then it is known what is usual, and picks what is named and shown; `pictures` draws that. `sections` makes markup
-of it, and `page` one file. Memory depends on none of the numbers of images and nuclei. The same run gives the same
-bytes: no clock is read.
+`run_statistics` reads the tables once and counts; `gallery_selection` reads images.csv again, knowing by then what is
+usual, and selects what is named and shown; `pictures` draws that. `sections` makes markup of it, and `page` one file.
+Memory does not depend on the number of images or nuclei. The same run gives the same bytes: no clock is read.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from nucseg_batch.files.beside import beside
 from nucseg_batch.files.names import printable
 from nucseg_batch.results.report import sections
 from nucseg_batch.results.report.advice import notes
-from nucseg_batch.results.report.failed import failures
+from nucseg_batch.results.report.failure_reasons import failures
 from nucseg_batch.results.report.gallery import draw_all, gallery, unread
 from nucseg_batch.results.report.gallery_selection import choose
 from nucseg_batch.results.report.page import Section, page
+from nucseg_batch.results.report.run_statistics import read_statistics
 from nucseg_batch.results.report.settings_text import assumed_in_words, made_with, origin, settings_in_words
-from nucseg_batch.results.report.survey import survey
 from nucseg_batch.results.report.timings import timings
 from nucseg_batch.results.run import FinishedRun
 
@@ -43,7 +42,7 @@ def write_report(run: FinishedRun, to: Path, told: Told = lambda what, done, tot
 
 def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -> str:
     """The report as HTML."""
-    found = survey(run, lambda done, total: told("planes counted", done, total))
+    found = read_statistics(run, lambda done, total: told("planes counted", done, total))
     choice = choose(run, found, lambda done, total: told("planes judged", done, total))
     pictures = draw_all(run, choice.groups, found.planes, lambda done, total: told("pictures", done, total))
     times, made = timings(run.journal.folder), made_with(run)

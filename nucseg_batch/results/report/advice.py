@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from nucseg_batch.files.names import printable
 from nucseg_batch.plan import Assumption
 from nucseg_batch.results.report.charts import in_words
-from nucseg_batch.results.report.gallery_selection import Choice
+from nucseg_batch.results.report.gallery_selection import GallerySelection
 from nucseg_batch.results.report.markup import count, figure, percent
 from nucseg_batch.results.report.outliers import KINDS
-from nucseg_batch.results.report.survey import UNSURE, Survey
+from nucseg_batch.results.report.run_statistics import UNSURE, RunStatistics
 
 MANY = 0.05
 """Share of the planes that makes outliers of a kind worth a sentence."""
@@ -34,13 +34,15 @@ class Note:
     """The section that has more."""
 
 
-def notes(survey: Survey, choice: Choice, unread: int, shown: int, assumed: Sequence[Assumption] = ()) -> list[Note]:
+def notes(
+    survey: RunStatistics, choice: GallerySelection, unread: int, shown: int, assumed: Sequence[Assumption] = ()
+) -> list[Note]:
     """All that is worth saying; empty where everything looks well."""
     found = [*_incomplete(survey), *_assumed(assumed), *_images_gone(unread, shown)]
     return [*found, *_doubtful(survey, choice), *_of_sizes(survey)]
 
 
-def _incomplete(survey: Survey) -> list[Note]:
+def _incomplete(survey: RunStatistics) -> list[Note]:
     found = []
     if survey.missing:
         words = "The run is not finished; run the same `nucseg-batch segment` command again to resume it."
@@ -75,7 +77,7 @@ def _images_gone(unread: int, shown: int) -> list[Note]:
     return [Note(f"{unread} of {shown} images could not be read again.", words, "gallery")]
 
 
-def _doubtful(survey: Survey, choice: Choice) -> list[Note]:
+def _doubtful(survey: RunStatistics, choice: GallerySelection) -> list[Note]:
     found = []
     for kind in KINDS:
         number = choice.outliers[kind.name].count
@@ -91,7 +93,7 @@ def _doubtful(survey: Survey, choice: Choice) -> list[Note]:
     return found
 
 
-def _of_sizes(survey: Survey) -> list[Note]:
+def _of_sizes(survey: RunStatistics) -> list[Note]:
     found = []
     if survey.nuclei and survey.cut >= CUT * survey.nuclei:
         words = (

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import Mapping
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.results.report.gallery_selection import Group
+from nucseg_batch.results.report.gallery_selection import PictureGroup
 from nucseg_batch.results.report.markup import Markup, count, element, figure, join
 from nucseg_batch.results.report.page import soft
-from nucseg_batch.results.report.pictures import Picture, Sites, draw
+from nucseg_batch.results.report.pictures import NucleusSites, PlanePicture, draw
 from nucseg_batch.results.report.ranking import Finding
-from nucseg_batch.results.report.survey import UNSURE, Progress
+from nucseg_batch.results.report.run_statistics import UNSURE, Progress
 from nucseg_batch.results.report.windows import windows_through
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneRow
@@ -25,19 +25,19 @@ FEW, PARTS = 3, 12
 
 
 def draw_all(
-    run: FinishedRun, groups: tuple[Group, ...], planes: int, progress: Progress = lambda done, total: None
-) -> dict[int, list[Picture]]:
+    run: FinishedRun, groups: tuple[PictureGroup, ...], planes: int, progress: Progress = lambda done, total: None
+) -> dict[int, list[PlanePicture]]:
     """The pictures of every chosen plane, by its number; those whose masks cannot be read have none.
 
     planes: how many there are in all. Where there are few and large ones, each has several pictures.
     """
     wanted = {one.number: one.row for group in groups for one in group.planes}
     doubtful = {one.number for group in groups if group.title == DOUBTFUL for one in group.planes}
-    numbers, pictures = sorted(wanted), dict[int, list[Picture]]()
+    numbers, pictures = sorted(wanted), dict[int, list[PlanePicture]]()
     more = PARTS // planes if 0 < planes <= FEW else 0
     rows = (wanted[number] for number in numbers)
     for number, (row, pieces) in zip(numbers, run.with_nuclei_in_pieces(rows), strict=True):
-        sites = Sites.of(pieces)
+        sites = NucleusSites.of(pieces)
         parts = [sites.window(row.shape, doubtful=number in doubtful)]
         if more and not parts[0].whole(row.shape):
             parts += windows_through(row.shape, sites.centres, sites.diameter, more)
@@ -47,7 +47,7 @@ def draw_all(
     return pictures
 
 
-def gallery(groups: tuple[Group, ...], pictures: Mapping[int, list[Picture]], *, rated: bool) -> Markup:
+def gallery(groups: tuple[PictureGroup, ...], pictures: Mapping[int, list[PlanePicture]], *, rated: bool) -> Markup:
     """All groups of pictures. rated: nuclei have a confidence."""
     if not pictures:
         return soft("There are no masks to show.")
@@ -71,7 +71,7 @@ def _grid(shots: list[Markup]) -> Markup:
     return element("div", *shots, class_="gallery")
 
 
-def _key(pictures: list[Picture], *, rated: bool) -> Markup:
+def _key(pictures: list[PlanePicture], *, rated: bool) -> Markup:
     """What the colours mean, and the switch of the outlines."""
     drawn = [picture for picture in pictures if picture.pixels is not None]
     switch = element(
@@ -92,7 +92,7 @@ def _key(pictures: list[Picture], *, rated: bool) -> Markup:
     )
 
 
-def _shot(one: Finding, picture: Picture, more: int | None = None) -> Markup:
+def _shot(one: Finding, picture: PlanePicture, more: int | None = None) -> Markup:
     """A picture with what stands below it; more: its number among the further ones."""
     row = one.row
     view = element(
@@ -118,7 +118,7 @@ def _shot(one: Finding, picture: Picture, more: int | None = None) -> Markup:
     )
 
 
-def _part(row: PlaneRow, picture: Picture) -> str:
+def _part(row: PlaneRow, picture: PlanePicture) -> str:
     height, width = row.shape
     part = picture.part
     whole = part.whole(row.shape)
@@ -128,7 +128,7 @@ def _part(row: PlaneRow, picture: Picture) -> str:
     return f"{shown}{height} × {width} pixels{place}{reduced}"
 
 
-def _layers(row: PlaneRow, picture: Picture) -> list[Markup]:
+def _layers(row: PlaneRow, picture: PlanePicture) -> list[Markup]:
     """The pixels, what is drawn over them, and the scale bar."""
     size = {"width": picture.width, "height": picture.height}
     what = f"{row.name}, {count(row.nuclei, 'nucleus', 'nuclei')}"
@@ -143,7 +143,7 @@ def _layers(row: PlaneRow, picture: Picture) -> list[Markup]:
     return layers
 
 
-def _bar(picture: Picture, micrometres: float, length: float) -> Markup:
+def _bar(picture: PlanePicture, micrometres: float, length: float) -> Markup:
     """The scale bar; drawn in a square as large as the picture's longer side, so that it is as large in all."""
     side = max(picture.width, picture.height)
     factor = side / 512
@@ -168,6 +168,6 @@ def _data(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def unread(pictures: Mapping[int, list[Picture]]) -> int:
+def unread(pictures: Mapping[int, list[PlanePicture]]) -> int:
     """Planes with pictures whose images could not be read."""
     return sum(any(picture.pixels is None for picture in some) for some in pictures.values())

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nucseg_batch.results.report.outliers import KINDS, Kind, Limits, judge, limits
+from nucseg_batch.results.report.outliers import KINDS, OutlierKind, OutlierLimits, judge, limits
 from nucseg_batch.results.report.ranking import Finding, Ranking
-from nucseg_batch.results.report.survey import Progress, Survey, ok_planes, size_of
+from nucseg_batch.results.report.run_statistics import Progress, RunStatistics, ok_planes, size_of
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneRow
 
@@ -21,7 +21,7 @@ LOWEST = 0.1
 
 
 @dataclass(frozen=True)
-class Group:
+class PictureGroup:
     """Pictures that are shown together."""
 
     title: str
@@ -33,19 +33,19 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Choice:
+class GallerySelection:
     """What is named and shown of a run."""
 
     outliers: dict[str, Ranking]
     """By the name of the kind."""
-    groups: tuple[Group, ...]
+    groups: tuple[PictureGroup, ...]
     """The gallery."""
 
 
 class _Middle:
     """How far planes are from the middle of the run."""
 
-    def __init__(self, survey: Survey, usual: Limits) -> None:
+    def __init__(self, survey: RunStatistics, usual: OutlierLimits) -> None:
         of = survey.of_planes
         self._usual = usual
         self._nuclei = math.log2(of["nuclei"].median + 1) if "nuclei" in of else 0.0
@@ -69,7 +69,7 @@ class _Middle:
 class _Picks:
     """Candidates for the gallery, plane by plane."""
 
-    def __init__(self, survey: Survey, usual: Limits) -> None:
+    def __init__(self, survey: RunStatistics, usual: OutlierLimits) -> None:
         confidence, counts = survey.of_planes.get("confidence"), survey.of_planes.get("nuclei")
         self._middle = _Middle(survey, usual)
         self._wanted = {math.floor((i + 0.5) * survey.planes / SPREAD) for i in range(SPREAD)}
@@ -106,7 +106,7 @@ class _Picks:
         return "the clearest outliers of each kind; this run has no confidence values", chosen
 
 
-def choose(run: FinishedRun, survey: Survey, progress: Progress = lambda done, total: None) -> Choice:
+def choose(run: FinishedRun, survey: RunStatistics, progress: Progress = lambda done, total: None) -> GallerySelection:
     """Reads images.csv once more; memory does not grow with it."""
     usual = limits(survey)
     outliers = {kind.name: Ranking() for kind in KINDS} | {"border": survey.border}
@@ -122,17 +122,20 @@ def choose(run: FinishedRun, survey: Survey, progress: Progress = lambda done, t
     middle = "nearest to the middle of the run in number, size and brightness of nuclei"
     spread = tuple(picks.spread)
     wishes = [
-        (Group("Most suspicious", how, tuple(suspicious)), SUSPICIOUS),
-        (Group("Best", "highest confidence, of images with enough nuclei", tuple(picks.best.first)), BEST),
-        (Group("Typical", middle, tuple(picks.typical.first)), TYPICAL),
-        (Group("Through the run", "evenly spaced in the order of names, but for those shown above", spread), SPREAD),
+        (PictureGroup("Most suspicious", how, tuple(suspicious)), SUSPICIOUS),
+        (PictureGroup("Best", "highest confidence, of images with enough nuclei", tuple(picks.best.first)), BEST),
+        (PictureGroup("Typical", middle, tuple(picks.typical.first)), TYPICAL),
+        (
+            PictureGroup("Through the run", "evenly spaced in the order of names, but for those shown above", spread),
+            SPREAD,
+        ),
     ]
     if survey.planes <= SPREAD:
-        wishes = [(Group("All", "in the order of names", spread), SPREAD)]
-    return Choice(outliers, _groups(wishes, outliers))
+        wishes = [(PictureGroup("All", "in the order of names", spread), SPREAD)]
+    return GallerySelection(outliers, _groups(wishes, outliers))
 
 
-def _groups(wishes: Iterable[tuple[Group, int]], outliers: Mapping[str, Ranking]) -> tuple[Group, ...]:
+def _groups(wishes: Iterable[tuple[PictureGroup, int]], outliers: Mapping[str, Ranking]) -> tuple[PictureGroup, ...]:
     """The gallery: of each group the first so many planes that no group before it has, with what is odd about them."""
     reasons: dict[int, list[str]] = {}
     for kind in KINDS:
@@ -149,7 +152,7 @@ def _groups(wishes: Iterable[tuple[Group, int]], outliers: Mapping[str, Ranking]
     return tuple(groups)
 
 
-def _reason(kind: Kind, finding: Finding) -> str:
+def _reason(kind: OutlierKind, finding: Finding) -> str:
     """Why a plane is an outlier, in one phrase."""
     title = kind.title.lower()
     told = finding.what and kind.name != "unsure"  # that stands below every picture

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from nucseg_batch.results.report.markup import figure, percent
-from nucseg_batch.results.report.survey import Survey, size_of
+from nucseg_batch.results.report.run_statistics import RunStatistics, size_of
 from nucseg_batch.results.tables import PlaneRow
 
 ENOUGH = 8
@@ -26,7 +26,7 @@ BLURRED = 0.5
 
 
 @dataclass(frozen=True)
-class Kind:
+class OutlierKind:
     """A kind of outlier."""
 
     name: str
@@ -38,24 +38,26 @@ class Kind:
 
 
 KINDS = (
-    Kind("unsure", "Low confidence", "The network was not certain. Look at the outlines before you use these."),
-    Kind(
+    OutlierKind("unsure", "Low confidence", "The network was not certain. Look at the outlines before you use these."),
+    OutlierKind(
         "empty",
         "No nuclei",
         "Nothing was found. Right for an empty field; else the stain, the channel (`--channel`) or the size of "
         "nuclei (`--diameter`) may be wrong.",
     ),
-    Kind("blurred", "Out of focus", "Far less sharp than the others of this run: outlines and intensities are vague."),
-    Kind(
+    OutlierKind(
+        "blurred", "Out of focus", "Far less sharp than the others of this run: outlines and intensities are vague."
+    ),
+    OutlierKind(
         "saturated",
         "Saturated",
         "Many pixels share the highest value of the image: intensities are too low there.",
     ),
-    Kind("crowded", "Crowded", "Nuclei cover much of the image: touching ones may be joined or cut."),
-    Kind(
+    OutlierKind("crowded", "Crowded", "Nuclei cover much of the image: touching ones may be joined or cut."),
+    OutlierKind(
         "size", "Unusual size of nuclei", "Half or double as large as in the others, or further from them than usual."
     ),
-    Kind(
+    OutlierKind(
         "border",
         "Cut at the border",
         "Half or more of the nuclei touch the border: their areas and shapes are those of parts.",
@@ -65,7 +67,7 @@ KINDS = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class OutlierLimits:
     """From where on values are unusual in a run; None where that cannot be said."""
 
     confidence: float | None
@@ -82,7 +84,7 @@ class Limits:
     """Whether these areas are in um2."""
 
 
-def limits(survey: Survey) -> Limits:
+def limits(survey: RunStatistics) -> OutlierLimits:
     """What is usual, from the values of all planes."""
     of = survey.of_planes
     sharpness, confidence, covered, sizes = (of.get(n) for n in ("sharpness", "confidence", "area_fraction", "size"))
@@ -97,10 +99,10 @@ def limits(survey: Survey) -> Limits:
     if sizes is not None and sizes.count >= ENOUGH:
         factor = 2 ** max(1.0, FAR * sizes.spread(log=True))
         size = middle / factor, middle * factor
-    return Limits(low_confidence, low_sharpness, crowded, size, middle, survey.micrometres)
+    return OutlierLimits(low_confidence, low_sharpness, crowded, size, middle, survey.micrometres)
 
 
-def judge(row: PlaneRow, limits: Limits) -> dict[str, tuple[float, str]]:
+def judge(row: PlaneRow, limits: OutlierLimits) -> dict[str, tuple[float, str]]:
     """How far a plane with a mask is from usual, and what was found, by the name of the kind; `border` apart.
 
     The numbers compare planes of one kind, and are at least 1.

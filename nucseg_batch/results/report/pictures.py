@@ -17,10 +17,10 @@ from PIL import Image
 from nucseg_batch.arrays.normalize import percentile_range
 from nucseg_batch.errors import NucsegError
 from nucseg_batch.results.picture import ON_BRIGHT, ON_DARK, is_bright, outlines, stretched
-from nucseg_batch.results.report.survey import UNSURE
-from nucseg_batch.results.report.windows import Window, scale_bar, window
+from nucseg_batch.results.report.run_statistics import UNSURE
+from nucseg_batch.results.report.windows import PictureWindow, scale_bar, window
 from nucseg_batch.results.run import FinishedRun
-from nucseg_batch.results.tables import Nuclei, PlaneRow
+from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
 from nucseg_batch.settings import REGION
 
 WIDTH = 2
@@ -34,7 +34,7 @@ COLOURS = (
 
 
 @dataclass(frozen=True)
-class Picture:
+class PlanePicture:
     """What is shown of a plane."""
 
     width: int
@@ -47,14 +47,14 @@ class Picture:
     """A PNG of the same size: outlines, or without pixels the masks in colours."""
     bright: bool
     """Whether outlines have the colours for bright pictures."""
-    part: Window
+    part: PictureWindow
     """What of the plane is shown."""
     bar: tuple[float, float] | None
     """Length of the scale bar in micrometres and in pixels of the picture; None without the size of a pixel."""
 
 
 @dataclass(frozen=True)
-class Sites:
+class NucleusSites:
     """The nuclei of a plane, as far as pictures need to know them."""
 
     labels: NDArray[np.int64]
@@ -67,7 +67,7 @@ class Sites:
     """Median width in pixels; None without nuclei."""
 
     @classmethod
-    def of(cls, pieces: Iterable[Nuclei]) -> Sites:
+    def of(cls, pieces: Iterable[PlaneNuclei]) -> NucleusSites:
         """Of the rows of nuclei.csv, which are not kept."""
         labels, areas, confidence = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0)]
         centres = [np.empty((0, 2))]
@@ -81,13 +81,13 @@ class Sites:
         diameter = float(np.sqrt(4 * np.median(all_areas) / np.pi)) if all_areas.size else None
         return cls(np.concatenate(labels), np.concatenate(centres), np.concatenate(confidence), diameter)
 
-    def window(self, shape: tuple[int, int], *, doubtful: bool = False) -> Window:
+    def window(self, shape: tuple[int, int], *, doubtful: bool = False) -> PictureWindow:
         """The part of the plane to show: where most nuclei are, or, doubtful, the least certain ones."""
         weights = np.nan_to_num(1 - self.confidence, nan=0.0) + 1e-6 if doubtful else np.ones(self.labels.size)
         return window(shape, self.centres, weights, self.diameter)
 
 
-def draw(run: FinishedRun, row: PlaneRow, sites: Sites, part: Window) -> Picture:
+def draw(run: FinishedRun, row: PlaneRow, sites: NucleusSites, part: PictureWindow) -> PlanePicture:
     """The picture of a part of a plane with a mask; raises ImageError where the mask cannot be read."""
     mask = run.mask(row, part.rows, part.columns)
     pixels = _pixels(run, row, part)
@@ -98,14 +98,14 @@ def draw(run: FinishedRun, row: PlaneRow, sites: Sites, part: Window) -> Picture
     if "pixel_size" in row.values:
         bar = scale_bar(mask.shape[1], row.values["pixel_size"] * part.reduce / part.enlarge)
     if pixels is None:
-        return Picture(mask.shape[1], mask.shape[0], None, _coloured(mask), False, part, bar)
+        return PlanePicture(mask.shape[1], mask.shape[0], None, _coloured(mask), False, part, bar)
     pixels = pixels[: mask.shape[0], : mask.shape[1]]
     bright = is_bright(pixels)
     drawn = _outlined(mask, sites.labels[sites.confidence < UNSURE], ON_BRIGHT if bright else ON_DARK)
-    return Picture(mask.shape[1], mask.shape[0], _jpeg(pixels), drawn, bright, part, bar)
+    return PlanePicture(mask.shape[1], mask.shape[0], _jpeg(pixels), drawn, bright, part, bar)
 
 
-def _pixels(run: FinishedRun, row: PlaneRow, part: Window) -> NDArray[np.uint8] | None:
+def _pixels(run: FinishedRun, row: PlaneRow, part: PictureWindow) -> NDArray[np.uint8] | None:
     """(height, width) or (height, width, 3), reduced or enlarged; None where the image cannot be read.
 
     Contrast is that of the whole plane, or, for planes too large to read, of the window.

@@ -9,14 +9,14 @@ from nucseg_batch.plan import Assumption
 from nucseg_batch.results.report import heatmap
 from nucseg_batch.results.report.advice import Note
 from nucseg_batch.results.report.charts import histogram, share_bar
-from nucseg_batch.results.report.failed import Reason
-from nucseg_batch.results.report.gallery_selection import Choice
+from nucseg_batch.results.report.failure_reasons import FailureReason
+from nucseg_batch.results.report.gallery_selection import GallerySelection
 from nucseg_batch.results.report.markup import Markup, count, element, figure, join, percent, prose, text
 from nucseg_batch.results.report.outliers import KINDS
 from nucseg_batch.results.report.page import cell, name_cell, soft, table
 from nucseg_batch.results.report.ranking import Finding
+from nucseg_batch.results.report.run_statistics import RunStatistics
 from nucseg_batch.results.report.settings_text import Setting
-from nucseg_batch.results.report.survey import Survey
 from nucseg_batch.results.report.timings import Timings
 from nucseg_batch.results.report.wells import Plate
 
@@ -36,7 +36,7 @@ STAGES = {
 }
 
 
-def header(name: str, survey: Survey, times: Timings, version: str) -> Markup:
+def header(name: str, survey: RunStatistics, times: Timings, version: str) -> Markup:
     """Title, when, and the figures that matter most."""
     per = "plane" if survey.stacks else "image"
     facts = [("Images", f"{survey.images:,}", f"{figure(survey.pixels / 1e6)} megapixels", "")]
@@ -80,7 +80,7 @@ def look_at(notes: Sequence[Note]) -> Markup:
     return element("ul", *items, class_="notes")
 
 
-def failures(reasons: Sequence[Reason], file: str) -> Markup:
+def failures(reasons: Sequence[FailureReason], file: str) -> Markup:
     """Why images have no mask."""
     if not reasons:
         return soft("None: every image has a mask.")
@@ -107,7 +107,7 @@ def _names(names: Sequence[Markup], number: int) -> Markup:
     return element("ul", *(element("li", name) for name in names), *more)
 
 
-def distributions(survey: Survey) -> Markup:
+def distributions(survey: RunStatistics) -> Markup:
     """Histograms."""
     per = "plane" if survey.stacks else "image"
     panels = []
@@ -133,7 +133,7 @@ def distributions(survey: Survey) -> Markup:
     return join(element("div", *panels, class_="panels"), soft("Dashed line: median. Point at a bar for its numbers."))
 
 
-def outliers(survey: Survey, choice: Choice, shown: Collection[int]) -> Markup:
+def outliers(survey: RunStatistics, choice: GallerySelection, shown: Collection[int]) -> Markup:
     """How many planes are not as they should be, and the first of them."""
     per = "plane" if survey.stacks else "image"
     rows = []
@@ -177,7 +177,7 @@ def _named(finding: Finding, shown: bool) -> Markup:
     return join(name, " ", element("span", finding.what, class_="soft"))
 
 
-def plates(found: Sequence[Plate], survey: Survey) -> Markup:
+def plates(found: Sequence[Plate], survey: RunStatistics) -> Markup:
     """Heat maps of as many plates as there is room for, and a list of all."""
     per = "plane" if survey.stacks else "image"
     wanted = heatmap.metrics(micrometres=survey.micrometres, rated="confidence" in survey.of_planes, per=per)
@@ -291,5 +291,5 @@ def stages(times: Timings) -> Markup:
     return join(soft(words), table(("Stage", "What it does", "At work", "Work"), rows))
 
 
-def _unit(survey: Survey) -> str:
+def _unit(survey: RunStatistics) -> str:
     return "µm²" if survey.micrometres else "pixels"

@@ -12,7 +12,7 @@ MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d([+-]\d{4})? ")
 
 
 @dataclass
-class Stage:
+class StageTotal:
     """One stage, over all calls and shares of the run."""
 
     work: float = 0.0
@@ -27,7 +27,7 @@ class Stage:
 class Timings:
     """What the logs say."""
 
-    stages: dict[str, Stage] = field(default_factory=dict)
+    stages: dict[str, StageTotal] = field(default_factory=dict)
     """By name, in the order of work."""
     began: str = ""
     """When the first line was written, such as `2026-11-22 00:03`; empty without logs."""
@@ -49,7 +49,7 @@ def timings(folder: Path) -> Timings:
                     last = f"{moment[1]} {moment[2]}{' ' + moment[3] if moment[3] else ''}"
                     first = first or last
                 if match := STAGE.search(line):
-                    stage = found.stages.setdefault(match[1], Stage())
+                    stage = found.stages.setdefault(match[1], StageTotal())
                     stage.work += float(match[4])
                     stage.busy += float(match[3]) * int(match[2]) / 100
                     stage.of += float(match[3])

@@ -21,7 +21,7 @@ STEPS = 4
 
 
 @dataclass(frozen=True)
-class Window:
+class PictureWindow:
     """A part of a plane."""
 
     rows: slice
@@ -43,13 +43,13 @@ def window(
     centres: NDArray[np.float64],
     weights: NDArray[np.float64],
     diameter: float | None,
-) -> Window:
+) -> PictureWindow:
     """The part of a plane that is shown: where nuclei weigh most, at full resolution unless they are large.
 
     centres: (n, 2), y and x; weights: (n,); diameter: usual width of the nuclei in pixels, None without any.
     """
     if SIDE < max(shape) <= WHOLE:
-        return Window(slice(0, shape[0]), slice(0, shape[1]), 1, 1)
+        return PictureWindow(slice(0, shape[0]), slice(0, shape[1]), 1, 1)
     reduce = _reduction(shape, diameter)
     top, left = _start(shape, SIDE * reduce, centres, weights)
     return _at(shape, top, left, reduce)
@@ -57,7 +57,7 @@ def window(
 
 def windows_through(
     shape: tuple[int, int], centres: NDArray[np.float64], diameter: float | None, most: int
-) -> list[Window]:
+) -> list[PictureWindow]:
     """Up to so many more parts of a large plane, from those with many nuclei to those with few; none overlap."""
     reduce = _reduction(shape, diameter)
     side = SIDE * reduce
@@ -74,9 +74,11 @@ def _reduction(shape: tuple[int, int], diameter: float | None) -> int:
     return min(fits, MOST) if diameter is None else max(1, min(int(diameter / NUCLEUS), fits, MOST))
 
 
-def _at(shape: tuple[int, int], top: int, left: int, reduce: int) -> Window:
+def _at(shape: tuple[int, int], top: int, left: int, reduce: int) -> PictureWindow:
     side, enlarge = SIDE * reduce, max(1, SIDE // max(shape)) if reduce == 1 else 1
-    return Window(slice(top, min(top + side, shape[0])), slice(left, min(left + side, shape[1])), reduce, enlarge)
+    return PictureWindow(
+        slice(top, min(top + side, shape[0])), slice(left, min(left + side, shape[1])), reduce, enlarge
+    )
 
 
 def _start(

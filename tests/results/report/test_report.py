@@ -12,7 +12,7 @@ from small_runs import mosaic, picture, small_run
 from nucseg_batch.errors import InputMissingError
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.results.report import report_path, report_text, write_report
-from nucseg_batch.results.report.survey import survey
+from nucseg_batch.results.report.run_statistics import read_statistics
 from nucseg_batch.results.run import FinishedRun
 
 
@@ -21,7 +21,7 @@ def test_numbers_are_those_of_the_tables(tmp_path: Path, monkeypatch: pytest.Mon
     run = made_run(tmp_path, monkeypatch, 17)
     planes, nuclei = rows_of(run.store, "images"), rows_of(run.store, "nuclei")
     with FinishedRun(run.store) as finished:
-        found = survey(finished)
+        found = read_statistics(finished)
     areas = np.array([float(row["area"]) for row in nuclei])
     counts = np.array([int(row["nuclei"]) for row in planes])
     cut = sum(int(r["bbox-0"]) == 0 or int(r["bbox-1"]) == 0 for r in nuclei)
@@ -245,5 +245,5 @@ def test_nuclei_at_each_of_the_four_borders_are_cut(tmp_path: Path, monkeypatch:
                 kept[part] = 10
         run = made_run(tmp_path / str(number), monkeypatch, {"a.tif": kept})
         with FinishedRun(run.store) as finished:
-            found = survey(finished)
+            found = read_statistics(finished)
         assert (found.nuclei, found.cut) == (2, 1), number

@@ -7,7 +7,7 @@ import pytest
 
 from nucseg_batch.results.report.charts import axis_for, nice
 from nucseg_batch.results.report.distribution import Distribution
-from nucseg_batch.results.report.outliers import Limits, judge
+from nucseg_batch.results.report.outliers import OutlierLimits, judge
 from nucseg_batch.results.report.ranking import Finding, Ranking
 from nucseg_batch.results.report.windows import SIDE, scale_bar, window, windows_through
 from nucseg_batch.results.tables import PlaneRow
@@ -100,7 +100,7 @@ def test_a_ranking_keeps_the_first_and_counts_all() -> None:
     assert ([one.number for one in ranking.first], ranking.count) == ([1, 2, 4], 6)
 
 
-USUAL = Limits(confidence=0.5, sharpness=0.1, crowded=0.4, size=(50.0, 200.0), middle=100.0, micrometres=False)
+USUAL = OutlierLimits(confidence=0.5, sharpness=0.1, crowded=0.4, size=(50.0, 200.0), middle=100.0, micrometres=False)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.looks import Segmented
 from nucseg_batch.arrays.scale import step_scale
+from nucseg_batch.arrays.scale_search import ScaleTrial
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.opened import Images
-from nucseg_batch.pipeline.channels import settled, show, shown_channels
+from nucseg_batch.files.opened import ImageReader
+from nucseg_batch.pipeline.channels import select_channels, settled, shown_channels
 from nucseg_batch.plan import Adapt, ImageInfo, Plan, Plane, Scales
 from nucseg_batch.settings import SegmentSettings
 
@@ -28,12 +28,12 @@ NUCLEUS_MICROMETRES = 13.0
 SAME = 1.05
 """A diameter that is given and so near to the model's needs no rescaling."""
 
-Look = Callable[[NDArray[Any], float], Segmented]
+Look = Callable[[NDArray[Any], float], ScaleTrial]
 """Segments an image at the scale that fits it, beginning at one that is given."""
 
 
 def choose_scales(
-    plan: Plan, images: Images, look: Look, diameter: float, settings: SegmentSettings, tell: Callable[[str], None]
+    plan: Plan, images: ImageReader, look: Look, diameter: float, settings: SegmentSettings, tell: Callable[[str], None]
 ) -> Scales:
     """The scales of a run: from the settings' diameter, else from a first look at images of each kind.
 
@@ -48,7 +48,9 @@ def choose_scales(
     reasons = []
     found_widths: dict[int, list[float]] = {}
     for name, channels in (("grey", 1), ("colour", 3)):
-        kind = [image for stack in plan.stacks for image in stack.images if image.channels == channels]
+        kind = [
+            image for label_array in plan.label_arrays for image in label_array.images if image.channels == channels
+        ]
         if not kind:
             continue
         tell(f"looking at {min(SAMPLE, len(kind))} of {len(kind)} {name} images to see how wide nuclei are")
@@ -70,7 +72,7 @@ def choose_scales(
 
 
 def sample_widths(
-    kind: Sequence[ImageInfo], images: Images, look: Look, diameter: float, settings: SegmentSettings
+    kind: Sequence[ImageInfo], images: ImageReader, look: Look, diameter: float, settings: SegmentSettings
 ) -> dict[int, list[float]]:
     """Typical widths of nuclei in pixels, in a sample spread evenly over a kind of images, by `shown_channels`.
 
@@ -95,7 +97,7 @@ def sample_widths(
             continue  # it will be one of the failures
         of_kind = widths.setdefault(shown_channels(info, channel), [])
         try:
-            width = look(np.ascontiguousarray(show(pixels, info, channel).pixels), begin).width
+            width = look(np.ascontiguousarray(select_channels(pixels, info, channel).pixels), begin).width
         except MemoryError:
             continue  # the run goes on in smaller batches, or it fails there and is told
         if width is not None:

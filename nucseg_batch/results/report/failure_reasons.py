@@ -17,7 +17,7 @@ OTHERS = "other reasons; failures.csv has them"
 
 
 @dataclass
-class Reason:
+class FailureReason:
     """Images that failed for one reason."""
 
     stage: str
@@ -30,16 +30,16 @@ class Reason:
     """The first of them."""
 
 
-def failures(table: Path) -> list[Reason]:
+def failures(table: Path) -> list[FailureReason]:
     """The reasons, the most frequent first; images fail for one reason where messages differ in numbers and names."""
-    reasons: dict[tuple[str, str], Reason] = {}
+    reasons: dict[tuple[str, str], FailureReason] = {}
     with opened(table) as file:
         for row in csv_records(file):
             image, stage, message = row["image"], row["stage"], row["message"]
             key = stage, _alike(message.replace(image, ""))
             if key not in reasons and len(reasons) >= REASONS:
                 key = "", OTHERS
-            reason = reasons.setdefault(key, Reason(key[0], message if key[0] else OTHERS))
+            reason = reasons.setdefault(key, FailureReason(key[0], message if key[0] else OTHERS))
             reason.count += 1
             if len(reason.names) < NAMES:
                 reason.names.append(file_name(image))

@@ -10,11 +10,11 @@ import tifffile
 from pictures import disks, fluorescence
 from scipy import ndimage
 
-from nucseg_batch.arrays.looks import Segmented
+from nucseg_batch.arrays.scale_search import ScaleTrial
 from nucseg_batch.files.find.discover import discover
-from nucseg_batch.files.find.survey import survey
-from nucseg_batch.files.opened import Images
-from nucseg_batch.pipeline.first_look import NUCLEUS_MICROMETRES, SAMPLE, choose_scales, is_mixed
+from nucseg_batch.files.find.header_scan import scan_headers
+from nucseg_batch.files.opened import ImageReader
+from nucseg_batch.pipeline.estimate_scale import NUCLEUS_MICROMETRES, SAMPLE, choose_scales, is_mixed
 from nucseg_batch.plan import Plan, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -26,11 +26,11 @@ class Looker:
         self.begun: list[float] = []
         self.shapes: list[tuple[int, ...]] = []
 
-    def look(self, pixels: Any, begin: float) -> Segmented:
+    def look(self, pixels: Any, begin: float) -> ScaleTrial:
         self.begun.append(begin)
         self.shapes.append(pixels.shape)
         plane = pixels if pixels.ndim == 2 else pixels.max(axis=2)
-        return Segmented(ndimage.label(plane > 100)[0].astype(np.int32), begin)
+        return ScaleTrial(ndimage.label(plane > 100)[0].astype(np.int32), begin)
 
 
 def nuclei(radius: int, seed: int = 0) -> np.ndarray:
@@ -38,13 +38,13 @@ def nuclei(radius: int, seed: int = 0) -> np.ndarray:
 
 
 def planned(folder: Path, settings: SegmentSettings | None = None) -> Plan:
-    surveyed = survey(discover(str(folder)), settings or SegmentSettings(), lambda _: None)
-    return make_plan(surveyed.images, surveyed.failures)
+    scanned = scan_headers(discover(str(folder)), settings or SegmentSettings(), lambda _: None)
+    return make_plan(scanned.images, scanned.failures)
 
 
 def chosen(folder: Path, **options: Any) -> tuple[Scales, Looker]:
     looker, settings = Looker(), SegmentSettings(**options)
-    with Images(folder, settings) as images:
+    with ImageReader(folder, settings) as images:
         return choose_scales(planned(folder), images, looker.look, 26.0, settings, lambda _: None), looker
 
 

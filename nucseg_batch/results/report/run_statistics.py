@@ -12,7 +12,7 @@ from nucseg_batch.results.report.distribution import Distribution
 from nucseg_batch.results.report.ranking import Finding, Ranking
 from nucseg_batch.results.report.wells import Plates
 from nucseg_batch.results.run import FinishedRun
-from nucseg_batch.results.tables import Nuclei, PlaneRow
+from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
 
 PLANE_VALUES = ("nuclei", "area_fraction", "confidence", "sharpness", "saturated_fraction", "intensity_mean")
 """Columns of images.csv of which the distribution is wanted, where the table has them."""
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Survey:
+class RunStatistics:
     """What the tables say of the whole run."""
 
     images: int
@@ -74,7 +74,7 @@ def size_of(row: PlaneRow, micrometres: bool) -> float:
     return area * row.values["pixel_size"] ** 2 if micrometres else area
 
 
-def touching(row: PlaneRow, nuclei: Nuclei) -> NDArray[np.bool_]:
+def touching(row: PlaneRow, nuclei: PlaneNuclei) -> NDArray[np.bool_]:
     """Which nuclei of a plane are cut by its border, (n,)."""
     if not len(nuclei):
         return np.zeros(0, np.bool_)
@@ -89,7 +89,7 @@ def count_rows(run: FinishedRun) -> int:
         return max(sum(piece.count(b"\n") for piece in iter(lambda: file.read(COPIED), b"")) - 1, 0)
 
 
-def survey(run: FinishedRun, progress: Progress = lambda done, total: None) -> Survey:
+def read_statistics(run: FinishedRun, progress: Progress = lambda done, total: None) -> RunStatistics:
     """Reads images.csv and nuclei.csv once; memory does not grow with them."""
     total, tally = count_rows(run), _Tally(run)
     for number, (row, nuclei) in enumerate(run.with_nuclei_in_pieces(run.planes())):
@@ -113,7 +113,7 @@ class _Tally:
         self._border = Ranking()
         self._plates = Plates(run.store)
 
-    def add(self, number: int, row: PlaneRow, nuclei: Iterable[Nuclei]) -> None:
+    def add(self, number: int, row: PlaneRow, nuclei: Iterable[PlaneNuclei]) -> None:
         """Counts a plane."""
         counts = self._counts
         counts[row.status] = counts.get(row.status, 0) + 1
@@ -136,7 +136,7 @@ class _Tally:
                 self._of_planes["size_um2"].add(size_of(row, True))
             self._add_nuclei(number, row, nuclei)
 
-    def _add_nuclei(self, number: int, row: PlaneRow, nuclei: Iterable[Nuclei]) -> None:
+    def _add_nuclei(self, number: int, row: PlaneRow, nuclei: Iterable[PlaneNuclei]) -> None:
         cut = 0
         for piece in nuclei:
             values = {name: piece[name] for name in self._columns}
@@ -150,7 +150,7 @@ class _Tally:
         if row.nuclei >= BORDER_NUCLEI and share >= BORDER_SHARE:
             self._border.add(Finding(number, row, share, f"{cut} of {row.nuclei} nuclei"))
 
-    def result(self) -> Survey:
+    def result(self) -> RunStatistics:
         """All of it."""
         counts = self._counts
         micrometres = self._measured == counts["ok"] > 0
@@ -158,7 +158,7 @@ class _Tally:
         in_micrometres = of_planes.pop("size_um2", None)
         if micrometres and in_micrometres is not None:
             of_planes["size"] = in_micrometres
-        return Survey(
+        return RunStatistics(
             images=counts["images"],
             planes=counts["ok"],
             failed=counts["failed"],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.scale import MAX_SCALE, nuclei_areas, step_scale, typical_diameter
 
-LOOKS = (1.0, 0.5, 0.25)
+TRIED_SCALES = (1.0, 0.5, 0.25)
 """Scales at which an image is looked at when nothing is known of it, times that at which the look begins."""
 COVER = 0.02
 """A look counts only if the nuclei found in it cover this share of the most that any look finds."""
@@ -35,7 +35,7 @@ the last cost .05 (histology).
 
 
 @dataclass(frozen=True)
-class Segmented:
+class ScaleTrial:
     """What one look at an image found."""
 
     labels: NDArray[np.int32]
@@ -58,7 +58,7 @@ class Segmented:
         return math.inf if width is None else abs(math.log(width * self.scale / diameter))
 
 
-def another_scale(found: Segmented, diameter: float) -> float | None:
+def another_scale(found: ScaleTrial, diameter: float) -> float | None:
     """The scale at which an image should be segmented again, where its nuclei are far from `diameter`."""
     width = found.width
     if width is None or found.misfit(diameter) < math.log(TOLERANCE):
@@ -77,7 +77,7 @@ def paying_diameter(width: float, diameter: float, *, grey: bool) -> float:
     return min(diameter, max(width, diameter / ENLARGED_LESS))
 
 
-def larger_scale(looks: Sequence[Segmented], diameter: float) -> float | None:
+def larger_scale(looks: Sequence[ScaleTrial], diameter: float) -> float | None:
     """A scale above all looks, where the smallest width that they found asks for one."""
     widths = [width for width in (look.width for look in looks) if width is not None]
     most = max(look.scale for look in looks)
@@ -87,7 +87,7 @@ def larger_scale(looks: Sequence[Segmented], diameter: float) -> float | None:
     return scale if scale > most else None
 
 
-def fitting_scale(looks: Sequence[Segmented], diameter: float) -> float:
+def fitting_scale(looks: Sequence[ScaleTrial], diameter: float) -> float:
     """The scale that fits, from looks at several; that of the first look where nothing was found."""
     cover = [np.count_nonzero(look.labels) for look in looks]
     counted = [look for look, area in zip(looks, cover, strict=True) if area and area >= COVER * max(cover)]

@@ -23,7 +23,7 @@ from distributed import Client, Future, Nanny, Scheduler, SpecCluster
 
 from nucseg_batch.errors import DeviceError, NucsegError, UsageError
 from nucseg_batch.executors.surroundings import ARITHMETIC
-from nucseg_batch.executors.worker import THREADS, Guest, finish_in_flight
+from nucseg_batch.executors.worker import THREADS, WorkerSetup, finish_in_flight
 
 JOB_CLUSTERS = {
     "slurm": "SLURMCluster",
@@ -82,8 +82,8 @@ class ClusterSettings:
         return f"--scheduler {self.scheduler}" if self.scheduler is not None else f"--cluster {self.cluster}"
 
 
-class Team:
-    """Workers that are at hand; `opened` makes one."""
+class WorkerPool:
+    """Workers that are at hand; `open_pool` makes one."""
 
     def __init__(
         self,
@@ -124,15 +124,15 @@ class Team:
 
 
 @contextlib.contextmanager
-def opened(
+def open_pool(
     settings: ClusterSettings, token: str, run_folder: Path, *, device: str, tell: Tell, log: Tell
-) -> Iterator[Team]:
+) -> Iterator[WorkerPool]:
     """Starts or joins a cluster while the block runs; DeviceError where that is not possible.
 
     token: a name for this session; run_folder: where processes of our own log what they print; device: as in the
     settings; log: hears what dask has to say.
     """
-    with dask.config.set(_patience(settings)), _heard(log), contextlib.ExitStack() as stack:
+    with dask.config.set(_patience(settings)), _logged(log), contextlib.ExitStack() as stack:
         try:
             if settings.scheduler is not None:
                 team = _joined(stack, settings.scheduler, token, tell)
@@ -198,17 +198,17 @@ def variables_of(number: int, count: int, gpus: list[str], device: str) -> dict[
     return own | together | {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
 
 
-def _joined(stack: contextlib.ExitStack, address: str, token: str, tell: Tell) -> Team:
+def _joined(stack: contextlib.ExitStack, address: str, token: str, tell: Tell) -> WorkerPool:
     """Workers of somebody's scheduler."""
     client = _client(stack, address)
     _compare_versions(client, tell)
     name = f"nucseg-batch-{token}"
-    client.register_plugin(Guest(environment()), name=name)
+    client.register_plugin(WorkerSetup(environment()), name=name)
     stack.callback(_suppressed, lambda: client.unregister_worker_plugin(name))
-    return Team(client, token, max(THREADS, sum(client.nthreads().values())))
+    return WorkerPool(client, token, max(THREADS, sum(client.nthreads().values())))
 
 
-def _local(stack: contextlib.ExitStack, processes: int | None, token: str, run_folder: Path, device: str) -> Team:
+def _local(stack: contextlib.ExitStack, processes: int | None, token: str, run_folder: Path, device: str) -> WorkerPool:
     """Processes on this machine, which nobody else can reach."""
     gpus = visible_gpus() if device != "cpu" else []
     count = processes or len(gpus) or 1
@@ -221,11 +221,13 @@ def _local(stack: contextlib.ExitStack, processes: int | None, token: str, run_f
     stack.callback(_suppressed, cluster.close)
     client = _client(stack, cluster)
     log = str(run_folder.absolute() / "log-worker-%n.txt")
-    client.register_plugin(Guest(environment(), log), name=f"nucseg-batch-{token}")
-    return Team(client, token, THREADS * count, readers=max(1, min(8, CPU_COUNT // (2 * count))))
+    client.register_plugin(WorkerSetup(environment(), log), name=f"nucseg-batch-{token}")
+    return WorkerPool(client, token, THREADS * count, readers=max(1, min(8, CPU_COUNT // (2 * count))))
 
 
-def _of_jobs(stack: contextlib.ExitStack, settings: ClusterSettings, token: str, run_folder: Path, tell: Tell) -> Team:
+def _of_jobs(
+    stack: contextlib.ExitStack, settings: ClusterSettings, token: str, run_folder: Path, tell: Tell
+) -> WorkerPool:
     """Workers that are jobs of their own; sent in here, and again when they are lost."""
     try:
         queues = importlib.import_module("dask_jobqueue")
@@ -251,7 +253,7 @@ def _of_jobs(stack: contextlib.ExitStack, settings: ClusterSettings, token: str,
     )
     stack.callback(_suppressed, cluster.close)
     client = _client(stack, cluster)
-    client.register_plugin(Guest(environment()), name=f"nucseg-batch-{token}")
+    client.register_plugin(WorkerSetup(environment()), name=f"nucseg-batch-{token}")
 
     async def sent() -> None:
         await cluster
@@ -259,7 +261,7 @@ def _of_jobs(stack: contextlib.ExitStack, settings: ClusterSettings, token: str,
     cluster.scale(jobs=count)
     cluster.sync(sent)  # raises what the scheduler of jobs has against them
     tell(f"{count} job{'s' * (count > 1)} sent to {kind}")
-    return Team(client, token, THREADS * count, refill=lambda: cluster.scale(jobs=count))
+    return WorkerPool(client, token, THREADS * count, refill=lambda: cluster.scale(jobs=count))
 
 
 def _client(stack: contextlib.ExitStack, place: Any) -> Client:
@@ -286,7 +288,7 @@ def _compare_versions(client: Client, tell: Tell) -> None:
 
 
 @contextlib.contextmanager
-def _heard(log: Tell) -> Iterator[None]:
+def _logged(log: Tell) -> Iterator[None]:
     """Has what dask reports logged, and not printed."""
 
     class Handler(logging.Handler):

@@ -41,7 +41,7 @@ PART = "further file of an OME-TIFF of several files"
 
 
 @dataclass(frozen=True, slots=True)
-class Surveyed:
+class ScannedImage:
     """One image that was found, with what is known of it."""
 
     entry: FileEntry
@@ -53,28 +53,28 @@ class Surveyed:
 
 
 @dataclass(frozen=True)
-class Survey:
+class HeaderScan:
     """All images of a place, before any pixel is read."""
 
     found: Discovery
     """What was found; files that are parts of others' images are counted as passed over."""
-    surveyed: tuple[Surveyed, ...]
+    scanned: tuple[ScannedImage, ...]
     """Each image, sorted by key."""
 
     @property
     def images(self) -> list[ImageInfo]:
         """Images that can be segmented."""
-        return [one.outcome for one in self.surveyed if isinstance(one.outcome, ImageInfo)]
+        return [one.outcome for one in self.scanned if isinstance(one.outcome, ImageInfo)]
 
     @property
     def failures(self) -> list[Failure]:
         """Images that cannot, and what was asked for by name and is not there."""
-        return [*self.found.failures, *(one.outcome for one in self.surveyed if isinstance(one.outcome, Failure))]
+        return [*self.found.failures, *(one.outcome for one in self.scanned if isinstance(one.outcome, Failure))]
 
 
-def survey(
+def scan_headers(
     found: Discovery, settings: SegmentSettings, progress: Callable[[int], None], *, headers: bool = True
-) -> Survey:
+) -> HeaderScan:
     """Reads every header; images that cannot be used become failures of stage `plan`.
 
     found: a discovery whose channels were put together. `progress` is called with the number of headers read so far.
@@ -82,12 +82,12 @@ def survey(
     Raises UsageError for settings that are no selection, and where the pixels of no image can be stored with its masks.
     """
     reader = _Reader(found, settings)
-    surveyed: list[Surveyed] = []
+    scanned: list[ScannedImage] = []
     for done, one in enumerate(_each(reader.read, found.entries), start=1):
         if one is not None:
-            surveyed.append(one if headers else Surveyed(one.entry, None, one.outcome))
+            scanned.append(one if headers else ScannedImage(one.entry, None, one.outcome))
         progress(done)
-    whole = [one for one in surveyed if reader.first_of.get(one.entry.key, one.entry.key) == one.entry.key]
+    whole = [one for one in scanned if reader.first_of.get(one.entry.key, one.entry.key) == one.entry.key]
     kept = {one.entry.key for one in whole}
     parts = [entry.key for entry in found.entries if entry.key not in kept]
     if settings.with_images:
@@ -103,10 +103,12 @@ def survey(
         images = f"{unused} image{'s' * (unused > 1)}"
         note = f"--axes {settings.axes} is not used for {images} in files, whose axes are known, and others"
         found = replace(found, notes=(*found.notes, note))
-    return Survey(found, tuple(whole))
+    return HeaderScan(found, tuple(whole))
 
 
-def _each(read: Callable[[FileEntry], Surveyed | None], entries: Sequence[FileEntry]) -> Iterator[Surveyed | None]:
+def _each(
+    read: Callable[[FileEntry], ScannedImage | None], entries: Sequence[FileEntry]
+) -> Iterator[ScannedImage | None]:
     """What `read` makes of each entry, in order; in several threads where reading is waiting for the disk."""
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         for first in range(0, len(entries), ROUND):
@@ -128,13 +130,13 @@ def _waits() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
 
 
-def _with_pixels(surveyed: list[Surveyed]) -> list[Surveyed]:
+def _with_pixels(scanned: list[ScannedImage]) -> list[ScannedImage]:
     """The same, where images whose pixels cannot be stored with their masks are failures."""
-    kept, refused = storable([one.outcome for one in surveyed if isinstance(one.outcome, ImageInfo)])
+    kept, refused = storable([one.outcome for one in scanned if isinstance(one.outcome, ImageInfo)])
     if refused and not kept:
         raise UsageError(f"{refused[0].image}: {refused[0].message}")
     failures = {failure.image: failure for failure in refused}
-    return [replace(one, outcome=failures.get(one.entry.key, one.outcome)) for one in surveyed]
+    return [replace(one, outcome=failures.get(one.entry.key, one.outcome)) for one in scanned]
 
 
 def none_usable(place: str, failures: Sequence[Failure]) -> NothingToDoError:
@@ -161,7 +163,7 @@ class _Reader:
         self.unused_axes: set[str] = set()
         """Keys of files of which other axes are known than were given."""
 
-    def read(self, entry: FileEntry) -> Surveyed | None:
+    def read(self, entry: FileEntry) -> ScannedImage | None:
         """What is known of one image; None for a file of a set whose first file was read."""
         if self.first_of.get(entry.key, entry.key) != entry.key:
             return None
@@ -175,12 +177,12 @@ class _Reader:
             info = image_info(entry.key, header, self._settings, files=entry.files, nuclei=nuclei, group=entry.group)
         except ImageError as error:
             cause = type(error.__cause__ or error).__name__
-            return Surveyed(entry, header, Failure(entry.key, "plan", cause, str(error)))
+            return ScannedImage(entry, header, Failure(entry.key, "plan", cause, str(error)))
         if header.unused_axes:
             self.unused_axes.add(entry.key)
         if header.assumptions:
             self.assumptions[entry.key] = [replace(one, example=entry.key) for one in header.assumptions]
-        return Surveyed(entry, header, info)
+        return ScannedImage(entry, header, info)
 
     def _header(self, entry: FileEntry) -> tuple[Header, int | None]:
         """The header, and the channel of an OME-TIFF set that names of its files choose; None where none do."""

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.files.run.records import PlaneResult, Seen
-from nucseg_batch.pipeline.channels import Shown
+from nucseg_batch.files.run.records import PlaneFingerprint, PlaneResult
+from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.failures import failure_of
-from nucseg_batch.pipeline.tasks import Task
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plane, Unit, bucket_shape
 
 
@@ -35,14 +35,14 @@ class Result(Protocol):
 
 
 @dataclass
-class Work:
+class UnitInFlight:
     """A unit on its way through the stream."""
 
-    task: Task
+    task: UnitTask
     masks: NDArray[np.uint32] | None = None
     pixels: NDArray[Any] | None = None
     results: dict[int, PlaneResult | Failure] = field(default_factory=dict)
-    seen: dict[int, Seen | None] = field(default_factory=dict)
+    seen: dict[int, PlaneFingerprint | None] = field(default_factory=dict)
     rows: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -52,17 +52,17 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Item:
+class PlaneInFlight:
     """One plane on its way through the stream: after reading it has pixels, or the failure that stopped it."""
 
-    work: Work
+    work: UnitInFlight
     index: int
     plane: Plane
-    shown: Shown | None = None
+    shown: NetworkInput | None = None
     failure: Failure | None = None
     scale: float = 1.0
     pixels: NDArray[Any] | None = None
-    seen: Seen | None = None
+    seen: PlaneFingerprint | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,15 +87,15 @@ class Item:
         return failure_of(self.plane, stage, error)
 
 
-Handed = tuple[Item, Result | Failure]
+Handed = tuple[PlaneInFlight, Result | Failure]
 """A plane with what became of it on the device."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPlane:
     """A plane that only has to be written."""
 
-    item: Item
+    item: PlaneInFlight
     """The plane."""
     result: PlaneResult | Failure
     """Its statistics, or why it has none."""
