@@ -10,7 +10,7 @@ import tifffile
 from small_runs import picture, small_run
 
 from nucseg_batch.errors import DoubtfulInputError
-from nucseg_batch.plan import Assumption, doubt, merged
+from nucseg_batch.plan import Assumption, doubt_error, merged
 from nucseg_batch.results.report import write_report
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.settings import SegmentSettings
@@ -30,8 +30,8 @@ def test_equal_guesses_are_one_line_with_a_count_and_the_first_example() -> None
 def test_doubtful_guesses_come_first_and_strict_refuses_only_these() -> None:
     """What is well founded needs no refusal."""
     assert merged([SURE, WEAK]) == (WEAK, SURE)
-    assert doubt([SURE]) is None
-    refusal = doubt([SURE, WEAK])
+    assert doubt_error([SURE]) is None
+    refusal = doubt_error([SURE, WEAK])
     assert isinstance(refusal, DoubtfulInputError)
     assert "--axes zyx" in str(refusal)
     assert "ImageJ" not in str(refusal)
@@ -41,7 +41,7 @@ def test_doubtful_guesses_come_first_and_strict_refuses_only_these() -> None:
 def test_a_refusal_names_a_few_and_counts_the_rest() -> None:
     """One line stays one line."""
     many = [Assumption("axes", f"guess {i}", "e", "o", doubtful=True) for i in range(7)]
-    text = str(doubt(many))
+    text = str(doubt_error(many))
     assert "guess 2" in text
     assert "guess 3" not in text
     assert "4 more" in text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nucseg_batch.errors import InputMissingError, UsageError
-from nucseg_batch.files.csv_rows import csv_rows, opened
+from nucseg_batch.files.csv_rows import csv_rows, open_table
 from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.results.run import matches
 from nucseg_batch.results.tables import TEXT_COLUMNS, WHOLE_COLUMNS
@@ -60,7 +60,7 @@ def _read(
     path = table_paths(Path(store))[name]
     if not path.is_file():
         raise InputMissingError(f"{store}: its table {path.name} is missing; give the OUT.zarr of a finished run.")
-    with opened(path) as file:
+    with open_table(path) as file:
         header = next(csv_rows(file), [])
     unknown = [column for column in columns or () if column not in header]
     if unknown:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nucseg_batch.files.atomic_write import write_whole
-from nucseg_batch.pipeline.channels import shown_channels
+from nucseg_batch.pipeline.channels import network_channel_count
 
 if TYPE_CHECKING:
     from nucseg_batch.network.batching import BatchTrial
@@ -78,7 +78,7 @@ def described(predictor: Predictor, tasks: Iterable[UnitTask], scales: Scales, c
     }
     for label_array in label_arrays.values():
         image = label_array.images[0]
-        scale = scales.of(shown_channels(image, channel))
+        scale = scales.of(network_channel_count(image, channel))
         size = predictor.batch_size((image.height, image.width), scale)
         yield f"batches of {size} images of {image.height}x{image.width}, scale {scale:.3g}"
 

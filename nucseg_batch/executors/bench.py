@@ -31,7 +31,7 @@ from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import ImageReader, pixels_digest
 from nucseg_batch.files.sample import write_fields
 from nucseg_batch.machine.cores import available_cores
-from nucseg_batch.pipeline.channels import NetworkInput, select_channels, settled, settled_whole
+from nucseg_batch.pipeline.channels import NetworkInput, resolve_channel, resolve_channel_of_pixels, select_channels
 from nucseg_batch.plan import Plane, Scales, Unit
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -173,7 +173,7 @@ def _sample(job: Job, predictor: Predictor, settings: SegmentSettings) -> tuple[
         for plane in itertools.islice(tried, MOST_TRIED):
             try:
                 one = select_channels(
-                    images.read(plane, *_window(plane)), plane.image, settled(images, plane, settings)
+                    images.read(plane, *_window(plane)), plane.image, resolve_channel(images, plane, settings)
                 )
             except ImageError as error:
                 reason = error
@@ -215,7 +215,7 @@ def _stages(
         def read() -> None:
             for plane in planes:
                 whole = images.read(plane, *_window(plane))
-                select_channels(whole, plane.image, settled_whole(whole, plane.image, settings.channel))
+                select_channels(whole, plane.image, resolve_channel_of_pixels(whole, plane.image, settings.channel))
                 pixels_digest(whole)
 
         yield _stage("read", read, pixels)

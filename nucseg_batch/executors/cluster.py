@@ -29,7 +29,7 @@ from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import NeverStopping, RunSummary, Stopping
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.executors.storage import storage_error
-from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, settle, try_model
+from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, freeze_run_parameters, try_model
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.pipeline.tasks import UnitTask
@@ -100,14 +100,14 @@ class Coordinator(local.Worker):
         self._assignment = TaskContext(self._token, "", "", ())
         self._arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
 
-    def ready(self, units: Sequence[Unit]) -> str:
+    def load_model(self, units: Sequence[Unit]) -> str:
         """Has a worker load the model, once, and says how it computes."""
         if not self._computing:
             job = _without_images(self._job, units, self._settings_there())
             self._computing = self._ask(try_model, job, environment()).lines[0]
         return self._computing
 
-    def settle(self, states: dict[str, State]) -> None:
+    def freeze_parameters(self, states: dict[str, State]) -> None:
         """Has a worker fix what all must share."""
         speed = {name: getattr(self._settings_there(), name) for name in SPEED_OPTIONS}
         plan = (self._journal.folder / "plan.json").read_bytes()
@@ -117,7 +117,7 @@ class Coordinator(local.Worker):
             plan_sha256=hashlib.sha256(plan).hexdigest(),
             speed=tuple(sorted(speed.items())),
         )
-        for line in self._ask(settle, self._assignment, states).lines:
+        for line in self._ask(freeze_run_parameters, self._assignment, states).lines:
             self._tell(line)
 
     def process(self, tasks: Sequence[UnitTask], states: dict[str, State]) -> None:

@@ -114,7 +114,7 @@ def check_shares(journal: Journal, planned: int, shares: int | None, share: int 
         )
 
 
-def news(earlier: Mapping[str, State], present: Mapping[str, State], plan: Plan) -> list[str]:
+def describe_input_changes(earlier: Mapping[str, State], present: Mapping[str, State], plan: Plan) -> list[str]:
     """What the user should know of a place that a run was planned for: files that came since, or were mended."""
     planned = {image.key for label_array in plan.label_arrays for image in label_array.images}
     new = present.keys() - earlier.keys()

@@ -54,7 +54,7 @@ class RunOutcome:
         self._missing: list[PlaneEntry] = []
         self._groups: dict[str, bool] = {}
         self._image: str | None = None
-        for _ in self.heard(entries):
+        for _ in self.counted(entries):
             pass
 
     @property
@@ -72,7 +72,7 @@ class RunOutcome:
         """Groups of a store's structure that have no mask at all, because every plane of theirs failed."""
         return {name for name, failed in self._groups.items() if failed}
 
-    def heard(self, entries: Iterable[PlaneEntry]) -> Iterator[PlaneEntry]:
+    def counted(self, entries: Iterable[PlaneEntry]) -> Iterator[PlaneEntry]:
         """The same planes, which are counted as they pass."""
         for entry in entries:
             result, label_array = entry.outcome, entry.label_array
@@ -131,7 +131,7 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, anew: bool) -> 
     for label_array in plan.label_arrays:
         build_levels(job.store, label_array)
     outcome, inputs, digests = RunOutcome(), InputFingerprint(), dict[str, bytes]()
-    write_tables(job.store, inputs.heard(outcome.heard(collect(plan, journal, digests))), job.table)
+    write_tables(job.store, inputs.counted(outcome.counted(collect(plan, journal, digests))), job.table)
     made = provenance(job, inputs.sha256)
     found = {"images": outcome.images, "planes": outcome.planes, "nuclei": outcome.nuclei}
     counts = {**found, "failures": len(outcome.failures), "missing": len(outcome.missing)}

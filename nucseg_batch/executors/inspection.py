@@ -27,7 +27,7 @@ from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.source import open_zarr
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.machine.processor import bfloat16_flags
-from nucseg_batch.plan import LABEL_BYTES, Budget, Failure, ImageInfo, LabelArray, Plan, doubt, make_plan, merged
+from nucseg_batch.plan import LABEL_BYTES, Budget, Failure, ImageInfo, LabelArray, Plan, doubt_error, make_plan, merged
 from nucseg_batch.plan.budget import BASE_BYTES
 from nucseg_batch.settings import SegmentSettings
 
@@ -158,7 +158,7 @@ class Inspection:
 
     def error(self) -> NucsegError | None:
         """What a run would end with before it begins; None where there is something to segment."""
-        strict = doubt(self.scan.found.assumptions) if self.settings.strict else None
+        strict = doubt_error(self.scan.found.assumptions) if self.settings.strict else None
         if self.refusal is not None or self.plan.label_arrays:
             return self.refusal or strict
         return none_usable(self.place, self.plan.failures)

@@ -21,9 +21,9 @@ from nucseg_batch.executors.existing import (
     check_output,
     check_shares,
     default_model,
+    describe_input_changes,
     fingerprint,
     found_files,
-    news,
     other_files,
 )
 from nucseg_batch.executors.progress import Progress
@@ -40,7 +40,7 @@ from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
-from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt, make_plan, merged
+from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt_error, make_plan, merged
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
 TOLD_ASSUMPTIONS = 20
@@ -158,7 +158,7 @@ def prepare(
                 f"None of the images that {journal.folder} was planned for is in {place}; give that IN, or another OUT."
             )
         _tell(replace(found, assumptions=begun.assumptions), progress)
-        for line in news(begun.files, present, begun.plan):
+        for line in describe_input_changes(begun.files, present, begun.plan):
             progress.note(line)
     else:
         plan, assumptions = _plan(place, found, settings, progress)
@@ -175,7 +175,7 @@ def prepare(
             assumptions=assumptions,
         )
         check_shares(journal, begun.shares, None, options.share)
-    if settings.strict and (refusal := doubt(begun.assumptions)):
+    if settings.strict and (refusal := doubt_error(begun.assumptions)):
         raise refusal
     if in_place:
         check_labels(store, begun.plan, resumed=resumed, overwrite=overwrite)

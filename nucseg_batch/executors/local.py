@@ -123,7 +123,7 @@ def run(
 
 
 class Worker:
-    """One process at one job; `ready`, `settle` and `process` are done otherwise where others do the work."""
+    """One process at one job; a subclass that shares the work out overrides `load_model`, `freeze_parameters` and `process`."""
 
     def __init__(self, job: Job, progress: Progress, stop: Stopping, predictor: Predictor | None = None) -> None:
         self._job = job
@@ -142,7 +142,7 @@ class Worker:
         if job.overwrite:
             check_free(job)  # at once, and again under the locks
         if not job.resumed:
-            self.ready(list(job.units()))
+            self.load_model(list(job.units()))
         self._journal.make_place()
         name = job_name()
         locks = [share_lock(share) for share in job.shares]
@@ -189,17 +189,17 @@ class Worker:
         """The root lock, for a moment."""
         return held(self._journal.folder, [ROOT], job=name, patience=PATIENCE, tell=self._done.tell)
 
-    def ready(self, units: Sequence[Unit]) -> str:
+    def load_model(self, units: Sequence[Unit]) -> str:
         """Loads the model, once, and says how it computes; nothing is written, and what cannot work raises here."""
         if self._predictor is None:
             self._predictor = load_predictor(self._job, units)
-        return how(self._predictor)
+        return describe_compute(self._predictor)
 
-    def settle(self, states: dict[str, tuple[int, int]]) -> None:
+    def freeze_parameters(self, states: dict[str, tuple[int, int]]) -> None:
         """Fixes what all processes of the run must share; under the root lock where that may be new."""
         assert self._predictor is not None
         with ImageReader(self._job.begun.root, self._job.settings, states) as images:
-            self._scales = settle(self._job, images, self._predictor, self._done)
+            self._scales = freeze_run_parameters(self._job, images, self._predictor, self._done)
 
     def process(self, tasks: Sequence[UnitTask], states: dict[str, tuple[int, int]]) -> None:
         """Segments and commits units until all are done, or the process is asked to stop."""
@@ -219,7 +219,7 @@ class Worker:
         """Does units, and returns for how many seconds."""
         job, done, journal = self._job, self._done, self._journal
         units = [task.unit for task in tasks]
-        computing = self.ready(units)
+        computing = self.load_model(units)
         for unit in units if self._alone else ():
             remove_leftovers_of(job.store, unit)
         done.tell(f"computing in {computing}, model {job.model.name}")
@@ -230,8 +230,8 @@ class Worker:
         with nullcontext(True) if settled and not done_before else self._root(name):
             if done_before:
                 set_complete(job.store, False)
-            self.settle(states)
-        done.start(planes, sum(task.pixels for task in tasks), pieces(units))
+            self.freeze_parameters(states)
+        done.start(planes, sum(task.pixels for task in tasks), describe_units(units))
         began = time.monotonic()
         with self._stop.draining(), spared():
             self.process(tasks, states)
@@ -285,7 +285,7 @@ def process(
     return gauge
 
 
-def how(predictor: Predictor) -> str:
+def describe_compute(predictor: Predictor) -> str:
     """How a predictor computes, for the user."""
     return f"{predictor.precision} on {predictor.device}"
 
@@ -347,7 +347,7 @@ def make_store(job: Job, progress: Progress) -> None:
         progress.note(note)
 
 
-def settle(job: Job, images: ImageReader, predictor: Predictor, done: ProgressCounter) -> Scales:
+def freeze_run_parameters(job: Job, images: ImageReader, predictor: Predictor, done: ProgressCounter) -> Scales:
     """Fixes what all processes of a run must share, under its root lock: how is computed, and at which scales."""
     journal = job.journal
     journal.bind(machine(predictor))
@@ -365,7 +365,7 @@ def settle(job: Job, images: ImageReader, predictor: Predictor, done: ProgressCo
     return scales
 
 
-def pieces(units: Sequence[Unit]) -> str:
+def describe_units(units: Sequence[Unit]) -> str:
     """What progress counts."""
     regional = {unit.label_array.regional for unit in units}
     if regional == {True}:

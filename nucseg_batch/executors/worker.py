@@ -98,17 +98,17 @@ def try_model(job: Job, environment: Mapping[str, str]) -> Report:
     """Loads a model before its run is begun, and says how it computes; the job's plan may be a part of it."""
     os.environ.update(environment)
     with _reported() as report:
-        report.lines.append(local.how(_predictor(job)))
+        report.lines.append(local.describe_compute(_predictor(job)))
     return report
 
 
-def settle(assignment: TaskContext, states: Mapping[str, State]) -> Report:
+def freeze_run_parameters(assignment: TaskContext, states: Mapping[str, State]) -> Report:
     """Fixes what all processes of a run must share; the caller holds the root lock."""
     with _reported() as report:
         job = _job(assignment)
         listener: Any = WorkerProgress(report.lines, report.outcomes)
         with ImageReader(job.begun.root, job.settings, states) as images:
-            local.settle(job, images, _predictor(job), listener)
+            local.freeze_run_parameters(job, images, _predictor(job), listener)
     return report
 
 

@@ -47,7 +47,7 @@ def _cell(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def opened(table: Path) -> Iterator[IO[str]]:
+def open_table(table: Path) -> Iterator[IO[str]]:
     """A table opened for `csv_rows` or `csv_records`.
 
     Raises DamageError if the table is not as it was written, for example because it was cut or edited.
@@ -62,7 +62,7 @@ def opened(table: Path) -> Iterator[IO[str]]:
 
 
 def csv_rows(file: IO[str]) -> Iterator[list[str]]:
-    """The rows of a table that `opened` opened, the header among them.
+    """The rows of a table that `open_table` opened, the header among them.
 
     Raises csv.Error for a quotation mark where none can stand, as in a table that was cut or edited.
     """

@@ -45,7 +45,7 @@ def is_open(info: ImageInfo, channel: str) -> bool:
     return info.channels == 3 and channel.lower() not in (*COLOURS, GREY, ALL)
 
 
-def settled(images: ImageReader, plane: Plane, settings: SegmentSettings) -> str:
+def resolve_channel(images: ImageReader, plane: Plane, settings: SegmentSettings) -> str:
     """`settings.channel`, or the colour that takes its place for a plane that holds one colour only, such as `blue`.
 
     It is found from the whole plane, or of one that is done by regions from windows spread over it, so that all parts
@@ -58,7 +58,7 @@ def settled(images: ImageReader, plane: Plane, settings: SegmentSettings) -> str
 
 
 def only_colour(images: ImageReader, plane: Plane, settings: SegmentSettings) -> SingleColour | None:
-    """The only informative colour of a plane of a colour picture; see `settled`."""
+    """The only informative colour of a plane of a colour picture; see `resolve_channel`."""
     with images.opened(plane.image) as source:
         chunk = source.header.chunk
     return colour_of(plane.image, lambda rows, columns: images.read(plane, rows, columns), settings.region, chunk)
@@ -78,13 +78,13 @@ def colour_of(info: ImageInfo, read: Read, region: int, chunk: tuple[int, int] |
     return sample.decided()
 
 
-def settled_whole(pixels: NDArray[Any], info: ImageInfo, channel: str) -> str:
-    """The same as `settled` where all pixels of the plane are at hand."""
+def resolve_channel_of_pixels(pixels: NDArray[Any], info: ImageInfo, channel: str) -> str:
+    """The same as `resolve_channel` where all pixels of the plane are at hand."""
     return named(one_colour(pixels)) if is_open(info, channel) else channel
 
 
 def select_channels(pixels: NDArray[Any], info: ImageInfo, channel: str) -> NetworkInput:
-    """What is shown and measured of pixels as `Source.read` returns them; channel: as `settled` has it.
+    """What is shown and measured of pixels as `Source.read` returns them; channel: as `resolve_channel` has it.
 
     Of separate channels the network sees that of the nuclei, and all are measured. Of a colour picture it sees all
     three unless `channel` is one of them or `grey`; what it is shown is measured, and of all three the luminance.
@@ -100,10 +100,10 @@ def select_channels(pixels: NDArray[Any], info: ImageInfo, channel: str) -> Netw
     return NetworkInput(_shown(intensity if channel == GREY else pixels), intensity)
 
 
-def shown_channels(info: ImageInfo, channel: str) -> int:
+def network_channel_count(info: ImageInfo, channel: str) -> int:
     """How many channels the network is shown of an image, 1 or 3, which is what its scale depends on.
 
-    channel: as `settled` has it; for `auto`, 3 stands for every colour picture.
+    channel: as `resolve_channel` has it; for `auto`, 3 stands for every colour picture.
     """
     return 3 if info.channels == 3 and channel.lower() not in (*COLOURS, GREY) else 1
 

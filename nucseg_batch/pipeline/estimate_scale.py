@@ -13,7 +13,7 @@ from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.arrays.scale_search import ScaleTrial
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.opened import ImageReader
-from nucseg_batch.pipeline.channels import select_channels, settled, shown_channels
+from nucseg_batch.pipeline.channels import network_channel_count, resolve_channel, select_channels
 from nucseg_batch.plan import Adapt, ImageInfo, Plan, Plane, Scales
 from nucseg_batch.settings import SegmentSettings
 
@@ -74,7 +74,7 @@ def choose_scales(
 def sample_widths(
     kind: Sequence[ImageInfo], images: ImageReader, look: Look, diameter: float, settings: SegmentSettings
 ) -> dict[int, list[float]]:
-    """Typical widths of nuclei in pixels, in a sample spread evenly over a kind of images, by `shown_channels`.
+    """Typical widths of nuclei in pixels, in a sample spread evenly over a kind of images, by `network_channel_count`.
 
     Of an image with several planes the middle one is looked at. Images without nuclei are left out.
     """
@@ -91,11 +91,11 @@ def sample_widths(
             info.depths[len(info.depths) // 2] if info.z is not None else None,
         )
         try:
-            channel = settled(images, middle, settings)
+            channel = resolve_channel(images, middle, settings)
             pixels = images.read(middle, *(_middle(length, side) for length in (info.height, info.width)))
         except ImageError:
             continue  # it will be one of the failures
-        of_kind = widths.setdefault(shown_channels(info, channel), [])
+        of_kind = widths.setdefault(network_channel_count(info, channel), [])
         try:
             width = look(np.ascontiguousarray(select_channels(pixels, info, channel).pixels), begin).width
         except MemoryError:

@@ -15,7 +15,7 @@ from nucseg_batch.files.annotations import Annotation, AnnotationIndex, LabelIma
 from nucseg_batch.files.annotations import find_index as nearest_index
 from nucseg_batch.files.names import printable
 from nucseg_batch.pipeline.pairing import pair
-from nucseg_batch.plan import Assumption, doubt, merged
+from nucseg_batch.plan import Assumption, doubt_error, merged
 
 ALL = "all"
 """Name of the group of all images."""
@@ -136,7 +136,7 @@ def evaluate(
         raise ImageError(_told(unusable, len(truths.images)))
     sides = [replace(one, example=f"{side} {one.example}") for side in assumed for one in merged(assumed[side])]
     known = (*pairing.assumptions, *sides)
-    if strict and (refusal := doubt(known)):
+    if strict and (refusal := doubt_error(known)):
         raise refusal
     members: dict[str, list[Agreement]] = {ALL: [result.agreement for result in results]}
     for result in sorted(results, key=lambda result: result.group):

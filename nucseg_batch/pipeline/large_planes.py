@@ -28,7 +28,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, MergedPlane, PlaneFingerprint, PlaneResult
 from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
-from nucseg_batch.pipeline.channels import NetworkInput, select_channels, settled, shown_channels
+from nucseg_batch.pipeline.channels import NetworkInput, network_channel_count, resolve_channel, select_channels
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.regions import (
     Labeller,
@@ -304,9 +304,9 @@ def _surroundings(
     with images.opened(info) as source:
         chunk = source.header.chunk
     tell(f"{plane.name}: {info.height} x {info.width} pixels, measuring the plane as a whole")
-    channel = settled(images, plane, settings)
+    channel = resolve_channel(images, plane, settings)
     found = survey_intensities(read, (info.height, info.width), chunk, predictor.intensities)
-    scale = scales.of(shown_channels(info, channel))
+    scale = scales.of(network_channel_count(info, channel))
     if settings.diameter is None:
         side = round(LOOK_SIDE / scale)
         if predictor.sizes_alone:
@@ -316,7 +316,7 @@ def _surroundings(
         widths = [width for width in sized if width is not None]
         if widths:
             width = float(np.median(widths))
-            scale = predictor.scale_of(width, grey=shown_channels(info, channel) == 1)
+            scale = predictor.scale_of(width, grey=network_channel_count(info, channel) == 1)
             tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")
     return PlaneContext(found, scale, channel)
 

@@ -27,7 +27,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneFingerprint
 from nucseg_batch.files.run.tables import NucleiTable
-from nucseg_batch.pipeline.channels import select_channels, settled_whole, shown_channels
+from nucseg_batch.pipeline.channels import network_channel_count, resolve_channel_of_pixels, select_channels
 from nucseg_batch.pipeline.finisher import Advance, Finisher
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane, PlaneInFlight, Result, UnitInFlight
 from nucseg_batch.pipeline.measuring import measured
@@ -248,11 +248,11 @@ def _read(item: PlaneInFlight, *, images: ImageReader, settings: SegmentSettings
     state = images.state(info)
     try:
         pixels = patiently(lambda: images.read(item.plane))
-        channel = settled_whole(pixels, info, settings.channel)
+        channel = resolve_channel_of_pixels(pixels, info, settings.channel)
         shown = select_channels(pixels, info, channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
         return replace(item, failure=item.failed("read", error), seen=PlaneFingerprint(*state, ""))
-    scale = scales.of(shown_channels(info, channel))
+    scale = scales.of(network_channel_count(info, channel))
     seen = PlaneFingerprint(*state, pixels_digest(pixels).hex())
     return replace(item, shown=shown, scale=scale, seen=seen, pixels=pixels if settings.with_images else None)
 

@@ -6,7 +6,7 @@ sees what, and `budget` how memory is divided. What the input does not say and w
 (`assumptions`).
 """
 
-from nucseg_batch.plan.assumptions import Assumption, doubt, merged
+from nucseg_batch.plan.assumptions import Assumption, doubt_error, merged
 from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane
 from nucseg_batch.plan.plan import Plan, make_plan
@@ -34,7 +34,7 @@ __all__ = [
     "Unit",
     "bucket_shape",
     "coarse_bucket_shape",
-    "doubt",
+    "doubt_error",
     "file_stem",
     "make_plan",
     "merged",

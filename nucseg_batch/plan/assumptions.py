@@ -61,7 +61,7 @@ def merged(assumptions: Iterable[Assumption]) -> tuple[Assumption, ...]:
     return tuple(sorted(found.values(), key=lambda one: not one.doubtful))
 
 
-def doubt(assumptions: Sequence[Assumption]) -> DoubtfulInputError | None:
+def doubt_error(assumptions: Sequence[Assumption]) -> DoubtfulInputError | None:
     """The refusal of doubtful assumptions that `--strict` asks for; None where there are none."""
     doubtful = [one.text for one in assumptions if one.doubtful]
     if not doubtful:

@@ -31,9 +31,9 @@ from nucseg_batch.pipeline.channels import (
     colour_of,
     is_open,
     named,
+    resolve_channel,
+    resolve_channel_of_pixels,
     select_channels,
-    settled,
-    settled_whole,
 )
 from nucseg_batch.plan import ImageInfo, LabelArray, Plane
 from nucseg_batch.results.tables import (
@@ -165,9 +165,9 @@ class FinishedRun:
         if self.begun is not None and plane not in self._channels:
             whole = pixels.shape[:2] == (plane.image.height, plane.image.width)
             self._channels[plane] = (
-                settled_whole(pixels, plane.image, self._channel)
+                resolve_channel_of_pixels(pixels, plane.image, self._channel)
                 if whole and plane.image.height * plane.image.width <= self.begun.settings.region**2
-                else settled(images, plane, self.begun.settings)
+                else resolve_channel(images, plane, self.begun.settings)
             )
         return select_channels(pixels, plane.image, self._channels.get(plane, self._channel))
 

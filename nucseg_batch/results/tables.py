@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError
-from nucseg_batch.files.csv_rows import csv_rows, opened
+from nucseg_batch.files.csv_rows import csv_rows, open_table
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.tables import IMAGES_COLUMNS, PLANE_COLUMNS, SUMMARY_COLUMNS
 
@@ -102,7 +102,7 @@ class PlaneNuclei:
 
 def read_planes(table: Path) -> Iterator[PlaneRow]:
     """The rows of images.csv, in order; raises DamageError where the table is none of ours, or damaged."""
-    with opened(table) as file:
+    with open_table(table) as file:
         rows = csv_rows(file)
         header = next(rows, [])
         if not set(IMAGES_COLUMNS[:6]) <= set(header):
@@ -139,7 +139,7 @@ def _number(cell: str) -> int:
 
 def nuclei_columns(table: Path) -> tuple[str, ...]:
     """Names of the columns of nuclei.csv."""
-    with opened(table) as file:
+    with open_table(table) as file:
         return tuple(next(csv_rows(file), []))
 
 
@@ -173,7 +173,7 @@ def _nuclei_of(
     table: Path, planes: Iterable[PlaneRow]
 ) -> Iterator[tuple[PlaneRow, Sequence[str], Iterator[list[str]]]]:
     """The planes, each with the names of the columns and its rows."""
-    with opened(table) as file:
+    with open_table(table) as file:
         rows = csv_rows(file)
         columns = next(rows, [])
         if tuple(columns[:3]) != PLANE_COLUMNS:

@@ -17,7 +17,7 @@ from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, sc
 from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.errors import MismatchError
 from nucseg_batch.files.atomic_write import write_whole
-from nucseg_batch.files.csv_rows import csv_records, csv_text, opened
+from nucseg_batch.files.csv_rows import csv_records, csv_text, open_table
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings
@@ -230,7 +230,7 @@ class Backup(keras.callbacks.Callback):
 
 def _read_rows(path: Path) -> list[dict[str, float]]:
     try:
-        with opened(path) as file:
+        with open_table(path) as file:
             return [{name: float(row[name]) for name in HISTORY_COLUMNS} for row in csv_records(file)]
     except (OSError, ValueError, KeyError):
         return []

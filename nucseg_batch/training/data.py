@@ -19,7 +19,7 @@ from nucseg_batch.arrays.scale import typical_diameter
 from nucseg_batch.errors import ImageError, NothingToDoError
 from nucseg_batch.files.annotations import MAX_IMAGE_PIXELS, Pair
 from nucseg_batch.files.zarr.planes import ZarrPlane
-from nucseg_batch.plan import Assumption, doubt, merged
+from nucseg_batch.plan import Assumption, doubt_error, merged
 from nucseg_batch.settings import Intensities
 from nucseg_batch.training.targets import centres_and_areas
 
@@ -120,7 +120,7 @@ def read_all(
             f"{len(unusable)} of {len(pairs)} annotated images cannot be used; mend them, or remove them with their "
             f"annotation: {'; '.join(unusable[:SHOWN])}{more}"
         )
-    if strict and (refusal := doubt(merged(assumptions))):
+    if strict and (refusal := doubt_error(merged(assumptions))):
         raise refusal
     if not any(sample.areas.any() for sample in samples):
         raise NothingToDoError(

@@ -302,7 +302,7 @@ def test_a_worker_that_does_not_see_the_run_says_so(
     same = hashlib.sha256(plan).hexdigest()
 
     def error_of(assignment: TaskContext) -> Exception | None:
-        return worker.settle(assignment, {}).error
+        return worker.freeze_run_parameters(assignment, {}).error
 
     assert "does not see it" in str(error_of(TaskContext("a", str(tmp_path / "none.zarr"), same, ())))
     assert "sees another one" in str(error_of(TaskContext("b", str(store), "0" * 64, ())))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nucseg_batch.errors import DamageError
-from nucseg_batch.files.csv_rows import csv_records, csv_row, csv_rows, csv_text, opened
+from nucseg_batch.files.csv_rows import csv_records, csv_row, csv_rows, csv_text, open_table
 from nucseg_batch.files.names import file_name, readable
 
 
@@ -51,9 +51,9 @@ def test_rows_read_back_whatever_their_cells_hold(tmp_path: Path) -> None:
     """Also a carriage return at the end of a cell, and alone."""
     rows = [["image", "n"], ["a\r", "\r"], ["\r\n\r", '"\r"'], ["", ","]]
     (tmp_path / "a.csv").write_bytes(csv_text(rows).encode())
-    with opened(tmp_path / "a.csv") as file:
+    with open_table(tmp_path / "a.csv") as file:
         assert list(csv_rows(file)) == rows
-    with opened(tmp_path / "a.csv") as file:
+    with open_table(tmp_path / "a.csv") as file:
         assert [record["image"] for record in csv_records(file)] == ["a\r", "\r\n\r", ""]
 
 
@@ -61,7 +61,7 @@ def test_rows_read_back_whatever_their_cells_hold(tmp_path: Path) -> None:
 def test_a_table_that_is_cut_or_edited_is_damage(tmp_path: Path, text: str) -> None:
     """And not rows of another length in silence."""
     (tmp_path / "a.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(DamageError, match="finish"), opened(tmp_path / "a.csv") as file:
+    with pytest.raises(DamageError, match="finish"), open_table(tmp_path / "a.csv") as file:
         list(csv_records(file))
 
 

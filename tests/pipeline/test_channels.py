@@ -15,7 +15,13 @@ from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.header_scan import scan_headers
 from nucseg_batch.files.opened import ImageReader
-from nucseg_batch.pipeline.channels import MOST_WINDOWS, select_channels, settled, settled_whole, shown_channels
+from nucseg_batch.pipeline.channels import (
+    MOST_WINDOWS,
+    network_channel_count,
+    resolve_channel,
+    resolve_channel_of_pixels,
+    select_channels,
+)
 from nucseg_batch.plan import ImageInfo, Plan, Plane, Scales, make_plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -35,7 +41,7 @@ def planned(folder: Path, **options: int) -> Plan:
 
 
 def test_the_only_colour_is_shown_and_measured_as_a_grey_picture_would_be() -> None:
-    channel = settled_whole(BLUE, COLOUR, "auto")
+    channel = resolve_channel_of_pixels(BLUE, COLOUR, "auto")
     shown = select_channels(BLUE, COLOUR, channel)
     assert channel == "blue"
     assert shown.pixels.flags.c_contiguous
@@ -44,11 +50,13 @@ def test_the_only_colour_is_shown_and_measured_as_a_grey_picture_would_be() -> N
 
 
 def test_pictures_of_several_colours_and_those_of_which_a_channel_was_chosen_are_not_judged() -> None:
-    assert settled_whole(BOTH, COLOUR, "auto") == "rgb"
+    assert resolve_channel_of_pixels(BOTH, COLOUR, "auto") == "rgb"
     np.testing.assert_array_equal(select_channels(BOTH, COLOUR, "rgb").pixels, BOTH)
-    np.testing.assert_array_equal(select_channels(BLUE, COLOUR, settled_whole(BLUE, COLOUR, "rgb")).pixels, BLUE)
-    assert settled_whole(BLUE, COLOUR, "green") == "green"
-    assert settled_whole(BLUE, COLOUR, "each") == "blue"
+    np.testing.assert_array_equal(
+        select_channels(BLUE, COLOUR, resolve_channel_of_pixels(BLUE, COLOUR, "rgb")).pixels, BLUE
+    )
+    assert resolve_channel_of_pixels(BLUE, COLOUR, "green") == "green"
+    assert resolve_channel_of_pixels(BLUE, COLOUR, "each") == "blue"
 
 
 @pytest.mark.parametrize(("channel", "place"), [("red", 0), ("Green", 1), ("BLUE", 2)])
@@ -59,9 +67,9 @@ def test_the_case_of_a_colour_does_not_matter(channel: str, place: int) -> None:
 @pytest.mark.parametrize("channel", ["red", "green", "blue", "grey", "Grey"])
 def test_the_scale_is_that_of_what_the_network_is_shown(channel: str) -> None:
     scales = Scales(grey=0.5, colour=2.0)
-    assert scales.of(shown_channels(COLOUR, channel)) == 0.5
-    assert scales.of(shown_channels(COLOUR, settled_whole(BLUE, COLOUR, "auto"))) == 0.5
-    assert scales.of(shown_channels(COLOUR, settled_whole(BOTH, COLOUR, "auto"))) == 2.0
+    assert scales.of(network_channel_count(COLOUR, channel)) == 0.5
+    assert scales.of(network_channel_count(COLOUR, resolve_channel_of_pixels(BLUE, COLOUR, "auto"))) == 0.5
+    assert scales.of(network_channel_count(COLOUR, resolve_channel_of_pixels(BOTH, COLOUR, "auto"))) == 2.0
     assert select_channels(BOTH, COLOUR, channel).pixels.ndim == 2
 
 
@@ -78,8 +86,8 @@ def test_a_large_plane_is_judged_as_a_whole_and_a_small_one_by_all_its_pixels(tm
         settings = SegmentSettings(region=region)
         images = {image.key: image for stack in planned(tmp_path, region=region).label_arrays for image in stack.images}
         with ImageReader(tmp_path, settings) as opened:
-            assert settled(opened, Plane(images["corner.tif"]), settings) == "rgb"
-            assert settled(opened, Plane(images["alone.tif"]), settings) == "blue"
+            assert resolve_channel(opened, Plane(images["corner.tif"]), settings) == "rgb"
+            assert resolve_channel(opened, Plane(images["alone.tif"]), settings) == "blue"
 
 
 def test_of_a_very_large_plane_a_bounded_number_of_windows_is_read(
@@ -99,7 +107,7 @@ def test_of_a_very_large_plane_a_bounded_number_of_windows_is_read(
 
     monkeypatch.setattr(ImageReader, "read", noted)
     with ImageReader(tmp_path, settings) as images:
-        assert settled(images, Plane(info), settings) == "blue"
+        assert resolve_channel(images, Plane(info), settings) == "blue"
     assert len({(rows.start, columns.start) for rows, columns in read}) == len(read) == MOST_WINDOWS
 
 

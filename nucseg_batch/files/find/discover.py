@@ -89,7 +89,7 @@ def discover(place: str, *, pattern: str | None = None, axes: str | None = None)
         failures,
         unmatched,
         notes=tuple(notes),
-        passed=found.passed.told(),
+        passed=found.passed.by_reason(),
         metadata=found.metadata,
         assumptions=_assumptions(found),
     )
@@ -101,7 +101,7 @@ def _assumptions(found: Finder) -> tuple[Assumption, ...]:
         Assumption("skipped", f"skipped {count} x {reason}", rule.evidence, NAME_THEM, rule.doubtful, count)
         for reason, count, rule in guessed(found.passed.counts)
     ]
-    first = {reason: told.names[0] for reason, told in found.doubted.told().items()}
+    first = {reason: told.names[0] for reason, told in found.doubted.by_reason().items()}
     taken = [
         Assumption("skipped", f"segmented, {reason}", rule.evidence, LEAVE_OUT, rule.doubtful, count, first[reason])
         for reason, count, rule in guessed(found.doubted.counts)
@@ -299,7 +299,7 @@ def _nothing(images: int, passed: SkipCounter, pattern: str | None) -> str:
     """Why nothing is left to do."""
     if images:
         which = "its only image does not match" if images == 1 else f"none of its {images} images matches"
-        skipped = {reason: told.names for reason, told in passed.told().items() if guessed({reason: 1})}
+        skipped = {reason: told.names for reason, told in passed.by_reason().items() if guessed({reason: 1})}
         matching = {reason: sum(_fits(key, pattern) for key in keys) for reason, keys in skipped.items()}
         what = ", ".join(f"{count} x {reason}" for reason, count in matching.items() if count)
         told = f"; skipped: {what}; to segment these, {NAME_THEM}" if what else ""

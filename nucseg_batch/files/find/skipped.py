@@ -62,7 +62,7 @@ class SkipCounter:
         for reason, names in other._names.items():
             self._names[reason] += names[: MAX_NAMES - len(self._names[reason])]
 
-    def told(self) -> dict[str, SkippedFiles]:
+    def by_reason(self) -> dict[str, SkippedFiles]:
         """What is known of it beside the counts, by reason."""
         suffixes = tuple(self._suffixes.most_common())
         return {

@@ -150,7 +150,7 @@ def replace_part(folder: Path, array: zarr.Array[Any], bounds: tuple[slice, ...]
     return StoredPart(size, digest.hexdigest())
 
 
-def written(files: Sequence[Path]) -> StoredPart:
+def stored_part(files: Sequence[Path]) -> StoredPart:
     """The same of files as they are now; those that are missing count as zeros."""
     digest, size = hashlib.sha256(), 0
     for file in files:
@@ -161,7 +161,7 @@ def written(files: Sequence[Path]) -> StoredPart:
     return StoredPart(size, digest.hexdigest())
 
 
-def together(parts: Sequence[StoredPart]) -> StoredPart:
+def combined(parts: Sequence[StoredPart]) -> StoredPart:
     """Several parts as one; a single one as it is."""
     if len(parts) == 1:
         return parts[0]

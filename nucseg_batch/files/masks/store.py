@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from nucseg_batch.errors import InputMissingError, OutputError
 from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
 from nucseg_batch.files.beside import beside
-from nucseg_batch.files.csv_rows import csv_records, opened
+from nucseg_batch.files.csv_rows import csv_records, open_table
 from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
@@ -41,14 +41,14 @@ from nucseg_batch.files.masks.ngff import (
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
     StoredPart,
+    combined,
     part_files,
     put_array,
     put_group,
     read_attributes,
     replace_part,
-    together,
+    stored_part,
     write_attributes,
-    written,
 )
 from nucseg_batch.files.masks.pixels import (
     check_with_images,
@@ -232,7 +232,7 @@ class MaskWriter:
         if pixels is not None:
             shards.append(self._put(f"{unit.label_array.name}/0", pixel_bounds(unit), pixels))
         shards.append(self._put(f"{label_path(unit.label_array)}/0", unit.bounds, masks))
-        return together(shards)
+        return combined(shards)
 
     def read(self, unit: Unit) -> NDArray[np.uint32]:
         """The masks of a unit as they are now, of the shape of the unit."""
@@ -251,7 +251,7 @@ def shard_bytes(store: Path, unit: Unit) -> int:
 def shards_written(store: Path, unit: Unit) -> StoredPart:
     """What `MaskWriter.write` said of a unit, found out from the files as they are now."""
     pixels = _pixel_files(store, unit)
-    return together([*([written(pixels)] if pixels else []), written(_files(store, unit))])
+    return combined([*([stored_part(pixels)] if pixels else []), stored_part(_files(store, unit))])
 
 
 def remove_leftovers_of(store: Path, unit: Unit) -> None:
@@ -387,7 +387,7 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
     if not store.is_dir() or not table.is_file():
         raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
     places: dict[str, tuple[str, int | None]] = {}
-    with opened(table) as file:
+    with open_table(table) as file:
         for row in csv_records(file):
             if row["status"] == "ok":
                 place = file_name(row["mask"]), int(row["index"]) if row["index"] else None

@@ -39,7 +39,7 @@ class InputFingerprint:
     def __init__(self) -> None:
         self._state = hashlib.sha256()
 
-    def heard(self, entries: Iterable[PlaneEntry]) -> Iterator[PlaneEntry]:
+    def counted(self, entries: Iterable[PlaneEntry]) -> Iterator[PlaneEntry]:
         """The same planes, which are counted as they pass."""
         for entry in entries:
             if isinstance(entry.outcome, PlaneResult):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.files.csv_rows import csv_rows, opened
+from nucseg_batch.files.csv_rows import csv_rows, open_table
 from nucseg_batch.files.names import file_name
 from nucseg_batch.results.tables import PlaneRow
 
@@ -60,7 +60,7 @@ class Names:
 
 def _images(table: Path) -> Iterable[tuple[str, list[str]]]:
     """Each image of the table, and what names of its planes end with."""
-    with opened(table) as file:
+    with open_table(table) as file:
         rows = csv_rows(file)
         header = next(rows, [])
         image, t, z = (header.index(name) for name in ("image", "t", "z"))

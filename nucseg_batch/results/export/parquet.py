@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from nucseg_batch.errors import DamageError
 from nucseg_batch.files.atomic_write import whole_file
-from nucseg_batch.files.csv_rows import csv_rows, opened
+from nucseg_batch.files.csv_rows import csv_rows, open_table
 from nucseg_batch.files.names import file_name
 from nucseg_batch.results.export.task import RunExport
 from nucseg_batch.results.run import matches
@@ -81,7 +81,7 @@ def _reader(table: Path, schema: Any) -> Any:
 
 def _schema(table: Path) -> Any:
     """Types by name, and by the first row for columns that are not known."""
-    with opened(table) as file:
+    with open_table(table) as file:
         rows = csv_rows(file)
         header = next(rows, [])
         first = next(rows, [""] * len(header))

@@ -63,7 +63,9 @@ def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -
     parts += [
         Section("distributions", "Distributions", sections.distributions(found)),
         Section("outliers", "Outliers", sections.outliers(found, choice, pictures.keys())),
-        Section("how", "How it was made", sections.how(settings_in_words(made), origin(run, made), assumed)),
+        Section(
+            "how", "How it was made", sections.settings_section(settings_in_words(made), origin(run, made), assumed)
+        ),
         Section("times", "Times", sections.stages(times)),
     ]
     name = printable(run.store.name)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nucseg_batch.files.csv_rows import csv_records, opened
+from nucseg_batch.files.csv_rows import csv_records, open_table
 from nucseg_batch.files.names import file_name
 
 REASONS = 200
@@ -33,7 +33,7 @@ class FailureReason:
 def failures(table: Path) -> list[FailureReason]:
     """The reasons, the most frequent first; images fail for one reason where messages differ in numbers and names."""
     reasons: dict[tuple[str, str], FailureReason] = {}
-    with opened(table) as file:
+    with open_table(table) as file:
         for row in csv_records(file):
             image, stage, message = row["image"], row["stage"], row["message"]
             key = stage, _alike(message.replace(image, ""))

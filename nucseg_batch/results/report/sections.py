@@ -224,7 +224,9 @@ def _list_of_plates(found: Sequence[Plate]) -> Markup:
     return join(element("h3", "All plates"), table(("Plate", "Wells", "Images", "Nuclei", "Failed"), rows))
 
 
-def how(settings: Sequence[Setting], origin: Sequence[Setting], assumed: Sequence[Assumption] = ()) -> Markup:
+def settings_section(
+    settings: Sequence[Setting], origin: Sequence[Setting], assumed: Sequence[Assumption] = ()
+) -> Markup:
     """Where the results come from, what was assumed of the input, and with which settings."""
     changed = [setting for setting in settings if setting.changed]
     parts = [table(("What", "Which"), [(name_cell(one.name), cell(one.value)) for one in origin])]
