@@ -123,7 +123,7 @@ def run(
 
 
 class Worker:
-    """One process at one job; a subclass that shares the work out overrides `load_model`, `freeze_parameters` and `process`."""
+    """One process at one job; a coordinator overrides `load_model`, `freeze_parameters` and `process`."""
 
     def __init__(self, job: Job, progress: Progress, stop: Stopping, predictor: Predictor | None = None) -> None:
         self._job = job

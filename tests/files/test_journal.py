@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import replace
@@ -259,8 +260,22 @@ def test_the_run_folder_is_known_as_ours_whatever_a_run_left_there(tmp_path: Pat
     assert journal.is_foreign()
 
 
-def test_a_plan_of_another_version_is_refused_in_our_own_words(tmp_path: Path) -> None:
-    """Fields come and go between versions; nothing is guessed."""
+def test_a_plan_of_another_format_names_the_version_that_wrote_it(tmp_path: Path) -> None:
+    """Version 0.2 wrote no format; a later version may write a higher one."""
+    journal = Journal(tmp_path / "out.zarr")
+    journal.create(dataclasses.replace(begun(), fingerprint={"nucseg-batch": "0.2.0"}))
+    path = journal.folder / "plan.json"
+    record = json.loads(path.read_text())
+    images = path.read_text().split('"plan": ')[0]
+    for number, written in ((None, 1), (3, 3)):
+        plan = {key: value for key, value in record["plan"].items() if key != "format"}
+        path.write_text(f'{images}"plan": {json.dumps(plan | ({"format": number} if number else {}))}}}\n')
+        with pytest.raises(MismatchError, match=rf"nucseg-batch 0\.2\.0 in format {written};.*--overwrite"):
+            journal.load()
+
+
+def test_a_damaged_plan_is_refused_in_our_own_words(tmp_path: Path) -> None:
+    """Nothing is guessed."""
     journal = Journal(tmp_path / "out.zarr")
     journal.create(begun())
     path = journal.folder / "plan.json"

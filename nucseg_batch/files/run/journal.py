@@ -111,7 +111,7 @@ class Journal:
         write_plan(self._plan, begun.plan, record)
 
     def load(self) -> RunSpec:
-        """What `create` was given; MismatchError where it cannot be read."""
+        """What `create` was given; MismatchError where it is damaged or of another format."""
         try:
             plan, record = read_plan(self._plan)
             settings = SegmentSettings(**record["settings"])
@@ -128,10 +128,11 @@ class Journal:
                 pattern=record["pattern"],
                 assumptions=tuple(Assumption(**one) for one in record["assumptions"]),
             )
+        except MismatchError:  # another format
+            raise
         except (ValueError, KeyError, TypeError) as error:
             raise MismatchError(
-                f"{self._plan} is damaged, or of another version of nucseg-batch ({type(error).__name__}); start again "
-                "with --overwrite."
+                f"{self._plan} is damaged ({type(error).__name__}); start over with --overwrite."
             ) from error
 
     def plan_state(self) -> tuple[int, int, int]:

@@ -18,9 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from nucseg_batch.errors import MismatchError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.plan import Failure, ImageInfo, KnownImages, LabelArray, Plan
 
+FORMAT = 2
+"""Version of the file's layout. Files of version 0.2 of the program have none."""
 BLOCK = 256
 """Images that are made into records together."""
 KEPT_BLOCKS = 64
@@ -130,8 +133,9 @@ def write_plan(path: Path, plan: Plan, more: Mapping[str, Any]) -> None:
             file.write(text)
         rest = {
             **more,
+            "format": FORMAT,
             "failures": [dataclasses.astuple(failure) for failure in plan.failures],
-            "stacks": [_stack_values(label_array) for label_array in plan.label_arrays],
+            "label_arrays": [_label_array_values(label_array) for label_array in plan.label_arrays],
             "offsets": [*offsets, at],
             "sha256": digest.hexdigest(),
         }
@@ -141,25 +145,31 @@ def write_plan(path: Path, plan: Plan, more: Mapping[str, Any]) -> None:
 def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
     """What `write_plan` was given, whose second part must have `settings` with the `region` of the plan.
 
-    Raises OSError, and ValueError, KeyError or TypeError for a file that is damaged or of another version.
+    Raises OSError, MismatchError for a file of another format, and ValueError, KeyError or TypeError for a damaged one.
     """
     content = path.read_bytes()
     middle = content.rfind(_BETWEEN)
     if not content.startswith(_START) or middle < 0 or not content.endswith(_END):
         raise ValueError("it has no lines of images")
     more: dict[str, Any] = json.loads(content[middle + len(_BETWEEN) : -len(_END)])
+    if (written := more.pop("format", 1)) != FORMAT:
+        version = more.get("fingerprint", {}).get("nucseg-batch", "another version")
+        raise MismatchError(
+            f"{path} was written by nucseg-batch {version} in format {written}; this version reads format {FORMAT}. "
+            "Use that version to continue the run, or start over with --overwrite."
+        )
     with memoryview(content) as view:
         if hashlib.sha256(view[len(_START) : middle]).hexdigest() != more.pop("sha256"):
             raise ValueError("its images are not as they were written")
     lines, first, region = _Lines(content, more.pop("offsets")), 0, int(more["settings"]["region"])
     label_arrays = []
-    for height, width, count, *known in more.pop("stacks"):
+    for height, width, count, *known in more.pop("label_arrays"):
         label_arrays.append(LabelArray(height, width, PlannedImages(lines, first, count, *known), region))
         first += count
     return Plan(tuple(label_arrays), tuple(Failure(*values) for values in more.pop("failures"))), more
 
 
-def _stack_values(label_array: LabelArray) -> list[Any]:
+def _label_array_values(label_array: LabelArray) -> list[Any]:
     """A label array as a list, without its images."""
     sizes = sorted(label_array.pixel_sizes, key=lambda size: (size is not None, size))
     return [label_array.height, label_array.width, len(label_array.images), label_array.channel_names, sizes]
