@@ -15,7 +15,7 @@ from nucseg_batch.files.annotations import Annotation, AnnotationIndex, LabelIma
 from nucseg_batch.files.annotations import find_index as nearest_index
 from nucseg_batch.files.names import printable
 from nucseg_batch.pipeline.pairing import pair
-from nucseg_batch.plan import Assumption, doubt_error, merged
+from nucseg_batch.plan import Assumption, PlaneStatus, doubt_error, merged
 
 ALL = "all"
 """Name of the group of all images."""
@@ -96,7 +96,7 @@ class Evaluation:
         `arrays.agreement` defines them all.
         """
         for result in self.images:
-            status = "ok" if result.predicted else "missing"
+            status = PlaneStatus.OK if result.predicted else PlaneStatus.MISSING
             yield {"image": result.image, "group": result.group, "status": status} | result.agreement.values()
 
 

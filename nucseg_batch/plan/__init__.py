@@ -1,14 +1,14 @@
 """What will be done, decided before any pixel is read: pure records and functions, no files and no clock.
 
 An image has one plane or several, along time t and depth z, and each plane gets a mask (`images`). Masks share arrays,
-whose shards are the units of work (`units`). A `Plan` (`whole`) lists all of it; `scales` says at what size the network
+whose shards are the units of work (`units`). A `Plan` lists all of it; `scales` says at what size the network
 sees what, and `budget` how memory is divided. What the input does not say and was guessed is listed, too
 (`assumptions`).
 """
 
 from nucseg_batch.plan.assumptions import Assumption, doubt_error, merged
 from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
-from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane
+from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, PlaneStatus
 from nucseg_batch.plan.plan import Plan, make_plan
 from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
 from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LabelArray, LargePlane, Unit, file_stem
@@ -30,6 +30,7 @@ __all__ = [
     "LargePlane",
     "Plan",
     "Plane",
+    "PlaneStatus",
     "Scales",
     "Unit",
     "bucket_shape",

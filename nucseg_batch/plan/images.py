@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
+
+
+class PlaneStatus(StrEnum):
+    """What became of a plane: column `status` of images.csv."""
+
+    OK = "ok"
+    """It has a mask."""
+    FAILED = "failed"
+    """It could not be segmented; failures.csv says why."""
+    MISSING = "missing"
+    """Not done yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,15 +37,15 @@ def rows_of(run: FinishedRun, image: str) -> list[PlaneRow]:
 
 def rows_together(run: FinishedRun) -> tuple[list[PlaneRow], list[str]]:
     """The images of one shape that has most of them, or else the planes of the first image; and a line that says so."""
-    masked = (row for row in run.planes() if row.status == "ok")
+    masked = (row for row in run.planes() if row.segmented)
     counts = Counter(row.mask for row in masked if row.index is not None and row.t is None and row.z is None)
     if not counts:
-        first = next((row.image for row in run.planes() if row.status == "ok"), None)
+        first = next((row.image for row in run.planes() if row.segmented), None)
         if first is None:
             raise NothingToDoError(f"OUT {run.store}: none of its images has a mask to show.")
         return rows_of(run, first), [f"showing {printable(first)}; give IMAGE for another."]
     mask, count = counts.most_common(1)[0]
-    rows = (row for row in run.planes() if row.mask == mask and row.status == "ok")
+    rows = (row for row in run.planes() if row.mask == mask and row.segmented)
     chosen = list(itertools.islice(rows, MOST_IMAGES))
     shape = " x ".join(map(str, chosen[0].shape))
     return chosen, [f"showing {len(chosen)} of {count} images of {shape} pixels; give IMAGE for another."]

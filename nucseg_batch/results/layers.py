@@ -81,7 +81,7 @@ def view_of(run: FinishedRun, image: str | None) -> RunView:
     has a mask.
     """
     rows, notes = (rows_of(run, image), []) if image is not None else rows_together(run)
-    good = [row for row in rows if row.status == "ok"]
+    good = [row for row in rows if row.segmented]
     if not good:
         raise NothingToDoError(f"OUT {run.store}: {image or 'none of its images'} has no mask to show.")
     if len(good) < len(rows):
@@ -138,13 +138,13 @@ def _label_levels(
     run: FinishedRun, rows: Sequence[PlaneRow], offsets: Sequence[int], shape: tuple[int, ...]
 ) -> list[da.Array]:
     """The masks at all levels that the store has."""
-    good = next(row for row in rows if row.status == "ok")
+    good = next(row for row in rows if row.segmented)
     levels = []
     for level in range(max(1, levels_listed(read_attributes(run.store / good.mask)))):
         array = da.from_zarr(open_array(run.store / good.mask / str(level), mode="r"))
         planes = []
         for row, offset in zip(rows, offsets, strict=True):
-            if row.status == "ok":
+            if row.segmented:
                 planes.append(_numbered_from(array[run.mask_array(row)[1]], offset))
             else:
                 planes.append(da.zeros(array.shape[-2:], np.uint32, chunks=array.chunksize[-2:]))
@@ -172,7 +172,7 @@ def _image_layer(
     sample = read(good, slice(0, 1), slice(0, 1)) if large or several else read(good, slice(None), slice(None))
     planes = [
         _plane(read, row, good.shape, sample)
-        if row.status == "ok"
+        if row.segmented
         else da.zeros((*good.shape, *sample.shape[2:]), sample.dtype)
         for row in rows
     ]

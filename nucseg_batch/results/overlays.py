@@ -156,7 +156,7 @@ def reduced(run: FinishedRun, row: PlaneRow, factor: int) -> tuple[NDArray[np.ge
 
 def _with_masks(run: FinishedRun, drawn: OverlayOutcome, pattern: str | None) -> Iterator[PlaneRow]:
     for row in run.planes(pattern):
-        if row.status == "ok":
+        if row.segmented:
             yield row
         else:
             drawn.without_mask += 1

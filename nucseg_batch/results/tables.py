@@ -16,6 +16,7 @@ from nucseg_batch.errors import DamageError
 from nucseg_batch.files.csv_rows import csv_rows, open_table
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.tables import IMAGES_COLUMNS, PLANE_COLUMNS, SUMMARY_COLUMNS
+from nucseg_batch.plan import PlaneStatus
 
 TEXT_COLUMNS = frozenset({"image", "status", "mask", "stage", "error", "message"})
 """Columns that hold text."""
@@ -35,8 +36,8 @@ class PlaneRow:
     """What names the plane in all tables."""
     image: str
     """Path of the image relative to IN, as Python names files."""
-    status: str
-    """`ok`, `failed` or `missing`."""
+    status: PlaneStatus
+    """What became of it."""
     mask: str
     """Label group in the store; empty without a mask."""
     index: int | None
@@ -51,6 +52,11 @@ class PlaneRow:
     """Likewise on axis z."""
     values: Mapping[str, float]
     """The numbers of tables.SUMMARY_COLUMNS by name, where the table has one."""
+
+    @property
+    def segmented(self) -> bool:
+        """Whether it has a mask."""
+        return self.status is PlaneStatus.OK
 
     @property
     def name(self) -> str:
@@ -122,7 +128,7 @@ def _planes_of_image(rows: list[list[str]], place: Mapping[str, int]) -> Iterato
         yield PlaneRow(
             (row[place["image"]], row[t], row[z]),
             file_name(row[place["image"]]),
-            row[place["status"]],
+            PlaneStatus(row[place["status"]]),
             file_name(row[place["mask"]]),
             int(index) if index else None,
             int(row[t]) if row[t] else None,

@@ -62,7 +62,7 @@ from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.plan import LabelArray, Plan, Unit
+from nucseg_batch.plan import LabelArray, Plan, PlaneStatus, Unit
 
 __all__ = [
     "LABEL_NAME",
@@ -389,7 +389,7 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
     places: dict[str, tuple[str, int | None]] = {}
     with open_table(table) as file:
         for row in csv_records(file):
-            if row["status"] == "ok":
+            if row["status"] == PlaneStatus.OK:
                 place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
                 places.setdefault(file_name(row["image"]), place)
     return places

@@ -27,7 +27,7 @@ from nucseg_batch.files.run.tables import (
     SUMMARY_COLUMNS,
     NucleiTable,
 )
-from nucseg_batch.plan import Failure, LabelArray, LargePlane, Plan, Unit
+from nucseg_batch.plan import Failure, LabelArray, LargePlane, Plan, PlaneStatus, Unit
 
 OPEN_PARTS = 32
 """Parts that are held open at once; below any system's limit of open files."""
@@ -170,11 +170,11 @@ def result_hashes(store: Path) -> dict[str, str]:
 
 def _images_row(entry: PlaneEntry) -> list[Any]:
     if entry.outcome is None:
-        return [entry.image, "missing", None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
+        return [entry.image, PlaneStatus.MISSING, None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
     if isinstance(entry.outcome, Failure) or entry.label_array is None:
-        return [entry.image, "failed", None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
+        return [entry.image, PlaneStatus.FAILED, None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
     values = [entry.outcome.summary[name] for name in SUMMARY_COLUMNS]
-    return [entry.image, "ok", label_path(entry.label_array), entry.index, entry.t, entry.z, *values]
+    return [entry.image, PlaneStatus.OK, label_path(entry.label_array), entry.index, entry.t, entry.z, *values]
 
 
 class _Parts:

@@ -28,7 +28,7 @@ def write_coco(whole: RunExport) -> list[str]:
     refused = [
         f"{row.name} has more pixels than pycocotools counts (2^32); export it as tiff or geojson."
         for row in whole.run.planes(whole.pattern)
-        if row.status == "ok" and not _fits(row)
+        if row.segmented and not _fits(row)
     ]
     with whole_file(whole.folder / "coco.json") as file:
         info = {"description": "nuclei found by nucseg-batch", **whole.about}
@@ -46,7 +46,7 @@ def _fits(row: PlaneRow) -> bool:
 
 
 def _rows(whole: RunExport) -> Iterator[PlaneRow]:
-    return (row for row in whole.run.planes(whole.pattern) if row.status == "ok" and _fits(row))
+    return (row for row in whole.run.planes(whole.pattern) if row.segmented and _fits(row))
 
 
 def _image(number: int, row: PlaneRow) -> str:

@@ -34,7 +34,7 @@ class ExportTask:
     @property
     def good(self) -> list[PlaneRow]:
         """The planes that have a mask; at least one."""
-        return [row for row in self.rows if row.status == "ok"]
+        return [row for row in self.rows if row.segmented]
 
 
 class Sink(Protocol):

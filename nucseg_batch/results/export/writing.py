@@ -163,7 +163,7 @@ class _Call:
         for number, (_, group) in enumerate(itertools.groupby(self._run.planes(self._pattern), lambda row: row.image)):
             rows = list(group)
             self._progress("images", number, self._names.images)
-            good = [row for row in rows if row.status == "ok"]
+            good = [row for row in rows if row.segmented]
             self.result.matched += 1
             self.result.images += bool(good)
             self.result.without_mask += len(rows) - len(good)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.report.distribution import Distribution
 from nucseg_batch.results.report.ranking import Finding, Ranking
 from nucseg_batch.results.report.wells import Plates
@@ -106,7 +107,7 @@ class _Tally:
         self._columns = [name for name in NUCLEI_VALUES if name in run.nuclei_columns]
         self._of_planes = {name: Distribution() for name in (*PLANE_VALUES, "size", "size_um2")}
         self._of_nuclei = {name: Distribution() for name in self._columns}
-        self._counts = dict.fromkeys(("images", "ok", "failed", "missing", "nuclei", "cut", "unsure", "pixels"), 0)
+        self._counts = dict.fromkeys((*PlaneStatus, "images", "nuclei", "cut", "unsure", "pixels"), 0)
         self._measured = 0
         self._stacks = False
         self._image: str | None = None
@@ -116,10 +117,10 @@ class _Tally:
     def add(self, number: int, row: PlaneRow, nuclei: Iterable[PlaneNuclei]) -> None:
         """Counts a plane."""
         counts = self._counts
-        counts[row.status] = counts.get(row.status, 0) + 1
+        counts[row.status] += 1
         self._stacks |= row.t is not None or row.z is not None
         self._plates.add(row)
-        if row.status != "ok":
+        if not row.segmented:
             return
         counts["images"] += row.image != self._image
         self._image = row.image
@@ -153,16 +154,16 @@ class _Tally:
     def result(self) -> RunStatistics:
         """All of it."""
         counts = self._counts
-        micrometres = self._measured == counts["ok"] > 0
+        micrometres = self._measured == counts[PlaneStatus.OK] > 0
         of_planes = {name: values for name, values in self._of_planes.items() if values.count}
         in_micrometres = of_planes.pop("size_um2", None)
         if micrometres and in_micrometres is not None:
             of_planes["size"] = in_micrometres
         return RunStatistics(
             images=counts["images"],
-            planes=counts["ok"],
-            failed=counts["failed"],
-            missing=counts["missing"],
+            planes=counts[PlaneStatus.OK],
+            failed=counts[PlaneStatus.FAILED],
+            missing=counts[PlaneStatus.MISSING],
             nuclei=counts["nuclei"],
             cut=counts["cut"],
             unsure=counts["unsure"],
@@ -178,4 +179,4 @@ class _Tally:
 
 def ok_planes(run: FinishedRun) -> Iterator[tuple[int, PlaneRow]]:
     """The planes with masks, each with its number among all rows."""
-    return ((number, row) for number, row in enumerate(run.planes()) if row.status == "ok")
+    return ((number, row) for number, row in enumerate(run.planes()) if row.segmented)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.files.masks.nodes import read_attributes
+from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.tables import PlaneRow
 
 NUMBERED = re.compile(r"(?P<prefix>)r(?P<r>\d{2})c(?P<c>\d{2})f\d+")
@@ -54,8 +55,8 @@ class Well:
 
     def add(self, row: PlaneRow) -> None:
         """Adds a plane."""
-        if row.status != "ok":
-            self.failed += row.status == "failed"
+        if not row.segmented:
+            self.failed += row.status == PlaneStatus.FAILED
             return
         self.planes += 1
         self.nuclei += row.nuclei

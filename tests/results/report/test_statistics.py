@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.report.charts import axis_for, nice
 from nucseg_batch.results.report.distribution import Distribution
 from nucseg_batch.results.report.outliers import OutlierLimits, judge
@@ -22,7 +23,7 @@ def distribution(values: np.ndarray) -> Distribution:
 
 def row(**values: float) -> PlaneRow:
     return PlaneRow(
-        ("a.tif", "", ""), "a.tif", "ok", "m", 0, None, None, 0, 0, {"height": 10.0, "width": 10.0, **values}
+        ("a.tif", "", ""), "a.tif", PlaneStatus.OK, "m", 0, None, None, 0, 0, {"height": 10.0, "width": 10.0, **values}
     )
 
 

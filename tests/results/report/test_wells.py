@@ -9,6 +9,7 @@ from report_pages import Page, made_run, report_of
 from small_runs import picture, small_run
 from zarr_examples import multiscales, write_array, write_group
 
+from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.report.heatmap import colour
 from nucseg_batch.results.report.wells import Plates, named_well
 from nucseg_batch.results.tables import PlaneRow
@@ -39,7 +40,7 @@ def test_wells_are_read_from_names_as_microscopes_write_them(
     assert (found[0], found[2]) == (plate, well)
 
 
-def plates_of(names: list[str], status: str = "ok") -> list[tuple[str, int]]:
+def plates_of(names: list[str], status: PlaneStatus = PlaneStatus.OK) -> list[tuple[str, int]]:
     plates = Plates(Path("nowhere"))
     for name in names:
         values = {"height": 4.0, "width": 4.0, "nuclei": 0.0}
