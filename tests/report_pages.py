@@ -13,7 +13,7 @@ from doubles import Threshold
 from numpy.typing import NDArray
 from small_runs import SmallRun, picture, small_run
 
-from nucseg_batch.files.run.finish import table_paths
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results.report import report_text
 from nucseg_batch.results.run import FinishedRun
 
@@ -93,7 +93,7 @@ def rewrite(table: Path, change: Callable[[int, dict[str, str]], None]) -> None:
 
 def rows_of(store: Path, name: str) -> list[dict[str, str]]:
     """The rows of a table of a run."""
-    with open(table_paths(store)[name], newline="", encoding="utf-8") as file:
+    with open(RunLayout(store).tables[name], newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -105,6 +105,6 @@ def rate(store: Path) -> list[float]:
         by_image[row["image"]] = (number * 37 % 89 + 8) / 100
         row["confidence"] = f"{by_image[row['image']]}" if row["nuclei"] not in ("", "0") else ""
 
-    rewrite(table_paths(store)["images"], of_image)
-    rewrite(table_paths(store)["nuclei"], lambda _, row: row.update(confidence=f"{by_image[row['image']]}"))
+    rewrite(RunLayout(store).tables["images"], of_image)
+    rewrite(RunLayout(store).tables["nuclei"], lambda _, row: row.update(confidence=f"{by_image[row['image']]}"))
     return [float(row["confidence"] or "nan") for row in rows_of(store, "images")]

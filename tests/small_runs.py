@@ -18,9 +18,9 @@ from nucseg_batch.executors import finishing, job, local
 from nucseg_batch.executors.progress import ProgressCounter
 from nucseg_batch.executors.verification import VerificationResult, verify
 from nucseg_batch.files.opened import ImageReader
-from nucseg_batch.files.run.finish import result_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Plan, Plane, Unit
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -133,7 +133,7 @@ class SmallRun:
     def results(self) -> dict[str, bytes]:
         """What a user has: the store and the tables, file by file."""
         files = [path for path in self.store.rglob("*") if path.is_file()]
-        tables = [path for path in result_paths(self.store).values() if path.exists()]
+        tables = [path for path in RunLayout(self.store).results.values() if path.exists()]
         return {path.relative_to(self.store.parent).as_posix(): path.read_bytes() for path in [*files, *tables]}
 
     def everything(self) -> dict[str, str]:

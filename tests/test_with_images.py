@@ -23,12 +23,13 @@ from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.header_scan import scan_headers
 from nucseg_batch.files.images import read_image
-from nucseg_batch.files.masks.store import MaskWriter, create_store, images_csv
+from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import collect, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import UnitTask
@@ -92,7 +93,7 @@ def test_every_image_lies_beside_its_mask_as_it_was_read(image_folder: Path, tmp
     segment(image_folder, store)
     for stack in ("67x83", "97x131", "101x61"):
         assert isinstance(open_ome_zarr(store / stack, version="0.5"), Image)
-    with open(images_csv(store), newline="", encoding="utf-8") as file:
+    with open(RunLayout(store).images_csv, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 5
     for row in rows:

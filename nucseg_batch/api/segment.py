@@ -12,7 +12,7 @@ from typing import Any
 from nucseg_batch.errors import UsageError
 from nucseg_batch.executors import job, local
 from nucseg_batch.files.names import did_you_mean
-from nucseg_batch.files.run.finish import table_paths
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Failure
 from nucseg_batch.settings import SegmentSettings
 
@@ -93,7 +93,7 @@ def segment(
     )
     outcome = local.run(task, progress).outcome
     counts = outcome.images, outcome.planes, outcome.nuclei
-    return SegmentResult(out, table_paths(out), *counts, outcome.failures)
+    return SegmentResult(out, RunLayout(out).tables, *counts, outcome.failures)
 
 
 def settings_of(options: dict[str, Any]) -> SegmentSettings:

@@ -10,6 +10,7 @@ import typer
 
 from nucseg_batch.cli.options import OUTPUT, Out
 from nucseg_batch.errors import InputMissingError
+from nucseg_batch.files.run_layout import RunLayout
 
 
 class CiteFormat(StrEnum):
@@ -38,15 +39,14 @@ def cite(
     nucseg-batch cite out.zarr --format bibtex
     """
     from nucseg_batch.cli.console import say
-    from nucseg_batch.files.run.finish import result_paths
-    from nucseg_batch.files.run.provenance import NAME, read_provenance
+    from nucseg_batch.files.run.provenance import read_provenance
     from nucseg_batch.results.citation import paragraph, references
 
     record = read_provenance(store)
     if record is None:
         raise InputMissingError(
-            f"OUT {store}: {result_paths(store)[NAME].name} is missing or damaged; give the OUT.zarr of a run that is "
-            "finished, or rewrite it with `nucseg-batch finish`."
+            f"OUT {store}: {RunLayout(store).provenance.name} is missing or damaged; give the OUT.zarr of a "
+            "finished run, or rewrite it with `nucseg-batch finish`."
         )
     if form is CiteFormat.json:
         print(json.dumps(record, indent=1, sort_keys=True))

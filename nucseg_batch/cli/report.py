@@ -9,6 +9,7 @@ import typer
 
 from nucseg_batch.cli.options import INPUT, OUTPUT, check_place
 from nucseg_batch.errors import UsageError
+from nucseg_batch.files.run_layout import RunLayout
 
 
 def report(
@@ -51,7 +52,7 @@ def write(store: Path, images: Path | None = None, to: Path | None = None) -> No
     from nucseg_batch.cli.progress import StepProgress
     from nucseg_batch.errors import NucsegError, StorageError
     from nucseg_batch.results.export.folder import check_outside
-    from nucseg_batch.results.report import report_path, write_report
+    from nucseg_batch.results.report import write_report
     from nucseg_batch.results.run import FinishedRun
 
     steps: dict[str, StepProgress] = {}
@@ -60,7 +61,7 @@ def write(store: Path, images: Path | None = None, to: Path | None = None) -> No
         steps.setdefault(what, StepProgress(what))(done, total)
 
     with FinishedRun(store, images) as run:
-        place = to or report_path(store)
+        place = to or RunLayout(store).report
         check_place("--to", place)
         check_outside("--to", place)
         try:

@@ -32,6 +32,7 @@ from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, freeze_run_parameters, try_model
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.records import PlaneResult
+from nucseg_batch.files.run_layout import PLAN, WORKER_LOGS
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
 from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
@@ -110,7 +111,7 @@ class Coordinator(local.Worker):
     def freeze_parameters(self, states: dict[str, State]) -> None:
         """Has a worker fix what all must share."""
         speed = {name: getattr(self._settings_there(), name) for name in SPEED_OPTIONS}
-        plan = (self._journal.folder / "plan.json").read_bytes()
+        plan = (self._journal.folder / PLAN).read_bytes()
         self._assignment = TaskContext(
             token=self._token,
             store=os.path.abspath(self._job.store),
@@ -302,7 +303,7 @@ class Coordinator(local.Worker):
     def _tidy(self) -> None:
         """Takes empty logs away, and an empty run folder."""
         with contextlib.suppress(OSError):
-            for path in self._journal.folder.glob("log-worker-*.txt"):
+            for path in self._journal.folder.glob(WORKER_LOGS):
                 if path.stat().st_size == 0:
                     path.unlink()
             if not self._journal.exists():

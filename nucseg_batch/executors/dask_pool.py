@@ -24,6 +24,7 @@ from distributed import Client, Future, Nanny, Scheduler, SpecCluster
 from nucseg_batch.errors import DeviceError, NucsegError, UsageError
 from nucseg_batch.executors.surroundings import ARITHMETIC
 from nucseg_batch.executors.worker import THREADS, WorkerSetup, finish_in_flight
+from nucseg_batch.files.run_layout import WORKER_LOG
 
 JOB_CLUSTERS = {
     "slurm": "SLURMCluster",
@@ -37,7 +38,7 @@ JOB_CORES = 4
 """Cores of a worker's job where dask's configuration does not say; options of the job may say otherwise."""
 JOB_MEMORY = "16GiB"
 """Its memory likewise."""
-JOB_LOGS = {"slurm": '--output="{}/log-worker-%j.txt"'}
+JOB_LOGS = {"slurm": '--output="{}/' + WORKER_LOG.format("%j") + '"'}
 """Options with which jobs log into the run folder."""
 CONNECT_SECONDS = 15
 """How long a scheduler may take to answer."""
@@ -220,7 +221,7 @@ def _local(stack: contextlib.ExitStack, processes: int | None, token: str, run_f
     cluster = SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": place})
     stack.callback(_suppressed, cluster.close)
     client = _client(stack, cluster)
-    log = str(run_folder.absolute() / "log-worker-%n.txt")
+    log = str(run_folder.absolute() / WORKER_LOG.format("%n"))
     client.register_plugin(WorkerSetup(environment(), log), name=f"nucseg-batch-{token}")
     return WorkerPool(client, token, THREADS * count, readers=max(1, min(8, CPU_COUNT // (2 * count))))
 

@@ -16,8 +16,8 @@ from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import State
-from nucseg_batch.files.run.finish import result_paths
 from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -79,7 +79,7 @@ def check_beside(store: Path, journal: Journal) -> None:
     """Raises OutputError where tables or a run folder that are no run of ours are in the way of a new one."""
     if journal.exists():
         return
-    beside = [path for path in result_paths(store).values() if path.exists()]
+    beside = [path for path in RunLayout(store).results.values() if path.exists()]
     if journal.is_foreign():
         beside.append(journal.folder)
     if beside:

@@ -26,10 +26,11 @@ from nucseg_batch.files.masks.store import (
 )
 from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.finish import PlaneEntry, collect, result_hashes, result_paths, table_hashes, write_tables
+from nucseg_batch.files.run.finish import PlaneEntry, collect, result_hashes, table_hashes, write_tables
 from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, holders
 from nucseg_batch.files.run.provenance import InputFingerprint, write_provenance
 from nucseg_batch.files.run.records import FinishRecord, Marker, PlaneResult
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.large_planes import join_plane
 from nucseg_batch.plan import Failure, LargePlane
@@ -110,10 +111,10 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, anew: bool) -> 
     journal, plan = job.journal, job.plan
     if alone:
         journal.remove_common_leftovers()
-        for table in result_paths(job.store).values():
+        for table in RunLayout(job.store).results.values():
             remove_leftovers(table.parent, {table.name})
     units, planes = list(plan.units()), list(plan.large_planes())
-    tables = all(path.exists() for path in result_paths(job.store).values())
+    tables = all(path.exists() for path in RunLayout(job.store).results.values())
     apart = planes_to_merge(planes, job.store, journal)
     levels = [label_array for label_array in plan.label_arrays if levels_missing(job.store, label_array)]
     noted = journal.finished()
@@ -187,4 +188,4 @@ def all_done(job: Job) -> bool:
 
 def files_of(store: Path) -> tuple[Path, ...]:
     """What a finished run has: the store and the tables."""
-    return store, *result_paths(store).values()
+    return store, *RunLayout(store).results.values()

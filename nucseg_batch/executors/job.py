@@ -40,6 +40,7 @@ from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
+from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG
 from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt_error, make_plan, merged
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -86,7 +87,7 @@ class Job:
     def journal(self) -> Journal:
         """The run folder."""
         share = self.options.share
-        return Journal(self.store, "log.txt" if share is None else f"log-{share:05d}.txt")
+        return Journal(self.store, ONE_LOG if share is None else SHARE_LOG.format(share))
 
     @cached_property
     def table(self) -> NucleiTable:

@@ -40,8 +40,9 @@ from nucseg_batch.files.masks.store import (
 )
 from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.finish import PlaneEntry, collect_large, collect_unit, result_paths
+from nucseg_batch.files.run.finish import PlaneEntry, collect_large, collect_unit
 from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holders, share_lock
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.machine.memory import keep_arenas_few
 from nucseg_batch.pipeline.estimate_scale import choose_scales
@@ -390,7 +391,7 @@ def check_free(job: Job, own: Collection[str] = ()) -> None:
 def _remove_output(job: Job) -> None:
     """Deletes an earlier output, unless processes are at it."""
     check_free(job, own={ROOT, ALL, *(share_lock(share) for share in job.shares)})
-    for path in result_paths(job.store).values():
+    for path in RunLayout(job.store).results.values():
         path.unlink(missing_ok=True)
     job.journal.clear()
     if job.begun.in_place:

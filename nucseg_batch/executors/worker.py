@@ -40,6 +40,7 @@ from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
+from nucseg_batch.files.run_layout import PLAN
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Unit
 
@@ -295,7 +296,7 @@ def _run(assignment: TaskContext) -> _Run:
 def _job(assignment: TaskContext) -> Job:
     """The run at OUT; raises OutputError or InputMissingError where this machine does not see OUT or IN."""
     store = Path(assignment.store)
-    plan = Journal(store).folder / "plan.json"
+    plan = Journal(store).folder / PLAN
 
     if not _seen(lambda: plan.is_file() and hashlib.sha256(plan.read_bytes()).hexdigest() == assignment.plan_sha256):
         raise OutputError(

@@ -22,9 +22,9 @@ from nucseg_batch.files.masks.ngff import axes_of, image_kind
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.opened import ImageReader, State, state_of
-from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import RunSpec
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.pipeline.channels import (
     NetworkInput,
@@ -67,7 +67,7 @@ class FinishedRun:
         if images is not None and "://" not in str(images) and not images.exists():
             raise InputMissingError(f"--images {images}: there is no such place; give where the images are now.")
         self.store = store
-        self.tables = table_paths(store)
+        self.tables = RunLayout(store).tables
         """The tables by name: images, nuclei, failures."""
         missing = [path.name for path in (store, *self.tables.values()) if not path.exists()]
         if missing:

@@ -13,8 +13,8 @@ from nucseg_batch.executors.planning import write_plan
 from nucseg_batch.executors.verification import status
 from nucseg_batch.files.masks.store import is_complete
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.locks import held, share_lock
+from nucseg_batch.files.run_layout import RunLayout
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
 
 
 def statuses(run: SmallRun) -> dict[str, str]:
-    with open(table_paths(run.store)["images"], newline="") as file:
+    with open(RunLayout(run.store).tables["images"], newline="") as file:
         return {row["image"]: row["status"] for row in csv.DictReader(file)}
 
 
@@ -48,7 +48,7 @@ def test_finishing_makes_the_same_of_the_same_whatever_is_lost(run: SmallRun) ->
     """Tables, levels and joined planes all follow from what the units left."""
     run.segment()
     before = run.everything()
-    for path in table_paths(run.store).values():
+    for path in RunLayout(run.store).tables.values():
         path.unlink()
     (plane, _) = sorted((run.journal.folder / "planes").glob("*.json"))
     plane.unlink()
@@ -60,7 +60,7 @@ def test_finishing_makes_the_same_of_the_same_whatever_is_lost(run: SmallRun) ->
 def test_what_is_not_done_is_listed_as_missing(run: SmallRun) -> None:
     """Half a run has its tables, too, and says of every plane whether it is in them."""
     run.segment(share=1, shares=4)
-    assert not any(path.exists() for path in table_paths(run.store).values())
+    assert not any(path.exists() for path in RunLayout(run.store).tables.values())
     outcome = run.finish()
     done = {plane.image.key for unit in run.plan.share(1, 4) for plane in unit.planes}
     assert 0 < len(outcome.missing) < 10
@@ -146,7 +146,7 @@ def test_tables_follow_when_a_unit_is_done_again(run: SmallRun) -> None:
     run.segment()
     run.put("2a.tif", picture(9, (40, 54), 199))
     run.segment(share=None)
-    with open(table_paths(run.store)["nuclei"], newline="") as file:
+    with open(RunLayout(run.store).tables["nuclei"], newline="") as file:
         assert sum(row["image"] == "2a.tif" for row in csv.DictReader(file)) == 9
     assert run.verify().damage == ()
 

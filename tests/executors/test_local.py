@@ -14,8 +14,8 @@ from nucseg_batch.executors import local
 from nucseg_batch.executors.job import planned
 from nucseg_batch.executors.local import NeverStopping
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.locks import held, share_lock
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.settings import RunSettings
 
 
@@ -40,7 +40,7 @@ def test_a_run_ends_with_the_first_failure_where_one_is_too_many(run: SmallRun) 
         run.segment(Threshold(poison=[161]), max_failures="0")
     assert stopped.value.exit_code == 3
     assert units_done(run) < 4
-    assert not table_paths(run.store)["images"].exists()
+    assert not RunLayout(run.store).tables["images"].exists()
     summary = run.segment(Threshold(poison=[161]))
     assert (len(summary.failures), summary.outcome.planes) == (1, 11)
 
@@ -124,7 +124,7 @@ def test_shares_are_done_alone_and_name_what_failed_of_their_own(run: SmallRun) 
     assert (first.outcome.whole, first.outcome.planes + len(first.outcome.failures)) == (False, 6)
     last = run.segment(share=1, shares=2)
     assert (last.outcome.whole, last.failures, last.outcome.planes) == (True, (), 11)
-    with open(table_paths(run.store)["failures"], newline="") as file:
+    with open(RunLayout(run.store).tables["failures"], newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == ["01.tif"]
     assert {path.name for path in run.journal.folder.glob("log*.txt")} == {"log-00000.txt", "log-00001.txt"}
 

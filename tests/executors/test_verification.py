@@ -10,8 +10,8 @@ from small_runs import SmallRun, mosaic, picture, small_run
 from nucseg_batch.errors import LockedError
 from nucseg_batch.executors.job import planned
 from nucseg_batch.executors.verification import VerificationResult, forget, status
-from nucseg_batch.files.run.finish import table_paths
 from nucseg_batch.files.run.locks import held, share_lock
+from nucseg_batch.files.run_layout import RunLayout
 
 Spoil = Callable[[SmallRun], Path]
 
@@ -65,11 +65,11 @@ def large_rows(run: SmallRun) -> Path:
 
 
 def images_table(run: SmallRun) -> Path:
-    return table_paths(run.store)["images"]
+    return RunLayout(run.store).tables["images"]
 
 
 def nuclei_table(run: SmallRun) -> Path:
-    return table_paths(run.store)["nuclei"]
+    return RunLayout(run.store).tables["nuclei"]
 
 
 FILES: list[Spoil] = [shard, part, region, large_shard, large_rows, images_table, nuclei_table]

@@ -16,7 +16,8 @@ from ome_zarr_models import open_ome_zarr
 from nucseg_batch.errors import OutputError, UsageError
 from nucseg_batch.files.masks.in_place import check_labels, create_labels, register, remove_labels
 from nucseg_batch.files.masks.pyramid import build_levels, levels_missing
-from nucseg_batch.files.masks.store import MaskWriter, images_csv, masks_changed_ns, open_masks, shard_bytes
+from nucseg_batch.files.masks.store import MaskWriter, masks_changed_ns, open_masks, shard_bytes
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
 
 SHAPE = (2, 3, 2, 131, 97)
@@ -103,7 +104,7 @@ def test_labels_are_added_and_nothing_else_changes(tmp_path: Path, version: Lite
     assert hashes(store) == before
     open_ome_zarr(store, version=version)
     open_ome_zarr(store / "labels" / "nuclei", version=version)
-    images_csv(store).write_text("image,status,mask,index\nin.zarr,ok,labels/nuclei,\n")
+    RunLayout(store).images_csv.write_text("image,status,mask,index\nin.zarr,ok,labels/nuclei,\n")
     np.testing.assert_array_equal(open_masks(store)["in.zarr"], whole)
     (found,) = labels_in(store)
     np.testing.assert_array_equal(found, whole)

@@ -22,7 +22,6 @@ from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import (
     MaskWriter,
     create_store,
-    images_csv,
     is_ours,
     masks_changed_ns,
     open_masks,
@@ -30,6 +29,7 @@ from nucseg_batch.files.masks.store import (
     shard_bytes,
     shards_written,
 )
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
 
 
@@ -48,7 +48,7 @@ def numbered(unit: Unit) -> NDArray[np.uint32]:
 
 def tables(store: Path, *rows: tuple[Any, ...]) -> None:
     """A table of images with columns image, status, mask, index, t and z."""
-    images_csv(store).write_text(csv_text([("image", "status", "mask", "index", "t", "z"), *rows]))
+    RunLayout(store).images_csv.write_text(csv_text([("image", "status", "mask", "index", "t", "z"), *rows]))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_groups_of_any_name_are_found_again(tmp_path: Path) -> None:
         writer.write(unit, np.full(unit.shape, number, np.uint32))
         assert (writer.read(unit) == number).all()
         assert isinstance(open_ome_zarr(store / unit.label_array.name, version="0.5"), Image)
-        rows.append((unit.label_array.images[0].key, "ok", f"{unit.stack.name}/labels/nuclei", None, None, None))
+        rows.append((unit.label_array.images[0].key, "ok", f"{unit.label_array.name}/labels/nuclei", None, None, None))
     tables(store, *rows)
     found = open_masks(store)
     assert sorted(found) == sorted(groups)

@@ -12,10 +12,11 @@ from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import COLUMNS
 from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.names import file_name
-from nucseg_batch.files.run.finish import collect, table_paths, write_tables
+from nucseg_batch.files.run.finish import collect, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
 from nucseg_batch.files.run.tables import SUMMARY_COLUMNS, NucleiTable, labelled_rows, plane_summary
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Failure, ImageInfo, Plane, make_plan
 
@@ -158,7 +159,7 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
         journal.commit(unit, marker, "".join(r for r in rows if not r.startswith("d")))
     write_tables(store, collect(plan, journal), NucleiTable())
     assert [entry.image for entry in collect(plan, journal)] == ["a.png", "b.png", "bb.png", "c.png", "d.png"]
-    paths = table_paths(store)
+    paths = RunLayout(store).tables
     table = {name: path.read_bytes() for name, path in paths.items()}
     assert table["nuclei"].decode().splitlines()[1:] == ["a.png,row", "b.png,row", "c.png,row", "c.png,row"]
     with open(paths["images"], newline="") as file:

@@ -14,7 +14,8 @@ from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError
 from nucseg_batch.files.annotations import LabelImage
 from nucseg_batch.files.annotations import find_label_images as found_in
 from nucseg_batch.files.csv_rows import csv_text
-from nucseg_batch.files.masks.store import MaskWriter, create_store, images_csv
+from nucseg_batch.files.masks.store import MaskWriter, create_store
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import ImageInfo, make_plan
 
 TRUTH = disks((61, 83), [(15, 15), (40, 30), (30, 65)], 9)
@@ -169,7 +170,7 @@ def run_store(path: Path) -> None:
     MaskWriter(path).write(next(plan.units()), np.stack([TRUTH * 0, TRUTH]).astype(np.uint32))
     place = "61x83/labels/nuclei"
     rows = [("plate/b.tif", "ok", place, 1), ("plate/a.tif", "ok", place, 0), ("plate/c.tif", "failed", None, None)]
-    images_csv(path).write_text(csv_text([("image", "status", "mask", "index"), *rows]))
+    RunLayout(path).images_csv.write_text(csv_text([("image", "status", "mask", "index"), *rows]))
 
 
 def test_masks_of_a_run_are_named_as_its_images(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from small_runs import mosaic, picture, small_run
 
 from nucseg_batch.executors import provenance
 from nucseg_batch.executors.existing import default_model
-from nucseg_batch.files.run.finish import result_paths, table_paths
 from nucseg_batch.files.run.provenance import read_provenance
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results.citation import paragraph, references
 
 
@@ -33,7 +33,7 @@ def test_results_say_what_they_were_made_with(tmp_path: Path, monkeypatch: pytes
     assert record["settings"]["threshold"] == 0.4
     assert record["computed"] == Threshold().machine()
     assert (record["input"]["images"], record["output"]["images"], record["output"]["nuclei"]) == (2, 2, 5)
-    for name, path in table_paths(run.store).items():
+    for name, path in RunLayout(run.store).tables.items():
         assert record["output"]["sha256"][f"{name}.csv"] == hashlib.sha256(path.read_bytes()).hexdigest()
     attributes = json.loads((run.store / "zarr.json").read_bytes())["attributes"]["nucseg-batch"]
     assert attributes["provenance"] == {name: value for name, value in record.items() if name != "output"}
@@ -58,7 +58,7 @@ def test_a_call_after_the_end_writes_the_same_provenance(tmp_path: Path, monkeyp
     run = small_run(tmp_path, monkeypatch)
     run.put("a.tif", picture(2))
     run.segment()
-    path = result_paths(run.store)["provenance.json"]
+    path = RunLayout(run.store).results["provenance.json"]
     before = path.read_bytes()
     path.write_bytes(before[:50])
     assert [one.where for one in run.verify().damage] == ["provenance.json"]

@@ -8,7 +8,8 @@ from nucseg_batch.errors import ImageError
 from nucseg_batch.files.annotations.pairs import DataSet, Pair, joined
 from nucseg_batch.files.masks.ngff import image_kind
 from nucseg_batch.files.masks.nodes import read_attributes
-from nucseg_batch.files.masks.store import LABEL_NAME, images_csv, is_ours, mask_places
+from nucseg_batch.files.masks.store import LABEL_NAME, is_ours, mask_places
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.files.zarr.planes import ZarrPlane, attributes, image_axis_length, label_names, labelled_groups
 
 Names = dict[tuple[str, int | None], str]
@@ -26,7 +27,7 @@ def zarr_pairs(store: Path, top: Path) -> DataSet:
     if not groups:
         return DataSet(problems=(f"{prefix or store.name}: it has no label images",))
     names: Names | None = None
-    if is_ours(store) and images_csv(store).is_file():
+    if is_ours(store) and RunLayout(store).images_csv.is_file():
         names = {place: image for image, place in mask_places(store).items()}
     return joined(_group_pairs(group, store, prefix, names) for group in groups)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from nucseg_batch.files.find.name_rules import byproduct, label_images
 from nucseg_batch.files.find.skipped import OURS, SkipCounter, unread
 from nucseg_batch.files.find.stores import is_store, read_store
 from nucseg_batch.files.kinds import IMAGE_SUFFIXES
+from nucseg_batch.files.run_layout import FOLDER_ENDING, OUTPUT_NAME, PLAN
 from nucseg_batch.files.zarr.zipped import SUFFIXES
 from nucseg_batch.plan import Failure
 
@@ -46,10 +46,6 @@ NO_METADATA = (
     "copy is incomplete."
 )
 """What is wrong with a folder `*.zarr` that is neither a store nor holds images."""
-_RUN, _PLAN = ".run", "plan.json"
-"""Suffix of the folders that runs of this program leave beside their stores, and what all of these hold."""
-_TABLE = re.compile(r"(.+)\.(?:(?:images|nuclei|failures)\.csv|provenance\.json|report\.html)")
-"""Names of what they write beside it, which goes with a store or a run folder of that name."""
 EXPORTED = "nucseg-export.json"
 """The file by which a folder of exports or overlays is known, wherever it lies."""
 
@@ -225,13 +221,13 @@ def _take(items: list[os.DirEntry[str]], folder: str, root: str, found: Finder, 
 
 def is_left_by_run(folder: str) -> bool:
     """Whether a folder is the run folder of a run of this program."""
-    return folder.endswith(_RUN) and os.path.isfile(os.path.join(folder, _PLAN))
+    return folder.endswith(FOLDER_ENDING) and os.path.isfile(os.path.join(folder, PLAN))
 
 
 def _is_table(name: str, around: set[str]) -> bool:
     """Whether a file is a table that a run of this program wrote."""
-    table = _TABLE.fullmatch(name)
-    return table is not None and not around.isdisjoint({table[1] + _RUN, table[1] + ".zarr"})
+    table = OUTPUT_NAME.fullmatch(name)
+    return table is not None and not around.isdisjoint({table[1] + FOLDER_ENDING, table[1] + ".zarr"})
 
 
 def _regular(item: os.DirEntry[str], key: str, root: str) -> FileEntry | str:

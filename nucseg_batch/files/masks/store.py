@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, OutputError
 from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
-from nucseg_batch.files.beside import beside
 from nucseg_batch.files.csv_rows import csv_records, open_table
 from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
@@ -60,6 +59,7 @@ from nucseg_batch.files.masks.pixels import (
 from nucseg_batch.files.masks.plates import PlateGroups, collection_xml, translated
 from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
 from nucseg_batch.files.names import file_name
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import LabelArray, Plan, PlaneStatus, Unit
@@ -71,7 +71,6 @@ __all__ = [
     "Masks",
     "Metadata",
     "create_store",
-    "images_csv",
     "is_complete",
     "is_ours",
     "label_layout",
@@ -383,7 +382,7 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
     So the table of images has them; of an image with several planes the first that did not fail counts. Raises
     InputMissingError where the store or the table is missing.
     """
-    table = images_csv(store)
+    table = RunLayout(store).images_csv
     if not store.is_dir() or not table.is_file():
         raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
     places: dict[str, tuple[str, int | None]] = {}
@@ -393,8 +392,3 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
                 place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
                 places.setdefault(file_name(row["image"]), place)
     return places
-
-
-def images_csv(store: Path) -> Path:
-    """The table of images that belongs to a store."""
-    return beside(store, ".images.csv")

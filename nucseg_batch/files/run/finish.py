@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from nucseg_batch.files.atomic_write import file_sha256, whole_file
-from nucseg_batch.files.beside import beside
 from nucseg_batch.files.csv_rows import csv_text
-from nucseg_batch.files.masks.store import images_csv, label_path
+from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import (
@@ -27,6 +26,7 @@ from nucseg_batch.files.run.tables import (
     SUMMARY_COLUMNS,
     NucleiTable,
 )
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Failure, LabelArray, LargePlane, Plan, PlaneStatus, Unit
 
 OPEN_PARTS = 32
@@ -35,12 +35,6 @@ COPIED = 2**24
 """Bytes that are copied at once."""
 ROWS = 1000
 """Rows of images.csv that are made into text at once."""
-
-
-def table_paths(store: Path) -> dict[str, Path]:
-    """The tables of a store by name: images, nuclei, failures."""
-    names = {name: beside(store, f".{name}.csv") for name in ("nuclei", "failures")}
-    return {"images": images_csv(store), **names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +126,7 @@ def _index(label_array: LabelArray, place: tuple[int, ...]) -> int | None:
 
 def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable) -> None:
     """Writes the three tables from what `collect` finds; doing it again gives the same bytes."""
-    paths, failures = table_paths(store), list[Failure]()
+    paths, failures = RunLayout(store).tables, list[Failure]()
     with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, _Parts() as parts:
         images.write(csv_text([IMAGES_COLUMNS]).encode())
         nuclei.write(csv_text([table.columns]).encode())
@@ -154,18 +148,12 @@ def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable)
 
 def table_hashes(store: Path) -> dict[str, str]:
     """The sha256 of each table that is there, by its name."""
-    return {f"{name}.csv": file_sha256(path) for name, path in table_paths(store).items() if path.is_file()}
-
-
-def result_paths(store: Path) -> dict[str, Path]:
-    """All files that a finished run has beside its store and its run folder, by what their names end in."""
-    tables = {f"{name}.csv": path for name, path in table_paths(store).items()}
-    return {**tables, "provenance.json": beside(store, ".provenance.json")}
+    return {f"{name}.csv": file_sha256(path) for name, path in RunLayout(store).tables.items() if path.is_file()}
 
 
 def result_hashes(store: Path) -> dict[str, str]:
     """The sha256 of each of these that is there."""
-    return {name: file_sha256(path) for name, path in result_paths(store).items() if path.is_file()}
+    return {name: file_sha256(path) for name, path in RunLayout(store).results.items() if path.is_file()}
 
 
 def _images_row(entry: PlaneEntry) -> list[Any]:

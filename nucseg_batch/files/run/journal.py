@@ -28,19 +28,19 @@ from typing import Any
 
 from nucseg_batch.errors import MismatchError, OutputError
 from nucseg_batch.files.atomic_write import PARTIAL, remove_leftovers, write_whole
-from nucseg_batch.files.beside import beside
 from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
 from nucseg_batch.files.run.records import FinishRecord, Marker, MergedPlane, PlaneFingerprint, PlaneResult, RunSpec
+from nucseg_batch.files.run_layout import ONE_LOG, PLAN, RunLayout
 from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
 FOLDERS = ("units", "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
-    {"plan.json", "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", "log.txt"}
+    {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", ONE_LOG}
     | {LOCKS, BEGUN, *FOLDERS}
 )
 """All that a run folder can hold, but for the logs of shares and temporary names."""
@@ -52,10 +52,10 @@ class Journal:
     log: name of the log in it; each share has its own, since they may run on different machines.
     """
 
-    def __init__(self, store: Path, log: str = "log.txt") -> None:
-        self.folder = beside(store, ".run")
+    def __init__(self, store: Path, log: str = ONE_LOG) -> None:
+        self.folder = RunLayout(store).folder
         self._log = self.folder / log
-        self._plan = self.folder / "plan.json"
+        self._plan = self.folder / PLAN
         self._config = self.folder / "config.toml"
         self._mirror = self.folder / "mirror.json"
         self._machine = self.folder / "machine.json"

@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.files.atomic_write import write_whole
-from nucseg_batch.files.run.finish import PlaneEntry, result_paths
+from nucseg_batch.files.run.finish import PlaneEntry
 from nucseg_batch.files.run.records import PlaneResult
-
-NAME = "provenance.json"
+from nucseg_batch.files.run_layout import RunLayout
 
 
 def write_provenance(store: Path, record: Mapping[str, Any]) -> None:
     """Writes the provenance of a store's results."""
-    write_whole(result_paths(store)[NAME], json.dumps(record, indent=1, sort_keys=True) + "\n")
+    write_whole(RunLayout(store).provenance, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
 def read_provenance(store: Path) -> dict[str, Any] | None:
     """The provenance of a store's results; None where it is missing or cannot be read."""
     try:
-        record = json.loads(result_paths(store)[NAME].read_text(encoding="utf-8"))
+        record = json.loads(RunLayout(store).provenance.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nucseg_batch.files.atomic_write import write_whole
-from nucseg_batch.files.beside import beside
 from nucseg_batch.files.names import printable
 from nucseg_batch.results.report import sections
 from nucseg_batch.results.report.advice import notes
@@ -28,11 +27,6 @@ __all__ = ["Told", "report_path", "report_text", "write_report"]
 
 Told = Callable[[str, int, int], None]
 """Told what is done, how many steps of it and of how many."""
-
-
-def report_path(store: Path) -> Path:
-    """Where the report of a store goes unless another place is given: `out.report.html` beside `out.zarr`."""
-    return beside(store, ".report.html")
 
 
 def write_report(run: FinishedRun, to: Path, told: Told = lambda what, done, total: None) -> None:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nucseg_batch.files.run_layout import LOGS
+
 STAGE = re.compile(r"stage (.+?): at work (\d+)% of ([\d.]+) s; ([\d.]+) s over")
 """A line of `StageTimer.lines`."""
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d([+-]\d{4})? ")
@@ -40,7 +42,7 @@ class Timings:
 def timings(folder: Path) -> Timings:
     """Reads `log.txt` and the logs of shares; nothing where the run folder is gone."""
     found, moments = Timings(), set[str]()
-    for path in sorted(folder.glob("log*.txt")):
+    for path in sorted(folder.glob(LOGS)):
         first = last = ""
         calls = 0
         with open(path, encoding="utf-8", errors="replace") as file:

@@ -8,7 +8,7 @@ import pytest
 from report_pages import Page, made_run, report_of, rewrite
 from small_runs import picture
 
-from nucseg_batch.files.run.finish import table_paths
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results.report.markup import Markup, element, join, text
 
 HOSTILE = (
@@ -27,8 +27,8 @@ def test_names_of_files_stay_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run = made_run(tmp_path, monkeypatch, dict.fromkeys(HOSTILE, picture(4)))
     bad = "<svg onload=alert(4)> \u202e"
     (run.folder / "later.tif").write_text("none")
-    rewrite(table_paths(run.store)["images"], lambda _, row: None)
-    with open(table_paths(run.store)["failures"], "a", encoding="utf-8") as file:
+    rewrite(RunLayout(run.store).tables["images"], lambda _, row: None)
+    with open(RunLayout(run.store).tables["failures"], "a", encoding="utf-8") as file:
         file.write(f"<b>later</b>.tif,read,ImageError,{bad}\n")
     content = report_of(run.store)
     page = Page(content)

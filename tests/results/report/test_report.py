@@ -10,8 +10,8 @@ from report_pages import Page, made_run, rate, report_of, rewrite, rows_of
 from small_runs import mosaic, picture, small_run
 
 from nucseg_batch.errors import InputMissingError
-from nucseg_batch.files.run.finish import table_paths
-from nucseg_batch.results.report import report_path, report_text, write_report
+from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.results.report import report_text, write_report
 from nucseg_batch.results.report.run_statistics import read_statistics
 from nucseg_batch.results.run import FinishedRun
 
@@ -77,7 +77,7 @@ def test_columns_that_older_runs_lack_are_not_needed(tmp_path: Path, monkeypatch
     """Nobody segments again for a report."""
     run = made_run(tmp_path, monkeypatch, 9)
     for name in ("images", "nuclei"):
-        table = table_paths(run.store)[name]
+        table = RunLayout(run.store).tables[name]
         lines = [line.split(",") for line in table.read_text().splitlines()]
         kept = [
             i for i, column in enumerate(lines[0]) if column not in ("confidence", "sharpness", "saturated_fraction")
@@ -175,7 +175,7 @@ def test_a_large_plane_is_shown_in_parts_without_being_read_whole(
 def test_a_page_of_many_images_is_as_large_as_one_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """100 000 images must fit into a page that a browser opens: more rows add digits, and nothing else."""
     run = made_run(tmp_path, monkeypatch, 60)
-    tables = [table_paths(run.store)[name] for name in ("images", "nuclei")]
+    tables = [RunLayout(run.store).tables[name] for name in ("images", "nuclei")]
     contents = [table.read_text().splitlines(keepends=True) for table in tables]
     sizes = []
     for copies in (10, 40):
@@ -198,17 +198,17 @@ def test_what_is_not_done_yet_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         if number == 4:
             row.update({**empty, "image": row["image"], "status": "missing"})
 
-    rewrite(table_paths(run.store)["images"], undone)
-    rewrite(table_paths(run.store)["nuclei"], lambda number, row: None)
-    lines = table_paths(run.store)["nuclei"].read_text().splitlines(keepends=True)
-    table_paths(run.store)["nuclei"].write_text("".join(line for line in lines if not line.startswith("i04")))
+    rewrite(RunLayout(run.store).tables["images"], undone)
+    rewrite(RunLayout(run.store).tables["nuclei"], lambda number, row: None)
+    lines = RunLayout(run.store).tables["nuclei"].read_text().splitlines(keepends=True)
+    RunLayout(run.store).tables["nuclei"].write_text("".join(line for line in lines if not line.startswith("i04")))
     assert "1 plane not done yet." in Page(report_of(run.store)).text
 
 
 def test_a_report_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was cut by a kill would look like a run of few images."""
     run = made_run(tmp_path, monkeypatch, 3)
-    place = report_path(run.store)
+    place = RunLayout(run.store).report
     assert place == tmp_path / "out.report.html"
     place.write_text("the one before")
 

@@ -1,0 +1,77 @@
+"""Where everything of a run lies: tables, report and run folder beside its store, and what the run folder holds."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nucseg_batch.files.find.stores import is_store
+
+FOLDER_ENDING = ".run"
+"""Ending of a run folder, in place of that of the store."""
+TABLES = ("images", "nuclei", "failures")
+"""The tables of a run."""
+OUTPUT_NAME = re.compile(rf"(.+)\.(?:(?:{'|'.join(TABLES)})\.csv|provenance\.json|report\.html)")
+"""Names of the files beside a store; the group is the store's name without its ending."""
+PLAN = "plan.json"
+"""The plan, by which a run folder is known."""
+ONE_LOG, SHARE_LOG, WORKER_LOG = "log.txt", "log-{:05d}.txt", "log-worker-{}.txt"
+"""Logs of a run by one process, of a share, and of a process that a scheduler starts."""
+WORKER_LOGS = WORKER_LOG.format("*")
+LOGS = "log*.txt"
+"""Patterns of these names."""
+
+
+def path_beside(store: Path, ending: str) -> Path:
+    """`out.run` for the store `out.zarr` and the ending `.run`.
+
+    For what lies within a store, as with --in-place it may, that is beside the outermost store: `plate.A-2-0.run` for
+    `plate.zarr/A/2/0`.
+    """
+    whole = os.path.abspath(store)
+    around = next((str(parent) for parent in reversed(Path(whole).parents) if is_store(str(parent))), None)
+    if around is None:
+        return store.with_suffix(ending)
+    inner = os.path.relpath(whole, around).replace(os.sep, "-")
+    folder = os.path.dirname(around)
+    return Path(folder if store.is_absolute() else os.path.relpath(folder), f"{Path(around).stem}.{inner}{ending}")
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The paths of one run."""
+
+    store: Path
+    """The OME-Zarr store with the masks."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder: plan, log and progress."""
+        return path_beside(self.store, FOLDER_ENDING)
+
+    @property
+    def tables(self) -> dict[str, Path]:
+        """The tables by name, see TABLES."""
+        return {name: path_beside(self.store, f".{name}.csv") for name in TABLES}
+
+    @property
+    def images_csv(self) -> Path:
+        """The table with a row per plane."""
+        return path_beside(self.store, ".images.csv")
+
+    @property
+    def provenance(self) -> Path:
+        """What the masks were made with."""
+        return path_beside(self.store, ".provenance.json")
+
+    @property
+    def report(self) -> Path:
+        """The report, unless another place is given for it."""
+        return path_beside(self.store, ".report.html")
+
+    @property
+    def results(self) -> dict[str, Path]:
+        """All files that a finished run has beside its store and its run folder, by what their names end in."""
+        return {**{f"{name}.csv": path for name, path in self.tables.items()}, "provenance.json": self.provenance}
