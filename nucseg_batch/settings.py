@@ -46,50 +46,50 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """How `segment` turns images into label images."""
+    """Options of `segment`."""
 
     threshold: float | None = None
-    """Foreground probability above which a pixel belongs to a nucleus; None takes the model's own, tuned one."""
+    """Foreground probability above which a pixel belongs to a nucleus; None for that of the model."""
     min_area: int | None = None
-    """Smallest nucleus that is kept, in pixels; None takes the model's own."""
+    """Area in pixels of the smallest nucleus that is kept; None for that of the model."""
     diameter: float | None = None
-    """Width of the nuclei in pixels; None has the model's size network estimate it for each image."""
+    """Typical width of the nuclei in pixels; None to estimate it per image with the size network of the model."""
     augment: bool = False
-    """Whether the network's answers are averaged over mirror images: four passes for one."""
+    """Whether the output of the network is averaged over mirror images, which takes four passes instead of one."""
     pixel_size: float | None = None
-    """Width of a pixel in micrometres: where measuring the nuclei's width begins; None takes the files' own."""
+    """Width of a pixel in micrometres; None for that in the file. Sizes are first estimated at this scale."""
     channel: str = "auto"
-    """Which channel shows the nuclei: its name, emission wavelength or number from 0; of colour images `red`, `green`,
-    `blue`, `grey` or `rgb`, all three. `auto` takes the only channel, or the one named as a stain of DNA is; of
-    a colour image the only colour that holds anything, else all three."""
+    """Channel with the nuclei: its name, emission wavelength or number from 0; for colour images `red`, `green`,
+    `blue`, `grey`, or `rgb` for all three. `auto` selects the only channel, or the one named like a DNA stain; for a
+    colour image the only colour with any signal, else all three."""
     t: str | None = None
-    """Time points that are segmented, as `3` or `0:10` or `0:10:2`; None takes all."""
+    """Time points that are segmented, one such as `3` or a slice as in Python; None for all."""
     z: str | None = None
-    """Depths likewise, or `max` for the projection of all depths."""
+    """z-slices that are segmented, likewise, or `max` for the maximum projection of all."""
     axes: str | None = None
-    """Axes of TIFFs and plain zarr arrays that do not say them, such as `yxc` or `tczyx`, in the order of the array."""
+    """Axes of TIFFs and plain zarr arrays without axis names, such as `yxc` or `tczyx`, in the order of the array."""
     region: int = REGION
-    """Side in pixels of the regions in which larger planes are done."""
+    """Side in pixels of the regions in which larger planes are segmented."""
     skip_empty: bool = False
-    """Whether regions of large planes in which nothing is bright are passed over."""
+    """Whether regions of large planes in which nothing is bright are skipped."""
     precision: Precision = "auto"
-    """Arithmetic of the network; `auto` is bfloat16 where the processor computes in it, else float32."""
+    """Arithmetic of the network; `auto` is bfloat16 if the processor supports it, else float32."""
     device: Device = "auto"
-    """Where the network runs; `auto` takes a GPU when there is one."""
+    """Where the network runs; `auto` uses a GPU if there is one."""
 
     with_images: bool = False
-    """Whether the store gets the pixels of the images beside their masks."""
+    """Whether the pixels of the images are written to the store beside their masks."""
     max_pixels: int = 100_000_000
-    """Images with more pixels than this are refused before they are decoded."""
+    """Largest image in pixels; larger ones are refused before they are decoded."""
     strict: bool = field(default=False, metadata={"refuses_only": True})
-    """Whether doubtful assumptions about the input end the run before it begins."""
+    """Whether doubtful assumptions about the input are an error before anything is segmented."""
     batch_size: int | None = field(default=None, metadata={"speed_only": True})
-    """Images in one call of the network; None chooses by image size."""
+    """Images in one call of the network; None chooses it by image size."""
     memory: str | None = field(default=None, metadata={"speed_only": True})
-    """Memory that each process may take on the host, such as `4GB` or `1500MiB`; None takes 2 GB. Never more than the
-    machine or its job has."""
+    """Host memory for each process, such as `4GB` or `1500MiB`; None for 2 GB. It is limited to what the machine or the
+    job has."""
     workers: int | None = field(default=None, metadata={"speed_only": True})
-    """Threads that read and decode images; None takes one for each two cores, at most eight."""
+    """Threads that read and decode images; None for one per two cores, at most eight."""
 
     def __post_init__(self) -> None:
         _check(self.channel != "", "channel", "a name, a wavelength or a number", self.channel)

@@ -109,6 +109,10 @@ def test_every_place_of_the_long_tests_exists(place: str) -> None:
     assert (ROOT / "tests" / place).exists()
 
 
+RIGHTS = {"publish": {"id-token": "write"}, "deploy": {"pages": "write", "id-token": "write"}}
+"""Of the jobs that publish the package and the documentation."""
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_actions_are_pinned_to_commits_and_jobs_to_few_rights(path: Path) -> None:
     """A tag of somebody else's repository can be moved to other code."""
@@ -116,8 +120,7 @@ def test_actions_are_pinned_to_commits_and_jobs_to_few_rights(path: Path) -> Non
     assert loaded["permissions"] == {"contents": "read"}
     for name, job in loaded["jobs"].items():
         assert "timeout-minutes" in job, name
-        allowed = {"id-token": "write"} if name == "publish" else None
-        assert job.get("permissions") == allowed, name
+        assert job.get("permissions") == RIGHTS.get(name), name
         for step in job["steps"]:
             assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", step.get("uses", f"a/b@{'0' * 40}")), step
 

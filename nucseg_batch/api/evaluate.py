@@ -19,11 +19,19 @@ def evaluate(
 ) -> Evaluation:
     """Compares masks with annotation, as `nucseg-batch evaluate PRED TRUTH` does.
 
-    prediction, truth: OUT.zarr of a run, folders of label images or of annotated images, or OME-Zarr labels. strict:
-    whether doubtful assumptions about them are errors; `result.assumptions` lists all. index: a CSV with the columns id
-    and `group`; None takes the nearest index.csv at or above the truth. `result.groups["all"].image_mean["ap_50"]` is
-    the mean AP at an IoU of .50; `result.rows()` has all values of each image. Raises what
-    `nucseg_batch.pipeline.evaluate.evaluate` does.
+    Args:
+        prediction: OUT.zarr of a run, a folder of label images or of annotated images, or OME-Zarr labels.
+        truth: The annotation, likewise.
+        index: A CSV with the columns `id` and `group`; None for the nearest index.csv at or above `truth`.
+        group: Column of the index by which scores are grouped.
+        strict: Whether doubtful assumptions about the label images are errors; `result.assumptions` lists all.
+
+    Returns:
+        The scores. `result.groups["all"].image_mean["ap_50"]` is the mean AP at an IoU of .50, and `result.rows()` has
+        all values per image.
+
+    Raises:
+        NucsegError: What `nucseg_batch.pipeline.evaluate.evaluate` raises.
     """
     truth = Path(truth)
     found = find_index(truth, group) if index is None else Path(index)

@@ -24,11 +24,20 @@ BEGIN = 1.0
 
 
 class Predictor:
-    """A model, loaded once and used for any number of arrays; threads may share it.
+    """A model that is loaded once and segments any number of arrays; threads can share it.
 
-    model: a file made by `train`; None for the model that ships. options: `threshold`, `min_area` (pixels),
-    `augment`, `precision`, `device` of `nucseg_batch.SegmentSettings`. Raises InputMissingError, ModelError or
-    DeviceError where there is no such model or device. The first image takes seconds, while the network is compiled.
+    The first image takes some seconds, because the network is compiled.
+
+    Args:
+        model: A file made by `train`; None for the default model.
+        options: `threshold`, `min_area` (pixels), `augment`, `precision` and `device` of
+            `nucseg_batch.SegmentSettings`.
+
+    Raises:
+        UsageError: An option is unknown or has an invalid value.
+        InputMissingError: There is no such model file.
+        ModelError: The model file is damaged or not made by `train`.
+        DeviceError: There is no such device.
     """
 
     def __init__(self, model: str | os.PathLike[str] | None = None, **options: Any) -> None:
@@ -43,18 +52,37 @@ class Predictor:
         self._predictor = DevicePredictor(loaded, settings_of(options))
 
     def predict(self, image: NDArray[Any], *, diameter: float | None = None) -> NDArray[np.int32]:
-        """Labels the nuclei of one image: (height, width), 0 is background, 1..n are nuclei.
+        """Segments one image.
 
-        image: (height, width) grey or (height, width, 3) colour, of any whole or real type. diameter: width of its
-        nuclei in pixels; with None it is measured, which takes about four times as long unless the model has a size
-        network. Raises UsageError for arrays of other shapes.
+        Args:
+            image: (height, width) greyscale or (height, width, 3) colour, of any integer or float dtype.
+            diameter: Typical width of its nuclei in pixels. None estimates it, which takes about four times as long if
+                the model has no size network.
+
+        Returns:
+            Label image (height, width): 0 is background, 1..n are nuclei.
+
+        Raises:
+            UsageError: The array has another shape or dtype, or values that are not finite.
         """
         return self._segmented(image, diameter).labels
 
     def predict_with_confidence(
         self, image: NDArray[Any], *, diameter: float | None = None
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """The same, and how far each nucleus can be trusted: (n,), 0 to 1, of labels 1..n; see docs/confidence.md."""
+        """Segments one image like `predict`, and rates each nucleus.
+
+        Args:
+            image: As for `predict`.
+            diameter: As for `predict`.
+
+        Returns:
+            The label image (height, width), and the confidence (n,) of labels 1..n, from 0 to 1, which
+            docs/confidence.md defines.
+
+        Raises:
+            UsageError: As for `predict`.
+        """
         found = self._segmented(image, diameter)
         assert found.support is not None
         return found.labels, nuclei_confidence(found.labels, found.support, np.arange(1, found.labels.max() + 1))

@@ -23,7 +23,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """What became of a collection."""
+    """The outcome of `segment`."""
 
     store: Path
     """The masks."""
@@ -32,11 +32,11 @@ class SegmentResult:
     images: int
     """Images with a mask."""
     planes: int
-    """Planes with a mask: time points and depths are planes of their own."""
+    """Planes with a mask; each time point and z-slice is a plane."""
     nuclei: int
     """Nuclei in all masks."""
     failures: tuple[Failure, ...]
-    """Images without a mask, and why."""
+    """Images that could not be segmented, and why."""
 
 
 class _NotesOnly:
@@ -65,14 +65,24 @@ def segment(
     tell: Callable[[str], None] | None = None,
     **options: Any,
 ) -> SegmentResult:
-    """Segments every image of a place, as `nucseg-batch segment IN OUT.zarr` does; what is done is not done again.
+    """Segments all images of a collection, as `nucseg-batch segment IN OUT.zarr` does, and resumes an earlier run.
 
-    images: IN: a folder, file, glob, `@list.txt`, store or URL. store: OUT, whose name ends in `.zarr`; None with
-    `in_place`. model: made by `train`; None for the one that ships. tell: hears lines about how it goes. options: those
-    of `nucseg_batch.SegmentSettings`, such as `diameter=26` (pixels) or `channel="DAPI"`.
+    Args:
+        images: IN: a folder, file, glob, `@list.txt`, OME-Zarr store or URL.
+        store: OUT, a name that ends in `.zarr`; None with `in_place`.
+        model: A file made by `train`; None for the default model.
+        pattern: Only images whose name matches this glob pattern, or whose path matches if it has a `/`.
+        in_place: Whether to write the masks as labels into the OME-Zarr store `images`.
+        overwrite: Whether to delete an existing output first.
+        tell: Called with each line of progress.
+        options: Fields of `nucseg_batch.SegmentSettings`, such as `diameter=26` (pixels) or `channel="DAPI"`.
 
-    Returns when all images were tried; those that cannot be used are in the result's `failures`. Raises UsageError for
-    options that cannot be meant, and what the command reports in one line: see `nucseg_batch.errors`.
+    Returns:
+        The outcome, once every image has been tried; images that could not be segmented are in its `failures`.
+
+    Raises:
+        UsageError: An option is unknown or has an invalid value.
+        NucsegError: Anything else that the command reports in one line, see `nucseg_batch.errors`.
     """
     if in_place == (store is not None):
         raise UsageError("store: give a name that ends in .zarr, or in_place=True and none.")
@@ -97,7 +107,7 @@ def segment(
 
 
 def settings_of(options: dict[str, Any]) -> SegmentSettings:
-    """The settings that keywords say; UsageError for those that there are not, with the nearest that there is."""
+    """Settings from keyword arguments; UsageError for an unknown one, with the most similar name."""
     known = [field.name for field in dataclasses.fields(SegmentSettings)]
     for name in options:
         if name not in known:
@@ -107,4 +117,4 @@ def settings_of(options: dict[str, Any]) -> SegmentSettings:
     try:
         return SegmentSettings(**options)
     except (TypeError, AttributeError) as error:
-        raise UsageError(f"an option has a value of a type that it cannot have: {error}.") from error
+        raise UsageError(f"an option has a value of the wrong type: {error}.") from error

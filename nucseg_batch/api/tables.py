@@ -30,11 +30,20 @@ def read_nuclei(
     pattern: str | None = None,
     library: Library | None = None,
 ) -> Any:
-    """The table of nuclei of a run as a data frame, a row for each nucleus; docs/output.md defines the columns.
+    """Reads the nuclei table of a run as a data frame with one row per nucleus; docs/output.md defines the columns.
 
-    store: OUT.zarr. columns: only these. pattern: only of images whose name, or path where it has a `/`, matches this
-    glob pattern. library: `pandas` or `polars`; None takes the first that is installed. Raises InputMissingError where
-    there is no such table or library, and UsageError for columns that it does not have.
+    Args:
+        store: OUT.zarr of the run.
+        columns: Only these columns; None for all.
+        pattern: Only images whose name matches this glob pattern, or whose path matches if it has a `/`.
+        library: `pandas` or `polars`; None for the first of them that is installed.
+
+    Returns:
+        A data frame of that library.
+
+    Raises:
+        InputMissingError: The table is missing, or the library is not installed.
+        UsageError: The table has no such column.
     """
     return _read(store, "nuclei", columns, pattern, library)
 
@@ -46,7 +55,21 @@ def read_images(
     pattern: str | None = None,
     library: Library | None = None,
 ) -> Any:
-    """The table of images likewise, a row for each image, or each time point and depth of one."""
+    """Reads the images table of a run as a data frame with one row per plane: per image, time point and z-slice.
+
+    Args:
+        store: As for `read_nuclei`.
+        columns: As for `read_nuclei`.
+        pattern: As for `read_nuclei`.
+        library: As for `read_nuclei`.
+
+    Returns:
+        A data frame of that library.
+
+    Raises:
+        InputMissingError: As for `read_nuclei`.
+        UsageError: As for `read_nuclei`.
+    """
     return _read(store, "images", columns, pattern, library)
 
 

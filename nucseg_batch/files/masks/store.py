@@ -338,9 +338,9 @@ def remove_store(path: Path) -> None:
 class Masks(Mapping[str, NDArray[np.uint32]]):
     """The masks of a finished run by image: `open_masks("out.zarr")["plate1/A01.tif"]` is a (height, width) array.
 
-    An image with time points and depths has an array (t, z, height, width), with those of the two axes that it has; a
-    plane that failed is empty there, and the table of images says so. Iterates over the images that have a mask, in
-    order of their names. Images are read when they are asked for.
+    The mask of an image with time points or z-slices is (t, z, height, width), with the axes that it has; a plane that
+    failed is empty there and `failed` in the images table. Iterates over the images with a mask in the order of their
+    names. Masks are read on access.
     """
 
     def __init__(self, store: Path) -> None:
@@ -352,7 +352,7 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         return np.asarray(array[place])
 
     def array(self, image: str) -> tuple[zarr.Array[Any], tuple[int | slice, ...]]:
-        """The array that holds an image's masks, not read yet, and where in it the image is, along the axes before y.
+        """The zarr array with the masks of an image, not read yet, and the index of the image on the axes before y.
 
         A window of a large plane: `array, place = masks.array(key); array[*place, 5000:6000, 7000:8000]`.
         """
