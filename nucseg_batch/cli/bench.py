@@ -15,28 +15,13 @@ from rich import box
 from rich.table import Table
 
 from nucseg_batch.cli.console import answer, console
-from nucseg_batch.cli.options import (
-    OUTPUT,
-    STDOUT,
-    BatchSize,
-    Channel,
-    Device,
-    DeviceChoice,
-    Diameter,
-    Memory,
-    Model,
-    Pattern,
-    Precision,
-    PrecisionChoice,
-    Workers,
-    check_place,
-    segment_settings,
-)
+from nucseg_batch.cli.options import STDOUT, Model, Pattern, check_place
 from nucseg_batch.cli.progress import duration
+from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.cli.text import three_digits
 from nucseg_batch.errors import StorageError
 from nucseg_batch.files.names import readable
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import OUTPUT, SegmentSettings
 
 if TYPE_CHECKING:
     from nucseg_batch.executors.bench_records import Bench
@@ -64,8 +49,9 @@ BOUND = {
 }
 
 
+@with_options("channel", "diameter", "device", "precision", "batch_size", "memory", "workers")
 def bench(
-    context: typer.Context,
+    *,
     place: Annotated[
         str | None,
         typer.Argument(metavar="IN", help="Images to measure with, as for `segment`; default: simulated ones."),
@@ -97,10 +83,9 @@ def bench(
             rich_help_panel=MEASURED,
         ),
     ] = None,
-    channel: Channel = SegmentSettings.channel,
     pattern: Pattern = None,
     model: Model = None,
-    diameter: Diameter = None,
+    settings: SegmentSettings,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -110,11 +95,6 @@ def bench(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    device: Device = DeviceChoice.auto,
-    precision: Precision = PrecisionChoice.auto,
-    batch_size: BatchSize = None,
-    memory: Memory = None,
-    workers: Workers = None,
 ) -> None:
     """Measure the speed of this machine, and estimate time, cores and memory for your images.
 
@@ -137,7 +117,7 @@ def bench(
         found = measure(
             place,
             model,
-            segment_settings(context),
+            settings,
             progress,
             images=images,
             megapixels=megapixels,

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import OUTPUT, Out
+from nucseg_batch.cli.options import Out
 from nucseg_batch.errors import InputMissingError
-from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.settings import OUTPUT
 
 
 class CiteFormat(StrEnum):
@@ -40,6 +40,7 @@ def cite(
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.files.run.provenance import read_provenance
+    from nucseg_batch.files.run_layout import RunLayout
     from nucseg_batch.results.citation import paragraph, references
 
     record = read_provenance(store)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import OUTPUT, STDOUT, check_place
+from nucseg_batch.cli.options import STDOUT, check_place
 from nucseg_batch.errors import UsageError
+from nucseg_batch.settings import OUTPUT
 
 COMPARED = "What is compared"
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import INPUT, OUTPUT, Json, Out
+from nucseg_batch.cli.options import Json, Out
 from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, NucsegError, UsageError
+from nucseg_batch.settings import INPUT, OUTPUT
 
 
 class FormatChoice(StrEnum):

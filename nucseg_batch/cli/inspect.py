@@ -9,23 +9,11 @@ from rich import box
 from rich.table import Table
 
 from nucseg_batch.cli.console import answer, console
-from nucseg_batch.cli.options import (
-    COMPUTING,
-    OUTPUT,
-    Axes,
-    Channel,
-    Depths,
-    Json,
-    MaxPixels,
-    Memory,
-    Pattern,
-    Place,
-    Strict,
-    TimePoints,
-)
+from nucseg_batch.cli.options import Json, Pattern, Place
+from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
 from nucseg_batch.files.names import readable
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import COMPUTING, SegmentSettings
 
 if TYPE_CHECKING:
     from nucseg_batch.executors.inspection import ImageKind, Inspection
@@ -48,31 +36,16 @@ SHOWN_CHANNELS = 6
 """Channels that are named in a row."""
 
 
+@with_options(
+    *("channel", "t", "z", "axes", "max_pixels", "strict", "with_images", "memory", "region"),
+    with_images="Count the files of a run that also stores the pixels.",
+)
 def inspect(
     place: Place,
-    channel: Channel = SegmentSettings.channel,
+    *,
     pattern: Pattern = None,
-    t: TimePoints = None,
-    z: Depths = None,
-    axes: Axes = None,
-    max_pixels: MaxPixels = SegmentSettings.max_pixels,
-    with_images: Annotated[
-        bool,
-        typer.Option(
-            "--with-images", help="Count the files of a run that also stores the pixels.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    strict: Strict = False,
+    settings: SegmentSettings,
     as_json: Json = False,
-    region: Annotated[
-        int,
-        typer.Option(
-            metavar="PX",
-            help="Side in pixels of the regions into which larger planes are divided: 64 to 16384, in steps of 4.",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = SegmentSettings.region,
-    memory: Memory = None,
     mpx_per_s: Annotated[
         float | None,
         typer.Option(
@@ -97,17 +70,6 @@ def inspect(
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors import inspection
 
-    settings = SegmentSettings(
-        channel=channel,
-        t=t,
-        z=z,
-        axes=axes,
-        max_pixels=max_pixels,
-        region=region,
-        with_images=with_images,
-        strict=strict,
-        memory=memory,
-    )
     with RunProgress() as progress:
         found = inspection.inspect(place, settings, pattern=pattern, progress=progress.headers)
     error = found.error()

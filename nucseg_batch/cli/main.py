@@ -66,7 +66,7 @@ _BadUsage: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if
 
 PANELS = {
     "Segment": (segment, inspect, status, verify),
-    "Look and take away": (report, overlay, view, export, cite),
+    "Inspect and export": (report, overlay, view, export, cite),
     "Many machines": (plan, finish),
     "Models": (train, evaluate),
     "This machine": (bench, sample),

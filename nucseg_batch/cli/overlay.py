@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from nucseg_batch.cli.export import Folder, Matching, disk_error
-from nucseg_batch.cli.options import INPUT, Out
+from nucseg_batch.cli.options import Out
 from nucseg_batch.errors import EXIT_SOME_FAILED, NucsegError
+from nucseg_batch.settings import INPUT
 
 LOOKS = "How it looks"
 ImagesPlace = Annotated[

@@ -6,42 +6,16 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import (
-    PLACE_HELP,
-    Augment,
-    Axes,
-    Channel,
-    Depths,
-    Device,
-    DeviceChoice,
-    Diameter,
-    InPlace,
-    Json,
-    MaxPixels,
-    MinArea,
-    Model,
-    NewOut,
-    Overwrite,
-    Pattern,
-    PixelSize,
-    Precision,
-    PrecisionChoice,
-    RegionSide,
-    SkipEmpty,
-    Strict,
-    Threshold,
-    TimePoints,
-    WithImages,
-    output_place,
-    places,
-    segment_settings,
-)
+from nucseg_batch.cli.options import PLACE_HELP, InPlace, Json, Model, NewOut, Overwrite, Pattern, output_place, places
+from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import UsageError
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import SPEED_OPTIONS, SegmentSettings, option_names
 
 
+@with_options(*option_names(SegmentSettings, but=SPEED_OPTIONS))
 def plan(
     context: typer.Context,
+    *,
     place: Annotated[str | None, typer.Argument(metavar="IN", help=PLACE_HELP)] = None,
     store: NewOut = None,
     shares: Annotated[
@@ -54,27 +28,12 @@ def plan(
             rich_help_panel="How it is divided",
         ),
     ] = 1,
-    channel: Channel = SegmentSettings.channel,
     pattern: Pattern = None,
-    t: TimePoints = None,
-    z: Depths = None,
-    axes: Axes = None,
-    pixel_size: PixelSize = None,
-    max_pixels: MaxPixels = SegmentSettings.max_pixels,
-    strict: Strict = False,
     model: Model = None,
-    diameter: Diameter = None,
-    threshold: Threshold = None,
-    min_area: MinArea = None,
-    augment: Augment = False,
+    settings: SegmentSettings,
     in_place: InPlace = False,
-    with_images: WithImages = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
-    device: Device = DeviceChoice.auto,
-    precision: Precision = PrecisionChoice.auto,
-    region: RegionSide = SegmentSettings.region,
-    skip_empty: SkipEmpty = False,
 ) -> None:
     """Plan a run and divide it into shares, for many processes.
 
@@ -90,7 +49,6 @@ def plan(
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors.stop import Stop
 
-    settings = segment_settings(context)
     place, store = places(context, place, store, in_place=in_place)
     if place is None:
         raise UsageError("IN is missing: give a folder, file or store, as in `nucseg-batch plan images/ out.zarr`.")

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import INPUT, OUTPUT, check_place
+from nucseg_batch.cli.options import check_place
 from nucseg_batch.errors import UsageError
 from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.settings import INPUT, OUTPUT
 
 
 def report(

@@ -10,52 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nucseg_batch.cli.options import (
-    OUTPUT,
     PLACE_HELP,
-    Augment,
-    Axes,
-    BatchSize,
-    Channel,
-    Depths,
-    Device,
-    DeviceChoice,
-    Diameter,
     InPlace,
     Json,
-    MaxPixels,
-    Memory,
-    MinArea,
     Model,
     NewOut,
     Overwrite,
     Pattern,
-    PixelSize,
-    Precision,
-    PrecisionChoice,
-    RegionSide,
-    SkipEmpty,
-    Strict,
-    Threshold,
-    TimePoints,
-    WithImages,
-    Workers,
     output_place,
     places,
-    segment_settings,
 )
+from nucseg_batch.cli.record_options import CLUSTER, with_options
 from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, MismatchError, UsageError
-from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
+from nucseg_batch.settings import OUTPUT, RESUMING, SPEED_OPTIONS, RunSettings, SegmentSettings
 
 if TYPE_CHECKING:
     from nucseg_batch.executors.job import Job
-
-
-class VerifyChoice(StrEnum):
-    """Values of --verify-inputs."""
-
-    quick = "quick"
-    full = "full"
-    none = "none"
 
 
 class ClusterChoice(StrEnum):
@@ -69,29 +39,16 @@ class ClusterChoice(StrEnum):
     oar = "oar"
 
 
-WAYS = "Resuming, stopping, job arrays"
-CLUSTER = "Clusters"
-
-
+@with_options()
 def segment(
     context: typer.Context,
+    *,
     place: Annotated[str | None, typer.Argument(metavar="IN", help=PLACE_HELP + " Not with --run.")] = None,
     store: NewOut = None,
-    channel: Channel = SegmentSettings.channel,
     pattern: Pattern = None,
-    t: TimePoints = None,
-    z: Depths = None,
-    axes: Axes = None,
-    pixel_size: PixelSize = None,
-    max_pixels: MaxPixels = SegmentSettings.max_pixels,
-    strict: Strict = False,
     model: Model = None,
-    diameter: Diameter = None,
-    threshold: Threshold = None,
-    min_area: MinArea = None,
-    augment: Augment = False,
+    settings: SegmentSettings,
     in_place: InPlace = False,
-    with_images: WithImages = False,
     overwrite: Overwrite = False,
     report: Annotated[
         bool,
@@ -105,20 +62,13 @@ def segment(
         bool, typer.Option("--dry-run", help="Print the plan and exit.", rich_help_panel=OUTPUT)
     ] = False,
     as_json: Json = False,
-    device: Device = DeviceChoice.auto,
-    precision: Precision = PrecisionChoice.auto,
-    batch_size: BatchSize = None,
-    memory: Memory = None,
-    workers: Workers = None,
-    region: RegionSide = SegmentSettings.region,
-    skip_empty: SkipEmpty = False,
     run: Annotated[
         Path | None,
         typer.Option(
             "--run",
             metavar="OUT.zarr",
             help="Resume the run planned at OUT.zarr, with its images and settings; replaces IN and OUT.",
-            rich_help_panel=WAYS,
+            rich_help_panel=RESUMING,
         ),
     ] = None,
     share: Annotated[
@@ -127,42 +77,13 @@ def segment(
             metavar="K/N",
             help="Segment share K of N, counted from 0; with --run only K, by default the number of the task in "
             "a job array.",
-            rich_help_panel=WAYS,
+            rich_help_panel=RESUMING,
         ),
     ] = None,
-    verify_inputs: Annotated[
-        VerifyChoice,
-        typer.Option(
-            help="How to find images that have changed since they were segmented: by size and time (quick), by pixels "
-            "(full), or not at all (none).",
-            rich_help_panel=WAYS,
-        ),
-    ] = VerifyChoice.quick,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed",
-            help="Try all failed images again; default: those that changed, ran out of memory or met a disk error.",
-            rich_help_panel=WAYS,
-        ),
-    ] = False,
-    max_failures: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|P%", help="Stop if more images than this fail: a number or a percentage.", rich_help_panel=WAYS
-        ),
-    ] = None,
+    options: RunSettings,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop at the first image that fails.", rich_help_panel=WAYS)
+        bool, typer.Option("--fail-fast", help="Stop at the first image that fails.", rich_help_panel=RESUMING)
     ] = False,
-    grace: Annotated[
-        float,
-        typer.Option(
-            metavar="S",
-            help="Seconds to finish work in flight after TERM, INT, USR1 or USR2.",
-            rich_help_panel=WAYS,
-        ),
-    ] = RunSettings.grace,
     scheduler: Annotated[
         str | None,
         typer.Option(
@@ -218,20 +139,15 @@ def segment(
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors.stop import Stop
 
-    if fail_fast and max_failures is not None:
-        raise UsageError("--fail-fast and --max-failures say the same in two ways; give one.")
-    options = RunSettings(
-        verify_inputs=verify_inputs.value,
-        retry_failed=retry_failed,
-        max_failures="0" if fail_fast else max_failures,
-        grace=grace,
-    )
-    settings = segment_settings(context)
+    if fail_fast:
+        if options.max_failures is not None:
+            raise UsageError("--fail-fast and --max-failures exclude each other; give one.")
+        options = dataclasses.replace(options, max_failures="0")
     many = any(value is not None for value in (scheduler, cluster, processes, jobs, job_option))
     if many and share is not None:
         raise UsageError("--share is one process's part of a run; --scheduler and --cluster do all of it.")
     place, store = places(context, place, store, in_place=in_place)
-    with RunProgress() as progress, Stop(grace=grace, tell=progress.note) as stop:
+    with RunProgress() as progress, Stop(grace=options.grace, tell=progress.note) as stop:
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import answer
         from nucseg_batch.cli.printed import print_job, print_run

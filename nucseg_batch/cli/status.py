@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from nucseg_batch.cli.options import OUTPUT, Json, Out
+from nucseg_batch.cli.options import Json, Out
 from nucseg_batch.errors import EXIT_OK, DamageError
+from nucseg_batch.settings import OUTPUT
 
 SHOWN_SHARES = 100
 """Shares that are listed; --json has all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -11,40 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from nucseg_batch.cli.models import existing_model
-from nucseg_batch.cli.options import COMPUTING, Device, DeviceChoice, Precision, PrecisionChoice, check_place
+from nucseg_batch.cli.options import check_place
+from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import UsageError
-from nucseg_batch.settings import CROP_STEP, FINE_TUNING, TrainSettings
+from nucseg_batch.settings import DATA, FINE_TUNING, NETWORK, TRAINING, TrainSettings
 
 _DEFAULT = TrainSettings()
-
-
-class ArchitectureChoice(StrEnum):
-    """Values of --architecture."""
-
-    default = "default"
-    unet = "unet"
-    mobilenetv2 = "mobilenetv2"
-    mobilenetv3 = "mobilenetv3"
-    efficientnetlite0 = "efficientnetlite0"
-
-
-class IntensitiesChoice(StrEnum):
-    """Values of --intensities."""
-
-    nuclei = "nuclei"
-    percentiles = "percentiles"
-
-
-class TaskChoice(StrEnum):
-    """Values of --task."""
-
-    instances = "instances"
-    semantic = "semantic"
-
-
-DATA = "Data"
-NETWORK = "The network"
-PASSES = "Training"
 
 
 def _help(text: str, name: str) -> str:
@@ -52,13 +25,15 @@ def _help(text: str, name: str) -> str:
     return f"{text} Default: {getattr(_DEFAULT, name):g}, with --init {FINE_TUNING[name]:g}."
 
 
-def _count(text: str, least: int = 1) -> Any:
-    """An option that is a number of things, at least one unless another number is given."""
-    return typer.Option(metavar="N", min=least, help=text, rich_help_panel=PASSES)
+def _steps(name: str, text: str, least: int) -> Any:
+    """An option that counts passes or batches."""
+    return typer.Option(f"--{name}", metavar="N", min=least, help=_help(text, name), rich_help_panel=TRAINING)
 
 
+@with_options()
 def train(
     context: typer.Context,
+    *,
     data: Annotated[
         list[Path],
         typer.Argument(
@@ -76,38 +51,7 @@ def train(
             rich_help_panel=NETWORK,
         ),
     ] = None,
-    architecture: Annotated[
-        ArchitectureChoice, typer.Option(help="Network; with --init that of the model.", rich_help_panel=NETWORK)
-    ] = ArchitectureChoice.default,
-    encoder_weights: Annotated[
-        str,
-        typer.Option(
-            metavar="imagenet|none|FILE",
-            help="Where an encoder known from image classification starts.",
-            rich_help_panel=NETWORK,
-            autocompletion=lambda: ["imagenet", "none"],
-        ),
-    ] = _DEFAULT.encoder_weights,
-    task: Annotated[
-        TaskChoice, typer.Option(help="Nuclei one by one, or only the foreground mask.", rich_help_panel=NETWORK)
-    ] = TaskChoice.instances,
-    diameter: Annotated[
-        float,
-        typer.Option(
-            metavar="PX",
-            help="Width in pixels, 4 to 256, to which nuclei are brought; with --init that of the model.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = _DEFAULT.diameter,
-    intensities: Annotated[
-        IntensitiesChoice | None,
-        typer.Option(
-            help="How the intensity range of an image is measured: on its nuclei (default), or by percentiles of all "
-            "pixels, as for models of version 0.2; with --init as for that model.",
-            rich_help_panel=NETWORK,
-            show_default=False,
-        ),
-    ] = None,
+    settings: TrainSettings,
     validation: Annotated[
         str,
         typer.Option(
@@ -117,74 +61,24 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = str(_DEFAULT.validation),
-    group: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Column of index.csv; images of one group are never divided.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            help="Refuse label images whose encoding is doubtful.",
-            rich_help_panel=DATA,
-        ),
-    ] = _DEFAULT.strict,
-    crop: Annotated[
-        int,
-        typer.Option(
-            metavar="PX",
-            help=f"Side of a square crop in pixels, a multiple of {CROP_STEP}.",
-            rich_help_panel=DATA,
-        ),
-    ] = _DEFAULT.crop,
-    epochs: Annotated[int | None, _count(_help("Passes; 0 trains only the size network.", "epochs"), least=0)] = None,
-    steps: Annotated[int | None, _count(_help("Batches in a pass.", "steps"))] = None,
+    epochs: Annotated[int | None, _steps("epochs", "Passes; 0 trains only the size network.", 0)] = None,
+    steps: Annotated[int | None, _steps("steps", "Batches in a pass.", 1)] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
             metavar="RATE",
             help=_help("Peak learning rate, above 0.", "learning_rate"),
-            rich_help_panel=PASSES,
+            rich_help_panel=TRAINING,
         ),
     ] = None,
-    batch_size: Annotated[int, _count("Crops in a batch.")] = _DEFAULT.batch_size,
-    size_steps: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Batches that train the size network; 0 leaves it out, or keeps that of --init.",
-            rich_help_panel=PASSES,
-        ),
-    ] = _DEFAULT.size_steps,
-    patience: Annotated[int, _count("Passes without improvement before stopping.")] = _DEFAULT.patience,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Resume a training that was stopped.", rich_help_panel=PASSES),
+        typer.Option("--resume", help="Resume a training that was stopped.", rich_help_panel=TRAINING),
     ] = False,
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="Seed of weights, crops and augmentation.", rich_help_panel=PASSES),
-    ] = _DEFAULT.seed,
     tensorboard: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder for a TensorBoard log.", rich_help_panel=PASSES),
+        typer.Option(metavar="FOLDER", help="Folder for a TensorBoard log.", rich_help_panel=TRAINING),
     ] = None,
-    device: Device = DeviceChoice.auto,
-    precision: Precision = PrecisionChoice.auto,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Threads that prepare crops. Default: as many as there are cores.",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = _DEFAULT.workers,
 ) -> None:
     """Train a model on annotated images, or fine-tune one.
 
@@ -202,31 +96,11 @@ def train(
     from nucseg_batch.executors.existing import default_model
     from nucseg_batch.files.atomic_write import write_whole
 
-    tuning = FINE_TUNING if init is not None else {}
     share, folder = _share_or_folder(validation)
-    settings = TrainSettings(
-        architecture=architecture.value,
-        task=task.value,
-        encoder_weights=encoder_weights,
-        diameter=diameter,
-        epochs=epochs if epochs is not None else int(tuning.get("epochs", _DEFAULT.epochs)),
-        steps=steps if steps is not None else int(tuning.get("steps", _DEFAULT.steps)),
-        learning_rate=learning_rate
-        if learning_rate is not None
-        else float(tuning.get("learning_rate", _DEFAULT.learning_rate)),
-        batch_size=batch_size,
-        size_steps=size_steps,
-        intensities=None if intensities is None else intensities.value,
-        crop=crop,
-        patience=patience,
-        validation=share,
-        group=group,
-        precision=precision.value,
-        device=device.value,
-        seed=seed,
-        workers=workers,
-        strict=strict,
-    )
+    given = {"epochs": epochs, "steps": steps, "learning_rate": learning_rate}
+    passes = FINE_TUNING if init is not None else {}
+    passes = {**passes, **{name: one for name, one in given.items() if one is not None}}
+    settings = dataclasses.replace(settings, validation=share, **passes)
     if model.suffix != ".keras":
         raise UsageError(
             f"MODEL must be a name that ends in .keras, such as {model.name or 'mine'}.keras, but is {model}."
