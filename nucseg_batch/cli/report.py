@@ -9,7 +9,6 @@ import typer
 
 from nucseg_batch.cli.options import check_place
 from nucseg_batch.errors import UsageError
-from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.settings import INPUT, OUTPUT
 
 
@@ -52,6 +51,7 @@ def write(store: Path, images: Path | None = None, to: Path | None = None) -> No
     from nucseg_batch.cli.console import say
     from nucseg_batch.cli.progress import StepProgress
     from nucseg_batch.errors import NucsegError, StorageError
+    from nucseg_batch.files.run_layout import RunLayout
     from nucseg_batch.results.export.folder import check_outside
     from nucseg_batch.results.report import write_report
     from nucseg_batch.results.run import FinishedRun
