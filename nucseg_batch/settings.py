@@ -207,7 +207,7 @@ class SegmentSettings:
             value = getattr(self, name)
             _check(value is None or value >= 1, name, "1 or more", value)
         enough = self.memory is None or (parsed_bytes(self.memory) or 0) >= LEAST_MEMORY
-        _check(enough, "memory", f"a size such as 4GB, {LEAST_MEMORY / 1e9:g}GB or more", self.memory)
+        _check(enough, "memory", f"a size of at least {LEAST_MEMORY / 1e9:g}GB, such as 4GB", self.memory)
 
     @property
     def memory_bytes(self) -> int:
@@ -281,7 +281,9 @@ class RunSettings:
         number = text.removesuffix("%").strip()
         plain = number.replace(".", "", 1).isdecimal() if text.endswith("%") else number.isdecimal()
         _check(plain, "max_failures", "a number such as 20, or a percentage such as 5%", self.max_failures)
-        return planes * float(number) / 100 if text.endswith("%") else int(number)
+        share = float(number) / 100 if text.endswith("%") else 0.0
+        _check(share <= 1, "max_failures", "100% or less", self.max_failures)
+        return planes * share if text.endswith("%") else int(number)
 
 
 @dataclass(frozen=True)

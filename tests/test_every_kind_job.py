@@ -181,7 +181,7 @@ def test_a_plane_done_by_regions_is_that_done_whole(tmp_path: Path) -> None:
     before = hashes(parts)
     markers[4].unlink()
     next((parts.with_suffix(".run") / "planes").glob("*.json")).unlink()
-    assert "1 segmented now" in call("segment", folder, parts, "--diameter", 26, "--region", 256).stdout
+    assert "1 newly segmented" in call("segment", folder, parts, "--diameter", 26, "--region", 256).stdout
     assert hashes(parts) == before
 
 

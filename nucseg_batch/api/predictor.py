@@ -103,10 +103,10 @@ def _as_shown(image: NDArray[Any]) -> NDArray[Any]:
     if not (image.ndim == 2 or colour) or 0 in image.shape:
         raise UsageError(f"image must be (height, width) or (height, width, 3), but is {image.shape}.")
     if image.dtype.kind not in "uifb":
-        raise UsageError(f"image must have whole or real numbers, but has {image.dtype}.")
+        raise UsageError(f"image must have an integer or float dtype, but has {image.dtype}.")
     if image.dtype in (np.uint8, np.uint16):
         return image
     real = image.astype(np.float32)
     if not np.isfinite(real).all():
-        raise UsageError("image has values that are no numbers; replace them first, as with numpy.nan_to_num.")
+        raise UsageError("image contains NaN or infinity; replace them first, as with numpy.nan_to_num.")
     return real

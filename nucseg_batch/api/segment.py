@@ -117,4 +117,5 @@ def settings_of(options: dict[str, Any]) -> SegmentSettings:
     try:
         return SegmentSettings(**options)
     except (TypeError, AttributeError) as error:
-        raise UsageError(f"an option has a value of the wrong type: {error}.") from error
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise UsageError(f"one of {given} has the wrong type: {error}.") from error

@@ -107,7 +107,7 @@ def _values(
             raise UsageError(f"--config {place}: {written} can only be given on the command line, as --{key}.")
         if key not in keys:
             hint = did_you_mean(key, keys) or f"; `nucseg-batch {name} --help` lists what there is."
-            raise UsageError(f"--config {place}: [{name}] knows no {written!r}{hint}")
+            raise UsageError(f"--config {place}: unknown option {written!r} in [{name}]{hint}")
         parameter = keys[key]
         if parameter.name in found:
             raise UsageError(f"--config {place}: {key} is given twice in [{name}].")

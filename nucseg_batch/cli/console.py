@@ -6,6 +6,7 @@ JSON object and nothing else, and results for people go to standard error, too. 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -80,6 +81,13 @@ def answer(record: Mapping[str, Any], exit_code: int = EXIT_OK, *, error: str | 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as failed:
         raise _unwritten(failed) from failed
+
+
+def answer_stopped(line: str, exit_code: int) -> None:
+    """Prints what `--json` asked for when the process is about to end without waiting for its work."""
+    if voice.json and not voice.answered:
+        with contextlib.suppress(StorageError):
+            answer({}, exit_code, error=readable(line))
 
 
 def _unwritten(error: OSError) -> StorageError:

@@ -111,7 +111,7 @@ def disk_error(folder: Path, error: OSError) -> NucsegError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
         f"DIR {folder}: {error.filename or 'a file'} cannot be written ({reason}). Files that are there are whole; "
-        "when the disk takes files again, run the same command again."
+        "free some space, or fix the file system, and run the same command again."
     )
 
 
@@ -121,7 +121,7 @@ def _print(exported: object, folder: Path) -> None:
 
     assert isinstance(exported, ExportOutcome)
     for name, outcome in exported.formats.items():
-        kept = f", {outcome.kept} were there" if outcome.kept else ""
+        kept = f", {outcome.kept} up to date" if outcome.kept else ""
         kept += f", {outcome.removed} of before the run removed" if outcome.removed else ""
         refused = f", {outcome.refused} left out" if outcome.refused else ""
         say(f"{name}: {outcome.written} file{'s' * (outcome.written != 1)} written{kept}{refused}")

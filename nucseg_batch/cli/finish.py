@@ -13,18 +13,19 @@ from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
 def finish(store: Out, as_json: Json = False) -> None:
     """Merge the results of all shares: tables, labels of large planes, pyramid levels.
 
-    The share that is done last does the same, so this is for when it was killed. It may be called at any time; exit
+    The last share does this by itself; call `finish` if that share was killed. It may be called at any time; exit
     code 3 where images failed or are not done yet.
 
     Examples:
     nucseg-batch finish out.zarr
     nucseg-batch finish out.zarr --json
     """
+    from nucseg_batch.cli.console import answer_stopped
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors.stop import Stop
 
     began = time.monotonic()
-    with RunProgress() as progress, Stop(tell=progress.note):
+    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_stopped):
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import answer
         from nucseg_batch.cli.printed import print_finish

@@ -13,6 +13,7 @@ from nucseg_batch.cli.options import Json, Pattern, Place
 from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
 from nucseg_batch.files.names import readable
+from nucseg_batch.machine.memory import available_memory
 from nucseg_batch.settings import COMPUTING, SegmentSettings
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _print(found: Inspection, mpx_per_s: float | None) -> None:
         out.width = LOG_WIDTH
     kinds = found.kinds
     table = Table(box=box.SIMPLE)
-    for title in ("images", "axes", "shape", "type", "channels", "um/px", "stored by", "planes", "e.g."):
+    for title in ("images", "axes", "shape", "type", "channels", "um/px", "chunks", "planes", "e.g."):
         table.add_column(title, no_wrap=title != "channels")
     for kind in kinds[:SHOWN_KINDS]:
         table.add_row(*(readable(cell) for cell in _row(kind)))
@@ -147,7 +148,8 @@ def _plan_lines(found: Inspection, mpx_per_s: float | None) -> list[str]:
         f"in: {_on_disk(found.input_bytes)}, {_bytes(found.decoded_bytes)} decoded",
         f"out: masks of {_bytes(plan.mask_bytes)} before compression in {arrays}; at most {files['store']} files in "
         f"the store, {files['tables']} tables, about {files['run folder']} in the run folder",
-        f"memory: about {_bytes(found.memory)} on a CPU, with a budget of {_bytes(found.budget.total)} (--memory)",
+        f"memory: about {_bytes(found.memory)} on a CPU, with a budget of {_bytes(found.budget.total)} (--memory)"
+        + ("; more than the machine or the job has, so request more" if found.memory > available_memory() else ""),
         _time(found, mpx_per_s),
     ]
 

@@ -124,7 +124,7 @@ _STOPPED = {
     "segment": _AGAIN,
     "plan": _AGAIN,
     "finish": _AGAIN,
-    "train": "stopped; run the same command with --resume to continue after the last finished epoch.",
+    "train": "stopped. To continue, run the same command with --resume; an unfinished epoch starts again.",
 }
 
 

@@ -92,7 +92,7 @@ def check_place(name: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise OutputError(f"{name} {path}: it cannot be written there; give another place.")
+            raise OutputError(f"{name} {path}: no permission to write there; give another place.")
     except OSError as error:
         if isinstance(error, OutputError):
             raise

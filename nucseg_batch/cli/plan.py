@@ -25,7 +25,7 @@ def plan(
             min=1,
             max=100_000,
             help="Number of shares into which the run is divided.",
-            rich_help_panel="How it is divided",
+            rich_help_panel="Shares",
         ),
     ] = 1,
     pattern: Pattern = None,
@@ -46,13 +46,14 @@ def plan(
     # and last, in case a share was killed:
     nucseg-batch finish out.zarr
     """
+    from nucseg_batch.cli.console import answer_stopped
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors.stop import Stop
 
     place, store = places(context, place, store, in_place=in_place)
     if place is None:
         raise UsageError("IN is missing: give a folder, file or store, as in `nucseg-batch plan images/ out.zarr`.")
-    with RunProgress() as progress, Stop(tell=progress.note):
+    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_stopped):
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import answer
         from nucseg_batch.cli.printed import print_planned

@@ -60,7 +60,7 @@ def print_job(job: Job, *, dry: bool = True) -> None:
     for failure in plan.failures:
         out.print(readable(f"  {failure.image}: {failure.message}"), markup=False)
     if dry:
-        out.print(readable(f"to {job.store}; this was a dry run, nothing is written"), markup=False)
+        out.print(readable(f"dry run: nothing was written to {job.store}"), markup=False)
 
 
 def _nuclei(job: Job) -> str:
@@ -82,8 +82,7 @@ def print_planned(job: Job) -> None:
         out.print(readable(f"planned; do it with: nucseg-batch segment --run {job.store}"), markup=False)
         return
     out.print(
-        readable(f"planned; do share K, of 0 to {job.begun.shares - 1}, with: nucseg-batch segment --run {job.store}")
-        + " --share K",
+        readable(f"planned. For each K, 0 to {job.begun.shares - 1}: nucseg-batch segment --run {job.store} --share K"),
         markup=False,
     )
 
@@ -93,14 +92,15 @@ def print_run(job: Job, summary: RunSummary) -> None:
     out, outcome = console(), summary.outcome
     speed = ""
     if summary.new_planes:
-        speed = (
-            f", {three_digits(summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6)} Mpx/s without the start"
-        )
+        rate = three_digits(summary.new_pixels / max(summary.stream_seconds, 1e-9) / 1e6)
+        speed = f" ({rate} Mpx/s after start-up)"
     elif not summary.failures and not outcome.missing:
         out.print("everything was done already")
     share = f"share {job.options.share} of {job.begun.shares}: " if job.options.share is not None else ""
     of_share = "" if outcome.whole else share
-    out.print(f"{of_share}{_counts(outcome)}; {summary.new_planes} segmented now in {duration(summary.seconds)}{speed}")
+    out.print(
+        f"{of_share}{_counts(outcome)}; {summary.new_planes} newly segmented in {duration(summary.seconds)}{speed}"
+    )
     _print_failures(summary.failures)
     if outcome.whole:
         out.print(readable("files: " + "  ".join(str(path) for path in summary.files)), markup=False)

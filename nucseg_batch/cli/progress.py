@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from nucseg_batch.cli.console import console_of_progress, voice
+from nucseg_batch.cli.text import three_digits
 from nucseg_batch.files.names import readable
 
 LINE_SECONDS = 5.0
@@ -112,7 +113,8 @@ class RunProgress:
 
     def _speed(self, now: float) -> str:
         seconds = max(now - self._began, 1e-9)
-        text = f"{self._images / seconds:.1f} {self._what}/s, {self._pixels / seconds / 1e6:.1f} Mpx/s"
+        images, megapixels = self._images / seconds, self._pixels / seconds / 1e6
+        text = f"{three_digits(images)} {self._what}/s, {three_digits(megapixels)} Mpx/s"
         return f"{text}, {self._failed} failed" if self._failed else text
 
 

@@ -76,14 +76,15 @@ def verify(
 
     Examples:
     nucseg-batch verify out.zarr
-    # have what is damaged done anew
+    # recompute damaged results
     nucseg-batch verify out.zarr --redo
     nucseg-batch segment images/ out.zarr
     """
+    from nucseg_batch.cli.console import answer_stopped
     from nucseg_batch.cli.progress import RunProgress, StepProgress
     from nucseg_batch.executors.stop import Stop
 
-    with RunProgress() as progress, Stop(tell=progress.note):
+    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_stopped):
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import answer, say
         from nucseg_batch.executors import job as jobs
@@ -117,4 +118,4 @@ def verify(
     if error is not None:
         raise error
     if result.damage:
-        say("forgotten; run the same `segment` again to redo it")
+        say("damaged results were discarded; run the same `segment` again to recompute them")

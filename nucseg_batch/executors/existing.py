@@ -72,7 +72,7 @@ def _check_room(store: Path) -> None:
         return
     else:
         why = "Read-only file system" if os.statvfs(place).f_flag & os.ST_RDONLY else "Permission denied"
-    raise OutputError(f"OUT {store}: nothing can be made in {place} ({why}); give another place.")
+    raise OutputError(f"OUT {store}: cannot write in {place} ({why}); give another place.")
 
 
 def check_beside(store: Path, journal: Journal) -> None:
@@ -89,15 +89,19 @@ def check_beside(store: Path, journal: Journal) -> None:
 def check_fingerprint(journal: Journal, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises MismatchError where a run was begun with another model, other settings or another version."""
     different = [
-        f"{name}: {earlier.get(name)!r} -> {now.get(name)!r}"
+        f"{name}: {_said(earlier.get(name))} in the run, {_said(now.get(name))} now"
         for name in dict.fromkeys([*now, *earlier])
         if earlier.get(name) != now.get(name)
     ]
     if different:
         raise MismatchError(
-            f"{journal.folder} was made with other settings ({'; '.join(different)}). Use those again, give another "
-            "OUT, or start over with --overwrite."
+            f"{journal.folder} was begun with other settings ({'; '.join(different)}). Use the settings of the run, "
+            "give another OUT, or start over with --overwrite."
         )
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else str(value)
 
 
 def check_shares(journal: Journal, planned: int, shares: int | None, share: int | None) -> None:

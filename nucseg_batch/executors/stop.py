@@ -41,17 +41,26 @@ _active: list[Stop] = []
 _held = threading.local()
 
 
+Ended = Callable[[str, int], None]
+AGAIN = "Run the same command again to resume."
+
+
 class Stop:
     """Listens for signals while a command works in the main thread; elsewhere it does nothing.
 
     The first signal ends planning or loading at once; in `draining` it only sets `asked`, and the work ends by itself.
     A second one, or `grace` seconds, and the process leaves at once. The exit code is 75, after INT 130. `tell` gets
-    the lines that the user should see, from a thread of its own.
+    the lines that the user should see, from a thread of its own. `again` says how the work is resumed. `ended` is
+    called with the last line and the exit code when the process leaves without waiting.
     """
 
-    def __init__(self, *, grace: float = 10.0, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, *, grace: float = 10.0, tell: Callable[[str], None], again: str = AGAIN, ended: Ended | None = None
+    ) -> None:
         self._grace = grace
         self._tell = tell
+        self._again = again
+        self._ended = ended
         self._first: int | None = None
         self._draining = False
         self._raised = True
@@ -151,15 +160,23 @@ class Stop:
         if self._draining:
             self._start(
                 self._tell,
-                f"stopping: finishing work in flight, at most {self._grace:g} s; a second signal leaves at once",
+                f"stopping: finishing work in flight, at most {self._grace:g} s; a second signal stops at once",
             )
 
     def _leave(self, reason: str) -> None:
         """Ends the process, whatever it does."""
-        thread = self._start(self._tell, f"{reason}: left at once; what was finished is kept")
+        line = f"{reason}: stopped without waiting; finished work is kept. {self._again}"
+        code = EXIT_INTERRUPTED if self._first == signal.SIGINT else StoppedError.exit_code
+
+        def last(line: str) -> None:
+            self._tell(line)
+            if self._ended is not None:
+                self._ended(line, code)
+
+        thread = self._start(last, line)
         if thread is not None:
             thread.join(TELL_SECONDS)
-        os._exit(EXIT_INTERRUPTED if self._first == signal.SIGINT else StoppedError.exit_code)
+        os._exit(code)
 
     def _start(self, work: Callable[[Any], None], argument: Any) -> threading.Thread | None:
         """Runs something in a thread; None where there can be no more threads."""

@@ -195,9 +195,9 @@ def _damage(job: Job, unit: Unit, marker: Marker) -> str | None:
     if now.bytes != marker.shard_bytes:
         return f"its masks have {now.bytes} bytes on disk, not {marker.shard_bytes}"
     if now.sha256 != marker.sha256:
-        return "its masks are not as they were written"
+        return "checksum mismatch in its masks"
     if _sha256(job.journal.part(unit)) != marker.part_sha256:
-        return "its rows of nuclei.csv are not as they were written"
+        return "checksum mismatch in its rows of nuclei.csv"
     try:
         masks = MaskWriter(job.store).read(unit)
     except Exception as error:  # what zarr raises for damaged chunks is of many classes
@@ -231,7 +231,7 @@ def _large_damage(job: Job, large: LargePlane, finished: bool) -> str | None:
     for unit, size, digest in zip(large.units, joined.shard_bytes, joined.sha256, strict=True):
         now = shards_written(job.store, unit)
         if (now.bytes, now.sha256) != (size, digest):
-            return f"the masks of its region {unit.name} are not as they were written"
+            return f"checksum mismatch in the masks of its region {unit.name}"
         try:
             masks = MaskWriter(job.store).read(unit)
         except Exception as error:  # as above
@@ -240,7 +240,7 @@ def _large_damage(job: Job, large: LargePlane, finished: bool) -> str | None:
     if len(labels - {0}) != joined.result.nuclei:
         return f"its masks hold {len(labels - {0})} nuclei, not {joined.result.nuclei}"
     if _sha256(job.journal.plane_part(large)) != joined.part_sha256:
-        return "its rows of nuclei.csv are not as they were written"
+        return "checksum mismatch in its rows of nuclei.csv"
     return None
 
 

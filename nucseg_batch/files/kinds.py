@@ -67,6 +67,6 @@ def kind_of(start: bytes) -> str:
     if found is not None:
         raise ImageError(f"its content is {found}, which is not read as an image; save it as TIFF or PNG.")
     raise ImageError(
-        "its content is not that of an image that can be read (PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000): the file "
+        "it is not a readable image (PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000): the file "
         "is damaged or of another kind."
     )

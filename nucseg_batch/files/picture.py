@@ -145,7 +145,7 @@ def _check_png(content: bytes) -> None:
     while True:
         kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
         if len(kind) < 4 or end > len(content):
-            raise ImageError("the PNG is cut: it ends within its pixels.")
+            raise ImageError("the PNG is truncated: it ends within its pixels.")
         if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise ImageError("the PNG is damaged: a checksum in it is not that of its content.")
         if kind == b"IEND":

@@ -40,7 +40,8 @@ def pair(predictions: Sequence[LabelImage], truths: Sequence[LabelImage]) -> Pai
     found |= by_core
     if not found:
         found = _by_last_part(predictions, truths, _last) or _by_last_part(predictions, truths, _last_core)
-        notes = ["no name is the same on both sides: images are matched by the last part of their names"]
+        if len(found) < len(truths):
+            notes = ["no name is the same on both sides: images are matched by the last part of their names"]
     if not found and len(predictions) == len(truths) == 1 and (predictions[0].lone or truths[0].lone):
         found = {truths[0].name: predictions[0]}
         notes = []

@@ -73,7 +73,7 @@ class StageTimer:
         """What to write into a log: work and busy share of each stage, mean and largest depth of each queue."""
         stages = [
             f"stage {name}: at work {self.share(name):.0%} of {self.seconds:.1f} s; {work:.1f} s over all its threads, "
-            "waiting for the device or a core included"
+            "including waits for the device or a core"
             for name, work in self.work().items()
         ]
         with self._lock:

@@ -166,6 +166,7 @@ def _fit(
         else:
             load_encoder(spec, network, settings.encoder_weights)
         network.compile(optimizer=optimizer(settings, precision), loss=segmentation_loss(spec))
+        network.optimizer.build(network.trainable_variables)  # so that a backup before the first step is complete
         done = _passes_done(backup, network, start.resume)
         history = History(path.with_name(f"{path.stem}.history.csv"), progress, passes_done=done)
         if done:
@@ -229,8 +230,8 @@ def doubts(samples: Sequence[Sample], validated: Sequence[Sample]) -> list[str]:
         )
     if len(validated) < FEW:
         found.append(
-            f"{len(validated)} validation images are few: scores are rough, and so are the threshold and the smallest "
-            "area tuned on them"
+            f"only {len(validated)} validation image{'s' * (len(validated) > 1)}: scores, threshold and smallest area "
+            "are rough; annotate more images, or hold out more of them with --validation"
         )
     return found
 

@@ -74,7 +74,7 @@ def test_without_a_terminal_progress_is_a_plain_line_every_few_seconds() -> None
             progress.plane(1_000_000, 3, failed=i == 1)
     assert text.getvalue().splitlines() == [
         "3 of 10 images, 9 nuclei, 0.5 images/s, 0.5 Mpx/s, 1 failed, about 14 s left",
-        "5 of 10 images, 15 nuclei, 0.4 images/s, 0.4 Mpx/s, 1 failed, about 12 s left",
+        "5 of 10 images, 15 nuclei, 0.435 images/s, 0.435 Mpx/s, 1 failed, about 12 s left",
     ]
     assert "\x1b" not in text.getvalue()
 

@@ -84,7 +84,7 @@ def test_a_planned_run_goes_on_with_its_own_file_and_refuses_another(one_image: 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[segment]\n\ndiamter = 3\n", "line 3: [segment] knows no 'diamter'; did you mean 'diameter'?"),
+        ("[segment]\n\ndiamter = 3\n", "line 3: unknown option 'diamter' in [segment]; did you mean 'diameter'?"),
         ("[segmnt]\ndiameter = 3\n", "no command for [segmnt]; did you mean 'segment'?"),
         ("diameter = 3\n", "line 1: diameter stands outside of any table"),
         ('[segment]\ndiameter = "wide"\n', "line 2: diameter must be a number, but is 'wide'"),

@@ -18,7 +18,7 @@ CALLS = {
     "no OUT": (("segment", "images"), 2, "such as out.zarr"),
     "OUT without ending": (("segment", "images", "masks"), 2, "such as masks.zarr"),
     "IN that is not there": (("segment", "imges", "out.zarr"), 66, "did you mean 'images'?"),
-    "glob without images": (("segment", "*.png", "out.zarr"), 65, "** goes into folders"),
+    "glob without images": (("segment", "*.png", "out.zarr"), 65, "** in the pattern also matches folders"),
     "unquoted glob": (("segment", "a.tif", "b.tif", "out.zarr"), 2, "quote a glob"),
     "option": ((*SEGMENT, "--treshold", "0.5"), 2, "did you mean --threshold?"),
     "short option": ((*SEGMENT, "-x"), 2, "`nucseg-batch segment --help`"),

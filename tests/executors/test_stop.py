@@ -67,7 +67,9 @@ DEAF = """
         tell("ready")
         wait()
 """
-STOPPING = "stopping: finishing work in flight, at most 600 s; a second signal leaves at once"
+LEFT = "stopped without waiting; finished work is kept. Run the same command again to resume."
+SECOND = f"a second signal: {LEFT}"
+STOPPING = "stopping: finishing work in flight, at most 600 s; a second signal stops at once"
 STOPPED = {75: "stopped; run the same command again to resume.", 130: "interrupted"}
 
 
@@ -171,7 +173,7 @@ def test_a_second_signal_of_another_kind_leaves_at_once(start: Start) -> None:
     running.until("stopping")
     running.process.send_signal(signal.SIGINT)
     assert running.end() == 75
-    assert running.lines == ["ready", STOPPING, "a second signal: left at once; what was finished is kept"]
+    assert running.lines == ["ready", STOPPING, SECOND]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -184,7 +186,7 @@ def test_insisting_leaves_at_once(start: Start, number: int) -> None:
         running.process.send_signal(number)
         threading.Event().wait(0.05)
     assert running.end() == CODES[signal.Signals(number)]
-    assert running.lines[-1] == "a second signal: left at once; what was finished is kept"
+    assert running.lines[-1] == SECOND
 
 
 def test_a_signal_that_is_sent_twice_by_one_wish_is_one(start: Start) -> None:
@@ -226,7 +228,7 @@ def test_a_long_call_of_the_device_does_not_outlast_the_grace(start: Start, phas
     """)
     running.process.send_signal(number)
     assert running.end() == CODES[signal.Signals(number)]
-    left = "still at work 0.5 s after the signal: left at once; what was finished is kept"
+    left = f"still at work 0.5 s after the signal: {LEFT}"
     assert running.lines[-1] == left
     told = [STOPPING.replace("600", "0.5")] if "draining" in phase else []
     assert running.lines == ["ready", *told, left]

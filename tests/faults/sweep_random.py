@@ -75,7 +75,7 @@ class Runs:
         output, errors = process.communicate()
         if process.returncode != 0:
             raise SystemExit(f"the command ended with {process.returncode}: {output}{errors}")
-        return int(output.partition("; ")[2].partition(" segmented now")[0])
+        return int(output.partition("; ")[2].partition(" newly segmented")[0])
 
 
 def crops(images: Path, folder: Path, count: int) -> None:

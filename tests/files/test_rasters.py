@@ -160,7 +160,7 @@ def test_jpeg_2000_of_other_kinds_is_refused_in_words(tmp_path: Path, content: b
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.bmp", b"hello, I am no picture", "not that of an image"),
+        ("x.bmp", b"hello, I am no picture", "not a readable image"),
         ("x.tif", b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
         ("x.png", b"\x93NUMPY\1\0" + bytes(99), "NumPy"),
         ("x.png", b"PK\3\4" + bytes(99), "zip archive"),

@@ -49,7 +49,9 @@ def test_a_training_that_a_scheduler_ends_says_how_to_go_on_and_goes_on(
     thread.join()
     told = capsys.readouterr().err
     assert stopped.value.code == 75, told
-    going_on = "nucseg-batch: stopped; run the same command with --resume to continue after the last finished epoch."
+    going_on = (
+        "nucseg-batch: stopped. To continue, run the same command with --resume; an unfinished epoch starts again."
+    )
     assert told.splitlines()[-1] == going_on
     assert not model.exists()
 

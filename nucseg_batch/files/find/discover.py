@@ -71,7 +71,7 @@ def discover(place: str, *, pattern: str | None = None, axes: str | None = None)
     entries = [unique[key] for key in sorted(unique)]
     matching = [entry for entry in entries if pattern is None or _matches(entry, pattern)]
     if not matching and not found.failures:
-        raise NothingToDoError(f"IN {place}: {_nothing(len(entries), found.passed, pattern)}")
+        raise NothingToDoError(f"IN {place}: {_nothing(place, len(entries), found.passed, pattern)}")
     kept = {entry.key for entry in matching}
     unmatched = tuple(entry for entry in entries if entry.key not in kept)
     for entry in unmatched:
@@ -295,7 +295,7 @@ def _matches(entry: FileEntry, pattern: str) -> bool:
     return fnmatchcase(name, pattern)
 
 
-def _nothing(images: int, passed: SkipCounter, pattern: str | None) -> str:
+def _nothing(place: str, images: int, passed: SkipCounter, pattern: str | None) -> str:
     """Why nothing is left to do."""
     if images:
         which = "its only image does not match" if images == 1 else f"none of its {images} images matches"
@@ -305,5 +305,7 @@ def _nothing(images: int, passed: SkipCounter, pattern: str | None) -> str:
         told = f"; skipped: {what}; to segment these, {NAME_THEM}" if what else ""
         return f"{which} --pattern {pattern!r}{told}."
     what = ", ".join(f"{count} x {reason}" for reason, count in sorted(passed.counts.items()))
-    else_said = f"skipped: {what}" if what else "check the path; in a glob ** goes into folders"
+    else_said = (
+        f"skipped: {what}" if what else "** in the pattern also matches folders" if "*" in place else "check the path"
+    )
     return f"no image was found; {else_said}."

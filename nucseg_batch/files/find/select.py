@@ -132,7 +132,7 @@ def nuclei_channel(header: Header, wanted: str) -> int:
         if wanted == "0":
             return 0
         raise ImageError(
-            f"it has one channel, without a name: nothing says whether it is {wanted!r}. Leave --channel out, and "
+            f"there is no channel {wanted!r}: the image has one channel, without a name. Leave --channel out, and "
             "choose files by name with --pattern."
         )
     nm = [channel.wavelength for channel in header.channels] + [None] * header.length("C")
@@ -230,7 +230,7 @@ def chosen_places(axis: str, text: str, length: int) -> range:
     """
     if not re.fullmatch(r"-?\d+|(-?\d+)?:(-?\d+)?(:([1-9]\d*)?)?", text.strip()):
         also = " or max" if axis == "z" else ""
-        raise UsageError(f"--{axis} {text}: expected a place such as 3, a range such as 0:10 or 0:10:2{also}.")
+        raise UsageError(f"--{axis} {text}: expected an index such as 3, or a range such as 0:10 or 0:10:2{also}.")
     parts = [int(part) if part.strip() else None for part in text.split(":")]
     if len(parts) == 1:
         assert parts[0] is not None
@@ -239,5 +239,5 @@ def chosen_places(axis: str, text: str, length: int) -> range:
     else:
         chosen = range(*slice(*parts).indices(length))
     if not chosen:
-        raise ImageError(f"--{axis} {text} chooses nothing: it has {length} place{'s' * (length > 1)} along {axis}.")
+        raise ImageError(f"--{axis} {text} selects nothing: axis {axis} has length {length}.")
     return range(chosen.start, chosen.start + chosen.step * len(chosen), chosen.step)

@@ -73,7 +73,7 @@ class _Picks:
         confidence, counts = survey.of_planes.get("confidence"), survey.of_planes.get("nuclei")
         self._middle = _Middle(survey, usual)
         self._wanted = {math.floor((i + 0.5) * survey.planes / SPREAD) for i in range(SPREAD)}
-        self._lowest = confidence.quantile(LOWEST) if confidence is not None else 0.0
+        self._lowest = math.ceil(LOWEST * survey.planes)
         self._enough = max(3.0, counts.median / 2) if counts is not None else 3.0
         self.rated = confidence is not None
         self.suspects, self.best, self.typical = Ranking(SUSPICIOUS), Ranking(BEST * 2), Ranking(TYPICAL * 4)
@@ -84,7 +84,7 @@ class _Picks:
         rated = row.values.get("confidence")
         if not self.rated and weights:
             self.suspects.add(Finding(number, row, sum(weights)))
-        elif rated is not None and rated <= self._lowest:
+        elif rated is not None:
             self.suspects.add(Finding(number, row, -rated))
         if not weights:
             self.typical.add(Finding(number, row, -self._middle.distance(row)))
@@ -97,7 +97,8 @@ class _Picks:
         """How the suspicious planes are chosen, and which they are."""
         clearest = [finding for kind in KINDS for finding in outliers[kind.name].first[:OF_EACH_KIND]]
         room = max(SUSPICIOUS - len({one.number for one in clearest}), SUSPICIOUS // 2)
-        chosen = list({one.number: one for one in (*clearest, *self.suspects.first[:room])}.values())
+        most = min(room, self._lowest) if self.rated else room
+        chosen = list({one.number: one for one in (*clearest, *self.suspects.first[:most])}.values())
         if self.rated:
             chosen.sort(key=lambda one: (one.row.values.get("confidence", math.inf), one.number))
             return "lowest confidence first, with the clearest outliers of each kind", chosen
@@ -126,7 +127,7 @@ def choose(run: FinishedRun, survey: RunStatistics, progress: Progress = lambda 
         (PictureGroup("Best", "highest confidence, of images with enough nuclei", tuple(picks.best.first)), BEST),
         (PictureGroup("Typical", middle, tuple(picks.typical.first)), TYPICAL),
         (
-            PictureGroup("Through the run", "evenly spaced in the order of names, but for those shown above", spread),
+            PictureGroup("Evenly spaced", "evenly spaced by name, without those above", spread),
             SPREAD,
         ),
     ]

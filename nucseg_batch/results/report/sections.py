@@ -30,6 +30,7 @@ LISTED_PLATES = 200
 """Plates that are listed."""
 STAGES = {
     "read": "reading and decoding images",
+    "size": "estimating the width of the nuclei",
     "segment": "the network and the separation of nuclei",
     "measure": "areas, shapes and intensities",
     "write": "compressing and writing masks",
@@ -168,7 +169,7 @@ def outliers(survey: RunStatistics, choice: GallerySelection, shown: Collection[
     head = ("Kind", f"{per.capitalize()}s", "What it means", "The clearest")
     return join(
         table(head, rows, "stacked"),
-        soft("Usual is what most of this run is like. Underlined names have a picture above. ", said),
+        soft("Outliers are relative to this run. Underlined names have a picture above. ", said),
     )
 
 
@@ -287,8 +288,8 @@ def stages(times: Timings) -> Markup:
     words = (
         f"{figure(seconds)} s from the first image read to the last mask written"
         + (f", in {times.calls} calls or shares together" if times.calls > 1 else "")
-        + ". Work counts every thread, waiting for the device or a core included; a stage that is at work all the time "
-        "is the one that bounds the speed."
+        + ". The busiest stage limits the speed. Work is summed over threads and includes waiting for the "
+        "device or a core."
     )
     return join(soft(words), table(("Stage", "What it does", "At work", "Work"), rows))
 

@@ -32,10 +32,10 @@ class Setting:
 
 
 _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "diameter": ("Width of nuclei", lambda v: "measured on the images" if v is None else f"{v:g} pixels"),
+    "diameter": ("Width of nuclei", lambda v: "estimated per image" if v is None else f"{v:g} pixels"),
     "pixel_size": (
-        "Width of a pixel, to begin with",
-        lambda v: "as the files say" if v is None else f"{v:g} µm for all images",
+        "Pixel size",
+        lambda v: "from the files" if v is None else f"{v:g} µm for all images",
     ),
     "channel": (
         "Channel that shows the nuclei",
@@ -49,8 +49,8 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "augment": ("Test-time augmentation", lambda v: "mean over four mirror images" if v else "none"),
     "t": ("Time points", lambda v: "all" if v is None else str(v)),
     "z": (
-        "Depths",
-        lambda v: "all, each separately" if v is None else "projected (maximum)" if v == "max" else str(v),
+        "z-slices",
+        lambda v: "all, separately" if v is None else "projected (maximum)" if v == "max" else str(v),
     ),
     "axes": ("Axes of plain arrays", lambda v: "as the files say" if v is None else str(v)),
     "region": ("Side of the regions of large planes", lambda v: f"{v} pixels"),

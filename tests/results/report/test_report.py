@@ -68,7 +68,7 @@ def test_pictures_are_sorted_by_confidence(tmp_path: Path, monkeypatch: pytest.M
     best = [values[number] for number in order[titles.index("Best")]]
     assert best == sorted(best, reverse=True)
     assert min(best) > max(rated)
-    assert titles[1:5] == ["Most suspicious", "Best", "Typical", "Through the run"]
+    assert titles[1:5] == ["Most suspicious", "Best", "Typical", "Evenly spaced"]
     shown = [number for numbers in order for number in numbers]
     assert len(shown) == len(set(shown))
 
