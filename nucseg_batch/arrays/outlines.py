@@ -70,11 +70,6 @@ def ring_area(ring: Ring) -> int:
     return int((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) // 2
 
 
-def polygon_area(polygon: Polygon) -> int:
-    """Pixels that a polygon covers."""
-    return sum(map(ring_area, polygon))
-
-
 def _rings(pieces: NDArray[np.int32]) -> list[tuple[int, int, Ring]]:
     """Piece, area and corners of each ring."""
     height, width = pieces.shape

@@ -65,12 +65,6 @@ def open_bioio(path: Path, scene: int | None = None) -> BioioSource:
         return BioioSource(path, image, status)
 
 
-def bioio_scenes(path: Path) -> tuple[str, ...]:
-    """Names of the scenes of a file, each of which `open_bioio` opens by its number; raises ImageError."""
-    with _reasons(path):
-        return tuple(str(name) for name in _bioio().BioImage(path).scenes)
-
-
 class BioioSource:
     """A scene of a file that is open for reading; implements `Source`. Readers take turns."""
 

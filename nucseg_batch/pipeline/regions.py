@@ -85,27 +85,6 @@ class TileResult:
     """How far pixels of the grid support their nucleus, see `arrays.confidence`; None where nobody says."""
 
 
-def process_region(
-    unit: Unit,
-    read: Read,
-    predictor: Labeller,
-    limits: tuple[float, float],
-    scale: float,
-    *,
-    skip_empty: bool = False,
-) -> RegionResult:
-    """Segments and measures one region; limits: the values of the whole plane that are shown as 0 and 1.
-
-    `skip_empty` also passes over tiles in which nothing is bright; those of one value always are. Reads, segments and
-    measures one after the other; `region_tiles`, `find` and `finished` are its steps.
-    """
-    found = [
-        find(tile, read(*tile.part("source")), predictor, limits, skip_empty=skip_empty)
-        for tile in region_tiles(unit, predictor, scale)
-    ]
-    return finished(unit, found)
-
-
 def region_tiles(unit: Unit, predictor: Labeller, scale: float) -> Sequence[RegionTile]:
     """The tiles of a region; `part("source")` of each is what must be read for it."""
     label_array = unit.label_array

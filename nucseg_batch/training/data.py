@@ -74,14 +74,6 @@ class Sample:
         return typical_diameter(self.areas[1:]) or TYPICAL_DIAMETER
 
 
-def read_sample(pair: Pair) -> Sample:
-    """Reads one annotated image; raises ImageError naming it where files cannot be read or shapes differ.
-
-    A binary mask in place of labels has its connected pieces numbered.
-    """
-    return _read(pair, semantic=False)[0]
-
-
 def read_all(
     pairs: Sequence[Pair],
     tell: Callable[[str], None],

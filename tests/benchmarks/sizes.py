@@ -31,7 +31,7 @@ from nucseg_batch.files.annotations import find_all_pairs
 from nucseg_batch.network.model_file import load_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings
-from nucseg_batch.training.data import Sample, read_sample
+from nucseg_batch.training.data import Sample, read_all
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """By how much images are enlarged."""
@@ -132,7 +132,7 @@ def main() -> None:
     arguments = parser.parse_args()
     predictor = Predictor(load_model(arguments.model), SegmentSettings())
     pairs = [pair for pair in find_all_pairs(arguments.data).pairs if pair.split == arguments.split]
-    samples = [read_sample(pair) for pair in pairs]
+    samples = read_all(pairs, print)
     found = [one for _, one in estimates(predictor, samples, tuple(arguments.factors))]
     record: dict[str, Any] = {"table": rows_of(found), "cost": cost(predictor, samples)}
     for row in record["table"]:

@@ -12,7 +12,7 @@ import zarr
 from zarr_examples import Version, multiscales, numbers, write_array, write_group, write_image, write_plate
 
 from nucseg_batch.errors import ImageError, InputMissingError
-from nucseg_batch.files.zarr.find import ZarrContent, find_images, store_metadata
+from nucseg_batch.files.zarr.find import ZarrContent, find_images
 from nucseg_batch.files.zarr.source import open_zarr
 
 VERSIONS: tuple[Version, ...] = ("0.4", "0.5")
@@ -67,7 +67,7 @@ def test_a_plate_gives_its_fields_and_tells_wells_that_are_not_there(tmp_path: P
 def test_metadata_come_as_written_for_every_group(tmp_path: Path, version: Version) -> None:
     """The masks of a plate are written as a plate, with what its groups say."""
     root = write_plate(tmp_path / "p.zarr", WELLS, 1, numbers(23, 29), "yx", version=version)
-    metadata = store_metadata(root)
+    metadata = find_images(root).metadata
     assert set(metadata) == {"", *WELLS, *(f"{well}/0" for well in WELLS)}
     assert [well["path"] for well in metadata[""]["plate"]["wells"]] == list(WELLS)
     assert metadata["A/3"]["well"]["images"] == [{"path": "0"}]

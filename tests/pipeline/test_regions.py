@@ -24,9 +24,11 @@ from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.pipeline.regions import (
     Labeller,
     RegionResult,
+    find,
+    finished,
     mask,
     packed,
-    process_region,
+    region_tiles,
     unpacked,
 )
 from nucseg_batch.plan import ImageInfo, LabelArray, Unit
@@ -97,7 +99,12 @@ def by_regions(
 
     units = units_of(shape, region)
     limits = options.pop("limits", LIMITS)
-    results = [process_region(unit, read, predictor, limits, scale, **options) for unit in reversed(units)][::-1]
+
+    def done(unit: Unit) -> RegionResult:
+        tiles = region_tiles(unit, predictor, scale)
+        return finished(unit, [find(tile, read(*tile.part("source")), predictor, limits, **options) for tile in tiles])
+
+    results = [done(unit) for unit in reversed(units)][::-1]
     joined = seams.join([one.part for one in results], lambda i: results[i].labels, shape)
     labels = np.zeros(shape, np.uint32)
     for unit, result, ids in zip(units, results, joined.ids, strict=True):

@@ -13,7 +13,7 @@ from nucseg_batch.errors import DoubtfulInputError, ImageError, NothingToDoError
 from nucseg_batch.files.annotations import Pair, find_pairs
 from nucseg_batch.training.callbacks import mean_scores
 from nucseg_batch.training.crops import SHARE_EXPONENT
-from nucseg_batch.training.data import Sample, fingerprint, read_all, read_sample, split_pairs
+from nucseg_batch.training.data import Sample, fingerprint, read_all, split_pairs
 
 LABELS = disks((31, 41), [(9, 11), (22, 30)], 6)
 
@@ -36,7 +36,7 @@ def named(*keys: str, split: str | None = None, group: str | None = None) -> lis
 def test_a_sample_knows_where_its_nuclei_are_and_how_large(tmp_path: Path) -> None:
     """Crops, targets and the model's nominal diameter are made from it."""
     write_pair(tmp_path, "a")
-    sample = read_sample(pairs_of(tmp_path)[0])
+    (sample,) = read_all(pairs_of(tmp_path), lambda _: None)
     assert sample.areas[1:].tolist() == [113, 113]
     np.testing.assert_allclose(sample.centres[1:], [[9, 11], [22, 30]])
     assert sample.diameter == pytest.approx(12, abs=0.1)

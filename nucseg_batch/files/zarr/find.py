@@ -130,13 +130,6 @@ def _root(tree: ZarrTree) -> Node | None:
     return start
 
 
-def store_metadata(
-    root: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-) -> dict[str, dict[str, Any]]:
-    """OME-Zarr attributes as written, by path, of every group of a store that has any; see `ZarrContent.metadata`."""
-    return find_images(root, storage_options=storage_options).metadata
-
-
 @dataclass
 class _Search:
     """The state of one search."""

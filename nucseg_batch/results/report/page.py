@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from nucseg_batch import __version__
-from nucseg_batch.results.report.markup import Markup, element, join
+from nucseg_batch.results.report.markup import Markup, element
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,3 @@ def name_cell(*content: str | Markup) -> Markup:
 def soft(*words: str | Markup) -> Markup:
     """A paragraph of less weight."""
     return element("p", *words, class_="soft")
-
-
-def nothing() -> Markup:
-    """No content."""
-    return join()
