@@ -171,7 +171,7 @@ def _time(found: Inspection, mpx_per_s: float | None) -> str:
     from nucseg_batch.cli.progress import duration
 
     if mpx_per_s is None:
-        return "time: not known; segment a few images, and give the speed that is printed as --mpx-per-s"
+        return "time: unknown; segment a few images, and pass the speed that `segment` prints with --mpx-per-s"
     return f"time: {duration(found.seconds(mpx_per_s))} at {mpx_per_s:g} Mpx/s"
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nucseg_batch.cli.console import console
 from nucseg_batch.cli.progress import duration
-from nucseg_batch.cli.text import three_digits
+from nucseg_batch.cli.text import counted, three_digits
 from nucseg_batch.executors.finishing import RunOutcome
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import RunSummary
@@ -48,8 +48,9 @@ def print_job(job: Job, *, dry: bool = True) -> None:
     units, bad = sum(1 for _ in plan.units()), len(plan.failures)
     done = job.journal.marker_count() if job.resumed else 0
     out.print(
-        f"{plan.image_count} images, {plan.plane_count} planes, {plan.pixel_count / 1e6:.1f} Mpx, in {units} units, "
-        f"{done} of them done; masks of {plan.mask_bytes / 1e6:.0f} MB before compression; {bad} cannot be used"
+        f"{counted(plan.image_count, 'image')}, {counted(plan.plane_count, 'plane')}, {plan.pixel_count / 1e6:.1f} Mpx, "
+        f"in {counted(units, 'unit')}, {done} of them done; masks of {plan.mask_bytes / 1e6:.0f} MB before compression; "
+        f"{counted(bad, 'image')} refused"
     )
     out.print(readable(f"nuclei in {_nuclei(job)}"), markup=False)
     if job.begun.shares > 1:
@@ -79,7 +80,7 @@ def print_planned(job: Job) -> None:
     print_job(job, dry=False)
     out = console()
     if job.begun.shares == 1:
-        out.print(readable(f"planned; do it with: nucseg-batch segment --run {job.store}"), markup=False)
+        out.print(readable(f"planned. Run it with: nucseg-batch segment --run {job.store}"), markup=False)
         return
     out.print(
         readable(f"planned. For each K, 0 to {job.begun.shares - 1}: nucseg-batch segment --run {job.store} --share K"),
@@ -125,8 +126,9 @@ def print_finish(outcome: RunOutcome, files: Sequence[Path]) -> None:
 def _counts(outcome: RunOutcome) -> str:
     planes = f" of {outcome.planes} planes" if outcome.planes != outcome.images else ""
     missing = f", {len(outcome.missing)} not done yet" if outcome.missing else ""
-    images = f"{outcome.images} image{'s' * (outcome.images != 1)}{planes}"
-    return f"{images}, {outcome.nuclei} nuclei, {len(outcome.failures)} failed{missing}"
+    return (
+        f"{counted(outcome.images, 'image')}{planes}, {outcome.nuclei} nuclei, {len(outcome.failures)} failed{missing}"
+    )
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:

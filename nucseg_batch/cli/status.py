@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nucseg_batch.cli.options import Json, Out
+from nucseg_batch.cli.text import counted
 from nucseg_batch.errors import EXIT_OK, DamageError
 from nucseg_batch.settings import OUTPUT
 
@@ -36,12 +37,12 @@ def status(store: Out, as_json: Json = False) -> None:
         return
     record = now.record()
     say(
-        f"{record['units_done']} of {record['units']} units done, {now.planes_done} planes or regions, "
+        f"{record['units_done']} of {counted(record['units'], 'unit')} done, {now.planes_done} planes or regions, "
         f"{now.nuclei} nuclei, {now.failures} failed"
     )
     if len(now.shares) > 1:
         for share in now.shares[:SHOWN_SHARES]:
-            state = "done" if share.done == share.units else f"{share.done} of {share.units} units done"
+            state = "done" if share.done == share.units else f"{share.done} of {counted(share.units, 'unit')} done"
             say(
                 f"  share {share.share}: {state}, {share.mpx:.1f} Mpx"
                 + (f"; in use by {share.holder}" if share.holder else "")
@@ -98,8 +99,8 @@ def verify(
     error = None
     if result.damage and not redo:
         error = DamageError(
-            f"OUT {store}: {count} of its parts are damaged; `nucseg-batch verify {store} --redo` and then the same "
-            "`segment` do them again."
+            f"OUT {store}: {counted(count, 'damaged result')}; `nucseg-batch verify {store} --redo` and then the same "
+            "`segment` recompute them."
         )
     if as_json:
         record = {
@@ -110,7 +111,7 @@ def verify(
         }
         answer(record, EXIT_OK if error is None else error.exit_code, error=None if error is None else str(error))
     else:
-        say(f"{result.units} units verified, {count} damaged, {result.missing} not done yet")
+        say(f"{counted(result.units, 'unit')} verified, {count} damaged, {result.missing} not done yet")
         for one in result.damage[:SHOWN_DAMAGE]:
             say(f"  {one.where}: {one.what}")
         if count > SHOWN_DAMAGE:

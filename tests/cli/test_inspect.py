@@ -91,7 +91,7 @@ def test_time_is_told_only_from_a_measured_speed(mixed: Path, capsys: pytest.Cap
     found = as_json(capsys, mixed, "--mpx-per-s", "0.01", code=3)
     assert found["seconds"] == pytest.approx(found["pixels"] / 1e4, abs=0.1)
     run(mixed)
-    assert "time: not known" in capsys.readouterr().out
+    assert "time: unknown" in capsys.readouterr().out
 
 
 def test_images_that_are_alike_share_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
