@@ -47,10 +47,10 @@ def print_job(job: Job, *, dry: bool = True) -> None:
     out.print(table)
     units, bad = sum(1 for _ in plan.units()), len(plan.failures)
     done = job.journal.marker_count() if job.resumed else 0
+    images, planes = counted(plan.image_count, "image"), counted(plan.plane_count, "plane")
     out.print(
-        f"{counted(plan.image_count, 'image')}, {counted(plan.plane_count, 'plane')}, {plan.pixel_count / 1e6:.1f} Mpx, "
-        f"in {counted(units, 'unit')}, {done} of them done; masks of {plan.mask_bytes / 1e6:.0f} MB before compression; "
-        f"{counted(bad, 'image')} refused"
+        f"{images}, {planes}, {plan.pixel_count / 1e6:.1f} Mpx, in {counted(units, 'unit')}, {done} of them done; "
+        f"masks of {plan.mask_bytes / 1e6:.0f} MB before compression; {counted(bad, 'image')} refused"
     )
     out.print(readable(f"nuclei in {_nuclei(job)}"), markup=False)
     if job.begun.shares > 1:
