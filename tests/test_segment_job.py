@@ -285,7 +285,10 @@ def test_other_settings_are_refused_and_new_images_told_not_mixed(image_folder: 
     store = image_folder.parent / "out.zarr"
     run("segment", image_folder, store)
     before = contents(store)
-    assert "--threshold: None -> 0.7" in call("segment", image_folder, store, "--threshold", 0.7, code=78).stderr
+    assert (
+        "--threshold: not given in the run, 0.7 now"
+        in call("segment", image_folder, store, "--threshold", 0.7, code=78).stderr
+    )
     shutil.copy(image_folder / "small8.png", image_folder / "new.png")
     assert "1 image (new.png): new; not in this run" in run("segment", image_folder, store).stderr
     assert contents(store) == before

@@ -111,9 +111,9 @@ def test_finishing_reads_each_marker_once(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from past_one_machine import Silent\n"
         "from nucseg_batch.executors import finishing, job\n"
-        "from nucseg_batch.executors.progress import Counter\n"
+        "from nucseg_batch.executors.progress import ProgressCounter\n"
         "run = job.planned(Path(sys.argv[1]))\n"
-        "assert finishing.finish(run, Counter(Silent(), run.journal)).planes == 1000\n"
+        "assert finishing.finish(run, ProgressCounter(Silent(), run.journal)).planes == 1000\n"
         "print(sorted(opened.values()))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARK.parent)}

@@ -107,9 +107,9 @@ def test_a_changed_image_of_the_same_size_and_time_is_found_by_its_pixels(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--threshold", 0.4), "--threshold: None -> 0.4"),
-        (("--diameter", 9), "--diameter: None -> 9"),
-        (("--with-images",), "--with-images: False -> True"),
+        (("--threshold", 0.4), "--threshold: not given in the run, 0.4 now"),
+        (("--diameter", 9), "--diameter: not given in the run, 9.0 now"),
+        (("--with-images",), "--with-images: False in the run, True now"),
         (("--share", "0/2"), "1 shares, not 2"),
         (("--model",), "--model (sha256)"),
     ],
@@ -141,8 +141,8 @@ def test_another_version_is_refused(sweep: Sweep, driver: Driver, images: Path, 
     plan = store.with_suffix(".run") / "plan.json"
     plan.write_text(plan.read_text().replace('"nucseg-batch": "', '"nucseg-batch": "0.'))
     refused = driver.run("segment", images, store, *REGION, code=78)
-    assert "nucseg-batch: '0." in refused.errors
-    assert "nucseg-batch: '0." in driver.run("segment", "--run", store, code=78).errors
+    assert "nucseg-batch: 0." in refused.errors
+    assert "nucseg-batch: 0." in driver.run("segment", "--run", store, code=78).errors
     assert sweep.reference
 
 

@@ -239,7 +239,7 @@ def test_equal_choices_are_planned_equal() -> None:
 @pytest.mark.parametrize("text", ["7", "-8", "7:", "3:3", "5:2"])
 def test_places_beyond_the_image_are_refused(text: str) -> None:
     """With the length of its axis."""
-    with pytest.raises(ImageError, match="7 places along z"):
+    with pytest.raises(ImageError, match="axis z has length 7, counted from 0"):
         info(header("ZYX"), z=text)
 
 
@@ -262,7 +262,7 @@ def test_max_projects_depths_where_there_are_any() -> None:
 def test_an_image_without_an_axis_has_place_0_of_it_only() -> None:
     """`--t 3` of a single image is a mistake."""
     assert info(header(), t="0").t is None
-    with pytest.raises(ImageError, match="1 place along t"):
+    with pytest.raises(ImageError, match="axis t has length 1, counted from 0"):
         info(header(), t="3")
 
 

@@ -239,5 +239,5 @@ def chosen_places(axis: str, text: str, length: int) -> range:
     else:
         chosen = range(*slice(*parts).indices(length))
     if not chosen:
-        raise ImageError(f"--{axis} {text} selects nothing: axis {axis} has length {length}.")
+        raise ImageError(f"--{axis} {text} selects nothing: axis {axis} has length {length}, counted from 0.")
     return range(chosen.start, chosen.start + chosen.step * len(chosen), chosen.step)
