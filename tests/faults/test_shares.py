@@ -119,7 +119,7 @@ def test_another_number_of_shares_or_other_options_are_refused(driver: Driver, i
         "--threshold: not given in the run, 0.4 now"
         in driver.run(*run, "--share", "1/3", "--threshold", 0.4, code=78).errors
     )
-    assert "--region: 64 -> 128" in driver.run("segment", images, store, "--region", 128, code=78).errors
+    assert "--region: 64 in the run, 128 now" in driver.run("segment", images, store, "--region", 128, code=78).errors
     assert tree(store) == before
 
 
