@@ -104,7 +104,7 @@ def _of_sizes(survey: RunStatistics) -> list[Note]:
     if survey.planes and survey.measured < survey.planes:
         unknown = survey.planes - survey.measured
         which = "" if unknown == survey.planes else f" of {count(unknown, 'plane')}"
-        words = "Sizes are in pixels; give the pixel size with `--pixel-size`."
+        words = "Sizes are in pixels. To get micrometres, segment with `--pixel-size`."
         found.append(Note(f"The width of a pixel{which} is not known.", words))
     area = survey.of_nuclei.get("area")
     if area is not None:
