@@ -1,8 +1,8 @@
-"""Builds the documentation as a site: `pip install -e '.[docs]'`, then `python docs/build_site.py OUT`.
+"""Builds the documentation as a site: `pip install -e '.[docs]'`, then `python docs/build_site.py OUT [URL]`.
 
 The pages are written to be read in the repository, so their links are paths in it. They are copied to a temporary
-folder together with pages from elsewhere in the repository, with links to the site or to the repository on the web, and
-built there by Sphinx. Every warning is an error. The site works without network access.
+folder together with pages from elsewhere in the repository, with links to the site or to the repository on the web (at
+URL), and built there by Sphinx. Every warning is an error. The site works without network access.
 
 Sphinx and not Material for MkDocs, whose maintenance ends in May 2027.
 """
@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-REPOSITORY = "https://github.com/nucseg-batch/nucseg-batch"
 ELSEWHERE = {
     "index.md": "README.md",
     "model.md": "nucseg_batch/models/README.md",
@@ -35,8 +34,8 @@ SECTIONS = {
     "About": ("compare", "architecture", "contributing", "changes"),
 }
 """The pages, in the order in which the site lists them."""
-LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
-"""A link or picture with a relative target, and its anchor."""
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+"""A link or picture: its text, relative target and anchor."""
 API = """# Python reference
 
 The public interface, from its docstrings. [From Python](python.md) has examples.
@@ -77,19 +76,20 @@ def pages() -> dict[str, Path]:
     return own | {name: ROOT / source for name, source in ELSEWHERE.items()}
 
 
-def moved(text: str, source: str) -> str:
+def moved(text: str, source: str, repository: str | None) -> str:
     """A page of the repository, at the path `source`, as a page of the site."""
     text = text.replace("```mermaid", "```text")
-    return LINK.sub(lambda link: f"{link[1]}{place(source, link[2])}{link[3] or ''}{link[4]}", text)
+    return LINK.sub(lambda link: moved_link(link, source, repository), text)
 
 
-def place(source: str, target: str) -> str:
-    """Where a relative link of a page leads: to a page or file of the site, or to the repository on the web."""
+def moved_link(link: re.Match[str], source: str, repository: str | None) -> str:
+    """A link of a page: to a page or file of the site, or to the repository on the web; mere text without its URL."""
+    text, target, anchor = link[1], link[2], link[3] or ""
     path = os.path.normpath(os.path.join(os.path.dirname(source), target))
     shown = {file: page for page, file in ELSEWHERE.items()} | {"docs/README.md": "index.md"}
-    if path in shown:
-        return shown[path]
-    return path.removeprefix("docs/") if path.startswith("docs/") else f"{REPOSITORY}/tree/main/{path}"
+    if path in shown or path.startswith("docs/"):
+        return f"[{text}]({shown.get(path, path.removeprefix('docs/'))}{anchor})"
+    return text if repository is None else f"[{text}]({repository}/tree/HEAD/{path}{anchor})"
 
 
 def contents() -> str:
@@ -101,11 +101,11 @@ def contents() -> str:
     return "\n".join(["", *lists])
 
 
-def build(out: Path) -> None:
-    """Writes the site to a folder; CalledProcessError where a page has a warning."""
+def build(out: Path, repository: str | None = None) -> None:
+    """Writes the site to a folder; CalledProcessError where a page has a warning. repository: its URL, for links."""
     with tempfile.TemporaryDirectory() as folder:
         for name, path in pages().items():
-            text = moved(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
+            text = moved(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix(), repository)
             Path(folder, name).write_text(text + (contents() if name == "index.md" else ""), encoding="utf-8")
         for picture in (ROOT / "docs").rglob("*.png"):
             to = Path(folder, picture.relative_to(ROOT / "docs"))
@@ -118,4 +118,4 @@ def build(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    build(Path(sys.argv[1]), *sys.argv[2:3])

@@ -12,13 +12,14 @@ import pytest
 import nucseg_batch
 
 ROOT = Path(__file__).parent.parent
+REPOSITORY = "https://example.org/nucseg-batch"
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Broken links, anchors and pages that no list names are warnings of Sphinx, and end the build."""
     out = tmp_path_factory.mktemp("site")
-    program = [sys.executable, str(ROOT / "docs" / "build_site.py"), str(out)]
+    program = [sys.executable, str(ROOT / "docs" / "build_site.py"), str(out), REPOSITORY]
     built = subprocess.run(program, capture_output=True, text=True, timeout=240)
     assert built.returncode == 0, built.stderr
     return out
@@ -42,7 +43,7 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 def test_links_out_of_the_documentation_lead_into_the_repository(site: Path) -> None:
     """As those to examples, which are no pages."""
-    linked = re.findall(r'href="https://github\.com/nucseg-batch/nucseg-batch/tree/main/([^"#]+)', _all(site))
+    linked = re.findall(rf'href="{REPOSITORY}/tree/HEAD/([^"#]+)', _all(site))
     assert "examples" in linked
     assert [path for path in linked if not (ROOT / path).exists()] == []
 
