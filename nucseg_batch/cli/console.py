@@ -83,8 +83,8 @@ def answer(record: Mapping[str, Any], exit_code: int = EXIT_OK, *, error: str | 
         raise _unwritten(failed) from failed
 
 
-def answer_stopped(line: str, exit_code: int) -> None:
-    """Prints what `--json` asked for when the process is about to end without waiting for its work."""
+def answer_error(line: str, exit_code: int) -> None:
+    """Prints an error where `--json` asked for an answer that was not given yet."""
     if voice.json and not voice.answered:
         with contextlib.suppress(StorageError):
             answer({}, exit_code, error=readable(line))

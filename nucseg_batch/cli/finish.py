@@ -13,19 +13,19 @@ from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
 def finish(store: Out, as_json: Json = False) -> None:
     """Merge the results of all shares: tables, labels of large planes, pyramid levels.
 
-    The last share does this by itself; call `finish` if that share was killed. It may be called at any time; exit
-    code 3 where images failed or are not done yet.
+    The last share does this automatically; call `finish` if that share was killed. You can call it at any time. Exit
+    code 3 means that images failed or are not done yet.
 
     Examples:
     nucseg-batch finish out.zarr
     nucseg-batch finish out.zarr --json
     """
-    from nucseg_batch.cli.console import answer_stopped
+    from nucseg_batch.cli.console import answer_error
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors.stop import Stop
 
     began = time.monotonic()
-    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_stopped):
+    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_error):
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import answer
         from nucseg_batch.cli.printed import print_finish
@@ -38,7 +38,7 @@ def finish(store: Out, as_json: Json = False) -> None:
 
         job = jobs.planned(store)
         try:
-            outcome = finishing.finish(job, ProgressCounter(progress, job.journal), job_name(), anew=True)
+            outcome = finishing.finish(job, ProgressCounter(progress, job.journal), job_name(), rewrite=True)
         except OSError as error:
             raise storage_error(store, error) from error
     print_finish(outcome, finishing.files_of(store))

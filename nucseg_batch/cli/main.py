@@ -23,7 +23,7 @@ import typer
 from nucseg_batch.cli.bench import bench
 from nucseg_batch.cli.cite import cite
 from nucseg_batch.cli.completion import join_words
-from nucseg_batch.cli.console import Verbosity, answer, voice
+from nucseg_batch.cli.console import Verbosity, answer_error, voice
 from nucseg_batch.cli.evaluate import evaluate
 from nucseg_batch.cli.export import export
 from nucseg_batch.cli.finish import finish
@@ -250,9 +250,7 @@ def _allow_open_files() -> None:
 
 def _tell(line: str, error: BaseException | None, code: int) -> int:
     """Tells how a call ended, on standard error and, where JSON was asked for and not yet given, as that."""
-    if voice.json and not voice.answered:
-        with contextlib.suppress(StorageError):
-            answer({}, code, error=readable(line))
+    answer_error(line, code)
     with contextlib.suppress(OSError):
         if error is not None:
             traceback.print_exception(error)

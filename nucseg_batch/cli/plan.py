@@ -46,14 +46,14 @@ def plan(
     # and last, in case a share was killed:
     nucseg-batch finish out.zarr
     """
-    from nucseg_batch.cli.console import answer_stopped
+    from nucseg_batch.cli.console import answer_error
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors.stop import Stop
 
     place, store = places(context, place, store, in_place=in_place)
     if place is None:
         raise UsageError("IN is missing: give a folder, file or store, as in `nucseg-batch plan images/ out.zarr`.")
-    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_stopped):
+    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_error):
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import answer
         from nucseg_batch.cli.printed import print_planned

@@ -1,4 +1,4 @@
-"""Options of commands from the fields of settings records: name, type, default, help, unit and group are told once."""
+"""Builds command options from settings fields, which declare name, type, default, help, unit and group once."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def segment(
     # options from a file; options on the command line take precedence
     nucseg-batch segment images/ out.zarr --config run.toml --dry-run
     """
-    from nucseg_batch.cli.console import answer_stopped
+    from nucseg_batch.cli.console import answer_error
     from nucseg_batch.cli.progress import RunProgress
     from nucseg_batch.executors.stop import Stop
 
@@ -148,7 +148,7 @@ def segment(
     if many and share is not None:
         raise UsageError("--share is one process's part of a run; --scheduler and --cluster do all of it.")
     place, store = places(context, place, store, in_place=in_place)
-    with RunProgress() as progress, Stop(grace=options.grace, tell=progress.note, ended=answer_stopped) as stop:
+    with RunProgress() as progress, Stop(grace=options.grace, tell=progress.note, ended=answer_error) as stop:
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import answer
         from nucseg_batch.cli.printed import print_job, print_run

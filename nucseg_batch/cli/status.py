@@ -81,11 +81,11 @@ def verify(
     nucseg-batch verify out.zarr --redo
     nucseg-batch segment images/ out.zarr
     """
-    from nucseg_batch.cli.console import answer_stopped
+    from nucseg_batch.cli.console import answer_error
     from nucseg_batch.cli.progress import RunProgress, StepProgress
     from nucseg_batch.executors.stop import Stop
 
-    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_stopped):
+    with RunProgress() as progress, Stop(tell=progress.note, ended=answer_error):
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import answer, say
         from nucseg_batch.executors import job as jobs

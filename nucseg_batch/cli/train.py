@@ -123,13 +123,13 @@ def _run(
     resume: bool,
     tensorboard: Path | None,
 ) -> None:
-    from nucseg_batch.cli.console import answer_stopped
+    from nucseg_batch.cli.console import answer_error
     from nucseg_batch.cli.training_progress import TrainingProgress
     from nucseg_batch.executors.stop import Stop
 
     with (
         TrainingProgress(settings.epochs) as progress,
-        Stop(tell=progress.note, ended=answer_stopped, again="To continue, run the same command with --resume."),
+        Stop(tell=progress.note, ended=answer_error, again="To continue, run the same command with --resume."),
     ):
         # here, since these take a while to import and signals may come meanwhile
         from nucseg_batch.cli.console import say

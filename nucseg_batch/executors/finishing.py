@@ -93,20 +93,20 @@ class RunOutcome:
 
 
 def finish(
-    job: Job, progress: ProgressCounter, job_name: str = "", *, own: Collection[str] = (), anew: bool = False
+    job: Job, progress: ProgressCounter, job_name: str = "", *, own: Collection[str] = (), rewrite: bool = False
 ) -> RunOutcome:
     """Joins, lists and writes what a run has; units that are still missing are missing in the tables, too.
 
-    job_name: what the scheduler calls this process's work; own: locks of shares that it holds; anew: whether tables are
-    read, and written again where they are no longer what was written. Raises LockedError where another process is at it
-    for long, and OSError where the disk fails.
+    job_name: what the scheduler calls this process's work; own: locks of shares that it holds; rewrite: whether tables
+    are checked, and rewritten if they have changed. Raises LockedError if another process uses the run for long, and
+    OSError if the disk fails.
     """
     with held(job.journal.folder, [ROOT], job=job_name, patience=PATIENCE, tell=progress.tell) as locked:
         others = holders(job.journal.folder).keys() - {ROOT, *own}  # a share may be joining a plane of its own
-        return _finish(job, progress, alone=locked and not others, anew=anew)
+        return _finish(job, progress, alone=locked and not others, rewrite=rewrite)
 
 
-def _finish(job: Job, progress: ProgressCounter, *, alone: bool, anew: bool) -> RunOutcome:
+def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) -> RunOutcome:
     """The same, for a process that holds the root lock; alone: False where others may be writing."""
     journal, plan = job.journal, job.plan
     if alone:
@@ -118,7 +118,7 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, anew: bool) -> 
     apart = planes_to_merge(planes, job.store, journal)
     levels = [label_array for label_array in plan.label_arrays if levels_missing(job.store, label_array)]
     noted = journal.finished()
-    if anew and noted is not None and noted.tables != result_hashes(job.store):
+    if rewrite and noted is not None and noted.tables != result_hashes(job.store):
         noted = None
     if noted is not None and tables and not apart and not levels and noted.state == journal.state(units, planes):
         if not job.begun.in_place:

@@ -94,6 +94,17 @@ def test_time_is_told_only_from_a_measured_speed(mixed: Path, capsys: pytest.Cap
     assert "time: unknown" in capsys.readouterr().out
 
 
+def test_a_job_with_less_memory_than_a_run_needs_is_warned_of(
+    mixed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be killed in the middle of the night."""
+    run(mixed)
+    assert "request more" not in capsys.readouterr().out
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1000")
+    run(mixed)
+    assert "with a budget of 1.05 GB (--memory); more than the machine or the job has" in capsys.readouterr().out
+
+
 def test_images_that_are_alike_share_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder of 20 000 images is a few lines."""
     for i in range(50):

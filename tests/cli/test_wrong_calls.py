@@ -43,6 +43,7 @@ CALLS = {
     "prediction": (("evaluate", "imags", "images"), 66, "did you mean 'images'?"),
     "share without count": ((*SEGMENT, "--share", "3"), 2, "such as 7/64"),
     "time points": ((*SEGMENT, "--t", "abc"), 2, "a range such as 0:10"),
+    "more than all": ((*SEGMENT, "--max-failures", "200%"), 2, "100% or less"),
     "two ways": ((*SEGMENT, "--fail-fast", "--max-failures", "3"), 2, "give one"),
 }
 

@@ -404,3 +404,17 @@ def test_the_command_line_says_what_to_do_next(
         main([command, *arguments[command]])
     assert ended.value.code == 75
     assert capsys.readouterr().err == f"nucseg-batch: {line}\n"
+
+
+def test_who_leaves_without_waiting_can_still_answer(start: Start) -> None:
+    """The JSON of `--json`: a script that waits for it must not get nothing."""
+    running = start("""
+    with Stop(grace=0.5, tell=tell, again="Try later.", ended=lambda line, code: tell(f"{code}: {line}")) as stop:
+        with stop.draining():
+            tell("ready")
+            wait()
+    """)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end() == 75
+    left = "still at work 0.5 s after the signal: stopped without waiting; finished work is kept. Try later."
+    assert running.lines[-2:] == [left, f"75: {left}"]

@@ -267,7 +267,7 @@ def test_tables_that_are_cut_are_told_and_finish_writes_them_anew(three: SmallRu
     with pytest.raises(DamageError, match=r"nuclei\.csv|table of nuclei"):
         exported(three, tmp_path / "out", "geojson")
     planned = job.planned(three.store)
-    finishing.finish(planned, ProgressCounter(three.notes, planned.journal), anew=True)
+    finishing.finish(planned, ProgressCounter(three.notes, planned.journal), rewrite=True)
     assert table.read_bytes() == whole
     (three.store.with_suffix(".images.csv")).write_bytes(b"\xff\xfe\x00" * 99)
     with pytest.raises(DamageError, match=r"images\.csv"):

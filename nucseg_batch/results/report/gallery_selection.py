@@ -73,7 +73,7 @@ class _Picks:
         confidence, counts = survey.of_planes.get("confidence"), survey.of_planes.get("nuclei")
         self._middle = _Middle(survey, usual)
         self._wanted = {math.floor((i + 0.5) * survey.planes / SPREAD) for i in range(SPREAD)}
-        self._lowest = math.ceil(LOWEST * survey.planes)
+        self._low_count = math.ceil(LOWEST * survey.planes)
         self._enough = max(3.0, counts.median / 2) if counts is not None else 3.0
         self.rated = confidence is not None
         self.suspects, self.best, self.typical = Ranking(SUSPICIOUS), Ranking(BEST * 2), Ranking(TYPICAL * 4)
@@ -97,7 +97,7 @@ class _Picks:
         """How the suspicious planes are chosen, and which they are."""
         clearest = [finding for kind in KINDS for finding in outliers[kind.name].first[:OF_EACH_KIND]]
         room = max(SUSPICIOUS - len({one.number for one in clearest}), SUSPICIOUS // 2)
-        most = min(room, self._lowest) if self.rated else room
+        most = min(room, self._low_count) if self.rated else room
         chosen = list({one.number: one for one in (*clearest, *self.suspects.first[:most])}.values())
         if self.rated:
             chosen.sort(key=lambda one: (one.row.values.get("confidence", math.inf), one.number))
