@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.sampling import is_constant
 from nucseg_batch.arrays.scale import mirrored
 from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network import large
@@ -124,15 +125,18 @@ def label_image(
 
     pixels: (height, width) or (height, width, 3). limits: the values that are shown as 0 and 1. call_pixels: what the
     network sees in one call at most, unless its halo leaves no room. Labels are 1..n in the raster order of their
-    roots; of a rescaled image some may not occur. Raises MemoryError where the device has no room for a tile.
+    roots; of a rescaled image some may not occur. Tiles of a single value have no nuclei. Raises MemoryError where the
+    device has no room for a tile.
     """
     labels, support = np.zeros(frame.native, np.int32), np.zeros(frame.native, np.uint8)
     owned, named = [np.zeros((0, 2), np.int64)], [np.zeros((1, 2), np.int64)]  # roots; of label 0, which has none
     whole = (slice(0, frame.native[0]), slice(0, frame.native[1]))
     side = max(frame.bucket) if math.prod(frame.bucket) <= WHOLE_PIXELS else None
     for tile in tiles(frame, whole, max(frame.native), reach, side):
-        one = label_tile(labelling, tile, pixels[tile.part("source")], limits, reach, call_pixels)
-        core = tile.part("core")
+        source, core = pixels[tile.part("source")], tile.part("core")
+        if is_constant(source):  # as the paper of a scanned page
+            continue
+        one = label_tile(labelling, tile, source, limits, reach, call_pixels)
         inner = tuple(slice(c.start - g.start, c.stop - g.start) for c, g in zip(core, tile.part("grid"), strict=True))
         found, support[core] = one.labels[inner], one.support[inner]
         if not len(one.roots):  # a semantic network's foreground, which is label 1

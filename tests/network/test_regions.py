@@ -202,3 +202,23 @@ def test_a_grey_picture_is_the_same_as_colour(predictor: Predictor, image: np.nd
     colour = predictor.label_tile(tile, np.stack([grey] * 3, axis=-1), (15.0, 220.0))
     for one, other in zip(colour, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_tiles_of_a_single_value_are_skipped_and_labels_stay_the_same(
+    predictor: Predictor, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nuclei in the corner of a large empty image."""
+    plane = np.full((1303, 1201), 15, np.uint8)
+    plane[: image.shape[0], : image.shape[1]] = image
+    monkeypatch.setattr(regions, "TILE_SIDE", 512)
+    monkeypatch.setattr(regions, "WHOLE_PIXELS", 0)
+    labelled = []
+    one = regions.label_tile
+    monkeypatch.setattr(regions, "label_tile", lambda *given: labelled.append(given[1]) or one(*given))
+    found = predictor.predict(plane, 2**0.5)
+    some = len(labelled)
+    monkeypatch.setattr(regions, "is_constant", lambda _: False)
+    expected = predictor.predict(plane, 2**0.5)
+    assert found.max() >= 35
+    assert some < len(labelled) - some == 16
+    np.testing.assert_array_equal(found, expected)
