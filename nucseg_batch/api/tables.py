@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from nucseg_batch.columns import TYPES
 from nucseg_batch.errors import InputMissingError, UsageError
-from nucseg_batch.files.csv_rows import csv_rows, open_table
+from nucseg_batch.files.csv_rows import table_header
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results.run import matches
 
@@ -83,8 +83,7 @@ def _read(
     path = RunLayout(Path(store)).tables[name]
     if not path.is_file():
         raise InputMissingError(f"{store}: its table {path.name} is missing; give the OUT.zarr of a finished run.")
-    with open_table(path) as file:
-        header = next(csv_rows(file), [])
+    header = table_header(path)
     unknown = [column for column in columns or () if column not in header]
     if unknown:
         raise UsageError(f"{path.name} has no column {unknown[0]}; it has {', '.join(header)}.")

@@ -108,15 +108,17 @@ def read_planes(table: Path) -> Iterator[PlaneRow]:
         if not set(names(PLANE_STATE)) <= set(header):
             raise DamageError(f"{table}: this is not a table of images that nucseg-batch wrote.")
         place = {name: header.index(name) for name in header}
+        numbers = [(name, place[name]) for name in names(PLANE_SUMMARY) if name in place]
         for _, group in itertools.groupby(rows, key=lambda row: row[place["image"]]):
-            yield from _planes_of_image(list(group), place)
+            yield from _planes_of_image(list(group), place, numbers)
 
 
-def _planes_of_image(rows: list[list[str]], place: Mapping[str, int]) -> Iterator[PlaneRow]:
+def _planes_of_image(
+    rows: list[list[str]], place: Mapping[str, int], numbers: Sequence[tuple[str, int]]
+) -> Iterator[PlaneRow]:
     t, z = place["t"], place["z"]
     times = {cell: number for number, cell in enumerate(sorted({row[t] for row in rows}, key=_number))}
     depths = {cell: number for number, cell in enumerate(sorted({row[z] for row in rows}, key=_number))}
-    numbers = [(name, place[name]) for name in names(PLANE_SUMMARY) if name in place]
     for row in rows:
         index = row[place["index"]]
         yield PlaneRow(
@@ -135,12 +137,6 @@ def _planes_of_image(rows: list[list[str]], place: Mapping[str, int]) -> Iterato
 
 def _number(cell: str) -> int:
     return int(cell) if cell else -1
-
-
-def nuclei_columns(table: Path) -> tuple[str, ...]:
-    """Names of the columns of nuclei.csv."""
-    with open_table(table) as file:
-        return tuple(next(csv_rows(file), []))
 
 
 def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[PlaneRow, PlaneNuclei]]:

@@ -157,7 +157,7 @@ def _images_row(entry: PlaneEntry) -> list[Any]:
         return [entry.image, PlaneStatus.MISSING, None, None, entry.t, entry.z, *[None] * len(PLANE_SUMMARY)]
     if isinstance(entry.outcome, Failure) or entry.label_array is None:
         return [entry.image, PlaneStatus.FAILED, None, None, entry.t, entry.z, *[None] * len(PLANE_SUMMARY)]
-    values = [entry.outcome.summary[name] for name in names(PLANE_SUMMARY)]
+    values = [entry.outcome.summary[column.name] for column in PLANE_SUMMARY]
     return [entry.image, PlaneStatus.OK, label_path(entry.label_array), entry.index, entry.t, entry.z, *values]
 
 
