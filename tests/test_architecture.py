@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "nucseg_batch"
 LAYERS = {
     "machine": 0,
     "errors": 0,
+    "columns": 0,
     "settings": 1,
     "plan": 2,
     "arrays": 3,

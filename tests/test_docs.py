@@ -11,13 +11,12 @@ from urllib.parse import unquote
 
 import pytest
 import typer
+from column_tables import with_column_tables
 from pages import DOCS, PAGES, ROOT, anchors, commands, first_cells, links, section
 from small_runs import picture, small_run
 from test_architecture import LAYERS
 
-from nucseg_batch.arrays.measure import COLUMNS
 from nucseg_batch.cli.main import app
-from nucseg_batch.files.run.tables import FAILURES_COLUMNS, IMAGES_COLUMNS, NucleiTable
 
 OUTPUT = (DOCS / "output.md").read_text(encoding="utf-8")
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
@@ -85,22 +84,9 @@ def test_commands_that_pages_show_parse(words: list[str], tmp_path: Path, monkey
         command.make_context(words[0], rest)
 
 
-def test_every_column_of_images_csv_is_in_the_reference() -> None:
-    """In the order of the table, and none that is not there."""
-    assert first_cells(section(OUTPUT, "### images.csv")) == list(IMAGES_COLUMNS)
-
-
-def test_every_column_of_nuclei_csv_is_in_the_reference() -> None:
-    """With those in micrometres and of channels; those of regionprops_table, which are known elsewhere, marked."""
-    columns = NucleiTable(channels=("<channel>",), micrometres=True).columns
-    cells = first_cells(section(OUTPUT, "### nuclei.csv"))
-    assert [cell.removesuffix(" *") for cell in cells] == list(columns)
-    assert {cell.removesuffix(" *") for cell in cells if cell.endswith("*")} == set(COLUMNS)
-
-
-def test_every_column_of_failures_csv_is_in_the_reference() -> None:
-    """They are what a person reads who misses an image."""
-    assert first_cells(section(OUTPUT, "### failures.csv")) == list(FAILURES_COLUMNS)
+def test_the_tables_of_columns_are_those_of_the_records() -> None:
+    """`python tests/column_tables.py` rewrites them."""
+    assert with_column_tables(OUTPUT) == OUTPUT
 
 
 def flat(record: dict[str, Any], known: set[str], before: str = "") -> set[str]:

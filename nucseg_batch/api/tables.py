@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from nucseg_batch.columns import TYPES
 from nucseg_batch.errors import InputMissingError, UsageError
-from nucseg_batch.files.csv_rows import csv_rows, open_table
+from nucseg_batch.files.csv_rows import table_header
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results.run import matches
-from nucseg_batch.results.tables import TEXT_COLUMNS, WHOLE_COLUMNS
 
 Library = Literal["pandas", "polars"]
 LIBRARIES: tuple[Library, ...] = ("pandas", "polars")
 CHUNK = 500_000
 """Rows that are read at once."""
-TYPED = TEXT_COLUMNS | WHOLE_COLUMNS
-"""Columns that are no real numbers."""
+PANDAS_TYPES = {"string": "string", "int32": "Int64", "int64": "Int64"}
+"""What pandas is to make of columns that are no real numbers; these it recognises."""
 
 
 def read_nuclei(
@@ -83,8 +83,7 @@ def _read(
     path = RunLayout(Path(store)).tables[name]
     if not path.is_file():
         raise InputMissingError(f"{store}: its table {path.name} is missing; give the OUT.zarr of a finished run.")
-    with open_table(path) as file:
-        header = next(csv_rows(file), [])
+    header = table_header(path)
     unknown = [column for column in columns or () if column not in header]
     if unknown:
         raise UsageError(f"{path.name} has no column {unknown[0]}; it has {', '.join(header)}.")
@@ -105,7 +104,7 @@ def _installed(library: Library | None) -> Library:
 
 def _pandas(path: Path, header: Sequence[str], wanted: list[str], pattern: str | None) -> Any:
     pandas = importlib.import_module("pandas")
-    kinds = {name: "string" if name in TEXT_COLUMNS else "Int64" for name in header if name in TYPED}
+    kinds = {name: PANDAS_TYPES[TYPES[name]] for name in header if TYPES.get(name) in PANDAS_TYPES}
     read = list(dict.fromkeys([*wanted, "image"]))
     options = {"usecols": read, "dtype": kinds, "encoding": "utf-8", "keep_default_na": False, "na_values": [""]}
     if pattern is None:
@@ -117,10 +116,8 @@ def _pandas(path: Path, header: Sequence[str], wanted: list[str], pattern: str |
 
 def _polars(path: Path, header: Sequence[str], wanted: list[str], pattern: str | None) -> Any:
     polars = importlib.import_module("polars")
-    kinds = {
-        name: polars.String if name in TEXT_COLUMNS else polars.Int64 if name in WHOLE_COLUMNS else polars.Float64
-        for name in header
-    }
+    types = {"string": polars.String, "int32": polars.Int64, "int64": polars.Int64, "float64": polars.Float64}
+    kinds = {name: types[TYPES.get(name, "float64")] for name in header}
     rows = polars.scan_csv(path, schema=kinds)
     if pattern is not None:
         names = polars.col("image").map_elements(lambda image: matches(image, pattern), return_dtype=polars.Boolean)

@@ -16,30 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS: tuple[str, ...] = (
-    "label",
-    "area",
-    "bbox-0",
-    "bbox-1",
-    "bbox-2",
-    "bbox-3",
-    "centroid-0",
-    "centroid-1",
-    "axis_major_length",
-    "axis_minor_length",
-    "eccentricity",
-    "orientation",
-    "equivalent_diameter_area",
-    "extent",
-    "perimeter",
-    "intensity_mean",
-    "intensity_min",
-    "intensity_max",
-    "intensity_std",
-)
-"""What `measure` returns, in the order of the tables."""
-
-_INTEGERS = COLUMNS[:6]
+from nucseg_batch.columns import MEASURED, channel_columns, names
 
 _DIAGONAL, _STRAIGHT = 10, 2
 """What a neighbour on the border adds to the code of a border pixel, which itself counts 1."""
@@ -83,13 +60,13 @@ _WEIGHTS = _perimeter_weights()
 def measure(
     labels: NDArray[np.integer], intensity: NDArray[Any], channels: Mapping[str, NDArray[Any]] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Measures every nucleus: one array for each of COLUMNS, with a value for each label in ascending order.
+    """Measures every nucleus: one array for each of `columns.MEASURED`, with a value for each label in ascending order.
 
     labels: (height, width), 0 and below are background; labels that do not occur have no row. intensity: (height,
     width), any real dtype; all sums of it are float64, where regionprops_table adds float32 in float32. Lengths are in
     pixels, angles in radians from the first axis. Integers come as int64, other values as float64. `channels` are more
-    planes by name, whose intensities are added as `intensity_mean-<name>` and so on. Raises ValueError where planes
-    differ in shape or are none.
+    planes by name, whose intensities are added as `columns.channel_columns`. Raises ValueError where planes differ in
+    shape or are none.
     """
     channels = channels or {}
     if labels.ndim != 2 or labels.shape != intensity.shape:
@@ -101,9 +78,6 @@ def measure(
     framed[1:-1, 1:-1] = labels
     plane = framed.ravel()
     runs = _runs(plane, width + 2)
-    more = [f"{name}-{channel}" for channel in channels for name in COLUMNS if name.startswith("intensity_")]
-    if runs.ids.size == 0:
-        return {name: np.zeros(0, np.int64 if name in _INTEGERS else np.float64) for name in (*COLUMNS, *more)}
     area = runs.reduce(np.add, runs.length)
     table: dict[str, NDArray[Any]] = {"label": runs.ids, "area": area}
     table |= _box_and_moments(runs, area)
@@ -117,7 +91,7 @@ def measure(
             raise ValueError(f"channel {channel} is {plane.shape}, but labels are {labels.shape}.")
         values = _intensities(plane[inside], runs, area)
         table |= {f"{name}-{channel}": value for name, value in values.items()}
-    return {name: table[name] for name in (*COLUMNS, *more)}
+    return {name: table[name] for name in names((*MEASURED, *channel_columns(channels)))}
 
 
 def _runs(plane: NDArray[np.integer], width: int) -> _Runs:
@@ -206,7 +180,8 @@ def _perimeters(plane: NDArray[np.integer], width: int, ids: NDArray[np.int64]) 
     for steps, value in ((straight, _STRAIGHT), (diagonal, _DIAGONAL)):
         for step in steps:
             code += value * (border[place + step] == labels)
-    return np.bincount(_places(labels.astype(np.int64, copy=False), ids), _WEIGHTS[code], minlength=ids.size)
+    nucleus = _places(labels.astype(np.int64, copy=False), ids)
+    return np.bincount(nucleus, _WEIGHTS[code], minlength=ids.size).astype(np.float64)  # integers without a pixel
 
 
 def _intensities(pixels: NDArray[Any], runs: _Runs, area: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

@@ -69,6 +69,12 @@ def csv_rows(file: IO[str]) -> Iterator[list[str]]:
     return csv.reader(file, strict=True)
 
 
+def table_header(table: Path) -> tuple[str, ...]:
+    """Names of the columns of a table; raises DamageError as `open_table`."""
+    with open_table(table) as file:
+        return tuple(next(csv_rows(file), []))
+
+
 def csv_records(file: IO[str]) -> Iterator[dict[str, str]]:
     """The rows by the names of the header; raises csv.Error for a row of another length, and as `csv_rows`."""
     rows = csv_rows(file)

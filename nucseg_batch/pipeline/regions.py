@@ -23,6 +23,7 @@ from nucseg_batch.arrays.exposure import APART, Exposure
 from nucseg_batch.arrays.sampling import is_constant, nothing_bright
 from nucseg_batch.arrays.seams import MergedIds, Rect, RegionSeams, grown, join, spans
 from nucseg_batch.arrays.separated import SeparatedNuclei
+from nucseg_batch.columns import MEASURED
 from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Unit
@@ -186,9 +187,9 @@ def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
     near = _within(grid, source)
     channels = {name: plane[near] for name, plane in found.shown.channels.items()}
     measures = measured_nuclei(kept_labels, found.shown.intensity[near], channels, found.support)
-    for axis, side in enumerate(grid):
-        for column in (f"bbox-{axis}", f"bbox-{axis + 2}", f"centroid-{axis}"):
-            measures[column] = measures[column] + side.start
+    for column in MEASURED:
+        if column.axis is not None:
+            measures[column.name] = measures[column.name] + grid[column.axis].start
     keys = y * ROW + x
     kept_labels = np.ascontiguousarray(kept_labels[_within(rim, grid)])
     reach = spans(kept_labels, core, shape, int(np.count_nonzero(kept)))

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError, NothingToDoError, NucsegError, UsageError
 from nucseg_batch.files.atomic_write import whole_file
+from nucseg_batch.files.csv_rows import table_header
 from nucseg_batch.files.png import write_png
 from nucseg_batch.results.export.folder import export_folder
 from nucseg_batch.results.export.names import Names, plane_suffix
 from nucseg_batch.results.origin import origin
 from nucseg_batch.results.picture import Colour, outline_colour, outlines, stretched
 from nucseg_batch.results.run import FinishedRun
-from nucseg_batch.results.tables import PlaneRow, nuclei_columns
+from nucseg_batch.results.tables import PlaneRow
 
 WINDOW = 2048
 """Side in pixels, about, of the windows in which a large plane is read."""
@@ -103,7 +104,7 @@ def chosen(
     """The planes that are asked for; those of the lowest confidence begin with the lowest."""
     rows = _with_masks(run, drawn, pattern)
     if lowest is not None:
-        if CONFIDENCE not in nuclei_columns(run.tables["images"]):
+        if CONFIDENCE not in table_header(run.tables["images"]):
             raise UsageError(
                 f"--lowest needs a column `{CONFIDENCE}`, which {run.tables['images']} has not; it was made by an "
                 "earlier version. Segment again, or leave --lowest out."

@@ -18,6 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError, ImageError, InputMissingError, MismatchError, NucsegError
+from nucseg_batch.files.csv_rows import table_header
 from nucseg_batch.files.masks.ngff import axes_of, image_kind
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
@@ -39,7 +40,6 @@ from nucseg_batch.plan import ImageInfo, LabelArray, Plane
 from nucseg_batch.results.tables import (
     PlaneNuclei,
     PlaneRow,
-    nuclei_columns,
     read_nuclei,
     read_nuclei_in_pieces,
     read_planes,
@@ -108,7 +108,7 @@ class FinishedRun:
     @cached_property
     def nuclei_columns(self) -> tuple[str, ...]:
         """Names of the columns of nuclei.csv."""
-        return nuclei_columns(self.tables["nuclei"])
+        return table_header(self.tables["nuclei"])
 
     def with_nuclei(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, PlaneNuclei]]:
         """Some of the planes, in their order, each with its nuclei; reads nuclei.csv once."""

@@ -12,18 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.columns import PLANE_KEY, PLANE_STATE, PLANE_SUMMARY, names
 from nucseg_batch.errors import DamageError
 from nucseg_batch.files.csv_rows import csv_rows, open_table
 from nucseg_batch.files.names import file_name
-from nucseg_batch.files.run.tables import IMAGES_COLUMNS, PLANE_COLUMNS, SUMMARY_COLUMNS
 from nucseg_batch.plan import PlaneStatus
 
-TEXT_COLUMNS = frozenset({"image", "status", "mask", "stage", "error", "message"})
-"""Columns that hold text."""
-WHOLE_COLUMNS = frozenset(
-    {"index", "t", "z", "height", "width", "nuclei", "label", "area", "bbox-0", "bbox-1", "bbox-2", "bbox-3"}
-)
-"""Columns that hold whole numbers, or nothing; all others hold real numbers, or nothing."""
 PlaneKey = tuple[str, str, str]
 """The cells image, t and z of a row, as they stand in the tables."""
 
@@ -51,7 +45,7 @@ class PlaneRow:
     depth: int
     """Likewise on axis z."""
     values: Mapping[str, float]
-    """The numbers of tables.SUMMARY_COLUMNS by name, where the table has one."""
+    """The numbers of `columns.PLANE_SUMMARY` by name, where the table has one."""
 
     @property
     def segmented(self) -> bool:
@@ -111,18 +105,20 @@ def read_planes(table: Path) -> Iterator[PlaneRow]:
     with open_table(table) as file:
         rows = csv_rows(file)
         header = next(rows, [])
-        if not set(IMAGES_COLUMNS[:6]) <= set(header):
+        if not set(names(PLANE_STATE)) <= set(header):
             raise DamageError(f"{table}: this is not a table of images that nucseg-batch wrote.")
         place = {name: header.index(name) for name in header}
+        numbers = [(name, place[name]) for name in names(PLANE_SUMMARY) if name in place]
         for _, group in itertools.groupby(rows, key=lambda row: row[place["image"]]):
-            yield from _planes_of_image(list(group), place)
+            yield from _planes_of_image(list(group), place, numbers)
 
 
-def _planes_of_image(rows: list[list[str]], place: Mapping[str, int]) -> Iterator[PlaneRow]:
+def _planes_of_image(
+    rows: list[list[str]], place: Mapping[str, int], numbers: Sequence[tuple[str, int]]
+) -> Iterator[PlaneRow]:
     t, z = place["t"], place["z"]
     times = {cell: number for number, cell in enumerate(sorted({row[t] for row in rows}, key=_number))}
     depths = {cell: number for number, cell in enumerate(sorted({row[z] for row in rows}, key=_number))}
-    numbers = [(name, place[name]) for name in SUMMARY_COLUMNS if name in place]
     for row in rows:
         index = row[place["index"]]
         yield PlaneRow(
@@ -141,12 +137,6 @@ def _planes_of_image(rows: list[list[str]], place: Mapping[str, int]) -> Iterato
 
 def _number(cell: str) -> int:
     return int(cell) if cell else -1
-
-
-def nuclei_columns(table: Path) -> tuple[str, ...]:
-    """Names of the columns of nuclei.csv."""
-    with open_table(table) as file:
-        return tuple(next(csv_rows(file), []))
 
 
 def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[PlaneRow, PlaneNuclei]]:
@@ -182,7 +172,7 @@ def _nuclei_of(
     with open_table(table) as file:
         rows = csv_rows(file)
         columns = next(rows, [])
-        if tuple(columns[:3]) != PLANE_COLUMNS:
+        if tuple(columns[:3]) != names(PLANE_KEY):
             raise DamageError(f"{table}: this is not a table of nuclei that nucseg-batch wrote.")
         groups = itertools.groupby(rows, key=lambda row: (row[0], row[1], row[2]))
         key, group = next(groups, (None, None))

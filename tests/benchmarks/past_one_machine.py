@@ -167,13 +167,13 @@ def todo(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def commit(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The markers and rows of all units, which in a run all shares write together."""
+    from nucseg_batch.columns import PLANE_SUMMARY, names
     from nucseg_batch.files.run.attempts import Attempts
     from nucseg_batch.files.run.records import Marker, PlaneFingerprint, PlaneResult
-    from nucseg_batch.files.run.tables import SUMMARY_COLUMNS
 
     job = planned(arguments, None)
     row = ",1.5" * (len(job.table.columns) - 4)
-    summary = dict.fromkeys(SUMMARY_COLUMNS, 1.2345678) | {"nuclei": arguments.nuclei}
+    summary = dict.fromkeys(names(PLANE_SUMMARY), 1.2345678) | {"nuclei": arguments.nuclei}
     journal, attempts, units = job.journal, Attempts(job.journal.folder), 0
     yield {}
     for unit in job.units():

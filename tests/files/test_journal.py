@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from beginnings import SEEN, beginning
 
+from nucseg_batch.columns import PLANE_SUMMARY, names
 from nucseg_batch.errors import MismatchError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import FinishRecord, Marker, MergedPlane, PlaneResult, RunSpec
-from nucseg_batch.files.run.tables import SUMMARY_COLUMNS
 from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -30,7 +30,7 @@ def begun() -> RunSpec:
 
 
 def result(key: str, part_bytes: int) -> PlaneResult:
-    return PlaneResult(key, 2, dict.fromkeys(SUMMARY_COLUMNS, 1), part_bytes)
+    return PlaneResult(key, 2, dict.fromkeys(names(PLANE_SUMMARY), 1), part_bytes)
 
 
 def test_a_plan_comes_back_as_it_was_stored_with_any_file_name(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import pytest
 from beginnings import SEEN, beginning
 
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.arrays.measure import COLUMNS
+from nucseg_batch.columns import MEASURED, PLANE_SUMMARY, names
 from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.finish import collect, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
-from nucseg_batch.files.run.tables import SUMMARY_COLUMNS, NucleiTable, labelled_rows, plane_summary
+from nucseg_batch.files.run.tables import NucleiTable, labelled_rows, plane_summary
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Failure, ImageInfo, Plane, make_plan
@@ -40,7 +40,7 @@ def summary(labels: np.ndarray, scale: float, pixel_size: float | None) -> dict[
 
 
 def read(text: str, table: NucleiTable) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(csv_text([table.columns]) + text)))
+    return list(csv.DictReader(io.StringIO(csv_text([names(table.columns)]) + text)))
 
 
 def test_a_row_of_nuclei_reads_back_to_what_was_measured() -> None:
@@ -48,7 +48,7 @@ def test_a_row_of_nuclei_reads_back_to_what_was_measured() -> None:
     measures = measure(LABELS, PIXELS)
     rows = read(NucleiTable().text(plane('odd, "name"\n.png'), measures, None), NucleiTable())
     assert [(row["image"], row["t"], row["z"]) for row in rows] == [('odd, "name"\n.png', "", "")] * 2
-    for name in COLUMNS:
+    for name in names(MEASURED):
         np.testing.assert_allclose([float(row[name]) for row in rows], measures[name], rtol=1e-6)
     assert rows[1]["area"] == "30"
     assert [row["confidence"] for row in rows] == ["1", "0.8"]
@@ -128,7 +128,7 @@ def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
     assert values["confidence"] == pytest.approx(0.9)
     assert values["saturated_fraction"] == pytest.approx((PIXELS.max() == PIXELS).mean())
     assert (values["scale"], values["pixel_size"]) == (0.5, 0.65)
-    assert tuple(values) == SUMMARY_COLUMNS
+    assert tuple(values) == names(PLANE_SUMMARY)
 
 
 def test_an_empty_plane_has_no_averages() -> None:
@@ -147,7 +147,7 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
     store = tmp_path / "out.zarr"
     journal = Journal(store)
     journal.create(beginning(plan))
-    values = dict.fromkeys(SUMMARY_COLUMNS, 1)
+    values = dict.fromkeys(names(PLANE_SUMMARY), 1)
     for unit in plan.units():
         rows = [f"{p.image.key},row\n" * (1 + (p.image.key == "c.png")) for p in unit.planes]
         results = [

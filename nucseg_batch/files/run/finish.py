@@ -15,17 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from nucseg_batch.columns import FAILURES, IMAGES, PLANE_SUMMARY, names
 from nucseg_batch.files.atomic_write import file_sha256, whole_file
 from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
-from nucseg_batch.files.run.tables import (
-    FAILURES_COLUMNS,
-    IMAGES_COLUMNS,
-    SUMMARY_COLUMNS,
-    NucleiTable,
-)
+from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Failure, LabelArray, LargePlane, Plan, PlaneStatus, Unit
 
@@ -128,8 +124,8 @@ def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable)
     """Writes the three tables from what `collect` finds; doing it again gives the same bytes."""
     paths, failures = RunLayout(store).tables, list[Failure]()
     with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, _Parts() as parts:
-        images.write(csv_text([IMAGES_COLUMNS]).encode())
-        nuclei.write(csv_text([table.columns]).encode())
+        images.write(csv_text([names(IMAGES)]).encode())
+        nuclei.write(csv_text([names(table.columns)]).encode())
         waiting: list[list[Any]] = []
         for entry in entries:
             waiting.append(_images_row(entry))
@@ -143,7 +139,7 @@ def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable)
         images.write(csv_text(waiting).encode())
     with whole_file(paths["failures"]) as file:
         rows = [(f.image, f.stage, f.error, f.message) for f in failures]
-        file.write(csv_text([FAILURES_COLUMNS, *rows]).encode())
+        file.write(csv_text([names(FAILURES), *rows]).encode())
 
 
 def table_hashes(store: Path) -> dict[str, str]:
@@ -158,10 +154,10 @@ def result_hashes(store: Path) -> dict[str, str]:
 
 def _images_row(entry: PlaneEntry) -> list[Any]:
     if entry.outcome is None:
-        return [entry.image, PlaneStatus.MISSING, None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
+        return [entry.image, PlaneStatus.MISSING, None, None, entry.t, entry.z, *[None] * len(PLANE_SUMMARY)]
     if isinstance(entry.outcome, Failure) or entry.label_array is None:
-        return [entry.image, PlaneStatus.FAILED, None, None, entry.t, entry.z, *[None] * len(SUMMARY_COLUMNS)]
-    values = [entry.outcome.summary[name] for name in SUMMARY_COLUMNS]
+        return [entry.image, PlaneStatus.FAILED, None, None, entry.t, entry.z, *[None] * len(PLANE_SUMMARY)]
+    values = [entry.outcome.summary[column.name] for column in PLANE_SUMMARY]
     return [entry.image, PlaneStatus.OK, label_path(entry.label_array), entry.index, entry.t, entry.z, *values]
 
 

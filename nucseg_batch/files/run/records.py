@@ -34,7 +34,7 @@ class PlaneResult:
     nuclei: int
     """Nuclei found."""
     summary: dict[str, Any]
-    """Values of tables.SUMMARY_COLUMNS."""
+    """Values of `columns.PLANE_SUMMARY`."""
     part_bytes: int
     """Length in bytes of its rows in the unit's part of nuclei.csv."""
 

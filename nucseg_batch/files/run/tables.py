@@ -1,11 +1,12 @@
-"""The tables: which columns they have, and how a row becomes text that is the same on every machine.
+"""The rows of the tables: their values, and how a row becomes text that is the same on every machine.
 
 Integers are written as they are; other numbers with up to seven significant digits, a dot and no locale; nothing for
-what does not exist. How cells become a row is in `files.csv_rows`.
+what does not exist. How cells become a row is in `files.csv_rows`, which columns there are in `columns`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,52 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.arrays.measure import COLUMNS
+from nucseg_batch.columns import MICROMETRES, NUCLEI, NUCLEUS_KEY, Column, channel_columns
 from nucseg_batch.files.csv_rows import csv_row
 from nucseg_batch.plan import Plane
 
-PLANE_COLUMNS = ("image", "t", "z")
-"""What names a plane; t and z are empty where the image has no such axis."""
-INTENSITIES = tuple(name for name in COLUMNS if name.startswith("intensity_"))
-"""Columns that are there once more for each separate channel, as `intensity_mean-DAPI`."""
-CONFIDENCE = "confidence"
-"""Column of how far a nucleus can be trusted, 0 to 1; see `arrays.confidence`. Empty where nobody says."""
-MICROMETRES = {
-    "area_um2": ("area", 2),
-    "equivalent_diameter_area_um": ("equivalent_diameter_area", 1),
-    "axis_major_length_um": ("axis_major_length", 1),
-    "axis_minor_length_um": ("axis_minor_length", 1),
-    "perimeter_um": ("perimeter", 1),
-}
-"""Columns in micrometres: the column in pixels, and the power of the pixel's width that it is multiplied by."""
 SUMMARISED = ("area", "intensity_mean", "confidence")
 """Columns of nuclei that `plane_summary` needs."""
-SUMMARY_COLUMNS = (
-    "height",
-    "width",
-    "nuclei",
-    "area_fraction",
-    "area_mean",
-    "area_median",
-    "area_std",
-    "intensity_mean",
-    "intensity_std",
-    "intensity_background",
-    "confidence",
-    "sharpness",
-    "saturated_fraction",
-    "scale",
-    "pixel_size",
-)
-"""Columns of images.csv that describe a segmented plane. intensity_mean and intensity_std are over the nuclei's own
-means, intensity_background is the mean of all pixels outside nuclei, all of the channel that shows the nuclei, as are
-sharpness and saturated_fraction, see `arrays.exposure`; confidence is the mean over the nuclei of their own, see
-`arrays.confidence`; scale is by how much the image was enlarged for the network; pixel_size is the width of a pixel in
-micrometres, where known."""
-IMAGES_COLUMNS = ("image", "status", "mask", "index", "t", "z", *SUMMARY_COLUMNS)
-"""Columns of images.csv."""
-FAILURES_COLUMNS = ("image", "stage", "error", "message")
-"""Columns of failures.csv."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +33,14 @@ class NucleiTable:
     micrometres: bool = False
     """Whether the width of a pixel is known for any image."""
 
-    @property
-    def columns(self) -> tuple[str, ...]:
+    @functools.cached_property
+    def columns(self) -> tuple[Column, ...]:
         """All columns."""
-        more = [f"{name}-{channel}" for channel in self.channels for name in INTENSITIES]
-        return (*PLANE_COLUMNS, *COLUMNS, CONFIDENCE, *(MICROMETRES if self.micrometres else ()), *more)
+        return (*NUCLEI, *(MICROMETRES if self.micrometres else ()), *channel_columns(self.channels))
+
+    @functools.cached_property
+    def _values(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column not in NUCLEUS_KEY)
 
     def rows(self, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> list[str]:
         """One text a nucleus: its row after the label, without end of line.
@@ -85,16 +49,9 @@ class NucleiTable:
         separate channels that the image has; pixel_size in micrometres. Cells of what is not known are empty.
         """
         count = int(measures["label"].size)
-        columns = [_column(measures[name]) for name in (*COLUMNS, CONFIDENCE) if name != "label"]
-        if self.micrometres:
-            for source, power in MICROMETRES.values():
-                unknown = [""] * count
-                columns.append(unknown if pixel_size is None else _column(measures[source] * pixel_size**power))
-        for channel in self.channels:
-            for name in INTENSITIES:
-                values = measures.get(f"{name}-{channel}")
-                columns.append([""] * count if values is None else _column(values))
-        return [",".join(cells) for cells in zip(*columns, strict=True)]
+        values = (_of(column, measures, pixel_size) for column in self._values)
+        cells = ([""] * count if one is None else _column(one) for one in values)
+        return [",".join(row) for row in zip(*cells, strict=True)]
 
     def text(self, plane: Plane, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> str:
         """Rows of nuclei.csv for one plane."""
@@ -114,7 +71,7 @@ def plane_summary(
     scale: float,
     pixel_size: float | None,
 ) -> dict[str, int | float | None]:
-    """The values of SUMMARY_COLUMNS for one plane; None where there is nothing to average.
+    """The values of `columns.PLANE_SUMMARY` for one plane; None where there is nothing to average.
 
     nuclei: at least the columns SUMMARISED of all its nuclei; exposure: of all its pixels.
     """
@@ -139,6 +96,13 @@ def plane_summary(
         "scale": scale,
         "pixel_size": pixel_size,
     }
+
+
+def _of(column: Column, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> NDArray[Any] | None:
+    """The values of a column; None where they are not known."""
+    if not column.source:
+        return measures.get(column.name)
+    return None if pixel_size is None else measures[column.source] * pixel_size**column.power
 
 
 def _column(values: NDArray[Any]) -> list[str]:

@@ -15,9 +15,9 @@ from typing import IO
 import numpy as np
 
 from nucseg_batch.arrays.outlines import Polygon, Ring
+from nucseg_batch.columns import NUCLEUS_KEY, names
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.names import printable
-from nucseg_batch.files.run.tables import PLANE_COLUMNS
 from nucseg_batch.results.export.planes import LabelledPlane, NucleusOutline
 from nucseg_batch.results.export.task import ExportTask
 from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
@@ -82,7 +82,7 @@ def _measurements(nuclei: PlaneNuclei) -> list[str]:
     """Of each nucleus the numbers of nuclei.csv, as they are written there; cells that are empty are left out."""
     shown: list[tuple[str, int, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]] = []
     for place, name in enumerate(nuclei.columns):
-        if name not in (*PLANE_COLUMNS, "label"):
+        if name not in names(NUCLEUS_KEY):
             with contextlib.suppress(ValueError):  # a column of text is no measurement
                 shown.append((json.dumps(name), place, np.isfinite(nuclei[name])))
     return [

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from nucseg_batch.columns import NUCLEUS_KEY, names
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Calibration,
@@ -34,7 +35,6 @@ from nucseg_batch.files.masks.nodes import (
     write_attributes,
 )
 from nucseg_batch.files.names import printable
-from nucseg_batch.files.run.tables import PLANE_COLUMNS
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.results.export.planes import LabelledPlane
 from nucseg_batch.results.export.task import ExportTask, FormatRefusal
@@ -114,7 +114,7 @@ class _Image:
             if place is not None:
                 columns[name] = np.full(len(nuclei), place)
         for name in nuclei.columns:
-            if name not in (*PLANE_COLUMNS, "label"):
+            if name not in names(NUCLEUS_KEY):
                 with contextlib.suppress(ValueError):
                     columns[name] = nuclei[name]
         for name, values in columns.items():

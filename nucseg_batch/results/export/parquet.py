@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from nucseg_batch.columns import TYPES
 from nucseg_batch.errors import DamageError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.csv_rows import csv_rows, open_table
@@ -20,18 +21,6 @@ from nucseg_batch.files.names import file_name
 from nucseg_batch.results.export.task import RunExport
 from nucseg_batch.results.run import matches
 
-WHOLE_NUMBERS = {
-    "t",
-    "z",
-    "index",
-    "label",
-    "area",
-    "height",
-    "width",
-    "nuclei",
-    *(f"bbox-{side}" for side in range(4)),
-}
-"""Columns of whole numbers; numbers of other columns are float64."""
 GROUP_ROWS = 2**18
 """Rows of a row group."""
 BLOCK = 2**24
@@ -89,10 +78,8 @@ def _schema(table: Path) -> Any:
 
 
 def _type(name: str, cell: str) -> Any:
-    if name in ("image", "status", "mask"):
-        return pa.string()
-    if name in WHOLE_NUMBERS:
-        return pa.int64() if name == "area" else pa.int32()
+    if name in TYPES:
+        return pa.type_for_alias(TYPES[name])
     try:
         float(cell or 0)
     except ValueError:
