@@ -26,6 +26,7 @@ from nucseg_batch.arrays.instances import (
     VOTE,
     WINDOW_RADIUS,
 )
+from nucseg_batch.arrays.outputs import Output
 from nucseg_batch.arrays.separated import SeparatedNuclei
 
 BLOCK = 256
@@ -49,16 +50,15 @@ class NetworkOutput:
     """What the network says of one image, as it leaves the device."""
 
     heads: NDArray[np.float32]
-    """(h, w, block * block * 3): foreground logit and offset along y and x of each pixel of a block, see
-    `architectures.to_full_resolution`; of a semantic network without the offsets."""
+    """(h, w, block * block * outputs): the outputs of each pixel of a block, see `architectures.to_full_resolution`."""
     probability: NDArray[np.float32]
     """Sigmoid of `heads`, of which only the foreground's is used."""
     block: int = 1
     """Side in pixels of the square that one position answers for."""
     unit: float = 1.0
     """Pixels that an offset of 1 stands for."""
-    outputs: int = 3
-    """Values for each pixel."""
+    outputs: int = len(Output)
+    """Values for each pixel, in the order of `Output`."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,9 +68,9 @@ class NetworkOutput:
     def above(self, threshold: float) -> NDArray[np.bool_]:
         """Where the foreground's probability is above the threshold, (height, width)."""
         found = np.empty(self.shape, bool)
-        folded = self.probability > np.float32(threshold)
+        folded = self.probability[..., Output.FOREGROUND :: self.outputs] > np.float32(threshold)
         for y, x in np.ndindex(self.block, self.block):
-            found[y :: self.block, x :: self.block] = folded[..., (y * self.block + x) * self.outputs]
+            found[y :: self.block, x :: self.block] = folded[..., y * self.block + x]
         return found
 
     def inside(self, height: int, width: int, threshold: float) -> NDArray[np.bool_]:
@@ -81,7 +81,7 @@ class NetworkOutput:
         return found
 
     def places(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Where in the flat `heads` the first value of each of these pixels is."""
+        """Where in the flat `heads` the outputs of each of these pixels begin."""
         _, w, channels = self.heads.shape
         return self._along(self.shape[0], w * channels, self.block)[y] + self._along(self.shape[1], channels, 1)[x]
 
@@ -113,9 +113,9 @@ def separate(
     y, x = np.divmod(pixel, columns)
     place = answer.places(y, x)
     heads, probability = answer.heads.reshape(-1), answer.probability.reshape(-1)
-    weight = np.rint(probability.take(place) * np.float32(VOTE))
-    target = _target(y, heads.take(place + 1), answer.unit, height) * columns
-    target += _target(x, heads.take(place + 2), answer.unit, width)
+    weight = np.rint(probability.take(place + Output.FOREGROUND) * np.float32(VOTE))
+    target = _target(y, heads.take(place + Output.OFFSET_Y), answer.unit, height) * columns
+    target += _target(x, heads.take(place + Output.OFFSET_X), answer.unit, width)
 
     votes = np.bincount(target, weight, answer.shape[0] * columns).astype(np.int32).reshape(answer.shape)
     votes, strongest = _blurred_and_strongest(votes, blur, window)
@@ -137,8 +137,11 @@ def separate(
     return SeparatedNuclei(labels, np.stack(np.divmod(roots[kept], columns), axis=1), support)
 
 
-def foreground(answer: NetworkOutput, height: int, width: int, *, threshold: float) -> SeparatedNuclei:
-    """The plain mask as label 1, without roots; a pixel's support is its probability. See `separate`."""
+def foreground(answer: NetworkOutput, height: int, width: int, *, threshold: float, **_: int) -> SeparatedNuclei:
+    """The plain mask as label 1, without roots; a pixel's support is its probability.
+
+    Arguments as for `separate`, of which all but the threshold change nothing.
+    """
     inside = answer.inside(height, width, threshold)
     support = np.zeros(answer.shape, np.uint8)
     place = answer.places(*np.nonzero(inside))

@@ -37,25 +37,6 @@ _LOW = CODE - 1
 _BOTH = CODE**2 - 1
 
 
-def separate(
-    foreground: Any,
-    offsets: Any,
-    heights: Any,
-    widths: Any,
-    *,
-    threshold: float,
-    min_area: int,
-    blur: int = BLUR,
-    window: int = WINDOW_RADIUS,
-) -> Any:
-    """Labels the nuclei of a batch: int32 (batch, height, width), 0 is background, 1..n in each image.
-
-    Arguments as for `separate_rooted`, which also tells where their roots are.
-    """
-    options: dict[str, Any] = {"threshold": threshold, "min_area": min_area, "blur": blur, "window": window}
-    return separate_rooted(foreground, offsets, heights, widths, **options)[0]
-
-
 def separate_rooted(
     foreground: Any,
     offsets: Any,
@@ -126,7 +107,7 @@ def _squared_distance(root: Any, width: Any, size: Any) -> Any:
 def foreground_mask(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:
     """The plain mask, int32 (batch, height, width), 1 where a pixel's probability is above the threshold.
 
-    foreground, heights and widths as for `separate`.
+    foreground, heights and widths as for `separate_rooted`.
     """
     y, x = _coordinates(*ops.shape(foreground)[1:])
     inside = (y < ops.reshape(heights, (-1, 1, 1))) & (x < ops.reshape(widths, (-1, 1, 1)))
@@ -136,7 +117,7 @@ def foreground_mask(foreground: Any, heights: Any, widths: Any, *, threshold: fl
 def foreground_support(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:
     """The support of pixels without votes, uint8 (batch, height, width): their probability, 0 outside the mask.
 
-    foreground, heights and widths as for `separate`.
+    foreground, heights and widths as for `separate_rooted`.
     """
     inside = foreground_mask(foreground, heights, widths, threshold=threshold)
     weight = ops.cast(ops.round(ops.sigmoid(foreground) * VOTE), "int32")
@@ -146,7 +127,7 @@ def foreground_support(foreground: Any, heights: Any, widths: Any, *, threshold:
 def certainty(foreground: Any, heights: Any, widths: Any, *, threshold: float) -> Any:
     """Mean probability of the pixels above the threshold, (batch,) float32; 0 where there is none.
 
-    foreground, heights and widths as for `separate`; probabilities count in parts of VOTE, so that sums are exact.
+    foreground, heights and widths as for `separate_rooted`. Probabilities count in parts of VOTE, so sums are exact.
     """
     inside = foreground_mask(foreground, heights, widths, threshold=threshold)
     parts = inside * ops.cast(ops.round(ops.sigmoid(foreground) * VOTE), "int32")

@@ -97,48 +97,95 @@ def join(
 ) -> MergedIds:
     """Gives each nucleus one id: ordered by the part that owns it, then as that part numbers them.
 
+    ```text
+    core of part 0 | core of part 1
+             (-----|--)               a nucleus in both; both name its root x, so their labels are one group
+             (  x  |  )               part 0 owns x: it measures the nucleus, which gets its id in the order of part 0
+             (-----|--)
+           (-------|---)              part 0 names the root y, part 1 the root z
+           (     y | z )              labels on whose root parts disagree are compared pixel by pixel within the rims,
+           (-------|---)              and groups of what is the same there are united
+    ```
+
+    A group without an owner is kept if the cores hold half of its nucleus, and lost otherwise.
+
     labels_of: the labels of a part over `grown(core, shape)`; asked for only where parts disagree. shape: of the plane.
     beyond: says which roots lie outside all parts, where these are not the whole plane; their nuclei get ids as well,
     and all are then ordered by their roots.
     """
-    counts = [part.keys.size for part in parts]
-    first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    part = np.repeat(np.arange(len(parts)), counts)
-    label = np.arange(first[-1]) - first[part] + 1
-    keys, owned, pixels, areas, reach = (
-        np.concatenate([getattr(one, name) for one in parts] or [np.zeros(0, np.int64)])
-        for name in ("keys", "owned", "pixels", "areas", "spans")
-    )
-    owned = owned.astype(bool)
-    outside = beyond(keys) if beyond is not None else np.zeros(keys.size, bool)
-
-    _, group, members = np.unique(keys, return_inverse=True, return_counts=True)
-    has_owner = np.bincount(group[owned], minlength=members.size) > 0
-    unsure = np.where(owned, members[group] <= reach, ~has_owner[group] & ~outside)  # not all neighbours know it
-    group = _united(group, list(_same(parts, labels_of, shape, first, np.flatnonzero(unsure))))
-
-    order = np.lexsort((label, part, -pixels, ~owned, group))
-    best = order[np.unique(group[order], return_index=True)[1]]
-    total = np.bincount(group, weights=pixels, minlength=members.size)[group[best]].astype(np.int64)
-    kept = owned[best] | outside[best] | (2 * total >= areas[best])
+    every = _Labels.of(parts)
+    outside = beyond(every.keys) if beyond is not None else np.zeros(every.keys.size, bool)
+    group = _groups(parts, labels_of, shape, every, outside)
+    best = _measuring(every, group)
+    total = np.bincount(group, weights=every.pixels)[group[best]].astype(np.int64)
+    kept = every.owned[best] | outside[best] | (2 * total >= every.areas[best])
     if beyond is None:
         kept &= total > 0
     chosen, total = best[kept], total[kept]
-    order = np.argsort(keys[chosen] if beyond is not None else chosen, kind="stable")
+    order = np.argsort(every.keys[chosen] if beyond is not None else chosen, kind="stable")
     chosen, total = chosen[order], total[order]
-    number = np.zeros(members.size, np.uint32)
+    number = np.zeros(group.size, np.uint32)
     number[group[chosen]] = np.arange(1, chosen.size + 1)
     ids = number[group]
     return MergedIds(
-        [np.concatenate([[0], ids[a:b]]).astype(np.uint32) for a, b in pairwise(first.tolist())],
-        part[chosen],
-        label[chosen],
-        keys[chosen],
-        owned[chosen] | ~outside[chosen],
+        [np.concatenate([[0], ids[a:b]]).astype(np.uint32) for a, b in pairwise(every.first.tolist())],
+        every.part[chosen],
+        every.label[chosen],
+        every.keys[chosen],
+        every.owned[chosen] | ~outside[chosen],
         total,
-        int(np.count_nonzero((ids == 0) & (pixels > 0))),
-        int(pixels[ids == 0].sum()),
+        int(np.count_nonzero((ids == 0) & (every.pixels > 0))),
+        int(every.pixels[ids == 0].sum()),
     )
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The labels of all parts, one part after the other; other fields as those of `RegionSeams`."""
+
+    first: NDArray[np.int64]
+    """(parts + 1,): where the labels of each part begin."""
+    part: NDArray[np.int64]
+    """(n,): the part of each label."""
+    label: NDArray[np.int64]
+    """(n,): its number there."""
+    keys: NDArray[np.int64]
+    owned: NDArray[np.bool_]
+    pixels: NDArray[np.int64]
+    areas: NDArray[np.int64]
+    spans: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, parts: Sequence[RegionSeams]) -> _Labels:
+        counts = [part.keys.size for part in parts]
+        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        part = np.repeat(np.arange(len(parts)), counts)
+        keys, owned, pixels, areas, reach = (
+            np.concatenate([getattr(one, name) for one in parts] or [np.zeros(0, np.int64)])
+            for name in ("keys", "owned", "pixels", "areas", "spans")
+        )
+        return cls(first, part, np.arange(first[-1]) - first[part] + 1, keys, owned.astype(bool), pixels, areas, reach)
+
+
+def _groups(
+    parts: Sequence[RegionSeams],
+    labels_of: Callable[[int], NDArray[np.integer]],
+    shape: tuple[int, int],
+    every: _Labels,
+    outside: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """The nucleus of each label, as a number: that of its root and, where parts disagree on roots, of its pixels."""
+    _, group, members = np.unique(every.keys, return_inverse=True, return_counts=True)
+    has_owner = np.bincount(group[every.owned], minlength=members.size) > 0
+    unknown = members[group] <= every.spans  # to a part into whose core it reaches
+    unsure = np.where(every.owned, unknown, ~has_owner[group] & ~outside)
+    return _united(group, list(_same(parts, labels_of, shape, every.first, np.flatnonzero(unsure))))
+
+
+def _measuring(every: _Labels, group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each nucleus the label that is measured for all: an owned one, then the one with the most pixels."""
+    order = np.lexsort((every.label, every.part, -every.pixels, ~every.owned, group))
+    return order[np.unique(group[order], return_index=True)[1]]
 
 
 def _same(

@@ -12,6 +12,7 @@ from typing import Any
 
 from keras import ops
 
+from nucseg_batch.arrays.outputs import Output
 from nucseg_batch.network.architectures import NetworkSpec
 
 PASSES = 4
@@ -36,9 +37,9 @@ def _mirrored_back(heads: Any, spec: NetworkSpec, *, rows: bool, columns: bool) 
     batch, height, width, channels = ops.shape(heads)
     x = ops.reshape(heads, (batch, height, width, spec.block, spec.block, spec.outputs))
     x = _mirrored(x, [axis for axes, mirrored in (((1, 3), rows), ((2, 4), columns)) if mirrored for axis in axes])
-    if spec.task == "instances":
-        x = x * ops.convert_to_tensor([1.0, -1.0 if rows else 1.0, -1.0 if columns else 1.0], dtype="float32")
-    return ops.reshape(x, (batch, height, width, channels))
+    turned = {Output.OFFSET_Y: rows, Output.OFFSET_X: columns}
+    signs = [-1.0 if turned.get(output) else 1.0 for output in spec.head.outputs]
+    return ops.reshape(x * ops.convert_to_tensor(signs, dtype="float32"), (batch, height, width, channels))
 
 
 def _mirrored(x: Any, axes: list[int]) -> Any:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays import host_instances
 from nucseg_batch.arrays.host_instances import NetworkOutput
+from nucseg_batch.arrays.outputs import OFFSET_UNIT
 from nucseg_batch.arrays.separated import SeparatedNuclei
-from nucseg_batch.network.architectures import OFFSET_UNIT
 from nucseg_batch.network.program import LOOK_REACH, Banded, Grid, Program
 
 Real = tuple[NDArray[np.int32], NDArray[np.int32]]
@@ -179,9 +179,7 @@ class HostSeparation:
         return NetworkOutput(heads, certain, spec.block, OFFSET_UNIT, spec.outputs)
 
     def _separated(self, answer: NetworkOutput, size: tuple[int, int]) -> SeparatedNuclei:
-        if self.program.spec.task == "semantic":
-            return host_instances.foreground(answer, *size, threshold=self._threshold)
-        return host_instances.separate(answer, *size, threshold=self._threshold, **self._options)
+        return self.program.spec.head.separate_on_host(answer, *size, threshold=self._threshold, **self._options)
 
     def _brought_back(
         self, one: SeparatedNuclei, answer: NetworkOutput, native: NDArray[np.float32], rows: Any, columns: Any

@@ -16,16 +16,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from nucseg_batch.arrays.instances import (
-    certainty,
-    foreground_mask,
-    foreground_support,
-    separate_rooted,
-    sliding_maximum,
-)
+from nucseg_batch.arrays.instances import certainty, sliding_maximum
 from nucseg_batch.arrays.normalize import LIMIT
+from nucseg_batch.arrays.outputs import Output
 from nucseg_batch.network import backend
-from nucseg_batch.network.architectures import OFFSET_UNIT, NetworkSpec, to_full_resolution
+from nucseg_batch.network.architectures import NetworkSpec, to_full_resolution
 from nucseg_batch.network.flips import averaged_over_flips
 from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.plan import SEPARATION_BYTES
@@ -187,18 +182,10 @@ class Program:
         return labels, support
 
     def separate_rooted(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any, Any]:
-        """Labels, where the roots are, and support; see `arrays.instances.separate_rooted`.
-
-        A semantic network's foreground is label 1, and has no roots.
-        """
-        if self.spec.task == "semantic":
-            mask = foreground_mask(self._foreground(heads), heights, widths, threshold=self._threshold)
-            support = foreground_support(self._foreground(heads), heights, widths, threshold=self._threshold)
-            return mask, ops.zeros_like(mask), support
-        heads = to_full_resolution(ops.convert_to_tensor(heads), self.spec.block, self.spec.outputs)
-        foreground, offsets = heads[..., 0], heads[..., 1:] * OFFSET_UNIT
+        """Labels, where the roots are, and support; see `Head.separate`."""
+        output = to_full_resolution(ops.convert_to_tensor(heads), self.spec.block, self.spec.outputs)
         options: dict[str, Any] = {"threshold": self._threshold, "min_area": self._min_area, **self._reach}
-        return separate_rooted(foreground, offsets, heights, widths, **options)
+        return self.spec.head.separate(output, heights, widths, **options)
 
     def certainty(self, heads: Any, heights: Any, widths: Any) -> Any:
         """Mean probability of the foreground's pixels, (batch,) float32."""
@@ -266,9 +253,9 @@ class Program:
         return averaged_over_flips(network, self.spec, image) if self._augment else network(image)
 
     def _foreground(self, values: Any) -> Any:
-        """The first of the outputs for each pixel, (batch, height, width), of values folded as heads are."""
-        first = ops.convert_to_tensor(values)[..., :: self.spec.outputs]
-        return to_full_resolution(first, self.spec.block, 1)[..., 0]
+        """The foreground of each pixel, (batch, height, width), of values folded as heads are."""
+        folded = ops.convert_to_tensor(values)[..., Output.FOREGROUND :: self.spec.outputs]
+        return to_full_resolution(folded, self.spec.block, 1)[..., 0]
 
 
 Grid = tuple[Any, Any, Any, Any]

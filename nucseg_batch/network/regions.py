@@ -61,7 +61,20 @@ class WindowGrid:
 
 @dataclass(frozen=True)
 class TileSide:
-    """A tile along one axis of its plane."""
+    """A tile along one axis of its plane.
+
+    ```text
+    in the plane's own pixels     source  |------------------------|
+                                  grid         |--------------|
+                                  core            |--------|
+    in those of the scaled plane  roots           |--------|
+                                  window      |----------------|
+                                  seen    |------------------------|
+    ```
+
+    `grid` is `core` and a margin in which nuclei are whole. Its labels are interpolated from `window`; `seen` is that
+    and the network's halo, and is interpolated from `source`.
+    """
 
     core: slice
     """What it is responsible for, in the plane's own pixels."""
@@ -139,7 +152,7 @@ def label_image(
         one = label_tile(labelling, tile, source, limits, reach, call_pixels)
         inner = tuple(slice(c.start - g.start, c.stop - g.start) for c, g in zip(core, tile.part("grid"), strict=True))
         found, support[core] = one.labels[inner], one.support[inner]
-        if not len(one.roots):  # a semantic network's foreground, which is label 1
+        if not len(one.roots):  # nothing, or a foreground that is not separated, which is label 1
             labels[core] = found
             continue
         labels[core] = np.where(found > 0, found + (sum(map(len, named)) - 1), 0)
@@ -221,30 +234,44 @@ def _side(frame: ResampleGeometry, axis: int, core: slice, longest: int, grid: i
     length = min(longest, _up(core.stop - core.start, SHORT_STEP))
     rest = core.stop == native and core.stop - core.start < longest
     if frame.is_native:
-        size = length + 2 * SEPARATION + reach.step - math.gcd(grid, reach.step)
-        wanted = slice(core.start - SEPARATION, core.start - SEPARATION + size)
-        window = _window(wanted, bucket, reach.step, rest)
-        labelled = slice(window.start, min(native, window.stop))
+        window = _window(_with_margin(core.start, length, SEPARATION, reach.step, grid), bucket, reach.step, rest)
+        labelled = window
     else:
         margin = _up(math.ceil(SEPARATION * native / scaled), BAND)
-        size = length + 2 * margin + BAND - math.gcd(grid, BAND)
-        wanted = slice(core.start - margin, core.start - margin + size)
-        labelled = _window(wanted, _up(native, BAND), BAND, rest)
-        ratio = scaled / native
-        support = max(ratio, 1.0) + 2  # two more, because a pixel's neighbours are seen as well
-        first = math.floor((labelled.start + 0.5) * ratio - 0.5 - support)
-        size = math.ceil((labelled.stop - labelled.start) * ratio + 2 * support) + reach.step
-        window = _window(slice(first, first + size), bucket, reach.step, rest)
-        labelled = slice(labelled.start, min(native, labelled.stop))
-    seen = (
-        slice(max(0, window.start - reach.margin), bucket) if rest else _around(window, reach.margin, slice(0, bucket))
-    )
-    places = mirrored(bucket, scaled)[seen]
-    source = slice(int(places.min()), int(places.max()) + 1) if frame.is_native else needed(native, scaled, places)
-    # One pixel more on both sides: what parts of the window need is rounded up for each of them.
-    source = slice(max(0, min(source.start - 1, labelled.start)), min(native, max(source.stop + 1, labelled.stop)))
+        labelled = _window(_with_margin(core.start, length, margin, BAND, grid), _up(native, BAND), BAND, rest)
+        window = _window(_interpolated(labelled, scaled / native, reach.step), bucket, reach.step, rest)
+    labelled = slice(labelled.start, min(native, labelled.stop))
+    if rest:
+        seen = slice(max(0, window.start - reach.margin), bucket)
+    else:
+        seen = _around(window, reach.margin, slice(0, bucket))
     last = bucket if core.stop == native else _scaled(core.stop, native, scaled)
-    return TileSide(core, slice(_scaled(core.start, native, scaled), last), labelled, window, seen, source)
+    roots = slice(_scaled(core.start, native, scaled), last)
+    return TileSide(core, roots, labelled, window, seen, _source(frame, axis, seen, labelled))
+
+
+def _with_margin(start: int, length: int, margin: int, step: int, grid: int) -> slice:
+    """A stretch of an axis and a margin on both sides, so long that it still is where it is moved to begin at a step.
+
+    grid: `start` is a multiple of it.
+    """
+    return slice(start - margin, start + length + margin + step - math.gcd(grid, step))
+
+
+def _interpolated(labelled: slice, ratio: float, step: int) -> slice:
+    """Pixels of the scaled plane that labels of the plane's own pixels are interpolated from; ratio: of the scales."""
+    support = max(ratio, 1.0) + 2  # two more, because a pixel's neighbours are seen as well
+    first = math.floor((labelled.start + 0.5) * ratio - 0.5 - support)
+    return slice(first, first + math.ceil((labelled.stop - labelled.start) * ratio + 2 * support) + step)
+
+
+def _source(frame: ResampleGeometry, axis: int, seen: slice, labelled: slice) -> slice:
+    """The plane's own pixels that `seen` is made of, and those that are labelled."""
+    native, scaled = frame.native[axis], frame.scaled[axis]
+    places = mirrored(bucket_shape(scaled, scaled)[0], scaled)[seen]
+    made_of = slice(int(places.min()), int(places.max()) + 1) if frame.is_native else needed(native, scaled, places)
+    # One pixel more on both sides: what parts of the window need is rounded up for each of them.
+    return slice(max(0, min(made_of.start - 1, labelled.start)), min(native, max(made_of.stop + 1, labelled.stop)))
 
 
 def _window(wanted: slice, end: int, step: int, rest: bool) -> slice:

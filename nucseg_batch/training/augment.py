@@ -15,11 +15,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.outputs import Target
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.empty import blank_field
 from nucseg_batch.training.intensity import change_intensities
 from nucseg_batch.training.paste import pasted
-from nucseg_batch.training.targets import CHANNELS
 from nucseg_batch.training.warp import CropView, view_of
 
 SPREAD = 0.3
@@ -41,7 +41,7 @@ PASTED_SHARE = 0.15
 def training_crop(
     sample: Sample, size: int, diameter: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One augmented crop: image (size, size, 3) and target (size, size, CHANNELS).
+    """One augmented crop: image (size, size, 3) and target (size, size, Target).
 
     `diameter` is that to which nuclei are brought, in pixels, before the random magnification.
     """
@@ -57,9 +57,9 @@ def training_crop(
 
 
 def empty_target(size: int) -> NDArray[np.float32]:
-    """The target of a crop without nuclei, (size, size, CHANNELS)."""
-    target = np.zeros((size, size, CHANNELS), np.float32)
-    target[..., 1] = 1.0
+    """The target of a crop without nuclei, (size, size, Target)."""
+    target = np.zeros((size, size, len(Target)), np.float32)
+    target[..., Target.FOREGROUND_WEIGHT] = 1.0
     return target
 
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, score
 from nucseg_batch.arrays.scale import step_scale
@@ -67,20 +66,15 @@ def nuclei_found(predictor: Predictor, samples: Sequence[Sample]) -> dict[str, f
     """`val_foreground_iou`, `val_ap50` and `val_ap` of a predictor's present weights, see HISTORY_COLUMNS."""
     predictor.refresh()
     matches, shared, covered = [], 0, 0
-    semantic = predictor.model.info.task == "semantic"
+    head = predictor.model.info.network.head
     for sample in samples:
         found = predictor.predict(sample.pixels, true_scale(sample, predictor.diameter))
-        labels, truth = sample.scored(found), truth_of(sample, semantic=semantic)
+        labels, truth = sample.scored(found), head.expected(sample.truth)
         matches.append(match(labels, truth))
         shared += int(((labels > 0) & (truth > 0)).sum())
         covered += int(((labels > 0) | (truth > 0)).sum())
     ap50, ap = mean_scores(matches, samples)
     return {"val_foreground_iou": shared / covered if covered else 1.0, "val_ap50": ap50, "val_ap": ap}
-
-
-def truth_of(sample: Sample, *, semantic: bool) -> NDArray[np.int32]:
-    """What a perfect model finds in an image, (height, width); of a semantic one all nuclei are 1."""
-    return (sample.labels > 0).astype(np.int32) if semantic else sample.truth
 
 
 def mean_scores(matches: Sequence[list[Match]], samples: Sequence[Sample]) -> tuple[float, float]:

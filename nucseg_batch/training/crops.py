@@ -86,7 +86,7 @@ def drawing_chances(samples: list[Sample]) -> NDArray[np.float64]:
 
 
 def plain_crops(samples: list[Sample], settings: TrainSettings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The middle of each sample at the nominal scale: (samples, crop, crop, 3) and (samples, crop, crop, CHANNELS)."""
+    """The middle of each sample at the nominal scale: (samples, crop, crop, 3) and (samples, crop, crop, Target)."""
     crops = [plain_crop(sample, settings.crop, settings.diameter) for sample in samples]
     images, targets = zip(*crops, strict=True)
     return np.stack(images), np.stack(targets)

@@ -56,7 +56,7 @@ class Sample:
 
     @property
     def truth(self) -> NDArray[np.int32]:
-        """(height, width), 0 is background: what a perfect model finds."""
+        """(height, width), 0 is background: the nuclei, as labelled."""
         return np.maximum(self.labels, 0)
 
     def scored(self, found: NDArray[np.int32]) -> NDArray[np.int32]:

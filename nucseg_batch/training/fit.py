@@ -21,7 +21,6 @@ from nucseg_batch.errors import InputMissingError, MismatchError, UsageError
 from nucseg_batch.files.annotations import Pair
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import NetworkSpec, build, load_encoder, network_spec, trained_encoder
-from nucseg_batch.network.losses import segmentation_loss
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
@@ -92,7 +91,7 @@ def train(
     everything = read_all(
         [*training, *held_out],
         progress.note,
-        semantic=settings.task == "semantic",
+        semantic=not spec.head.one_by_one,
         strict=settings.strict,
         intensities=settings.intensities or "nuclei",
     )
@@ -165,7 +164,7 @@ def _fit(
             network.set_weights(given.network.get_weights())
         else:
             load_encoder(spec, network, settings.encoder_weights)
-        network.compile(optimizer=optimizer(settings, precision), loss=segmentation_loss(spec))
+        network.compile(optimizer=optimizer(settings, precision), loss=spec.loss)
         network.optimizer.build(network.trainable_variables)  # so that a backup before the first step is complete
         done = _passes_done(backup, network, start.resume)
         history = History(path.with_name(f"{path.stem}.history.csv"), progress, passes_done=done)

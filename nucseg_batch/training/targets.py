@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.network.architectures import OFFSET_UNIT
+from nucseg_batch.arrays.outputs import OFFSET_UNIT, TARGET_OFFSETS, Target
 
-CHANNELS = 5
-"""Values for each pixel of a target."""
 EDGE_WEIGHT = 3.0
 """How much more a pixel at the edge of a nucleus counts in the cross-entropy."""
 TYPICAL_AREA = 530.0
@@ -34,7 +32,7 @@ def training_target(
     areas: NDArray[Any],
     cover: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """(height, width, CHANNELS): foreground, cross-entropy weight, offset y, offset x, offset weight.
+    """(height, width, Target): what a network of any task is trained to answer.
 
     labels: (height, width), 0 is background, -1 is not annotated (as what lies beyond the image) and has no weight.
     centres: (n + 1, 2), the centre of each label in pixels of this crop; it may lie outside the crop, as it must for a
@@ -42,7 +40,7 @@ def training_target(
     (height, width), how much of each pixel is nucleus; 1 or 0, as `labels` say, if None.
     """
     height, width = labels.shape
-    target = np.zeros((height, width, CHANNELS), np.float32)
+    target = np.zeros((height, width, len(Target)), np.float32)
     inside, known = labels > 0, labels >= 0
     edge = np.zeros(labels.shape, bool)
     for axis in (0, 1):
@@ -54,11 +52,12 @@ def training_target(
         edge[tuple(low)] |= step
         edge[tuple(high)] |= step
     weight = np.sqrt(TYPICAL_AREA / np.maximum(areas, 1.0))
-    target[..., 0] = inside if cover is None else np.where(known, cover, 0)
-    target[..., 1] = np.where(edge, EDGE_WEIGHT, 1.0) * np.where(inside, weight.clip(0.7, 2.0)[labels], 1.0) * known
+    target[..., Target.FOREGROUND] = inside if cover is None else np.where(known, cover, 0)
+    of_edge, of_size = np.where(edge, EDGE_WEIGHT, 1.0), np.where(inside, weight.clip(0.7, 2.0)[labels], 1.0)
+    target[..., Target.FOREGROUND_WEIGHT] = of_edge * of_size * known
     centre = centres[labels].astype(np.float32)
-    target[..., 2] = (centre[..., 0] - np.arange(height, dtype=np.float32)[:, None]) / OFFSET_UNIT
-    target[..., 3] = (centre[..., 1] - np.arange(width, dtype=np.float32)[None, :]) / OFFSET_UNIT
-    target[..., 4] = np.where(inside, weight.clip(0.3, 3.0)[labels], 0.0)
-    target[..., 2:4] *= inside[..., None]
+    target[..., Target.OFFSET_Y] = (centre[..., 0] - np.arange(height, dtype=np.float32)[:, None]) / OFFSET_UNIT
+    target[..., Target.OFFSET_X] = (centre[..., 1] - np.arange(width, dtype=np.float32)[None, :]) / OFFSET_UNIT
+    target[..., Target.OFFSET_WEIGHT] = np.where(inside, weight.clip(0.3, 3.0)[labels], 0.0)
+    target[..., TARGET_OFFSETS] *= inside[..., None]
     return target

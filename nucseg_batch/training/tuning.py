@@ -14,7 +14,7 @@ from nucseg_batch.arrays.metrics import Match, match, mean_average_precision, sc
 from nucseg_batch.network.model_file import Model, ModelInfo
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings
-from nucseg_batch.training.callbacks import mean_scores, true_scale, truth_of
+from nucseg_batch.training.callbacks import mean_scores, true_scale
 from nucseg_batch.training.data import Sample
 
 THRESHOLDS = tuple(round(0.3 + 0.05 * i, 2) for i in range(9))
@@ -38,8 +38,7 @@ def tuned(
     info's card holds the scores. Images are segmented at the scale that their annotation gives.
     """
     predictor = Predictor(model, settings)
-    semantic = model.info.task == "semantic"
-    truths = [truth_of(s, semantic=semantic) for s in samples]
+    truths = [model.info.network.head.expected(s.truth) for s in samples]
     scales = [true_scale(s, predictor.diameter) for s in samples]
     heads = [predictor.heads(s.pixels, scale) for s, scale in zip(samples, scales, strict=True)]
 

@@ -30,7 +30,7 @@ class CropView:
 
     @property
     def target(self) -> NDArray[np.float32]:
-        """What the network should answer: (size, size, CHANNELS)."""
+        """What the network should answer: (size, size, Target)."""
         return training_target(self.labels, self.centres, self.areas, self.cover)
 
 

@@ -11,7 +11,7 @@ from nucseg_batch.arrays.instances import (
     WINDOW_RADIUS,
     blur_votes,
     certainty,
-    separate,
+    separate_rooted,
     strongest_nearby,
 )
 
@@ -31,7 +31,7 @@ def run(
     logits, offsets = perfect_heads(labels)
     height, width = real or labels.shape
     sizes = np.array([height], np.int32), np.array([width], np.int32)
-    found = separate(logits[None], offsets[None], *sizes, threshold=threshold, min_area=min_area)
+    found = separate_rooted(logits[None], offsets[None], *sizes, threshold=threshold, min_area=min_area)[0]
     return ops.convert_to_numpy(found)[0]
 
 
@@ -97,7 +97,7 @@ def test_votes_that_leave_the_image_count_at_its_edge() -> None:
     y, x = np.indices((32, 48))
     offsets = np.stack([-6.0 - y, 20.0 - x], axis=-1)[None].astype(np.float32)
     sizes = np.array([32], np.int32), np.array([48], np.int32)
-    found = ops.convert_to_numpy(separate(logits, offsets, *sizes, threshold=0.5, min_area=1))
+    found = ops.convert_to_numpy(separate_rooted(logits, offsets, *sizes, threshold=0.5, min_area=1)[0])
     assert found.max() == 1
     assert (found > 0).sum() == 7 * 20
 
@@ -107,7 +107,7 @@ def test_a_lone_pixel_is_no_nucleus_even_without_a_smallest_area() -> None:
     logits = np.full((1, 32, 32), -9.0, np.float32)
     logits[0, 16, 16] = 9.0
     sizes = np.array([32], np.int32), np.array([32], np.int32)
-    found = separate(logits, np.zeros((1, 32, 32, 2), np.float32), *sizes, threshold=0.5, min_area=0)
+    found = separate_rooted(logits, np.zeros((1, 32, 32, 2), np.float32), *sizes, threshold=0.5, min_area=0)[0]
     assert MIN_ROOT_VOTES > 1
     assert ops.convert_to_numpy(found).max() == 0
 
@@ -120,7 +120,7 @@ def test_images_of_a_batch_do_not_meet() -> None:
     stray = rng.normal(0, 30, offsets.shape).astype(np.float32)
     batch = np.stack([noise, logits, noise.T.reshape(logits.shape)]), np.stack([stray, offsets, -stray])
     sizes = np.full(3, 61, np.int32), np.full(3, 83, np.int32)
-    together = ops.convert_to_numpy(separate(*batch, *sizes, threshold=0.5, min_area=5))
+    together = ops.convert_to_numpy(separate_rooted(*batch, *sizes, threshold=0.5, min_area=5)[0])
     np.testing.assert_array_equal(together[1], run(quarters(), min_area=5))
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from nucseg_batch.errors import UsageError
 from nucseg_batch.network.architectures import NetworkSpec, build, fold_weights, network_spec, to_full_resolution
-from nucseg_batch.network.losses import segmentation_loss
 from nucseg_batch.settings import Architecture, Task
 
 DEFAULT = NetworkSpec("default", (4, 6, 8), "instances")
@@ -168,7 +167,7 @@ def test_a_few_steps_of_training_lower_the_loss(spec: NetworkSpec, task: Task) -
     target[..., 2:4] = target[..., :1] * 0.7
     network = build(spec, normalise=True)
     before = network.get_weights()
-    network.compile(keras.optimizers.Adam(3e-3), loss=segmentation_loss(spec), run_eagerly=True)
+    network.compile(keras.optimizers.Adam(3e-3), loss=spec.loss, run_eagerly=True)
     losses = network.fit(image, target, epochs=4, verbose=0).history["loss"]
     assert losses[-1] < 0.97 * losses[0]
     changed = [not np.array_equal(old, new) for old, new in zip(before, network.get_weights(), strict=True)]

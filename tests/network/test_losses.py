@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from nucseg_batch.network.architectures import NetworkSpec
-from nucseg_batch.network.losses import segmentation_loss
 
 HALF = NetworkSpec("default", (4, 6), "instances")
 FULL = NetworkSpec("unet", (4, 6), "instances")
@@ -48,7 +47,7 @@ def test_the_loss_is_entropy_and_half_dice_and_offsets(target: np.ndarray) -> No
     output = np.random.default_rng(8).normal(size=(2, 12, 20, 3)) * 2
     expected = foreground_by_hand(target, output[..., 0]) + offsets_by_hand(target, output[..., 1:])
     for spec, heads in ((HALF, folded(output)), (FULL, output)):
-        found = float(segmentation_loss(spec)(target.astype(np.float32), heads.astype(np.float32)))
+        found = float(spec.loss(target.astype(np.float32), heads.astype(np.float32)))
         assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -56,5 +55,5 @@ def test_a_semantic_network_is_not_asked_for_centres(target: np.ndarray) -> None
     """Cross-entropy and Dice only, on the one output it has."""
     output = np.random.default_rng(9).normal(size=(2, 12, 20, 1)) * 2
     spec = NetworkSpec("default", (4, 6), "semantic")
-    found = float(segmentation_loss(spec)(target.astype(np.float32), folded(output).astype(np.float32)))
+    found = float(spec.loss(target.astype(np.float32), folded(output).astype(np.float32)))
     assert found == pytest.approx(foreground_by_hand(target, output[..., 0]), rel=1e-5)

@@ -5,7 +5,7 @@ import pytest
 from pictures import disks
 from scipy import ndimage
 
-from nucseg_batch.network.architectures import OFFSET_UNIT
+from nucseg_batch.arrays.outputs import OFFSET_UNIT
 from nucseg_batch.training import augment
 from nucseg_batch.training.augment import plain_crop, training_crop
 from nucseg_batch.training.data import Sample

@@ -14,7 +14,6 @@ from pictures import annotated_folder, disks, fluorescence
 from nucseg_batch.errors import UsageError
 from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.network.architectures import build, build_sizer, network_spec
-from nucseg_batch.network.losses import segmentation_loss
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.settings import SegmentSettings, TrainSettings
@@ -193,7 +192,7 @@ def test_float16_is_trained_with_a_scaled_loss() -> None:
     assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)
     assert not isinstance(plain, keras.optimizers.LossScaleOptimizer)
     network = build(network_spec("default", "instances", (2, 3)), normalise=True, dtype="mixed_float16")
-    network.compile(optimizer=scaled, loss=segmentation_loss(network_spec("default", "instances", (2, 3))))
+    network.compile(optimizer=scaled, loss=network_spec("default", "instances", (2, 3)).loss)
     crops = plain_crops([sample("fluorescence", (96, 112))], TrainSettings(crop=64, batch_size=1))
     loss = network.fit(*crops, epochs=2, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)])
     assert np.isfinite(loss.history["loss"]).all()

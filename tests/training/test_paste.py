@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pictures import disks
 
-from nucseg_batch.network.architectures import OFFSET_UNIT
+from nucseg_batch.arrays.outputs import OFFSET_UNIT
 from nucseg_batch.training import paste
 from nucseg_batch.training.paste import pasted
 from nucseg_batch.training.targets import centres_and_areas

@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
+from nucseg_batch.network.architectures.blocks import to_full_resolution
 from nucseg_batch.network.architectures.folding import fold_weights
-from nucseg_batch.network.architectures.heads import OFFSET_UNIT, to_full_resolution
 from nucseg_batch.network.architectures.pretrained import load_encoder, trained_encoder
 from nucseg_batch.network.architectures.registry import RECIPES, NetworkSpec, build, network_spec
 from nucseg_batch.network.architectures.sizer import build_sizer
 
 __all__ = [
-    "OFFSET_UNIT",
     "RECIPES",
     "NetworkSpec",
     "build",

@@ -7,15 +7,17 @@ moves them into the convolutions).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from nucseg_batch.errors import UsageError
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import efficientnetlite0, half_unet, mobilenetv2, mobilenetv3, unet
-from nucseg_batch.network.architectures.heads import OUTPUTS
+from nucseg_batch.network.architectures.blocks import to_full_resolution
 from nucseg_batch.network.architectures.recipe import Recipe
+from nucseg_batch.network.heads import HEADS, Head
 from nucseg_batch.settings import Architecture, Task
 
 RECIPES: dict[Architecture, Recipe] = {
@@ -41,7 +43,7 @@ class NetworkSpec:
     """What it answers: nuclei one by one, or only the foreground."""
 
     def __post_init__(self) -> None:
-        for name, value, known in (("architecture", self.architecture, RECIPES), ("task", self.task, OUTPUTS)):
+        for name, value, known in (("architecture", self.architecture, RECIPES), ("task", self.task, HEADS)):
             if value not in known:
                 raise UsageError(f"{name} must be one of {', '.join(known)}, but is {value!r}.")
         levels = self.recipe.levels
@@ -57,9 +59,14 @@ class NetworkSpec:
         return RECIPES[self.architecture]
 
     @property
+    def head(self) -> Head:
+        """What depends on its task."""
+        return HEADS[self.task]
+
+    @property
     def outputs(self) -> int:
-        """Values that it answers for each pixel: foreground logit and, for instances, offsets along y and x."""
-        return OUTPUTS[self.task]
+        """Values that it answers for each pixel."""
+        return len(self.head.outputs)
 
     @property
     def block(self) -> int:
@@ -78,6 +85,16 @@ class NetworkSpec:
         For `mobilenetv3`, whose answer depends on the whole input, a practical value; see its file.
         """
         return self.recipe.halo(len(self.widths))
+
+    def loss(self, target: Any, heads: Any) -> Any:
+        """The training loss of a batch, a scalar.
+
+        target: (batch, height, width, Target) float32. heads: what the network answers, folded; see `build`.
+        """
+        target = ops.cast(target, "float32")
+        height, width = (side // self.block for side in target.shape[1:3])
+        heads = ops.reshape(heads, (-1, height, width, heads.shape[-1]))
+        return self.head.loss(target, to_full_resolution(heads, self.block, self.outputs))
 
 
 def network_spec(architecture: Architecture, task: Task, widths: tuple[int, ...] | None = None) -> NetworkSpec:

@@ -1,4 +1,4 @@
-"""What every network answers for each pixel, and how its blocks of answers become an image.
+"""How the blocks of a network's answers become an image.
 
 A network may answer for a whole block of full-resolution pixels at one position, as channels; unfolding these is the
 sub-pixel step of Shi et al. 2016 (arXiv:1609.05158).
@@ -9,13 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from keras import ops
-
-from nucseg_batch.settings import Task
-
-OFFSET_UNIT = 8.0
-"""Pixels that an offset output of 1 stands for, so that outputs are of the order of 1."""
-OUTPUTS: dict[Task, int] = {"instances": 3, "semantic": 1}
-"""Outputs for each pixel: foreground logit, then for instances offset along y and x to the centre of the nucleus."""
 
 
 def to_full_resolution(heads: Any, block: int, outputs: int) -> Any:
