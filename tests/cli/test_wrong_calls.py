@@ -13,6 +13,8 @@ SEGMENT = ("segment", "images", "out.zarr")
 CALLS = {
     "command": (("segmnt",), 2, "did you mean 'segment'?"),
     "no such command": (("help",), 2, "commands are segment, inspect"),
+    "command before the name of one": (("segmnt", "segment"), 2, "did you mean 'segment'?"),
+    "value for a flag": ((*SEGMENT, "--strict=yes"), 2, "--strict takes no value; leave =yes away"),
     "no IN": (("segment",), 2, "as in `nucseg-batch segment images/ out.zarr`"),
     "no IN to look at": (("inspect",), 2, "IN is missing: give a folder, file"),
     "no OUT": (("segment", "images"), 2, "such as out.zarr"),
