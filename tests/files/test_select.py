@@ -90,6 +90,13 @@ def test_what_means_no_channel_or_several_is_refused_with_those_there_are(wanted
     assert message in str(refused.value)
 
 
+def test_another_stain_is_not_offered_as_a_typing_error() -> None:
+    """RFP is not GFP misspelt."""
+    with pytest.raises(ImageError) as refused:
+        choose_channel("RFP", CHANNELS)
+    assert "Did you mean" not in str(refused.value)
+
+
 def test_a_name_counts_before_a_number() -> None:
     """Channels that are called 1, 2, 3, or by their lasers, are chosen as the user sees them."""
     assert choose_channel("1", [ChannelInfo("1"), ChannelInfo("2"), ChannelInfo("3")]) == 0

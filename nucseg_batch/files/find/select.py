@@ -13,12 +13,12 @@ alone, such as 405, is never taken for one: it also excites other dyes. Of a col
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
 from nucseg_batch.errors import ImageError, UsageError
 from nucseg_batch.files.images import MAX_EXPANSION, SMALL
+from nucseg_batch.files.names import nearest
 from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.plan import ImageInfo
 from nucseg_batch.settings import SegmentSettings
@@ -156,8 +156,8 @@ def choose_channel(wanted: str, channels: Sequence[ChannelInfo], aliases: Sequen
         return found[0]
     if found:
         raise ImageError(f"--channel {wanted!r} means {len(found)} of its channels: {_listed(channels, found)}.")
-    close = difflib.get_close_matches(text, [name for own in names for name in own], n=1)
-    meant = next((channels[i].name for i, own in enumerate(names) if close and close[0] in own), None)
+    close = nearest(text, [name for own in names for name in own])
+    meant = next((channels[i].name for i, own in enumerate(names) if close in own), None)
     hint = f" Did you mean {meant!r}?" if meant else ""
     raise ImageError(f"it has no channel {wanted!r}, but {_listed(channels)}.{hint}")
 
