@@ -45,6 +45,7 @@ from nucseg_batch.errors import (
     EXIT_OK,
     EXIT_USAGE,
     NucsegError,
+    SettingError,
     StoppedError,
     StorageError,
 )
@@ -162,8 +163,9 @@ def _run(arguments: list[str]) -> int:
     except StoppedError as error:
         return _tell(_stopped(rest), None, error.exit_code)
     except NucsegError as error:
-        where = "" if config is None else config.where(str(error), next(iter(rest), ""))
-        return _tell(f"{where}{error}", error if said.debug else None, error.exit_code)
+        line = error.as_option if isinstance(error, SettingError) else str(error)
+        where = "" if config is None else config.where(line, next(iter(rest), ""))
+        return _tell(f"{where}{line}", error if said.debug else None, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _tell(_stopped(rest), None, EXIT_INTERRUPTED)
     except typer.TyperException as error:

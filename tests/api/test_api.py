@@ -60,8 +60,10 @@ def test_options_that_there_are_not_are_refused_with_the_nearest(tmp_path: Path)
     """A misspelt option must not be ignored, nor end in a traceback that names our insides."""
     with pytest.raises(UsageError, match="did you mean diameter"):
         nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", diamter=26)
-    with pytest.raises(UsageError, match="threshold"):
+    with pytest.raises(UsageError, match=r"^threshold must be between 0 and 1, but is 7"):
         nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", threshold=7)
+    with pytest.raises(UsageError, match=r"^min_area must be 0 or more"):
+        nucseg_batch.Predictor(min_area=-1)
     with pytest.raises(UsageError, match="zarr"):
         nucseg_batch.segment(tmp_path, tmp_path / "out")
     with pytest.raises(UsageError, match="in_place"):

@@ -29,7 +29,8 @@ CALLS = {
     "fraction for a count": ((*SEGMENT, "--region", "100.5"), 2, "must be a whole number, but is '100.5'"),
     "too small": (("plan", "images", "out.zarr", "--shares=0"), 2, "must be 1 or more, but is '0'"),
     "too large": (("plan", "images", "out.zarr", "--shares=100001"), 2, "must be 100000 at most, but is '100001'"),
-    "not a share": ((*SEGMENT, "--threshold", "5"), 2, "between 0 and 1, but is 5.0"),
+    "not a share": ((*SEGMENT, "--threshold", "5"), 2, "--threshold must be between 0 and 1, but is 5.0"),
+    "not an area": ((*SEGMENT, "--min-area", "-1"), 2, "--min-area must be 0 or more pixels, but is -1"),
     "choice": ((*SEGMENT, "--cluster", "slrum"), 2, "did you mean 'slurm'?"),
     "far choice": ((*SEGMENT, "--device", "tpu"), 2, "must be one of auto, cpu, gpu, but is 'tpu'"),
     "architecture": (("train", "images", "m.keras", "--architecture", "unett"), 2, "did you mean 'unet'?"),
@@ -44,7 +45,7 @@ CALLS = {
     "no run": (("status", "plate7.zarr"), 66, "begin one with `nucseg-batch segment IN OUT.zarr`"),
     "prediction": (("evaluate", "imags", "images"), 66, "did you mean 'images'?"),
     "share without count": ((*SEGMENT, "--share", "3"), 2, "such as 7/64"),
-    "time points": ((*SEGMENT, "--t", "abc"), 2, "a range such as 0:10"),
+    "time points": ((*SEGMENT, "--t", "abc"), 2, "--t must be an index such as 3, or a range such as 0:10"),
     "more than all": ((*SEGMENT, "--max-failures", "200%"), 2, "100% or less"),
     "two ways": ((*SEGMENT, "--fail-fast", "--max-failures", "3"), 2, "give one"),
 }

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from nucseg_batch.errors import ImageError, UsageError
+from nucseg_batch.errors import ImageError, SettingError
 from nucseg_batch.files.images import MAX_EXPANSION, SMALL
 from nucseg_batch.files.names import nearest
 from nucseg_batch.files.source import ChannelInfo, Header
@@ -56,7 +56,7 @@ def image_info(
 
     files: keys of the files that hold its channels, where these are apart, and nuclei: which of them is segmented, by
     now; group: its path in a store. Raises ImageError where no channel or plane can be chosen, or where decoding it
-    would be unsafe, and UsageError for `settings.t` and `settings.z` that are no selection.
+    would be unsafe, and SettingError for `settings.t` and `settings.z` that are no selection.
     """
     guard(header, settings.max_pixels)
     names = channel_names(header) if "C" in header.axes else ()
@@ -226,11 +226,13 @@ def _places(axis: str, text: str | None, header: Header) -> tuple[int, int, int]
 def chosen_places(axis: str, text: str, length: int) -> range:
     """Places along an axis of some length that `3`, `-1`, `0:10`, `:-2` or `0:10:2` means, as for a Python list.
 
-    Raises UsageError for other text, and ImageError where nothing, or a single place beyond the end, is chosen.
+    Raises SettingError for other text, and ImageError where nothing, or a single place beyond the end, is chosen.
     """
     if not re.fullmatch(r"-?\d+|(-?\d+)?:(-?\d+)?(:([1-9]\d*)?)?", text.strip()):
         also = " or max" if axis == "z" else ""
-        raise UsageError(f"--{axis} {text}: expected an index such as 3, or a range such as 0:10 or 0:10:2{also}.")
+        raise SettingError(
+            axis, f"must be an index such as 3, or a range such as 0:10 or 0:10:2{also}, but is {text!r}."
+        )
     parts = [int(part) if part.strip() else None for part in text.split(":")]
     if len(parts) == 1:
         assert parts[0] is not None
