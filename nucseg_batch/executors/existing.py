@@ -59,26 +59,29 @@ def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
                 "give another OUT, or start over with --overwrite."
             )
         return
-    _check_room(store)
     check_beside(store, journal)
 
 
-def _check_room(store: Path) -> None:
-    """Raises OutputError where no file can be made beside OUT, as far as that can be told without making one."""
-    place = next(parent for parent in store.absolute().parents if parent.exists())
+def _check_room(store: Path, folder: Path) -> None:
+    """Raises OutputError where the run folder, beside which the tables lie, cannot be made, as far as can be told."""
+    place = next(parent for parent in folder.absolute().parents if parent.exists())
+    room = os.statvfs(place)
     if not place.is_dir():
         why = "Not a directory"
+    elif room.f_blocks == 0 and not place.stat().st_mode & 0o222:  # such as /proc, where root seems to have access
+        why = "Not a file system on a disk"
     elif os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return
     else:
-        why = "Read-only file system" if os.statvfs(place).f_flag & os.ST_RDONLY else "Permission denied"
+        why = "Read-only file system" if room.f_flag & os.ST_RDONLY else "Permission denied"
     raise OutputError(f"OUT {store}: cannot write in {place} ({why}); give another place.")
 
 
 def check_beside(store: Path, journal: Journal) -> None:
-    """Raises OutputError where tables or a run folder that are no run of ours are in the way of a new one."""
+    """Raises OutputError where nothing can be written beside OUT, or tables or a run folder not of ours are in the way."""
     if journal.exists():
         return
+    _check_room(store, journal.folder)
     beside = [path for path in RunLayout(store).results.values() if path.exists()]
     if journal.is_foreign():
         beside.append(journal.folder)
