@@ -40,9 +40,10 @@ def cite(
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.files.run.provenance import read_provenance
-    from nucseg_batch.files.run_layout import RunLayout
+    from nucseg_batch.files.run_layout import RunLayout, check_is_store
     from nucseg_batch.results.citation import paragraph, references
 
+    check_is_store(store)
     record = read_provenance(store)
     if record is None:
         raise InputMissingError(

@@ -78,7 +78,7 @@ def _check_room(store: Path, folder: Path) -> None:
 
 
 def check_beside(store: Path, journal: Journal) -> None:
-    """Raises OutputError where nothing can be written beside OUT, or tables or a run folder not of ours are in the way."""
+    """Raises OutputError where no tables can be written beside OUT, or others, or a run folder, are in the way."""
     if journal.exists():
         return
     _check_room(store, journal.folder)

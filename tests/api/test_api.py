@@ -91,6 +91,8 @@ def test_what_is_missing_is_said(finished: Path, tmp_path: Path) -> None:
     """The table, the column or the library."""
     with pytest.raises(InputMissingError, match=r"other\.nuclei\.csv"):
         nucseg_batch.read_nuclei(tmp_path / "other.zarr")
+    with pytest.raises(InputMissingError, match=r"give its store, .*out\.zarr"):
+        nucseg_batch.read_nuclei(finished.with_suffix(".nuclei.csv"))
     with pytest.raises(UsageError, match=r"no column aera; it has image,"):
         nucseg_batch.read_nuclei(finished, columns=["aera"])
     with pytest.raises(UsageError, match="library"):
