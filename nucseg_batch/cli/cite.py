@@ -47,7 +47,7 @@ def cite(
     record = read_provenance(store)
     if record is None:
         raise InputMissingError(
-            f"OUT {store}: {RunLayout(store).provenance.name} is missing or damaged; give the OUT.zarr of a "
+            f"{store}: {RunLayout(store).provenance.name} is missing or damaged; give the OUT.zarr of a "
             "finished run, or rewrite it with `nucseg-batch finish`."
         )
     if form is CiteFormat.json:

@@ -104,7 +104,7 @@ def verify(
     error = None
     if result.damage and not redo:
         error = DamageError(
-            f"OUT {store}: {counted(count, 'damaged result')}; `nucseg-batch verify {store} --redo` and then the same "
+            f"{store}: {counted(count, 'damaged result')}; `nucseg-batch verify {store} --redo` and then the same "
             "`segment` recompute them."
         )
     if as_json:

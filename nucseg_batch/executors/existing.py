@@ -40,22 +40,22 @@ def fingerprint(model: Path, settings: SegmentSettings, *, in_place: bool = Fals
 def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
     """Raises OutputError where OUT, or a file that belongs beside it, is not ours to go on with or delete."""
     if store.is_symlink() or (store.exists() and not store.is_dir()):
-        raise OutputError(f"OUT {store}: there is a file or link of that name; give another name.")
+        raise OutputError(f"{store}: there is a file or link of that name; give another name.")
     around = next((parent for parent in store.absolute().parents if is_store(str(parent))), None)
     if around is not None:
         raise OutputError(
-            f"OUT {store}: it lies inside the zarr store {around.name}; give a place outside, or use --in-place."
+            f"{store}: it lies inside the zarr store {around.name}; give a place outside, or use --in-place."
         )
     if is_store(str(store)) and not is_ours(store):  # also where a run folder says that labels were written into it
-        raise OutputError(f"OUT {store}: it exists and was not made by nucseg-batch; give another name.")
+        raise OutputError(f"{store}: it exists and was not made by nucseg-batch; give another name.")
     if journal.exists():
         return
     if store.exists() and any(store.iterdir()):
         if not is_ours(store):
-            raise OutputError(f"OUT {store}: it exists and was not made by nucseg-batch; give another name.")
+            raise OutputError(f"{store}: it exists and was not made by nucseg-batch; give another name.")
         if not overwrite:
             raise OutputError(
-                f"OUT {store}: it exists without its run folder {journal.folder.name}, so nothing can be added to it; "
+                f"{store}: it exists without its run folder {journal.folder.name}, so nothing can be added to it; "
                 "give another OUT, or start over with --overwrite."
             )
         return
@@ -74,7 +74,7 @@ def _check_room(store: Path, folder: Path) -> None:
         return
     else:
         why = "Read-only file system" if room.f_flag & os.ST_RDONLY else "Permission denied"
-    raise OutputError(f"OUT {store}: cannot write in {place} ({why}); give another place.")
+    raise OutputError(f"{store}: cannot write in {place} ({why}); give another place.")
 
 
 def check_beside(store: Path, journal: Journal) -> None:
@@ -86,7 +86,7 @@ def check_beside(store: Path, journal: Journal) -> None:
     if journal.is_foreign():
         beside.append(journal.folder)
     if beside:
-        raise OutputError(f"OUT {store}: {beside[0]} belongs to no run of ours; move it, or give another name.")
+        raise OutputError(f"{store}: {beside[0]} belongs to no run of ours; move it, or give another name.")
 
 
 def check_fingerprint(journal: Journal, earlier: dict[str, Any], now: dict[str, Any]) -> None:

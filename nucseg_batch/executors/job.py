@@ -193,7 +193,7 @@ def journal_at(store: Path) -> Journal:
     journal = Journal(store)
     if not journal.exists():
         raise InputMissingError(
-            f"OUT {store}: no run was planned there ({journal.folder.name} is missing)"
+            f"{store}: no run was planned there ({journal.folder.name} is missing)"
             + (name_beside(str(store), ".zarr") or "; begin one with `nucseg-batch segment IN OUT.zarr`, or `plan`.")
         )
     return journal

@@ -45,7 +45,7 @@ def check_is_store(path: Path) -> None:
     file = OUTPUT_NAME.fullmatch(path.name)
     name = file[1] if file else path.stem if path.suffix == FOLDER_ENDING else ""
     if name and (store := path.with_name(f"{name}.zarr")).is_dir():
-        raise InputMissingError(f"OUT {path}: this belongs to a run; give its store, {store}.")
+        raise InputMissingError(f"{path}: this belongs to a run; give its store, {store}.")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class FinishedRun:
     def __init__(self, store: Path, images: Path | None = None) -> None:
         store = store if store.name else store.resolve()
         if not store.name:
-            raise InputMissingError(f"OUT {store}: this is no store; give the OUT.zarr of a run.")
+            raise InputMissingError(f"{store}: this is no store; give the OUT.zarr of a run.")
         check_is_store(store)
         if images is not None and "://" not in str(images) and not images.exists():
             raise InputMissingError(f"--images {images}: there is no such place; give where the images are now.")
@@ -73,7 +73,7 @@ class FinishedRun:
         missing = [path.name for path in (store, *self.tables.values()) if not path.exists()]
         if missing:
             raise InputMissingError(
-                f"OUT {store}: {missing[0]} is missing. Give the OUT.zarr of a run that is finished, with its tables "
+                f"{store}: {missing[0]} is missing. Give the OUT.zarr of a run that is finished, with its tables "
                 "beside it; `nucseg-batch finish` writes these."
             )
         self._images_place = images

@@ -156,6 +156,9 @@ def test_a_value_is_never_taken_for_an_option(one_image: Path, tmp_path: Path) -
     assert "planned" in call("plan", one_image, out, "--pattern", "*.png").stdout
     dry = call("segment", one_image, tmp_path / "o.zarr", "--job-option", "-q", "--dry-run")
     assert "dry run" in dry.stdout
-    assert "IN --quiet: there is no such" in call("segment", "--", "--quiet", tmp_path / "o.zarr", code=66).stderr
+    assert (
+        "nucseg-batch: --quiet: there is no such"
+        in call("segment", "--", "--quiet", tmp_path / "o.zarr", code=66).stderr
+    )
     assert "opposites" in call("plan", "-q", "-v", one_image, out, code=2).stderr
     assert "takes no value" in call("plan", "--quiet=yes", one_image, out, code=2).stderr
