@@ -30,7 +30,7 @@ SECTIONS = {
     "Segment": ("segment", "output", "confidence", "report", "export"),
     "Your own model": ("train", "annotation", "evaluate", "model"),
     "Clusters and large runs": ("many", "hpc", "scale", "speed"),
-    "Reference": ("command-line", "python", "api", "glossary"),
+    "Reference": ("command-line", "options", "python", "api", "glossary"),
     "About": ("compare", "architecture", "contributing", "changes"),
 }
 """The pages, in the order in which the site lists them."""

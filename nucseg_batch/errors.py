@@ -28,6 +28,23 @@ class UsageError(NucsegError, ValueError):
     exit_code = EXIT_USAGE
 
 
+class SettingError(UsageError):
+    """A setting with a value that it cannot have; the text names the setting as it is called in Python."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(setting, problem)
+        self.setting = setting
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.setting} {self.problem}"
+
+    @property
+    def as_option(self) -> str:
+        """The same for the command line, where the setting is an option."""
+        return f"--{self.setting.replace('_', '-')} {self.problem}"
+
+
 class NothingToDoError(NucsegError, ValueError):
     """The input holds nothing that can be used."""
 

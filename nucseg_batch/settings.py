@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from nucseg_batch.errors import UsageError
+from nucseg_batch.errors import SettingError
 from nucseg_batch.machine.memory import available_memory, parsed_bytes
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
@@ -65,7 +65,7 @@ def option(default: Any, panel: str, help: str, metavar: str | None = None, **ma
 
 def _check(condition: bool, name: str, expected: str, received: object) -> None:
     if not condition:
-        raise UsageError(f"--{name.replace('_', '-')} must be {expected}, but is {received!r}.")
+        raise SettingError(name, f"must be {expected}, but is {received!r}.")
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,33 @@ def test_commands_that_pages_show_parse(words: list[str], tmp_path: Path, monkey
 def test_the_tables_of_columns_are_those_of_the_records() -> None:
     """`python tests/column_tables.py` rewrites them."""
     assert with_column_tables(OUTPUT) == OUTPUT
+
+
+def test_the_page_of_options_is_what_the_commands_say() -> None:
+    """It is generated; a page that lags behind would be believed."""
+    page = runpy.run_path(str(DOCS / "write_options.py"))["page"]()
+    assert text_of(DOCS / "options.md") == page, "write it again: python docs/write_options.py"
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        for option in (one for one in command.params if one.param_type_name == "option"):
+            names = ", ".join(f"`{one}`" for one in option.opts)
+            rows = [line for line in page.splitlines() if line.startswith(f"| {names} |")]
+            assert any(f"`{name}`" in row and option.help[:9] in row for row in rows), f"{name} {names}"
+
+
+def test_the_page_of_options_tells_what_a_resumed_run_may_change() -> None:
+    """As the settings are marked: another threshold is refused, another batch size is not."""
+    rows = text_of(DOCS / "options.md").splitlines()
+    words = {
+        "threshold": "same",
+        "model": "same",
+        "in-place": "same",
+        "batch-size": "free",
+        "strict": "free",
+        "grace": "free",
+    }
+    for name, word in words.items():
+        assert any(row.startswith(f"| `--{name}` |") and "`segment`" in row and f"| {word} |" in row for row in rows)
 
 
 def flat(record: dict[str, Any], known: set[str], before: str = "") -> set[str]:

@@ -71,7 +71,7 @@ def test_sizes_are_read_as_people_write_them(text: str, expected: int | None) ->
 
 @pytest.mark.parametrize("text", ["2 elephants", "1GB", "0"])
 def test_too_little_memory_is_refused_with_what_is_needed(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--memory must be a size of at least 1\.5GB, such as 4GB"):
+    with pytest.raises(UsageError, match=r"^memory must be a size of at least 1\.5GB, such as 4GB"):
         SegmentSettings(memory=text)
 
 

@@ -25,8 +25,8 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
-    """The user must see which option to change, and what was understood."""
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} ") as caught:
+    """Its name in Python, as it was written; the command line names the option."""
+    with pytest.raises(UsageError, match=f"^{name} must be ") as caught:
         SegmentSettings(**{name: value})  # type: ignore[arg-type]
     assert repr(value) in str(caught.value)
 

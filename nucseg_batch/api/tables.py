@@ -12,7 +12,7 @@ from typing import Any, Literal
 from nucseg_batch.columns import TYPES
 from nucseg_batch.errors import InputMissingError, UsageError
 from nucseg_batch.files.csv_rows import table_header
-from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.run_layout import RunLayout, check_is_store
 from nucseg_batch.results.run import matches
 
 Library = Literal["pandas", "polars"]
@@ -80,6 +80,7 @@ def _read(
     pattern: str | None,
     library: Library | None,
 ) -> Any:
+    check_is_store(Path(store))
     path = RunLayout(Path(store)).tables[name]
     if not path.is_file():
         raise InputMissingError(f"{store}: its table {path.name} is missing; give the OUT.zarr of a finished run.")

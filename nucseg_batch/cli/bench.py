@@ -110,7 +110,7 @@ def bench(
     from nucseg_batch.cli.progress import RunProgress
 
     if json_file is not None and json_file != STDOUT:
-        check_place("--json", json_file)
+        check_place(json_file, "--json")
     with _ended_by_term(), RunProgress() as progress:
         from nucseg_batch.executors.bench import bench as measure
 

@@ -40,13 +40,14 @@ def cite(
     """
     from nucseg_batch.cli.console import say
     from nucseg_batch.files.run.provenance import read_provenance
-    from nucseg_batch.files.run_layout import RunLayout
+    from nucseg_batch.files.run_layout import RunLayout, check_is_store
     from nucseg_batch.results.citation import paragraph, references
 
+    check_is_store(store)
     record = read_provenance(store)
     if record is None:
         raise InputMissingError(
-            f"OUT {store}: {RunLayout(store).provenance.name} is missing or damaged; give the OUT.zarr of a "
+            f"{store}: {RunLayout(store).provenance.name} is missing or damaged; give the OUT.zarr of a "
             "finished run, or rewrite it with `nucseg-batch finish`."
         )
     if form is CiteFormat.json:

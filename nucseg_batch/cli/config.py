@@ -117,7 +117,7 @@ def _values(
 
 def _checked(value: Any, hint: Any, what: str) -> Any:
     """A value as the parser takes it; raises UsageError where it is of another kind than the option's."""
-    kind = _kind(hint)
+    kind = kind_of(hint)
     if isinstance(kind, type) and issubclass(kind, Enum):
         choices = [str(member.value) for member in kind]
         if value not in choices:
@@ -143,7 +143,7 @@ def _checked(value: Any, hint: Any, what: str) -> Any:
     return value
 
 
-def _kind(hint: Any) -> Any:
+def kind_of(hint: Any) -> Any:
     """The type that a parameter takes, without None: `float` for `float | None`, `list` for `list[str] | None`."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         hint = next(one for one in typing.get_args(hint) if one is not type(None))

@@ -92,7 +92,7 @@ def evaluate(
 
     for option, path in (("--csv", csv_file), ("--json", json_file)):
         if path is not None and path != STDOUT:
-            check_place(option, path)
+            check_place(path, option)
     if csv_file is not None and json_file is not None and csv_file.resolve() == json_file.resolve():
         raise UsageError(f"--csv and --json are both {csv_file}; give two files.")
     index = index or find_index(truth, group or "modality")

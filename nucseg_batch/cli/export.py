@@ -110,7 +110,7 @@ def disk_error(folder: Path, error: OSError) -> NucsegError:
 
     reason = os.strerror(error.errno) if error.errno else str(error)
     return StorageError(
-        f"DIR {folder}: {error.filename or 'a file'} cannot be written ({reason}). Files that are there are whole; "
+        f"{folder}: {error.filename or 'a file'} cannot be written ({reason}). Files that are there are whole; "
         "free some space, or fix the file system, and run the same command again."
     )
 

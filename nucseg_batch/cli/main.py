@@ -45,6 +45,7 @@ from nucseg_batch.errors import (
     EXIT_OK,
     EXIT_USAGE,
     NucsegError,
+    SettingError,
     StoppedError,
     StorageError,
 )
@@ -55,14 +56,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="nucseg-batch",
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_BadUsage: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-"""What the parser raises; some versions of Typer take it from click, others carry their own."""
 
 PANELS = {
     "Segment": (segment, inspect, status, verify),
@@ -157,18 +154,21 @@ def _run(arguments: list[str]) -> int:
             config = read_config(said.config, commands)
             voice.json |= bool(config.defaults.get(name, {}).get("as_json"))
         defaults = {} if config is None else config.defaults
-        code = int(
-            parser().main(rest, prog_name="nucseg-batch", standalone_mode=False, default_map=defaults) or EXIT_OK
-        )
+        parse = functools.partial(parser().main, prog_name="nucseg-batch", standalone_mode=False, default_map=defaults)
+        if not rest:
+            parse(["--help"])
+            return EXIT_USAGE
+        code = int(parse(rest) or EXIT_OK)
         return _tell(_STOPPED.get(name, "stopped."), None, code) if code == EXIT_INTERRUPTED else code
     except StoppedError as error:
         return _tell(_stopped(rest), None, error.exit_code)
     except NucsegError as error:
-        where = "" if config is None else config.where(str(error), next(iter(rest), ""))
-        return _tell(f"{where}{error}", error if said.debug else None, error.exit_code)
+        line = error.as_option if isinstance(error, SettingError) else str(error)
+        where = "" if config is None else config.where(line, next(iter(rest), ""))
+        return _tell(f"{where}{line}", error if said.debug else None, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _tell(_stopped(rest), None, EXIT_INTERRUPTED)
-    except _BadUsage as error:
+    except typer.TyperException as error:
         return _bad_usage(error, rest, commands, config)
     except OSError as error:
         line = f"{error.strerror or type(error).__name__}: {error.filename or 'standard output, or a file'}"
@@ -199,11 +199,11 @@ def _print_versions(said: GlobalOptions) -> int:
     return EXIT_OK
 
 
-def _bad_usage(error: Exception, arguments: list[str], commands: Mapping[str, Any], config: Config | None) -> int:
+def _bad_usage(
+    error: typer.TyperException, arguments: list[str], commands: Mapping[str, Any], config: Config | None
+) -> int:
     from nucseg_batch.cli.usage import usage_line
 
-    if type(error).__name__ == "NoArgsIsHelpError":
-        return EXIT_USAGE  # the help is printed already
     line = usage_line(error, arguments, commands)
     where = "" if config is None else config.where(line, next(iter(arguments), ""))
     return _tell(f"{where}{line}", None, EXIT_USAGE)

@@ -16,7 +16,16 @@ STDOUT = Path("-")
 """The name of standard output where a file is asked for."""
 PLACE_HELP = "Folder, file, @list.txt, 'glob*', or OME-Zarr store or plate (path or URL) of images."
 Place = Annotated[str, typer.Argument(metavar="IN", help=PLACE_HELP)]
-Out = Annotated[Path, typer.Argument(metavar="OUT.zarr", help="Store of an earlier `segment` or `plan`.")]
+
+
+def _named(store: Path | None) -> Path | None:
+    """A store that is the current folder gets its name, by which its tables and its run folder are found."""
+    return store if store is None or store.name else store.resolve()  # None while a shell completes words
+
+
+Out = Annotated[
+    Path, typer.Argument(metavar="OUT.zarr", help="Store of an earlier `segment` or `plan`.", callback=_named)
+]
 NewOut = Annotated[
     Path | None,
     typer.Argument(metavar="OUT.zarr", help="Store for the masks; the tables go beside it. Not with --in-place."),
@@ -87,13 +96,17 @@ def output_place(place: str, store: Path | None, in_place: bool) -> Path:
     return store
 
 
-def check_place(name: str, path: Path) -> None:
-    """Makes the folder of a file that will be written after long work; OutputError where it cannot be written."""
+def check_place(path: Path, option: str = "") -> None:
+    """Makes the folder of a file that will be written after long work; OutputError where it cannot be written.
+
+    option: the one that names the file; none for an argument.
+    """
+    what = f"{option} {path}".lstrip()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise OutputError(f"{name} {path}: no permission to write there; give another place.")
+            raise OutputError(f"{what}: no permission to write there; give another place.")
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{name} {path}: it cannot be written ({error.strerror}); give another place.") from error
+        raise OutputError(f"{what}: it cannot be written ({error.strerror}); give another place.") from error

@@ -51,7 +51,7 @@ def plan(
     from nucseg_batch.executors.stop import Stop
 
     place, store = places(context, place, store, in_place=in_place)
-    if place is None:
+    if not place:
         raise UsageError("IN is missing: give a folder, file or store, as in `nucseg-batch plan images/ out.zarr`.")
     with RunProgress() as progress, Stop(tell=progress.note, ended=answer_error):
         # here, since these take a while to import and signals may come meanwhile

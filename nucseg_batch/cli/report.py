@@ -63,8 +63,8 @@ def write(store: Path, images: Path | None = None, to: Path | None = None) -> No
 
     with FinishedRun(store, images) as run:
         place = to or RunLayout(store).report
-        check_place("--to", place)
-        check_outside("--to", place)
+        check_place(place, "--to")
+        check_outside(place, "--to")
         try:
             write_report(run, place, told)
         except OSError as error:

@@ -165,7 +165,7 @@ def segment(
             job = planning.planned(run, options, speed, shares=shares, otherwise=_whole if many else array_number)
             _check_config(context, job)
         else:
-            if place is None:
+            if not place:
                 raise UsageError(
                     "IN is missing: give a folder, file, list or store of images, as in `nucseg-batch segment images/ "
                     "out.zarr`, or --run OUT.zarr."

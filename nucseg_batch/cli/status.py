@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,10 +13,13 @@ from nucseg_batch.cli.text import counted
 from nucseg_batch.errors import EXIT_OK, DamageError
 from nucseg_batch.settings import OUTPUT
 
+if TYPE_CHECKING:
+    from nucseg_batch.executors.verification import Damage
+
 SHOWN_SHARES = 100
 """Shares that are listed; --json has all."""
 SHOWN_DAMAGE = 20
-"""Damaged units that are listed; --json has all."""
+"""Damaged results that are listed; --json has all."""
 
 
 def status(store: Out, as_json: Json = False) -> None:
@@ -99,19 +104,19 @@ def verify(
     error = None
     if result.damage and not redo:
         error = DamageError(
-            f"OUT {store}: {counted(count, 'damaged result')}; `nucseg-batch verify {store} --redo` and then the same "
+            f"{store}: {counted(count, 'damaged result')}; `nucseg-batch verify {store} --redo` and then the same "
             "`segment` recompute them."
         )
     if as_json:
         record = {
             "store": str(store),
-            "units": result.units,
-            "missing": result.missing,
+            "units": result.units + result.missing,
+            "units_done": result.units,
             "damage": [{"where": one.where, "what": one.what} for one in result.damage],
         }
         answer(record, EXIT_OK if error is None else error.exit_code, error=None if error is None else str(error))
     else:
-        say(f"{counted(result.units, 'unit')} verified, {count} damaged, {result.missing} not done yet")
+        say(f"{counted(result.units, 'unit')} verified, {result.missing} not done yet; {_damaged(result.damage)}")
         for one in result.damage[:SHOWN_DAMAGE]:
             say(f"  {one.where}: {one.what}")
         if count > SHOWN_DAMAGE:
@@ -120,3 +125,9 @@ def verify(
         raise error
     if result.damage:
         say("damaged results were discarded; run the same `segment` again to recompute them")
+
+
+def _damaged(damage: Sequence[Damage]) -> str:
+    """How many results of each kind are damaged; a file is a table or metadata of the store."""
+    kinds = Counter("unit" if one.unit else "large plane" if one.large else "file" for one in damage)
+    return "damaged: " + ", ".join(counted(count, kind) for kind, count in kinds.items()) if kinds else "no damage"

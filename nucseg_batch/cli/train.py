@@ -106,8 +106,8 @@ def train(
             f"MODEL must be a name that ends in .keras, such as {model.name or 'mine'}.keras, but is {model}."
         )
     if model.exists():
-        raise UsageError(f"MODEL {model} exists; give another name, or delete it first.")
-    check_place("MODEL", model)
+        raise UsageError(f"{model} exists; give another name, or delete it first.")
+    check_place(model)
     start = None if init is None else existing_model("--init", Path(init)) or default_model()
     _run(data, folder, model, settings, start, resume=resume, tensorboard=tensorboard)
     write_whole(model.with_name(f"{model.stem}.config.toml"), used_config(context))

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import typer
+
 from nucseg_batch.files.names import did_you_mean
 
 _WORDS = (
@@ -18,29 +20,32 @@ _WORDS = (
 """What the parser says of a value that it cannot take, and how it is said to people."""
 
 
-def usage_line(error: Any, arguments: Sequence[str], commands: Mapping[str, Any]) -> str:
+def usage_line(error: typer.TyperException, arguments: Sequence[str], commands: Mapping[str, Any]) -> str:
     """An error of the parser in one line.
 
     error: what the parser raised; arguments: the command line; commands: all that there are, as the parser has them.
     """
-    name = next((argument for argument in arguments if argument in commands), None)
-    said = _said(error, arguments, commands, [] if name is None else commands[name].params)
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    command = None if name is None else commands.get(name)
+    if name is not None and command is None:
+        hint = did_you_mean(name, commands) or f"; commands are {', '.join(commands)}"
+        said = f"there is no command {name!r}{hint}"
+    else:
+        said = _said(error, arguments, [] if command is None else command.params)
     end = "" if said.endswith(("?", ".")) else "."
-    return f"{said}{end} `nucseg-batch {f'{name} ' if name else ''}--help` shows more."
+    return f"{said}{end} `nucseg-batch {f'{name} ' if command else ''}--help` shows more."
 
 
-def _said(error: Any, arguments: Sequence[str], commands: Mapping[str, Any], parameters: Sequence[Any]) -> str:
-    message = str(error.format_message())
-    if found := re.match(r"No such command '(.*?)'\.", message):
-        return f"there is no command {found[1]!r}" + (
-            did_you_mean(found[1], commands) or f"; commands are {', '.join(commands)}"
-        )
+def _said(error: typer.TyperException, arguments: Sequence[str], parameters: Sequence[Any]) -> str:
+    message = error.format_message()
     if option := getattr(error, "option_name", None):
-        if "requires" in message:
-            metavar = next((one.metavar for one in parameters if option in one.opts), None)
-            return f"{option} needs a value: {option} {metavar or 'VALUE'}"
-        known = [name for one in parameters for name in one.opts if name.startswith("--")]
-        return f"there is no option {option}{did_you_mean(option, known, mark='')}"
+        known = {name: one for one in parameters for name in one.opts if one.param_type_name == "option"}
+        if option not in known:
+            options = [name for name in known if name.startswith("--")]
+            return f"there is no option {option}{did_you_mean(option, options, mark='')}"
+        if known[option].is_flag:
+            return f"{option} takes no value; leave ={_given([option], arguments)} away"
+        return f"{option} needs a value: {option} {known[option].metavar or 'VALUE'}"
     if found := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message):
         takes = [one.metavar or one.name for one in parameters if one.param_type_name == "argument"]
         only = f"after {' and '.join(takes)} only options follow" if takes else "only options follow"
@@ -55,7 +60,7 @@ def _said(error: Any, arguments: Sequence[str], commands: Mapping[str, Any], par
     return message[:1].lower() + message[1:]
 
 
-def _of_value(error: Any, parameter: Any, arguments: Sequence[str]) -> str:
+def _of_value(error: typer.TyperException, parameter: Any, arguments: Sequence[str]) -> str:
     """What is wrong with a value: which was expected, and which came."""
     reason = str(error.message).removeprefix("Value error, ")
     is_option = parameter.param_type_name == "option"

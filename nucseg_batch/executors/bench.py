@@ -186,7 +186,7 @@ def _sample(job: Job, predictor: Predictor, settings: SegmentSettings) -> tuple[
             if len(shown) == predictor.batch_size((height, width)):
                 break
     if not shown:
-        raise NothingToDoError(f"IN {job.begun.root}: none of the first images can be read ({reason}).")
+        raise NothingToDoError(f"{job.begun.root}: none of the first images can be read ({reason}).")
     return planes, shown
 
 
@@ -286,7 +286,7 @@ def _whole(job: Job, predictor: Predictor, loading: float, progress: Progress, d
     summary = local.run(job, progress, predictor=predictor)
     if not summary.new_planes:
         failure = summary.failures[0]
-        raise NothingToDoError(f"IN {job.begun.root}: no image can be segmented; {failure.image}: {failure.message}")
+        raise NothingToDoError(f"{job.begun.root}: no image can be segmented; {failure.image}: {failure.message}")
     scales = job.journal.scales() or Scales()
     seconds = max(summary.stream_seconds, 1e-9)
     megapixels = summary.new_pixels / 1e6

@@ -40,50 +40,53 @@ def fingerprint(model: Path, settings: SegmentSettings, *, in_place: bool = Fals
 def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
     """Raises OutputError where OUT, or a file that belongs beside it, is not ours to go on with or delete."""
     if store.is_symlink() or (store.exists() and not store.is_dir()):
-        raise OutputError(f"OUT {store}: there is a file or link of that name; give another name.")
+        raise OutputError(f"{store}: there is a file or link of that name; give another name.")
     around = next((parent for parent in store.absolute().parents if is_store(str(parent))), None)
     if around is not None:
         raise OutputError(
-            f"OUT {store}: it lies inside the zarr store {around.name}; give a place outside, or use --in-place."
+            f"{store}: it lies inside the zarr store {around.name}; give a place outside, or use --in-place."
         )
     if is_store(str(store)) and not is_ours(store):  # also where a run folder says that labels were written into it
-        raise OutputError(f"OUT {store}: it exists and was not made by nucseg-batch; give another name.")
+        raise OutputError(f"{store}: it exists and was not made by nucseg-batch; give another name.")
     if journal.exists():
         return
     if store.exists() and any(store.iterdir()):
         if not is_ours(store):
-            raise OutputError(f"OUT {store}: it exists and was not made by nucseg-batch; give another name.")
+            raise OutputError(f"{store}: it exists and was not made by nucseg-batch; give another name.")
         if not overwrite:
             raise OutputError(
-                f"OUT {store}: it exists without its run folder {journal.folder.name}, so nothing can be added to it; "
+                f"{store}: it exists without its run folder {journal.folder.name}, so nothing can be added to it; "
                 "give another OUT, or start over with --overwrite."
             )
         return
-    _check_room(store)
     check_beside(store, journal)
 
 
-def _check_room(store: Path) -> None:
-    """Raises OutputError where no file can be made beside OUT, as far as that can be told without making one."""
-    place = next(parent for parent in store.absolute().parents if parent.exists())
+def _check_room(store: Path, folder: Path) -> None:
+    """Raises OutputError where the run folder, beside which the tables lie, cannot be made, as far as can be told."""
+    place = next(parent for parent in folder.absolute().parents if parent.exists())
+    room = os.statvfs(place)
     if not place.is_dir():
         why = "Not a directory"
+    elif room.f_blocks == 0 and not place.stat().st_mode & 0o222:  # such as /proc, where root seems to have access
+        why = "Not a file system on a disk"
     elif os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return
     else:
-        why = "Read-only file system" if os.statvfs(place).f_flag & os.ST_RDONLY else "Permission denied"
-    raise OutputError(f"OUT {store}: cannot write in {place} ({why}); give another place.")
+        why = "Read-only file system" if room.f_flag & os.ST_RDONLY else "Permission denied"
+    raise OutputError(f"{store}: cannot write in {place} ({why}); give another place.")
 
 
 def check_beside(store: Path, journal: Journal) -> None:
-    """Raises OutputError where tables or a run folder that are no run of ours are in the way of a new one."""
+    """Raises OutputError where no tables can be written beside OUT, or others, or a run folder, are in the way."""
     if journal.exists():
         return
+    _check_room(store, journal.folder)
     beside = [path for path in RunLayout(store).results.values() if path.exists()]
     if journal.is_foreign():
         beside.append(journal.folder)
     if beside:
-        raise OutputError(f"OUT {store}: {beside[0]} belongs to no run of ours; move it, or give another name.")
+        raise OutputError(f"{store}: {beside[0]} belongs to no run of ours; move it, or give another name.")
 
 
 def check_fingerprint(journal: Journal, earlier: dict[str, Any], now: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
-from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG
+from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG, check_is_store
 from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt_error, make_plan, merged
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -189,10 +189,11 @@ def prepare(
 
 def journal_at(store: Path) -> Journal:
     """The run folder of OUT; raises InputMissingError where no run was planned there."""
+    check_is_store(store)
     journal = Journal(store)
     if not journal.exists():
         raise InputMissingError(
-            f"OUT {store}: no run was planned there ({journal.folder.name} is missing)"
+            f"{store}: no run was planned there ({journal.folder.name} is missing)"
             + (name_beside(str(store), ".zarr") or "; begin one with `nucseg-batch segment IN OUT.zarr`, or `plan`.")
         )
     return journal

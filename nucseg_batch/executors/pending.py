@@ -249,7 +249,7 @@ class _Finder:
 def _check_unchanged(store: Path, unit: Unit, journal: Journal, committed_ns: int) -> None:
     if masks_changed_ns(store, unit) > committed_ns:
         raise MismatchError(
-            f"OUT {store}: the masks of {unit.label_array.name or 'its image'} were changed after they were written. "
+            f"{store}: the masks of {unit.label_array.name or 'its image'} were changed after they were written. "
             f"To keep the changes, delete {journal.folder.name}. To replace them, run `nucseg-batch verify --redo` "
             "first, or start over with --overwrite."
         )

@@ -19,7 +19,7 @@ def storage_error(store: Path, error: OSError) -> Exception:
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in DISK_ERRORS:
         return StorageError(
-            f"OUT {store}: writing failed ({reason}). Finished work is kept; free some space, or fix the file system, "
+            f"{store}: writing failed ({reason}). Finished work is kept; free some space, or fix the file system, "
             "and run the same command again."
         )
-    return OutputError(f"OUT {store}: it cannot be written ({reason}).")
+    return OutputError(f"{store}: it cannot be written ({reason}).")

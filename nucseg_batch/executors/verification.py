@@ -72,11 +72,12 @@ class RunStatus:
             "units_done": sum(share.done for share in self.shares),
             "planes_done": self.planes_done,
             "nuclei": self.nuclei,
-            "failures": self.failures,
+            "failed": self.failures,
             "finishing": self.finishing,
             "tables_written": self.finished,
             "complete": self.complete,
-            "shares": [vars(share) for share in self.shares],
+            "shares": len(self.shares),
+            "by_share": [vars(share) for share in self.shares],
             "fingerprint": self.begun.fingerprint,
         }
 

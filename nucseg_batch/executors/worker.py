@@ -300,13 +300,13 @@ def _job(assignment: TaskContext) -> Job:
 
     if not _seen(lambda: plan.is_file() and hashlib.sha256(plan.read_bytes()).hexdigest() == assignment.plan_sha256):
         raise OutputError(
-            f"OUT {store}: the worker on {platform.node()} does not see it, or sees another one; all workers need one "
+            f"{store}: the worker on {platform.node()} does not see it, or sees another one; all workers need one "
             "file system with OUT and IN under the same paths."
         )
     job = planned(store, None, dict(assignment.speed))
     if "://" not in job.begun.root and not os.path.exists(job.begun.root):
         raise InputMissingError(
-            f"IN {job.begun.root}: the worker on {platform.node()} does not see it; all workers need one file system "
+            f"{job.begun.root}: the worker on {platform.node()} does not see it; all workers need one file system "
             "with OUT and IN under the same paths."
         )
     return job

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
+
+CLOSE = 0.75
+"""Similarity, as difflib measures it, from which a word is taken for another one with a typing error."""
 
 
 def printable(key: str) -> str:
@@ -48,11 +51,23 @@ def file_name(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(text)) if "%" in text else text
 
 
-def did_you_mean(word: str, known: Iterable[str], *, mark: str = "'") -> str:
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The known word that is meant by one with a typing error, or of which it is the beginning or a longer form.
+
+    Both are given without regard to capitals and to the dashes of options; None where nothing is near.
+    """
+    plain = {name.lower().lstrip("-"): name for name in known}
+    word = word.lower().lstrip("-")
+    close = difflib.get_close_matches(word, plain, n=1, cutoff=CLOSE) or [
+        name for name in plain if min(len(name), len(word)) > 2 and (name.startswith(word) or word.startswith(name))
+    ]
+    return plain[close[0]] if close else None
+
+
+def did_you_mean(word: str, known: Collection[str], *, mark: str = "'") -> str:
     """`; did you mean 'segment'?`, to put behind a message; nothing where no known word is near."""
-    by_lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    return f"; did you mean {mark}{by_lower[close[0]]}{mark}?" if close else ""
+    close = nearest(word, known)
+    return f"; did you mean {mark}{close}{mark}?" if close else ""
 
 
 def name_beside(place: str, ending: str = "") -> str:
@@ -65,6 +80,6 @@ def name_beside(place: str, ending: str = "") -> str:
         found = [other for other in os.listdir(folder or ".") if other.endswith(ending) and other != name]
     except OSError:
         return ""
-    stems = {os.path.splitext(other)[0].lower(): other for other in found if not other.startswith(".")}
-    close = difflib.get_close_matches(os.path.splitext(name)[0].lower(), stems, n=1)
-    return f"; did you mean '{printable(os.path.join(folder, stems[close[0]]))}'?" if close else ""
+    stems = {os.path.splitext(other)[0]: other for other in found if not other.startswith(".")}
+    close = nearest(os.path.splitext(name)[0], stems)
+    return f"; did you mean '{printable(os.path.join(folder, stems[close]))}'?" if close else ""

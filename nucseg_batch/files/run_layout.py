@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nucseg_batch.errors import InputMissingError
 from nucseg_batch.files.find.stores import is_store
 
 FOLDER_ENDING = ".run"
@@ -37,6 +38,14 @@ def path_beside(store: Path, ending: str) -> Path:
     inner = os.path.relpath(whole, around).replace(os.sep, "-")
     folder = os.path.dirname(around)
     return Path(folder if store.is_absolute() else os.path.relpath(folder), f"{Path(around).stem}.{inner}{ending}")
+
+
+def check_is_store(path: Path) -> None:
+    """Raises InputMissingError for a table, run folder or other file of a run that is given instead of its store."""
+    file = OUTPUT_NAME.fullmatch(path.name)
+    name = file[1] if file else path.stem if path.suffix == FOLDER_ENDING else ""
+    if name and (store := path.with_name(f"{name}.zarr")).is_dir():
+        raise InputMissingError(f"{path}: this belongs to a run; give its store, {store}.")
 
 
 @dataclass(frozen=True)

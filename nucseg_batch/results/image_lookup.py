@@ -42,7 +42,7 @@ def rows_together(run: FinishedRun) -> tuple[list[PlaneRow], list[str]]:
     if not counts:
         first = next((row.image for row in run.planes() if row.segmented), None)
         if first is None:
-            raise NothingToDoError(f"OUT {run.store}: none of its images has a mask to show.")
+            raise NothingToDoError(f"{run.store}: none of its images has a mask to show.")
         return rows_of(run, first), [f"showing {printable(first)}; give IMAGE for another."]
     mask, count = counts.most_common(1)[0]
     rows = (row for row in run.planes() if row.mask == mask and row.segmented)

@@ -83,7 +83,7 @@ def view_of(run: FinishedRun, image: str | None) -> RunView:
     rows, notes = (rows_of(run, image), []) if image is not None else rows_together(run)
     good = [row for row in rows if row.segmented]
     if not good:
-        raise NothingToDoError(f"OUT {run.store}: {image or 'none of its images'} has no mask to show.")
+        raise NothingToDoError(f"{run.store}: {image or 'none of its images'} has no mask to show.")
     if len(good) < len(rows):
         notes.append(f"{len(rows) - len(good)} of {len(rows)} planes have no mask and are empty.")
     axes, shape = _axes(rows)

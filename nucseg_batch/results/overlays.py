@@ -187,4 +187,4 @@ def _nothing(run: FinishedRun, drawn: OverlayOutcome, pattern: str | None) -> Nu
             "with --with-images."
         )
     asked = "it has no masks" if pattern is None else f"no image with a mask matches --pattern {pattern}"
-    return NothingToDoError(f"OUT {run.store}: {asked}.")
+    return NothingToDoError(f"{run.store}: {asked}.")

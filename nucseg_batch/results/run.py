@@ -25,7 +25,7 @@ from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.opened import ImageReader, State, state_of
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import RunSpec
-from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.run_layout import RunLayout, check_is_store
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.pipeline.channels import (
     NetworkInput,
@@ -63,7 +63,8 @@ class FinishedRun:
     def __init__(self, store: Path, images: Path | None = None) -> None:
         store = store if store.name else store.resolve()
         if not store.name:
-            raise InputMissingError(f"OUT {store}: this is no store; give the OUT.zarr of a run.")
+            raise InputMissingError(f"{store}: this is no store; give the OUT.zarr of a run.")
+        check_is_store(store)
         if images is not None and "://" not in str(images) and not images.exists():
             raise InputMissingError(f"--images {images}: there is no such place; give where the images are now.")
         self.store = store
@@ -72,7 +73,7 @@ class FinishedRun:
         missing = [path.name for path in (store, *self.tables.values()) if not path.exists()]
         if missing:
             raise InputMissingError(
-                f"OUT {store}: {missing[0]} is missing. Give the OUT.zarr of a run that is finished, with its tables "
+                f"{store}: {missing[0]} is missing. Give the OUT.zarr of a run that is finished, with its tables "
                 "beside it; `nucseg-batch finish` writes these."
             )
         self._images_place = images

@@ -267,7 +267,7 @@ def _check_start(path: Path, start: Start, settings: TrainSettings) -> None:
         raise MismatchError(f"--resume: no training of {path.name} was stopped here; start one without --resume.")
     if state.exists() and not start.resume:
         raise UsageError(
-            f"MODEL {path}: a training of it was stopped here. Resume it with --resume, give another name, or delete "
+            f"{path}: a training of it was stopped here. Resume it with --resume, give another name, or delete "
             f"{path.stem}.resume.json to start over."
         )
 

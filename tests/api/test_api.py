@@ -60,8 +60,10 @@ def test_options_that_there_are_not_are_refused_with_the_nearest(tmp_path: Path)
     """A misspelt option must not be ignored, nor end in a traceback that names our insides."""
     with pytest.raises(UsageError, match="did you mean diameter"):
         nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", diamter=26)
-    with pytest.raises(UsageError, match="threshold"):
+    with pytest.raises(UsageError, match=r"^threshold must be between 0 and 1, but is 7"):
         nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", threshold=7)
+    with pytest.raises(UsageError, match=r"^min_area must be 0 or more"):
+        nucseg_batch.Predictor(min_area=-1)
     with pytest.raises(UsageError, match="zarr"):
         nucseg_batch.segment(tmp_path, tmp_path / "out")
     with pytest.raises(UsageError, match="in_place"):
@@ -89,6 +91,8 @@ def test_what_is_missing_is_said(finished: Path, tmp_path: Path) -> None:
     """The table, the column or the library."""
     with pytest.raises(InputMissingError, match=r"other\.nuclei\.csv"):
         nucseg_batch.read_nuclei(tmp_path / "other.zarr")
+    with pytest.raises(InputMissingError, match=r"give its store, .*out\.zarr"):
+        nucseg_batch.read_nuclei(finished.with_suffix(".nuclei.csv"))
     with pytest.raises(UsageError, match=r"no column aera; it has image,"):
         nucseg_batch.read_nuclei(finished, columns=["aera"])
     with pytest.raises(UsageError, match="library"):

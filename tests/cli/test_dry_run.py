@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from faults.harness import ordinary_rights
+from zarr_examples import numbers, write_image
 
 from nucseg_batch.cli.main import main
 
@@ -55,6 +56,26 @@ def test_an_output_that_cannot_be_made_is_exit_code_73(tmp_path: Path, capsys: p
     with ordinary_rights():
         assert dry(tmp_path / "in", tmp_path / "closed" / "a" / "out.zarr") == 73
     assert "Permission denied" in capsys.readouterr().err
+
+
+def test_an_output_on_a_file_system_that_keeps_nothing_is_exit_code_73(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also for root, who seems to have access there."""
+    stack(tmp_path / "in" / "a.ome.tif")
+    assert dry(tmp_path / "in", "/proc/x.zarr") == 73
+    assert "cannot write in /proc" in capsys.readouterr().err
+
+
+def test_in_place_needs_a_place_for_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are written beside the store."""
+    store = tmp_path / "closed" / "image.zarr"
+    store.parent.mkdir()
+    write_image(store, numbers(31, 37), "yx")
+    store.parent.chmod(0o555)
+    with ordinary_rights():
+        assert dry(store, "--in-place") == 73
+    assert f"cannot write in {store.parent} (Permission denied)" in capsys.readouterr().err
 
 
 def test_pixels_that_cannot_be_stored_cost_only_their_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

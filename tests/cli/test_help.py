@@ -103,6 +103,12 @@ def test_help_fits_the_terminal(name: str, width: int, monkeypatch: pytest.Monke
         assert any(shown.strip() == line for shown in told.splitlines()), line
 
 
+@pytest.mark.parametrize("arguments", [(), ("--quiet",)])
+def test_a_call_without_a_command_shows_the_help_and_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    """A script whose variable was empty must not be told that all is well."""
+    assert call(*arguments, code=2).stdout == call("--help").stdout
+
+
 def test_flags_show_no_type_and_every_choice_is_told() -> None:
     """`--overwrite <bool>` would ask for a value that the option does not take."""
     told = " ".join(call("segment", "--help").stdout.split())

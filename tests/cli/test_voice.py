@@ -48,13 +48,37 @@ def test_other_commands_answer_about_the_same_run(segmented: Output, tmp_path: P
     state, joined, sound = (told(name, store, "--json") for name in ("status", "finish", "verify"))
     assert state["images"] == joined["images"] == 5
     assert state["nuclei"] == joined["nuclei"]
-    assert state["units"] == sound["units"]
-    assert (sound["damage"], sound["missing"], joined["missing"]) == ([], 0, 0)
+    assert state["units"] == state["units_done"] == sound["units"] == sound["units_done"]
+    assert (sound["damage"], joined["missing"]) == ([], 0)
+    assert state["failed"] == joined["failed"]
+    assert (state["shares"], [share["share"] for share in state["by_share"]]) == (1, [0])
     (mask, *_) = (path for path in store.glob("*/labels/nuclei/0/c/**/*") if path.is_file())
     mask.write_bytes(b"x")
     damaged = told("verify", store, "--json", code=74)
     assert len(damaged["damage"]) == 1
     assert "--redo" in damaged["error"]
+
+
+def test_a_key_has_one_type_and_one_unit_in_all_answers(segmented: Output, tmp_path: Path) -> None:
+    """A script that reads `failures` or `shares` of one command can read those of another."""
+    store, images = segmented.copy(tmp_path), segmented.images
+    plan = told("segment", images, tmp_path / "new.zarr", "--json", "--dry-run")
+    answers = [plan, told("inspect", images, "--json")]
+    answers += [told(name, store, "--json") for name in ("status", "finish", "verify")]
+    kinds: dict[str, set[type]] = {}
+    for key, value in (item for answer in answers for item in answer.items()):
+        kinds.setdefault(key, set()).add(type(value))
+    assert {key: found for key, found in kinds.items() if len(found - {type(None)}) > 1} == {}
+    assert "missing" not in answers[-1], "which counts planes elsewhere, and units here"
+
+
+def test_verify_counts_units_and_files_apart(segmented: Output, tmp_path: Path) -> None:
+    """A changed table is no damaged unit."""
+    store = segmented.copy(tmp_path)
+    assert "; no damage" in call("verify", store).stdout
+    with open(store.with_suffix(".nuclei.csv"), "ab") as table:
+        table.write(b"x\n")
+    assert "0 not done yet; damaged: 1 file\n" in call("verify", store, code=74).stdout
 
 
 @pytest.mark.parametrize(
@@ -132,6 +156,9 @@ def test_a_value_is_never_taken_for_an_option(one_image: Path, tmp_path: Path) -
     assert "planned" in call("plan", one_image, out, "--pattern", "*.png").stdout
     dry = call("segment", one_image, tmp_path / "o.zarr", "--job-option", "-q", "--dry-run")
     assert "dry run" in dry.stdout
-    assert "IN --quiet: there is no such" in call("segment", "--", "--quiet", tmp_path / "o.zarr", code=66).stderr
+    assert (
+        "nucseg-batch: --quiet: there is no such"
+        in call("segment", "--", "--quiet", tmp_path / "o.zarr", code=66).stderr
+    )
     assert "opposites" in call("plan", "-q", "-v", one_image, out, code=2).stderr
     assert "takes no value" in call("plan", "--quiet=yes", one_image, out, code=2).stderr

@@ -69,7 +69,7 @@ def test_failures_of_regions_count_too(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("text", ["some", "-1", "5 images", "", "%", "1.5"])
 def test_what_is_no_number_of_failures_is_refused(text: str) -> None:
     """Before anything is read."""
-    with pytest.raises(UsageError, match="--max-failures"):
+    with pytest.raises(UsageError, match="max_failures"):
         RunSettings(max_failures=text)
 
 

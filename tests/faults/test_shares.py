@@ -47,7 +47,7 @@ def test_two_copies_of_one_share_do_not_meet(driver: Driver, images: Path, tmp_p
     """Row 7: a task that was sent in again while its first copy is still alive somewhere."""
     store, reference = shared(driver, images, tmp_path)
     first = driver.start("segment", "--run", store, "--share", 1, pause=1).is_paused()
-    assert status(driver, store)["shares"][1]["holder"] == f"process {first.pid} on {platform.node()}"
+    assert status(driver, store)["by_share"][1]["holder"] == f"process {first.pid} on {platform.node()}"
     driver.run("segment", "--run", store, "--share", 1, code=75)
     driver.run("segment", "--run", store, "--share", 0, code=None)
     driver.run("segment", "--run", store, code=75)
@@ -128,8 +128,8 @@ def test_a_task_that_is_sent_in_again_alone_does_its_own_share(driver: Driver, i
     store, reference = shared(driver, images, tmp_path)
     alone = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_ARRAY_TASK_MAX": "2"}
     driver.run("segment", "--run", store, code=None, environment=alone)
-    done = [share["done"] for share in status(driver, store)["shares"]]
-    units = [share["units"] for share in status(driver, store)["shares"]]
+    done = [share["done"] for share in status(driver, store)["by_share"]]
+    units = [share["units"] for share in status(driver, store)["by_share"]]
     assert done == [0, 0, units[2]]
     driver.run("segment", "--run", store, code=None, environment=alone | {"SLURM_ARRAY_TASK_ID": "0"})
     unfinished = driver.run("finish", store, code=3)

@@ -90,6 +90,13 @@ def test_what_means_no_channel_or_several_is_refused_with_those_there_are(wanted
     assert message in str(refused.value)
 
 
+def test_another_stain_is_not_offered_as_a_typing_error() -> None:
+    """RFP is not GFP misspelt."""
+    with pytest.raises(ImageError) as refused:
+        choose_channel("RFP", CHANNELS)
+    assert "Did you mean" not in str(refused.value)
+
+
 def test_a_name_counts_before_a_number() -> None:
     """Channels that are called 1, 2, 3, or by their lasers, are chosen as the user sees them."""
     assert choose_channel("1", [ChannelInfo("1"), ChannelInfo("2"), ChannelInfo("3")]) == 0
@@ -248,7 +255,7 @@ def test_places_beyond_the_image_are_refused(text: str) -> None:
 )
 def test_what_is_no_selection_is_a_usage_error(axis: str, text: str) -> None:
     """It is wrong for every image, so the whole run is refused."""
-    with pytest.raises(UsageError, match=f"--{axis}"):
+    with pytest.raises(UsageError, match=f"^{axis} must be"):
         info(header("TZYX"), **{axis: text})
 
 

@@ -177,7 +177,7 @@ def test_axes_that_do_not_fit_are_refused(tmp_path: Path, given: str, message: s
 
 @pytest.mark.parametrize("axes", ["cyy", "yc", "zyxq", "cyxs", ""])
 def test_letters_that_are_no_axes_are_refused(axes: str) -> None:
-    with pytest.raises(UsageError, match="--axes must be"):
+    with pytest.raises(UsageError, match="axes must be"):
         SegmentSettings(axes=axes)
 
 

@@ -71,7 +71,7 @@ def discover(place: str, *, pattern: str | None = None, axes: str | None = None)
     entries = [unique[key] for key in sorted(unique)]
     matching = [entry for entry in entries if pattern is None or _matches(entry, pattern)]
     if not matching and not found.failures:
-        raise NothingToDoError(f"IN {place}: {_nothing(place, len(entries), found.passed, pattern)}")
+        raise NothingToDoError(f"{place}: {_nothing(place, len(entries), found.passed, pattern)}")
     kept = {entry.key for entry in matching}
     unmatched = tuple(entry for entry in entries if entry.key not in kept)
     for entry in unmatched:
@@ -119,28 +119,28 @@ def _find(place: str, found: Finder) -> str:
     if os.path.isdir(place):
         walk(place, place, found)
         if place.rstrip("/").lower().endswith(".zarr") and not found.entries and not found.failures:
-            raise NothingToDoError(f"IN {place}: {NO_METADATA}")
+            raise NothingToDoError(f"{place}: {NO_METADATA}")
         return place
     if os.path.lexists(place):
         return _find_file(place, found)
     if WILDCARDS & set(place):
         return _find_glob(place, found)
-    raise InputMissingError(f"IN {place}: there is no such file or folder{name_beside(place) or '; check the path.'}")
+    raise InputMissingError(f"{place}: there is no such file or folder{name_beside(place) or '; check the path.'}")
 
 
 def _find_store(place: str, found: Finder) -> None:
     try:
         found.add_store(place, "")
     except ImageError as error:
-        raise NothingToDoError(f"IN {place}: {error}") from error
+        raise NothingToDoError(f"{place}: {error}") from error
     if found.passed.counts[OURS] and not found.entries:
-        raise NothingToDoError(f"IN {place}: this is an {OURS}; give the images that it was made from.")
+        raise NothingToDoError(f"{place}: this is an {OURS}; give the images that it was made from.")
 
 
 def _find_file(place: str, found: Finder) -> str:
     entry = _named(place, os.path.basename(place))
     if isinstance(entry, str):
-        raise InputMissingError(f"IN {place}: {entry}")
+        raise InputMissingError(f"{place}: {entry}")
     found.entries.append(entry)
     return os.path.dirname(place) or "."
 
@@ -149,7 +149,7 @@ def _find_list(path: Path, found: Finder) -> str:
     """Takes the lines of a list; what is not there becomes a failure of stage `plan`."""
     places = dict.fromkeys(os.path.normpath(os.path.join(path.parent, line)) for line in _lines(path, found.passed))
     if not places:
-        raise NothingToDoError(f"IN @{path}: the list names no file.")
+        raise NothingToDoError(f"@{path}: the list names no file.")
     root = os.path.commonpath([os.path.dirname(os.path.abspath(place)) for place in places])
     for place in places:
         key = os.path.relpath(os.path.abspath(place), root)
@@ -168,17 +168,17 @@ def _lines(path: Path, passed: SkipCounter) -> Iterator[str]:
     """The paths of a list, in any encoding that file names have; each once."""
     try:
         if path.stat().st_size > MAX_LIST_BYTES:
-            raise InputMissingError(f"IN @{path}: this is too long for a list of files.")
+            raise InputMissingError(f"@{path}: this is too long for a list of files.")
         content = path.read_bytes()
     except OSError as error:
-        raise InputMissingError(f"IN @{path}: the list cannot be read ({error.strerror}).") from error
+        raise InputMissingError(f"@{path}: the list cannot be read ({error.strerror}).") from error
     seen: set[str] = set()
     for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         name = os.fsdecode(line.rstrip(b"\r"))
         if not name.strip() or name.lstrip().startswith("#"):
             continue
         if "\0" in name:
-            raise InputMissingError(f"IN @{path}: this is no list of files, one path a line.")
+            raise InputMissingError(f"@{path}: this is no list of files, one path a line.")
         if not os.path.lexists(os.path.join(path.parent, name)):
             name = name.strip()
         place = os.path.normpath(os.path.join(path.parent, name))
@@ -207,7 +207,7 @@ def _find_glob(place: str, found: Finder) -> str:
     first = next(i for i, part in enumerate(parts) if WILDCARDS & set(part))
     root = "/".join(parts[:first]) or ("/" if place.startswith("/") else ".")
     if not os.path.isdir(root):
-        raise InputMissingError(f"IN {place}: there is no folder {root}.")
+        raise InputMissingError(f"{place}: there is no folder {root}.")
     files: dict[str, list[str]] = defaultdict(list)
     folders: list[str] = []
     system: dict[str, None] = {}

@@ -143,9 +143,9 @@ def none_usable(place: str, failures: Sequence[Failure]) -> NothingToDoError:
     """What a run ends with of whose images none can be used."""
     first = failures[0]
     if len(failures) == 1:
-        return NothingToDoError(f"IN {place}: its only image, {first.image}, cannot be used: {first.message}")
+        return NothingToDoError(f"{place}: its only image, {first.image}, cannot be used: {first.message}")
     return NothingToDoError(
-        f"IN {place}: none of its {len(failures)} images can be used; the first, {first.image}: {first.message}"
+        f"{place}: none of its {len(failures)} images can be used; the first, {first.image}: {first.message}"
     )
 
 

@@ -13,12 +13,12 @@ alone, such as 405, is never taken for one: it also excites other dyes. Of a col
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
-from nucseg_batch.errors import ImageError, UsageError
+from nucseg_batch.errors import ImageError, SettingError
 from nucseg_batch.files.images import MAX_EXPANSION, SMALL
+from nucseg_batch.files.names import nearest
 from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.plan import ImageInfo
 from nucseg_batch.settings import SegmentSettings
@@ -56,7 +56,7 @@ def image_info(
 
     files: keys of the files that hold its channels, where these are apart, and nuclei: which of them is segmented, by
     now; group: its path in a store. Raises ImageError where no channel or plane can be chosen, or where decoding it
-    would be unsafe, and UsageError for `settings.t` and `settings.z` that are no selection.
+    would be unsafe, and SettingError for `settings.t` and `settings.z` that are no selection.
     """
     guard(header, settings.max_pixels)
     names = channel_names(header) if "C" in header.axes else ()
@@ -156,8 +156,8 @@ def choose_channel(wanted: str, channels: Sequence[ChannelInfo], aliases: Sequen
         return found[0]
     if found:
         raise ImageError(f"--channel {wanted!r} means {len(found)} of its channels: {_listed(channels, found)}.")
-    close = difflib.get_close_matches(text, [name for own in names for name in own], n=1)
-    meant = next((channels[i].name for i, own in enumerate(names) if close and close[0] in own), None)
+    close = nearest(text, [name for own in names for name in own])
+    meant = next((channels[i].name for i, own in enumerate(names) if close in own), None)
     hint = f" Did you mean {meant!r}?" if meant else ""
     raise ImageError(f"it has no channel {wanted!r}, but {_listed(channels)}.{hint}")
 
@@ -226,11 +226,13 @@ def _places(axis: str, text: str | None, header: Header) -> tuple[int, int, int]
 def chosen_places(axis: str, text: str, length: int) -> range:
     """Places along an axis of some length that `3`, `-1`, `0:10`, `:-2` or `0:10:2` means, as for a Python list.
 
-    Raises UsageError for other text, and ImageError where nothing, or a single place beyond the end, is chosen.
+    Raises SettingError for other text, and ImageError where nothing, or a single place beyond the end, is chosen.
     """
     if not re.fullmatch(r"-?\d+|(-?\d+)?:(-?\d+)?(:([1-9]\d*)?)?", text.strip()):
         also = " or max" if axis == "z" else ""
-        raise UsageError(f"--{axis} {text}: expected an index such as 3, or a range such as 0:10 or 0:10:2{also}.")
+        raise SettingError(
+            axis, f"must be an index such as 3, or a range such as 0:10 or 0:10:2{also}, but is {text!r}."
+        )
     parts = [int(part) if part.strip() else None for part in text.split(":")]
     if len(parts) == 1:
         assert parts[0] is not None

@@ -81,12 +81,12 @@ def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Ite
     Where IN is searched for images, such a folder is passed over, so it may lie there. Raises OutputError where it lies
     in a store, or holds anything else or the export of another run, and LockedError where another process writes it.
     """
-    check_outside("DIR", path)
+    check_outside(path)
     made = _made_before(path, _place_of(run))
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"DIR {path}: it cannot be made ({error.strerror}); give another place.") from error
+        raise OutputError(f"{path}: it cannot be made ({error.strerror}); give another place.") from error
     with _held(path):
         folder = ExportFolder(path, about, run, made)
         folder.write_about()
@@ -103,17 +103,18 @@ def _is_ours(path: Path) -> bool:
         return b"nucseg-batch" in file.read(4096)
 
 
-def check_outside(name: str, path: Path) -> None:
+def check_outside(path: Path, option: str = "") -> None:
     """Raises OutputError for a place in a zarr store or in a run folder, where nothing else must lie.
 
-    name: what it is called on the command line.
+    option: the one that names the place; none for an argument.
     """
+    what = f"{option} {path}".lstrip()
     whole = Path(os.path.realpath(path))
     for place in (whole, *whole.parents):
         if is_store(str(place)):
-            raise OutputError(f"{name} {path}: it lies in the zarr store {place}; give a place outside of it.")
+            raise OutputError(f"{what}: it lies in the zarr store {place}; give a place outside of it.")
         if is_left_by_run(str(place)):
-            raise OutputError(f"{name} {path}: it lies in the run folder {place}; give a place outside of it.")
+            raise OutputError(f"{what}: it lies in the run folder {place}; give a place outside of it.")
 
 
 def _made_before(path: Path, run: str) -> dict[str, str | None]:
@@ -121,7 +122,7 @@ def _made_before(path: Path, run: str) -> dict[str, str | None]:
     if not path.exists():
         return {}
     if not path.is_dir():
-        raise OutputError(f"DIR {path}: this is a file; give the name of a folder.")
+        raise OutputError(f"{path}: this is a file; give the name of a folder.")
     try:
         about = json.loads((path / EXPORTED).read_bytes())
         before, made = about["run"], dict(about["patterns"])
@@ -129,14 +130,12 @@ def _made_before(path: Path, run: str) -> dict[str, str | None]:
         before, made = None, {}
         if any(not inside.name.startswith(".") for inside in path.iterdir()):
             raise OutputError(
-                f"DIR {path}: it holds files that are not of an earlier export; give a new or an empty folder."
+                f"{path}: it holds files that are not of an earlier export; give a new or an empty folder."
             ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"DIR {path}: its {EXPORTED} is damaged; delete the folder, or give another.") from error
+        raise OutputError(f"{path}: its {EXPORTED} is damaged; delete the folder, or give another.") from error
     if before not in (None, run):
-        raise OutputError(
-            f"DIR {path}: it holds an export of another run, {before}; give another folder, or delete it."
-        )
+        raise OutputError(f"{path}: it holds an export of another run, {before}; give another folder, or delete it.")
     return made
 
 
@@ -149,7 +148,7 @@ def _held(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _BUSY:
             os.close(handle)
-            raise LockedError(f"DIR {path}: another process is writing it; wait for it, or stop it.") from error
+            raise LockedError(f"{path}: another process is writing it; wait for it, or stop it.") from error
     try:
         yield
     finally:

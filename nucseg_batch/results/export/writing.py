@@ -94,7 +94,7 @@ def export(
         call.clear()
         if not call.result.matched:
             asked = "it has no images" if pattern is None else f"none of its images matches --pattern {pattern}"
-            raise NothingToDoError(f"OUT {run.store}: {asked}.")
+            raise NothingToDoError(f"{run.store}: {asked}.")
         return call.result
 
 
