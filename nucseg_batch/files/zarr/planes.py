@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.zarr.folders import is_array, is_store
 from nucseg_batch.files.zarr.opening import configured
 from nucseg_batch.files.zarr.systems import flattened
 
@@ -94,8 +94,7 @@ def attributes(group: Path) -> dict[str, Any]:
 
 def is_zarr(folder: Path) -> bool:
     """Whether a folder is a zarr group or array, or is named like a store."""
-    names = ("zarr.json", ".zgroup", ".zarray")
-    return folder.suffix == ".zarr" or any((folder / name).is_file() for name in names)
+    return folder.suffix == ".zarr" or is_store(folder)
 
 
 def labelled_groups(store: Path) -> list[Path]:
@@ -103,7 +102,7 @@ def labelled_groups(store: Path) -> list[Path]:
     found = []
     for place, folders, _ in os.walk(store):
         here = Path(place)
-        if _is_array(here):
+        if is_array(here):
             folders.clear()
         elif "labels" in folders:
             found.append(here)
@@ -115,12 +114,3 @@ def label_names(group: Path) -> list[str]:
     """Names of the label images of an image group, as its `labels` group lists them."""
     names = attributes(group / "labels").get("labels", [])
     return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _is_array(folder: Path) -> bool:
-    if (folder / ".zarray").is_file():
-        return True
-    try:
-        return bool(json.loads((folder / "zarr.json").read_bytes())["node_type"] == "array")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
