@@ -17,8 +17,9 @@ from nucseg_batch.files.annotations.names import stem
 from nucseg_batch.files.annotations.pairs import DataSet, Pair
 from nucseg_batch.files.annotations.reading import read_label_files, read_label_plane
 from nucseg_batch.files.annotations.zarr_layouts import label_groups, zarr_pairs
-from nucseg_batch.files.masks.store import Masks, is_ours, open_masks
+from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.names import name_beside
+from nucseg_batch.files.run.masks import Masks, open_masks
 from nucseg_batch.files.zarr.planes import ZarrPlane, is_zarr
 
 NAMED = 3

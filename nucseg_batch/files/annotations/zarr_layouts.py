@@ -8,7 +8,8 @@ from nucseg_batch.errors import ImageError
 from nucseg_batch.files.annotations.pairs import DataSet, Pair, joined
 from nucseg_batch.files.masks.ngff import image_kind
 from nucseg_batch.files.masks.nodes import read_attributes
-from nucseg_batch.files.masks.store import LABEL_NAME, is_ours, mask_places
+from nucseg_batch.files.masks.store import LABEL_NAME, is_ours
+from nucseg_batch.files.run.masks import mask_places
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.files.zarr.planes import ZarrPlane, attributes, image_axis_length, label_names, labelled_groups
 

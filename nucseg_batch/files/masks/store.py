@@ -13,24 +13,20 @@ Labels in a store of the user are written by the same code (see `in_place`).
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from nucseg_batch.errors import InputMissingError, OutputError
+from nucseg_batch.errors import OutputError
 from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
-from nucseg_batch.files.csv_rows import csv_records, open_table
 from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Calibration,
-    axes_of,
     calibration_of,
     image_attributes,
     label_attributes,
@@ -58,17 +54,14 @@ from nucseg_batch.files.masks.pixels import (
 )
 from nucseg_batch.files.masks.plates import PlateGroups, collection_xml, translated
 from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
-from nucseg_batch.files.names import file_name
-from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.files.zarr.nodes import OWNER
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.plan import LabelArray, Plan, PlaneStatus, Unit
+from nucseg_batch.plan import LabelArray, Plan, Unit
 
 __all__ = [
     "LABEL_NAME",
     "OWNER",
     "MaskWriter",
-    "Masks",
     "Metadata",
     "create_store",
     "is_complete",
@@ -76,9 +69,7 @@ __all__ = [
     "label_layout",
     "label_path",
     "list_masks",
-    "mask_places",
     "masks_changed_ns",
-    "open_masks",
     "remove_common_leftovers",
     "remove_leftovers_of",
     "remove_store",
@@ -333,62 +324,3 @@ def set_complete(path: Path, complete: bool, provenance: Mapping[str, Any] | Non
 def remove_store(path: Path) -> None:
     """Deletes a store of ours."""
     shutil.rmtree(path)
-
-
-class Masks(Mapping[str, NDArray[np.uint32]]):
-    """The masks of a finished run by image: `open_masks("out.zarr")["plate1/A01.tif"]` is a (height, width) array.
-
-    The mask of an image with time points or z-slices is (t, z, height, width), with the axes that it has; a plane that
-    failed is empty there and `failed` in the images table. Iterates over the images with a mask in the order of their
-    names. Masks are read on access.
-    """
-
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._places = mask_places(store)
-
-    def __getitem__(self, image: str) -> NDArray[np.uint32]:
-        array, place = self.array(image)
-        return np.asarray(array[place])
-
-    def array(self, image: str) -> tuple[zarr.Array[Any], tuple[int | slice, ...]]:
-        """The zarr array with the masks of an image, not read yet, and the index of the image on the axes before y.
-
-        A window of a large plane: `array, place = masks.array(key); array[*place, 5000:6000, 7000:8000]`.
-        """
-        mask, index = self._places[image]
-        group = self._store / mask
-        array = open_array(group / "0", mode="r")
-        if index is None:
-            return array, (slice(None),) * (array.ndim - 2)
-        axes = axes_of(read_attributes(group))
-        return array, tuple(index if axis == "i" else slice(None) for axis in axes[:-2])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-def open_masks(store: str | os.PathLike[str]) -> Masks:
-    """Opens the masks of a finished run; raises InputMissingError where the store or its images.csv is missing."""
-    return Masks(Path(store))
-
-
-def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
-    """Label group, and place on axis i or None where there is none, of each image that has a mask, by image.
-
-    So the table of images has them; of an image with several planes the first that did not fail counts. Raises
-    InputMissingError where the store or the table is missing.
-    """
-    table = RunLayout(store).images_csv
-    if not store.is_dir() or not table.is_file():
-        raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
-    places: dict[str, tuple[str, int | None]] = {}
-    with open_table(table) as file:
-        for row in csv_records(file):
-            if row["status"] == PlaneStatus.OK:
-                place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
-                places.setdefault(file_name(row["image"]), place)
-    return places
