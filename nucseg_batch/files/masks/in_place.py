@@ -24,6 +24,7 @@ from nucseg_batch.files.masks.ngff import (
     label_attributes,
     label_path,
     labels_attributes,
+    level_name,
 )
 from nucseg_batch.files.masks.nodes import (
     ATTRIBUTES_FILES,
@@ -87,7 +88,7 @@ def create_labels(folder: Path, plan: Plan) -> None:
         levels = choose_levels(label_array, calibration, _level_shapes(group), as_image=True)
         attributes = label_attributes(label_array.axes, calibration, levels, source=True, version=VERSIONS[version])
         put_group(label.parent, labels_attributes((), version=VERSIONS[version]), version=version)
-        put_array(label / "0", label_layout(label_array), version=version)
+        put_array(label / level_name(0), label_layout(label_array), version=version)
         put_group(label, attributes, version=version)
 
 

@@ -69,6 +69,11 @@ def label_path(label_array: LabelArray) -> str:
     return "/".join(part for part in (label_array.name, "labels", LABEL_NAME) if part)
 
 
+def level_name(number: int) -> str:
+    """Name of the array of a level in its group; level 0 is the first, at full resolution."""
+    return str(number)
+
+
 def calibration_of(label_array: LabelArray, image: Mapping[str, Any] | None) -> Calibration:
     """Calibration from the OME attributes (0.4 to 0.6) of its one image; else from the pixel size of all images.
 
@@ -104,7 +109,7 @@ def label_attributes(
     It has no colours: viewers then choose one for each nucleus, while those that are given colours hide all labels
     without (napari-ome-zarr 0.10 does).
     """
-    multiscale = _multiscale(LABEL_NAME, axes, calibration, "0")
+    multiscale = _multiscale(LABEL_NAME, axes, calibration, level_name(0))
     own = Source(image=IMAGE) if source else None
     ome: dict[str, Any]
     if version == "0.5":
@@ -129,7 +134,7 @@ def labels_attributes(names: Iterable[str], *, version: Version = "0.5") -> dict
 
 def image_attributes(name: str, axes: str, calibration: Calibration, kind: ImageKind) -> dict[str, Any]:
     """Attributes of an image group of version 0.5 with one level so far: its own, or that of its label image."""
-    path = "0" if kind == "pixels" else f"labels/{LABEL_NAME}/0"
+    path = level_name(0) if kind == "pixels" else f"labels/{LABEL_NAME}/{level_name(0)}"
     image = ImageAttrs(version="0.5", multiscales=[_multiscale(name, axes, calibration, path)])
     return {"ome": image.model_dump(exclude_none=True, mode="json"), OWNER: {"image": kind}}
 
@@ -175,7 +180,7 @@ def with_levels(attributes: Mapping[str, Any], levels: Sequence[PyramidLevel], a
     for number, level in enumerate(levels, start=1):
         factors = dict(zip(axes, level.factors, strict=True))
         scale = [step * factors.get(name, 1) for step, name in zip(scale, names, strict=True)]
-        path = f"{first.path.removesuffix('0')}{number}"
+        path = first.path.removesuffix(level_name(0)) + level_name(number)
         datasets.append(_dataset(path, tuple(scale), None if translation is None else tuple(translation)))
     model = Multiscale04 if "ome" not in attributes else Multiscale
     listed = {**multiscale, "datasets": [_dump(dataset) for dataset in datasets]}

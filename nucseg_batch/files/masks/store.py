@@ -32,6 +32,7 @@ from nucseg_batch.files.masks.ngff import (
     label_attributes,
     label_path,
     labels_attributes,
+    level_name,
 )
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
@@ -49,8 +50,8 @@ from nucseg_batch.files.masks.pixels import (
     check_with_images,
     pixel_attributes,
     pixel_bounds,
-    pixel_layout,
-    pixel_shard,
+    pixel_grid,
+    pixel_type,
 )
 from nucseg_batch.files.masks.plates import PlateGroups, collection_xml, translated
 from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
@@ -134,10 +135,8 @@ def _update(group: Path, ome: Mapping[str, Any]) -> None:
 
 
 def label_layout(label_array: LabelArray) -> ArrayLayout:
-    """Chunks are planes, or squares of planes that are done by regions."""
-    sides = (label_array.chunk, label_array.chunk) if label_array.regional else (label_array.height, label_array.width)
-    chunks = (*(1 for _ in label_array.axes[:-2]), *sides)
-    return ArrayLayout(label_array.axes, label_array.shape, chunks, label_array.shard, "uint32")
+    """The array of a label array's masks."""
+    return ArrayLayout(label_array.grid, "uint32")
 
 
 def _add_label_array(
@@ -146,7 +145,9 @@ def _add_label_array(
     """Adds a label array's groups and arrays."""
     if with_images:
         _merge(groups, label_array.name, pixel_attributes(label_array, calibration))
-        arrays[f"{label_array.name}/0"] = pixel_layout(label_array, label_layout(label_array))
+        arrays[f"{label_array.name}/{level_name(0)}"] = ArrayLayout(
+            pixel_grid(label_array), pixel_type(label_array).name
+        )
     elif label_array.group is not None:
         name = calibration.name or label_array.name.rpartition("/")[2] or label_array.images[0].key.rpartition("/")[2]
         _merge(groups, label_array.name, image_attributes(name, label_array.axes, calibration, "labels"))
@@ -154,7 +155,7 @@ def _add_label_array(
     _merge(groups, label.rpartition("/")[0], labels_attributes([LABEL_NAME]))
     levels = choose_levels(label_array, calibration)
     _merge(groups, label, label_attributes(label_array.axes, calibration, levels, source=label_array.group is not None))
-    arrays[f"{label}/0"] = label_layout(label_array)
+    arrays[f"{label}/{level_name(0)}"] = label_layout(label_array)
 
 
 def _merge(groups: Groups, name: str, attributes: Mapping[str, Any]) -> None:
@@ -220,13 +221,13 @@ class MaskWriter:
         unlist_levels(self._path, unit.label_array)
         shards = []
         if pixels is not None:
-            shards.append(self._put(f"{unit.label_array.name}/0", pixel_bounds(unit), pixels))
-        shards.append(self._put(f"{label_path(unit.label_array)}/0", unit.bounds, masks))
+            shards.append(self._put(f"{unit.label_array.name}/{level_name(0)}", pixel_bounds(unit), pixels))
+        shards.append(self._put(f"{label_path(unit.label_array)}/{level_name(0)}", unit.bounds, masks))
         return combined(shards)
 
     def read(self, unit: Unit) -> NDArray[np.uint32]:
         """The masks of a unit as they are now, of the shape of the unit."""
-        return np.asarray(open_array(self._path / label_path(unit.label_array) / "0", mode="r")[unit.bounds])
+        return np.asarray(open_array(self._path / label_path(unit.label_array) / level_name(0), mode="r")[unit.bounds])
 
     def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> StoredPart:
         folder = self._path / name
@@ -267,8 +268,10 @@ def _pixel_files(store: Path, unit: Unit) -> list[Path]:
     """The file of a unit's pixels, where the store has them beside the masks."""
     if unit.label_array.group is not None:  # then a file of that name is the user's, where labels are written in place
         return []
-    kept = (store / unit.label_array.name / "0" / "zarr.json").exists()
-    return [pixel_shard(store, unit)] if kept else []
+    array = store / unit.label_array.name / level_name(0)
+    if not (array / "zarr.json").exists():
+        return []
+    return part_files(array, pixel_grid(unit.label_array).shard, pixel_bounds(unit))
 
 
 def masks_changed_ns(store: Path, unit: Unit) -> int:
@@ -278,10 +281,10 @@ def masks_changed_ns(store: Path, unit: Unit) -> int:
 
 def _files(store: Path, unit: Unit) -> list[Path]:
     """The files of a unit's masks: its shard, or chunks where the format has no shards."""
-    array = store / label_path(unit.label_array) / "0"
+    array = store / label_path(unit.label_array) / level_name(0)
     if (array / ".zarray").exists():
-        return part_files(array, label_layout(unit.label_array).chunks, unit.bounds, version=2)
-    return part_files(array, unit.label_array.shard, unit.bounds)
+        return part_files(array, unit.label_array.grid.chunk, unit.bounds, version=2)
+    return part_files(array, unit.label_array.grid.shard, unit.bounds)
 
 
 def _size(path: Path) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import InputMissingError
 from nucseg_batch.files.csv_rows import csv_records, open_table
-from nucseg_batch.files.masks.ngff import axes_of
+from nucseg_batch.files.masks.ngff import axes_of, level_name
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run_layout import RunLayout
@@ -44,7 +44,7 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         """
         mask, index = self._places[image]
         group = self._store / mask
-        array = open_array(group / "0", mode="r")
+        array = open_array(group / level_name(0), mode="r")
         if index is None:
             return array, (slice(None),) * (array.ndim - 2)
         axes = axes_of(read_attributes(group))
