@@ -38,6 +38,7 @@ from nucseg_batch.files.masks.nodes import (
 from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.masks.store import label_layout
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.files.zarr.systems import has_systems
 from nucseg_batch.plan import Plan
@@ -134,9 +135,7 @@ def remove_labels(folder: Path, plan: Plan) -> None:
 
 
 def _ome(group: Path) -> Mapping[str, Any]:
-    attributes = read_attributes(group)
-    inner = attributes.get("ome", attributes)
-    return inner if isinstance(inner, dict) else {}
+    return ome_of(read_attributes(group))
 
 
 def _names(labels: Path) -> list[str]:
@@ -148,8 +147,8 @@ def _list(labels: Path, names: list[str]) -> None:
     """Gives a `labels` group another list of label images, and keeps what else it says."""
     attributes = read_attributes(labels)
     new = labels_attributes(names, version=VERSIONS[zarr_format(labels) or 3])
-    if "ome" in new and isinstance(attributes.get("ome"), dict):
-        new = {"ome": {**attributes["ome"], **new["ome"]}}
+    if "ome" in new:
+        new = {"ome": {**ome_of(attributes), **new["ome"]}}
     write_attributes(labels, {**attributes, **new})
 
 

@@ -25,6 +25,7 @@ from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.ome import ome_of, with_ome
 from nucseg_batch.files.zarr.systems import flattened
 from nucseg_batch.plan import LabelArray
 
@@ -147,20 +148,20 @@ def image_kind(attributes: Mapping[str, Any]) -> ImageKind | None:
 
 def axes_of(attributes: Mapping[str, Any]) -> str:
     """Letters of the axes of an image or label group of ours."""
-    return "".join(axis["name"] for axis in attributes.get("ome", attributes)["multiscales"][0]["axes"])
+    return "".join(axis["name"] for axis in ome_of(attributes)["multiscales"][0]["axes"])
 
 
 def levels_listed(attributes: Mapping[str, Any]) -> int:
     """How many levels a group's attributes list; 0 for a group that is no image."""
     try:
-        return len(attributes.get("ome", attributes)["multiscales"][0]["datasets"])
+        return len(ome_of(attributes)["multiscales"][0]["datasets"])
     except (KeyError, IndexError, TypeError, AttributeError):
         return 0
 
 
 def scale_of(attributes: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
     """Distance of neighbours at the first level of an image or label group of ours, and its unit if any, by axis."""
-    multiscale = attributes.get("ome", attributes)["multiscales"][0]
+    multiscale = ome_of(attributes)["multiscales"][0]
     values = _vector(multiscale["datasets"][0], "scale") or [1.0] * len(multiscale["axes"])
     scale = {axis["name"]: value for axis, value in zip(multiscale["axes"], values, strict=True)}
     return scale, {axis["name"]: axis["unit"] for axis in multiscale["axes"] if "unit" in axis}
@@ -171,8 +172,8 @@ def with_levels(attributes: Mapping[str, Any], levels: Sequence[PyramidLevel], a
 
     The group may have other axes besides, along which levels are not smaller.
     """
-    inner = attributes.get("ome", attributes)
-    multiscale = inner["multiscales"][0]
+    multiscales = ome_of(attributes)["multiscales"]
+    multiscale = multiscales[0]
     first = Dataset.model_validate(multiscale["datasets"][0])
     names = [axis["name"] for axis in multiscale["axes"]]
     translation = _vector(_dump(first), "translation")
@@ -185,8 +186,7 @@ def with_levels(attributes: Mapping[str, Any], levels: Sequence[PyramidLevel], a
     model = Multiscale04 if "ome" not in attributes else Multiscale
     listed = {**multiscale, "datasets": [_dump(dataset) for dataset in datasets]}
     model.model_validate(listed)
-    content = {**inner, "multiscales": [listed, *inner["multiscales"][1:]]}
-    return {**attributes, "ome": content} if "ome" in attributes else content
+    return with_ome(attributes, {"multiscales": [listed, *multiscales[1:]]})
 
 
 def planned_levels(attributes: Mapping[str, Any]) -> list[PyramidLevel]:

@@ -18,6 +18,7 @@ from ome_zarr_models.common.omero import Channel, Omero, Window
 
 from nucseg_batch.errors import UsageError
 from nucseg_batch.files.masks.ngff import Calibration, image_attributes
+from nucseg_batch.files.zarr.ome import with_ome
 from nucseg_batch.plan import Failure, ImageInfo, LabelArray, Plan, ShardGrid, Unit
 
 COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
@@ -120,7 +121,7 @@ def pixel_attributes(label_array: LabelArray, calibration: Calibration) -> dict[
         Channel.model_validate({"label": name, "color": shade, "window": window}) for name, shade in shown.items()
     ]
     omero = Omero(channels=listed).model_dump(mode="json")
-    return {**attributes, "ome": {**attributes["ome"], "omero": omero}}
+    return with_ome(attributes, {"omero": omero})
 
 
 def empty_pixels(unit: Unit) -> NDArray[Any]:

@@ -56,6 +56,7 @@ from nucseg_batch.files.masks.pixels import (
 from nucseg_batch.files.masks.plates import PlateGroups, collection_xml, translated
 from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import LabelArray, Plan, Unit
 
@@ -102,7 +103,7 @@ def create_store(path: Path, plan: Plan, *, with_images: bool = False, mirror: M
         _merge(groups, name, attributes)
     arrays: dict[str, ArrayLayout] = {}
     for label_array in plan.label_arrays:
-        calibration = calibration_of(label_array, _inner(given.get(label_array.name)))
+        calibration = calibration_of(label_array, ome_of(given.get(label_array.name, {})))
         _add_label_array(groups, arrays, label_array, calibration, with_images)
     for name in sorted({*groups, *_above(groups)}):
         put_group(path / name, groups.get(name, {}))
@@ -129,7 +130,7 @@ def list_masks(path: Path, plan: Plan, mirror: Metadata, failed: Collection[str]
 def _update(group: Path, ome: Mapping[str, Any]) -> None:
     """Gives a group other OME attributes of some kinds, where they are not these already."""
     attributes = read_attributes(group)
-    now = attributes.get("ome", {})
+    now = ome_of(attributes)
     if {**now, **ome} != now:
         write_attributes(group, {**attributes, "ome": {**now, **ome}})
 
@@ -189,10 +190,6 @@ def _describe_collections(path: Path, plan: Plan, structure: PlateGroups) -> Non
         if not file.exists():
             images = [(name, label_arrays["/".join(part for part in (group, name) if part)]) for name in series]
             write_whole(file, collection_xml(images))
-
-
-def _inner(attributes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return None if attributes is None else attributes.get("ome", attributes)
 
 
 class MaskWriter:

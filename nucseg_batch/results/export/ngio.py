@@ -36,6 +36,7 @@ from nucseg_batch.files.masks.nodes import (
 )
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.run.tables import PLANE_COLUMNS
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import ShardGrid
 from nucseg_batch.results.export.planes import LabelledPlane
@@ -162,7 +163,7 @@ def list_images(run: FinishedRun, folder: Path, groups: Iterable[str]) -> None:
 
 def _listed(attributes: dict[str, Any], group: Path) -> dict[str, Any]:
     """The attributes of a plate, well or collection, in version 0.5, less what was not exported."""
-    given = attributes.get("ome", attributes)
+    given = ome_of(attributes)
     ome: dict[str, Any] = {}
     for kind, members in (("plate", "wells"), ("well", "images")):
         if isinstance(given.get(kind), dict):
