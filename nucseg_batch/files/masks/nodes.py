@@ -52,7 +52,7 @@ def zarr_format(folder: Path) -> int | None:
         return 2
     try:
         return 3 if json.loads((folder / GROUP_FILES[3]).read_bytes())["node_type"] == "group" else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

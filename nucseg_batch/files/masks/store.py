@@ -300,7 +300,10 @@ def _changed_ns(path: Path) -> int:
 
 def is_ours(path: Path) -> bool:
     """Whether there is a store at `path` that nucseg-batch made."""
-    own = read_attributes(path).get(OWNER)
+    try:
+        own = read_attributes(path).get(OWNER)
+    except (ValueError, RecursionError):  # damaged, and so not made by us: ours are of format 3
+        return False
     return isinstance(own, dict) and "layout" in own
 
 

@@ -21,5 +21,5 @@ def is_array(folder: Path) -> bool:
         return True
     try:
         return bool(json.loads((folder / "zarr.json").read_bytes())["node_type"] == "array")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
