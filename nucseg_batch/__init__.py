@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nucseg_batch.api.predictor import Predictor
     from nucseg_batch.api.segment import SegmentResult, segment
     from nucseg_batch.api.tables import read_images, read_nuclei
-    from nucseg_batch.files.masks.store import Masks, open_masks
+    from nucseg_batch.files.run.masks import Masks, open_masks
     from nucseg_batch.settings import SegmentSettings
 
 __all__ = [
@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Masks": "files.masks.store",
+    "Masks": "files.run.masks",
     "Predictor": "api.predictor",
     "SegmentResult": "api.segment",
     "SegmentSettings": "settings",
     "evaluate": "api.evaluate",
-    "open_masks": "files.masks.store",
+    "open_masks": "files.run.masks",
     "read_images": "api.tables",
     "read_nuclei": "api.tables",
     "segment": "api.segment",

@@ -30,11 +30,31 @@ LAYERS = {
 FAMILIES = ("arrays", "files", "network")
 DOWNWARD_BETWEEN_FAMILIES = {("files", "arrays"), ("network", "arrays")}
 """Tables name the columns that measuring returns, and the device runs array functions; the reverse would be upward."""
+FILES_LEVELS = {
+    "annotations": 5,
+    "find": 4,
+    "opened": 3,
+    "run": 3,
+    "bioio_source": 2,
+    "images": 2,
+    "masks": 2,
+    "run_layout": 2,
+    "channel_source": 1,
+    "csv_rows": 1,
+    "picture": 1,
+    "raster": 1,
+    "tiff": 1,
+    "zarr": 1,
+    **dict.fromkeys(("atomic_write", "kinds", "missing", "names", "palettes", "patience", "pixel_size"), 0),
+    **dict.fromkeys(("png", "sample", "source", "toml"), 0),
+}
+"""Order of the folders and files within `files`; each imports only from lower levels, so that none imports itself."""
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+IN_FILES = [path for path in SOURCES if path.is_relative_to(PACKAGE / "files")]
 
 
-def part_of(path: Path) -> str:
-    relative = path.relative_to(PACKAGE)
+def part_of(path: Path, top: Path = PACKAGE) -> str:
+    relative = path.relative_to(top)
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
@@ -65,6 +85,21 @@ def test_a_file_imports_only_from_layers_below_or_its_own_part(path: Path) -> No
 def test_every_part_of_the_package_has_a_layer() -> None:
     """A new folder must be given its place before it can be used."""
     assert {part_of(path) for path in SOURCES} - {"__init__", "__main__"} == set(LAYERS)
+
+
+@pytest.mark.parametrize("path", IN_FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_within_files_imports_point_down(path: Path) -> None:
+    """It is the largest part; without an order its folders once imported each other in a circle."""
+    here = part_of(path, PACKAGE / "files")
+    for module in imports(path):
+        pieces = module.split(".")
+        if pieces[:2] == ["nucseg_batch", "files"] and len(pieces) > 2 and pieces[2] != here:
+            assert FILES_LEVELS[pieces[2]] < FILES_LEVELS[here], f"{path.name} ({here}) imports {module}"
+
+
+def test_every_folder_and_file_within_files_has_a_level() -> None:
+    """A new one must be given its place before it can be used."""
+    assert {part_of(path, PACKAGE / "files") for path in IN_FILES} - {"__init__"} == set(FILES_LEVELS)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))

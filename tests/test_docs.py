@@ -15,7 +15,7 @@ import typer
 from column_tables import with_column_tables
 from pages import DOCS, PAGES, ROOT, anchors, commands, first_cells, links, section
 from small_runs import picture, small_run
-from test_architecture import LAYERS
+from test_architecture import FILES_LEVELS, LAYERS
 
 from nucseg_batch.cli.main import app
 
@@ -23,7 +23,7 @@ OUTPUT = (DOCS / "output.md").read_text(encoding="utf-8")
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 PATH = re.compile(r"`((?:nucseg_batch|tests|docs|examples)/[\w./-]+)`")
 WORDS = 42
-"""Where in the drawing of the layers their names end, and words about them begin."""
+"""Where in drawings of layers their names end, and words about them begin."""
 each_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
 
 
@@ -142,13 +142,14 @@ def test_what_a_run_leaves_is_in_the_reference(tmp_path: Path, monkeypatch: pyte
     }
 
 
-def test_the_drawn_layers_are_those_that_are_held() -> None:
+@pytest.mark.parametrize(("marker", "held"), [("layers", LAYERS), ("files", FILES_LEVELS)], ids=["layers", "files"])
+def test_the_drawn_layers_are_those_that_are_held(marker: str, held: dict[str, int]) -> None:
     """A drawing that is not checked is wrong within a year."""
     text = text_of(DOCS / "architecture.md")
-    drawing = text[text.index("<!-- layers -->") :].split("```")[1]
+    drawing = text[text.index(f"<!-- {marker} -->") :].split("```")[1]
     rows = [line[:WORDS].split() for line in drawing.splitlines() if line[:1].isdigit()]
     drawn = {name: int(rank) for rank, *names in rows for name in names}
-    assert drawn == LAYERS
+    assert drawn == held
 
 
 @each_page

@@ -25,7 +25,7 @@ def test_units_cover_every_image_once_and_own_whole_shards() -> None:
     """A shard with two writers loses data, an image in no unit loses its mask."""
     plan = make_plan([image(f"{i:03d}.png") for i in range(37)])
     (stack,) = plan.label_arrays
-    assert stack.shard == (64 * 2**20 // (4 * 1021 * 1031), 1021, 1031) == (15, 1021, 1031)
+    assert stack.grid.shard == (64 * 2**20 // (4 * 1021 * 1031), 1021, 1031) == (15, 1021, 1031)
     units = list(plan.units())
     assert [len(unit.planes) for unit in units] == [15, 15, 7]
     assert [unit.bounds[0].start for unit in units] == [0, 15, 30]
@@ -38,12 +38,12 @@ def test_planes_of_time_and_depth_are_units_together_as_far_as_a_shard_holds() -
     moving = [image(f"{i}.tif", 211, 223, t=(0, 5, 1), z=(2, 9, 3)) for i in range(7)]
     (stack,) = make_plan(moving).label_arrays
     assert (stack.name, stack.axes, stack.shape) == ("5t3z-211x223", "tizyx", (5, 7, 3, 211, 223))
-    assert stack.shard == (5, 7, 3, 211, 223)
+    assert stack.grid.shard == (5, 7, 3, 211, 223)
     (unit,) = make_plan(moving).units()
     assert unit.planes[4] == Plane(stack.images[1], t=0, z=5), "z runs fastest, then images, then time"
     large = [image(f"{i}.tif", 2011, 2017, t=(0, 5, 1), z=(0, 7, 1)) for i in range(2)]
     (stack,) = make_plan(large).label_arrays
-    assert stack.shard == (1, 1, 4, 2011, 2017)
+    assert stack.grid.shard == (1, 1, 4, 2011, 2017)
     assert len(list(make_plan(large).units())) == 5 * 2 * 2
 
 
@@ -71,12 +71,29 @@ def test_a_plane_larger_than_a_region_is_done_by_regions_on_a_grid_of_its_own() 
     plan = make_plan([image("a.tif", 5003, 7001)], region=1000)
     (stack,) = plan.label_arrays
     assert stack.regional
-    assert (stack.chunk, stack.shard, stack.grid) == (500, (1, 1000, 1000), (1, 6, 8))
+    assert (stack.grid.chunk, stack.grid.shard, stack.grid.counts) == ((1, 500, 500), (1, 1000, 1000), (1, 6, 8))
     units = list(plan.units())
     assert units[8].bounds == (slice(0, 1), slice(1000, 2000), slice(0, 1000))
     assert units[-1].shape == (1, 3, 1)
     (small,) = make_plan([image("a.tif", 97, 7001)], region=512).label_arrays
-    assert small.shard == (1, 512, 512)
+    assert small.grid.shard == (1, 512, 512)
+
+
+@pytest.mark.parametrize("region", [128, 4096], ids=["squares", "planes"])
+def test_pixels_and_smaller_levels_are_cut_as_the_masks_are(region: int) -> None:
+    """A unit then owns one shard of each, and no two units write to one file."""
+    (stack,) = make_plan([image(f"{i}.tif", 300, 500) for i in range(3)], region=region).label_arrays
+    pixels, level = stack.grid.with_axis("c", 1, 3, 1), stack.grid.level((3, 75, 125))
+    assert pixels.count == stack.grid.count
+    for number in range(stack.grid.count):
+        images, *sides = stack.grid.bounds(number)
+        assert pixels.bounds(number) == (images, slice(0, 3), *sides)
+    seen = np.zeros(level.shape, int)
+    for number in range(level.count):
+        seen[level.bounds(number)] += 1
+    assert (seen == 1).all()
+    assert level.chunk == ((1, 128, 128) if region == 128 else (1, 75, 125))
+    assert level.shard == ((1, 128, 128) if region == 128 else (3, 75, 125))
 
 
 def test_an_image_of_a_store_keeps_its_place() -> None:

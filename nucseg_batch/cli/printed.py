@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,13 +32,12 @@ def print_job(job: Job, *, dry: bool = True) -> None:
     plan = job.plan
     table = Table("masks", "axes", "images", "units", "shape of a unit", box=box.SIMPLE)
     for label_array in plan.label_arrays[:SHOWN_ARRAYS]:
-        units = math.prod(label_array.grid)
         table.add_row(
             readable(label_array.name or "."),
             label_array.axes,
             str(len(label_array.images)),
-            str(units),
-            "x".join(map(str, label_array.shard)),
+            str(label_array.grid.count),
+            "x".join(map(str, label_array.grid.shard)),
         )
     if len(plan.label_arrays) > SHOWN_ARRAYS:
         table.add_row(f"{len(plan.label_arrays) - SHOWN_ARRAYS} more", "", "", "", "")

@@ -12,12 +12,12 @@ from nucseg_batch import __version__
 from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.find.entries import Discovery
-from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.zarr.folders import is_store
 from nucseg_batch.plan import Plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -41,12 +41,12 @@ def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
     """Raises OutputError where OUT, or a file that belongs beside it, is not ours to go on with or delete."""
     if store.is_symlink() or (store.exists() and not store.is_dir()):
         raise OutputError(f"{store}: there is a file or link of that name; give another name.")
-    around = next((parent for parent in store.absolute().parents if is_store(str(parent))), None)
+    around = next((parent for parent in store.absolute().parents if is_store(parent)), None)
     if around is not None:
         raise OutputError(
             f"{store}: it lies inside the zarr store {around.name}; give a place outside, or use --in-place."
         )
-    if is_store(str(store)) and not is_ours(store):  # also where a run folder says that labels were written into it
+    if is_store(store) and not is_ours(store):  # also where a run folder says that labels were written into it
         raise OutputError(f"{store}: it exists and was not made by nucseg-batch; give another name.")
     if journal.exists():
         return

@@ -114,7 +114,7 @@ class Inspection:
     @property
     def units(self) -> int:
         """Pieces of work."""
-        return sum(math.prod(label_array.grid) for label_array in self.plan.label_arrays)
+        return sum(label_array.grid.count for label_array in self.plan.label_arrays)
 
     @property
     def input_bytes(self) -> int | None:
@@ -201,7 +201,7 @@ def memory_bytes(plan: Plan, budget: Budget) -> int:
         )
         calls = budget.network_bytes if label_array.regional else min(calls, budget.network_bytes)
         channels = max(image.plane_bytes for image in label_array.images) / (label_array.height * label_array.width)
-        held = COPIES * channels * whole + UNITS_AT_ONCE * math.prod(label_array.shard) * LABEL_BYTES
+        held = COPIES * channels * whole + UNITS_AT_ONCE * math.prod(label_array.grid.shard) * LABEL_BYTES
         most = max(most, calls + held)
     return int(BASE_BYTES + KEPT_BYTES + most)
 
@@ -211,12 +211,9 @@ def output_files(plan: Plan, *, with_images: bool) -> int:
     count, groups = 0, {""}
     for label_array in plan.label_arrays:
         arrays = 1 + with_images
-        shards = math.prod(label_array.grid)
         levels = choose_levels(label_array, calibration_of(label_array, None))
-        for level in levels:
-            steps = zip(level.shape, label_array.shard, strict=True)
-            shards += math.prod(-(-length // min(step, length)) for length, step in steps)
-        count += arrays * (shards + 1 + len(levels))
+        grids = [label_array.grid, *(label_array.grid.level(level.shape) for level in levels)]
+        count += arrays * sum(grid.count + 1 for grid in grids)
         groups |= _with_parents(label_array)
     return count + len(groups)
 
@@ -260,8 +257,8 @@ def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
         "decoded_bytes": found.decoded_bytes,
         "mask_bytes": plan.mask_bytes,
         "arrays": [
-            {"name": label_array.name, "axes": label_array.axes, "shape": label_array.shape, "shard": label_array.shard}
-            for label_array in plan.label_arrays
+            {"name": one.name, "axes": one.axes, "shape": one.shape, "shard": one.grid.shard}
+            for one in plan.label_arrays
         ],
         "units": found.units,
         "output_files": found.output_files,

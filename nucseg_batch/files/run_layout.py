@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg_batch.errors import InputMissingError
-from nucseg_batch.files.find.stores import is_store
+from nucseg_batch.files.zarr.folders import is_store
 
 FOLDER_ENDING = ".run"
 """Ending of a run folder, in place of that of the store."""
@@ -32,7 +32,7 @@ def path_beside(store: Path, ending: str) -> Path:
     `plate.zarr/A/2/0`.
     """
     whole = os.path.abspath(store)
-    around = next((str(parent) for parent in reversed(Path(whole).parents) if is_store(str(parent))), None)
+    around = next((str(parent) for parent in reversed(Path(whole).parents) if is_store(parent)), None)
     if around is None:
         return store.with_suffix(ending)
     inner = os.path.relpath(whole, around).replace(os.sep, "-")

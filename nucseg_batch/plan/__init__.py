@@ -11,6 +11,7 @@ from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, PlaneStatus
 from nucseg_batch.plan.plan import Plan, make_plan
 from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
+from nucseg_batch.plan.shards import ShardGrid
 from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LabelArray, LargePlane, Unit, file_stem
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Plane",
     "PlaneStatus",
     "Scales",
+    "ShardGrid",
     "Unit",
     "bucket_shape",
     "coarse_bucket_shape",

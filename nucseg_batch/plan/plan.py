@@ -25,7 +25,7 @@ class Plan:
     def units(self) -> Iterator[Unit]:
         """All units, in the order in which one process does them."""
         for label_array in self.label_arrays:
-            for number in range(math.prod(label_array.grid)):
+            for number in range(label_array.grid.count):
                 yield Unit(label_array, number)
 
     def large_planes(self) -> Iterator[LargePlane]:

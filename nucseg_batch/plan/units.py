@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from nucseg_batch.plan.images import ImageInfo, KnownImages, Plane
+from nucseg_batch.plan.shards import ShardGrid
 from nucseg_batch.settings import REGION
 
 SHARD_BYTES = 64 * 2**20
@@ -25,7 +26,7 @@ LABEL_BYTES = 4
 LONGEST_STEM = 120
 """Longer names of units are cut, and told apart by a hash."""
 CHUNK = 512
-"""Largest side in pixels of the chunks of a plane that is done by regions."""
+"""Largest side in pixels of the chunks of a plane that is done by regions; a region is a whole number of them."""
 
 
 @dataclass(frozen=True)
@@ -91,28 +92,21 @@ class LabelArray:
         return self.height * self.width > self.region**2
 
     @cached_property
-    def chunk(self) -> int:
-        """Side of the chunks of a plane that is done by regions: the largest part of a region's that CHUNK allows."""
-        return next(side for side in range(min(CHUNK, self.region), 0, -1) if self.region % side == 0)
-
-    @cached_property
-    def shard(self) -> tuple[int, ...]:
-        """Lengths of a shard along `axes`: whole planes up to SHARD_BYTES, or one region of one plane."""
+    def grid(self) -> ShardGrid:
+        """Its shards and chunks: whole planes, in shards of up to SHARD_BYTES; or squares, in shards of one region."""
         lengths = dict.fromkeys(self.axes[:-2], 1)
+        planes = tuple(lengths.values())
         if self.regional:
-            sides = (min(self.region, -(-side // self.chunk) * self.chunk) for side in (self.height, self.width))
-            return (*lengths.values(), *sides)
+            side = next(side for side in range(min(CHUNK, self.region), 0, -1) if self.region % side == 0)
+            region = (min(self.region, -(-length // side) * side) for length in (self.height, self.width))
+            return ShardGrid(self.axes, self.shape, (*planes, side, side), (*planes, *region))
         room = max(1, SHARD_BYTES // (LABEL_BYTES * self.height * self.width))
         for axis in "zit":
             if axis in lengths:
                 lengths[axis] = min(self.shape[self.axes.index(axis)], room)
                 room //= lengths[axis]
-        return (*lengths.values(), self.height, self.width)
-
-    @cached_property
-    def grid(self) -> tuple[int, ...]:
-        """Shards along `axes`."""
-        return tuple(-(-length // step) for length, step in zip(self.shape, self.shard, strict=True))
+        sides = self.height, self.width
+        return ShardGrid(self.axes, self.shape, (*planes, *sides), (*lengths.values(), *sides))
 
     def plane(self, place: tuple[int, ...]) -> Plane:
         """The plane at a place along the axes before y."""
@@ -134,7 +128,7 @@ class Unit:
     label_array: LabelArray
     """The label array whose shard it is."""
     number: int
-    """Which shard of the label array's grid, counted with the last axis fastest."""
+    """Which shard of the label array's grid."""
 
     @property
     def name(self) -> str:
@@ -144,17 +138,12 @@ class Unit:
     @property
     def block(self) -> tuple[int, ...]:
         """Its place in the grid of shards."""
-        place, rest = [], self.number
-        for length in reversed(self.label_array.grid):
-            rest, here = divmod(rest, length)
-            place.append(here)
-        return tuple(reversed(place))
+        return self.label_array.grid.block(self.number)
 
     @property
     def bounds(self) -> tuple[slice, ...]:
         """The part of the label array that it owns."""
-        sides = zip(self.block, self.label_array.shard, self.label_array.shape, strict=True)
-        return tuple(slice(i * step, min((i + 1) * step, length)) for i, step, length in sides)
+        return self.label_array.grid.bounds(self.number)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -212,12 +201,12 @@ class LargePlane:
     @classmethod
     def of(cls, unit: Unit) -> LargePlane:
         """The plane that a region is of."""
-        return cls(unit.label_array, unit.number // math.prod(unit.label_array.grid[-2:]))
+        return cls(unit.label_array, unit.number // unit.label_array.grid.per_plane)
 
     @property
     def units(self) -> list[Unit]:
         """Its regions, in raster order."""
-        count = math.prod(self.label_array.grid[-2:])
+        count = self.label_array.grid.per_plane
         return [Unit(self.label_array, self.number * count + i) for i in range(count)]
 
     @property
@@ -228,7 +217,7 @@ class LargePlane:
     @property
     def place(self) -> tuple[int, ...]:
         """Where it lies along the array's axes before y."""
-        return Unit(self.label_array, self.number * math.prod(self.label_array.grid[-2:])).block[:-2]
+        return self.label_array.grid.block(self.number * self.label_array.grid.per_plane)[:-2]
 
     @property
     def plane(self) -> Plane:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError, ImageError, InputMissingError, MismatchError, NucsegError
 from nucseg_batch.files.csv_rows import table_header
-from nucseg_batch.files.masks.ngff import axes_of, image_kind
+from nucseg_batch.files.masks.ngff import axes_of, image_kind, level_name
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.opened import ImageReader, State, state_of
@@ -234,7 +234,7 @@ class FinishedRun:
         """The array of the first level of a label or image group, and its axes."""
         if group not in self._arrays:
             try:
-                array = open_array(self.store / group / "0", mode="r")
+                array = open_array(self.store / group / level_name(0), mode="r")
             except (OSError, ValueError) as error:
                 raise ImageError(f"{self.store / group}: the masks cannot be read ({type(error).__name__}).") from error
             while len(self._arrays) >= KEPT_ARRAYS:

@@ -16,7 +16,8 @@ from ome_zarr_models import open_ome_zarr
 from nucseg_batch.errors import OutputError, UsageError
 from nucseg_batch.files.masks.in_place import check_labels, create_labels, register, remove_labels
 from nucseg_batch.files.masks.pyramid import build_levels, levels_missing
-from nucseg_batch.files.masks.store import MaskWriter, masks_changed_ns, open_masks, shard_bytes
+from nucseg_batch.files.masks.store import MaskWriter, masks_changed_ns, shard_bytes
+from nucseg_batch.files.run.masks import open_masks
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
 

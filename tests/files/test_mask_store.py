@@ -24,11 +24,11 @@ from nucseg_batch.files.masks.store import (
     create_store,
     is_ours,
     masks_changed_ns,
-    open_masks,
     remove_leftovers_of,
     shard_bytes,
     shards_written,
 )
+from nucseg_batch.files.run.masks import open_masks
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
 

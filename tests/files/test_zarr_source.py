@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from zarr_examples import Version, numbers, write_array, write_group, write_image
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr import source as zarr_source
+from nucseg_batch.files.zarr import guarded_array
 from nucseg_batch.files.zarr.source import ZarrSource, open_zarr
 
 VERSIONS: tuple[Version, ...] = ("0.4", "0.5")
@@ -93,7 +93,7 @@ def test_chunks_of_many_planes_are_decoded_once(tmp_path: Path) -> None:
 def test_large_chunks_are_read_one_by_one_with_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(zarr_source, "LARGE_CHUNK", 100)
+    monkeypatch.setattr(guarded_array, "LARGE_CHUNK", 100)
     pixels = numbers(61, 67)
     write_array(tmp_path / "a.zarr", pixels, **options)
     source = open_zarr(tmp_path / "a.zarr")

@@ -84,7 +84,7 @@ def support_of(numbers: np.ndarray) -> np.ndarray:
 
 def units_of(shape: tuple[int, int], region: int) -> list[Unit]:
     stack = LabelArray(*shape, (ImageInfo("slide.tif", 1, 1, *shape, 1, "uint16"),), region)
-    return [Unit(stack, number) for number in range(math.prod(stack.grid))]
+    return [Unit(stack, number) for number in range(stack.grid.count)]
 
 
 def by_regions(

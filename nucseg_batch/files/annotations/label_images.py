@@ -15,10 +15,11 @@ from nucseg_batch.files.annotations.encoding import Annotation, number_pieces
 from nucseg_batch.files.annotations.layouts import places
 from nucseg_batch.files.annotations.names import stem
 from nucseg_batch.files.annotations.pairs import DataSet, Pair
-from nucseg_batch.files.annotations.reading import read_label_files, read_label_plane
+from nucseg_batch.files.annotations.reading import MAX_PIXELS, read_label_files, read_label_plane
 from nucseg_batch.files.annotations.zarr_layouts import label_groups, zarr_pairs
-from nucseg_batch.files.masks.store import Masks, is_ours, open_masks
+from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.names import name_beside
+from nucseg_batch.files.run.masks import mask_places
 from nucseg_batch.files.zarr.planes import ZarrPlane, is_zarr
 
 NAMED = 3
@@ -92,15 +93,15 @@ def find_label_images(place: Path, argument: str) -> LabelImages:
 
 
 def _masks(path: Path) -> list[LabelImage]:
-    masks = open_masks(path)
-    return [LabelImage(stem(key), partial(_read_mask, masks, key)) for key in masks]
+    places = mask_places(path).items()
+    return [LabelImage(stem(key), partial(_read_mask, ZarrPlane(path / mask, i), key)) for key, (mask, i) in places]
 
 
-def _read_mask(masks: Masks, key: str) -> Annotation:
-    mask = masks[key]
-    if any(length != 1 for length in mask.shape[:-2]):
-        raise ImageError(f"{key}: its masks have shape {mask.shape}; what is compared is one plane (y, x) an image.")
-    return number_pieces(mask.reshape(mask.shape[-2:]))
+def _read_mask(mask: ZarrPlane, key: str) -> Annotation:
+    try:
+        return number_pieces(mask.read(max_pixels=MAX_PIXELS))
+    except ImageError as error:
+        raise ImageError(f"{key}: {error}") from error
 
 
 def _store(path: Path, prediction: bool) -> list[LabelImage]:

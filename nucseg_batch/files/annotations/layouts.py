@@ -92,7 +92,7 @@ def _found_below(folder: Path, group: str | None) -> DataSet:
         parts.append(indexes.apply(place, found))
     found = joined(parts)
     if not found.pairs:
-        told = f" Found: {'; '.join(found.problems[:SHOWN])}." if found.problems else ""
+        told = f" Found: {'; '.join(found.problems[:SHOWN]).rstrip('.')}." if found.problems else ""
         raise NothingToDoError(
             f"No annotated images were found in {folder}: expected images/ and labels/ (or masks/) with files of the "
             "same names, a.tif beside a_masks.tif, <id>/images/ and <id>/masks/ as Kaggle ships them, or OME-Zarr "

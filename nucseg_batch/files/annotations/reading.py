@@ -64,14 +64,14 @@ def read_label_files(
 
 
 def read_label_plane(plane: ZarrPlane, *, semantic: bool = False, prediction: bool = False) -> Annotation:
-    """Reads the full-resolution plane (height, width) of an OME-Zarr label group, of version 0.4 or 0.5.
+    """Reads the full-resolution plane (height, width) of an OME-Zarr label group.
 
     Leading axes of length 1 are dropped. Raises ImageError where there is no such group, where it holds more than one
     plane, and where its pixels are no labels.
     """
     labels = plane.read(max_pixels=MAX_PIXELS)
     if labels.ndim != 2:
-        raise ImageError(f"{plane.group.name} has three channels; annotation is one plane (y, x) for an image.")
+        raise ImageError("it has three channels; annotation is one plane (y, x) for an image.")
     return decode(labels, plane.group.name, semantic=semantic, prediction=prediction)
 
 

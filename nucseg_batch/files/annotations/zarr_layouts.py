@@ -7,9 +7,10 @@ from pathlib import Path
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.annotations.pairs import DataSet, Pair, joined
 from nucseg_batch.files.masks.ngff import image_kind
-from nucseg_batch.files.masks.nodes import read_attributes
-from nucseg_batch.files.masks.store import LABEL_NAME, is_ours, mask_places
+from nucseg_batch.files.masks.store import LABEL_NAME, is_ours
+from nucseg_batch.files.run.masks import mask_places
 from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.planes import ZarrPlane, attributes, image_axis_length, label_names, labelled_groups
 
 Names = dict[tuple[str, int | None], str]
@@ -36,20 +37,24 @@ def label_groups(store: Path) -> list[tuple[str, Path]]:
     """The label groups of a store, each with the path in the store of the image that it belongs to.
 
     The store may be a label group itself. Raises ImageError for an image of several label images of which none is named
-    `nuclei`.
+    `nuclei`, and for metadata that cannot be read.
     """
-    if "image-label" in attributes(store) or store.parent.name == "labels":
-        return [("", store)]
+    place = store
     found = []
-    for group in labelled_groups(store):
-        names = label_names(group)
-        chosen = _chosen(names)
-        if names and chosen is None:
-            raise ImageError(
-                f"{group}/labels holds {', '.join(sorted(names))}; give the folder of the one that is meant."
-            )
-        if chosen is not None:
-            found.append(("" if group == store else group.relative_to(store).as_posix(), group / "labels" / chosen))
+    try:
+        if "image-label" in ome_of(attributes(store)) or store.parent.name == "labels":
+            return [("", store)]
+        for place in labelled_groups(store):
+            names = label_names(place)
+            chosen = _chosen(names)
+            if names and chosen is None:
+                raise ImageError(
+                    f"its labels are {', '.join(sorted(names))}; give the folder of the one that is meant."
+                )
+            if chosen is not None:
+                found.append(("" if place == store else place.relative_to(store).as_posix(), place / "labels" / chosen))
+    except ImageError as error:
+        raise ImageError(f"{place}: {error}") from error
     return found
 
 
@@ -63,27 +68,34 @@ def _chosen(names: list[str]) -> str | None:
 def _group_pairs(group: Path, store: Path, prefix: str, names: Names | None) -> DataSet:
     inside = "" if group == store else group.relative_to(store).as_posix()
     shown = "/".join(part for part in (prefix or (not inside and store.name), inside) if part)
-    if "multiscales" not in attributes(group) or image_kind(read_attributes(group)) == "labels":
-        remedy = "; make it again with segment --with-images" if is_ours(store) else ""
-        return DataSet(problems=(f"{shown}: it has label images, but no pixels{remedy}",))
-    labels = label_names(group)
-    label = _chosen(labels)
-    if label is None:
-        names_one = f"it has label images {', '.join(labels)}, but none named {LABEL_NAME}"
-        return DataSet(problems=(f"{shown}: {names_one if labels else 'its labels group lists no label image'}",))
-    notes = [f"{shown}: of its label images {', '.join(labels)}, {label} is used"] * (len(labels) > 1)
     try:
+        label, others = _label_of(group, is_ours(store))
         count, expected = image_axis_length(group / "labels" / label), image_axis_length(group)
+        if count != expected:
+            raise ImageError(f"{expected} images, but {count} label images")
     except ImageError as error:
         return DataSet(problems=(f"{shown}: {error}",))
-    if count != expected:
-        return DataSet(problems=(f"{shown}: {expected} images, but {count} label images",))
+    notes = [f"{shown}: of its label images {', '.join(others)}, {label} is used"] * (len(others) > 1)
     pairs = []
     for index in [None] if count is None else range(count):
         key = _key(shown, prefix, f"{inside}/labels/{label}", index, names)
         if key is not None:
             pairs.append(Pair(key, ZarrPlane(group, index), ZarrPlane(group / "labels" / label, index)))
     return DataSet(tuple(pairs), tuple(notes))
+
+
+def _label_of(group: Path, ours: bool) -> tuple[str, list[str]]:
+    """Which label image of an image counts, and which it has; ImageError where the group is no image or has none."""
+    own = attributes(group)
+    if "multiscales" not in ome_of(own) or image_kind(own) == "labels":
+        remedy = "; make it again with segment --with-images" if ours else ""
+        raise ImageError(f"it has label images, but no pixels{remedy}")
+    labels = label_names(group)
+    label = _chosen(labels)
+    if label is None:
+        names_one = f"it has label images {', '.join(labels)}, but none named {LABEL_NAME}"
+        raise ImageError(names_one if labels else "its labels group lists no label image")
+    return label, labels
 
 
 def _key(shown: str, prefix: str, mask: str, index: int | None, names: Names | None) -> str | None:

@@ -28,7 +28,6 @@ from nucseg_batch.files.find.leftovers import (
     stem_of,
 )
 from nucseg_batch.files.find.skipped import OURS, SkipCounter
-from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.find.walk import (
     ANNOTATION_FOLDERS,
     BESIDE_IMAGES,
@@ -40,6 +39,7 @@ from nucseg_batch.files.find.walk import (
     walk,
 )
 from nucseg_batch.files.names import name_beside
+from nucseg_batch.files.zarr.folders import is_store
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.files.zarr.zipped import is_archive
 from nucseg_batch.plan import Assumption, Failure

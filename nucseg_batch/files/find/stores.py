@@ -13,9 +13,6 @@ from nucseg_batch.files.zarr.find import find_images
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.plan import Failure
 
-METADATA = ("zarr.json", ".zgroup", ".zarray")
-"""Files that make a folder a zarr group or array, of versions 3 and 2."""
-
 
 @dataclass(frozen=True)
 class StoreContent:
@@ -31,11 +28,6 @@ class StoreContent:
     """OME-Zarr attributes of its groups, by path below the root."""
     unused_axes: int = 0
     """Images of which other axes are known than were given, which therefore are not used."""
-
-
-def is_store(folder: str) -> bool:
-    """Whether a folder is a zarr group or array; its name does not matter."""
-    return any(os.path.isfile(os.path.join(folder, name)) for name in METADATA)
 
 
 def read_store(root: str, group: str, *, axes: str | None = None) -> StoreContent:

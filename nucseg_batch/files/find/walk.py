@@ -27,9 +27,10 @@ from nucseg_batch.files.find.leftovers import (
 )
 from nucseg_batch.files.find.name_rules import byproduct, label_images
 from nucseg_batch.files.find.skipped import OURS, SkipCounter, unread
-from nucseg_batch.files.find.stores import is_store, read_store
+from nucseg_batch.files.find.stores import read_store
 from nucseg_batch.files.kinds import IMAGE_SUFFIXES
 from nucseg_batch.files.run_layout import FOLDER_ENDING, OUTPUT_NAME, PLAN
+from nucseg_batch.files.zarr.folders import is_store
 from nucseg_batch.files.zarr.zipped import SUFFIXES
 from nucseg_batch.plan import Failure
 

@@ -24,6 +24,7 @@ from nucseg_batch.files.masks.ngff import (
     label_attributes,
     label_path,
     labels_attributes,
+    level_name,
 )
 from nucseg_batch.files.masks.nodes import (
     ATTRIBUTES_FILES,
@@ -37,6 +38,7 @@ from nucseg_batch.files.masks.nodes import (
 from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.masks.store import label_layout
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.files.zarr.systems import has_systems
 from nucseg_batch.plan import Plan
@@ -87,7 +89,7 @@ def create_labels(folder: Path, plan: Plan) -> None:
         levels = choose_levels(label_array, calibration, _level_shapes(group), as_image=True)
         attributes = label_attributes(label_array.axes, calibration, levels, source=True, version=VERSIONS[version])
         put_group(label.parent, labels_attributes((), version=VERSIONS[version]), version=version)
-        put_array(label / "0", label_layout(label_array), version=version)
+        put_array(label / level_name(0), label_layout(label_array), version=version)
         put_group(label, attributes, version=version)
 
 
@@ -133,9 +135,7 @@ def remove_labels(folder: Path, plan: Plan) -> None:
 
 
 def _ome(group: Path) -> Mapping[str, Any]:
-    attributes = read_attributes(group)
-    inner = attributes.get("ome", attributes)
-    return inner if isinstance(inner, dict) else {}
+    return ome_of(read_attributes(group))
 
 
 def _names(labels: Path) -> list[str]:
@@ -147,8 +147,8 @@ def _list(labels: Path, names: list[str]) -> None:
     """Gives a `labels` group another list of label images, and keeps what else it says."""
     attributes = read_attributes(labels)
     new = labels_attributes(names, version=VERSIONS[zarr_format(labels) or 3])
-    if "ome" in new and isinstance(attributes.get("ome"), dict):
-        new = {"ome": {**attributes["ome"], **new["ome"]}}
+    if "ome" in new:
+        new = {"ome": {**ome_of(attributes), **new["ome"]}}
     write_attributes(labels, {**attributes, **new})
 
 

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from nucseg_batch.files.masks.ngff import label_path
+from nucseg_batch.files.zarr.folders import NODE_FILES, is_array
 from nucseg_batch.plan import Plan
 
-METADATA_FILES = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
+METADATA_FILES = frozenset({*NODE_FILES, ".zattrs", ".zmetadata"})
 """Names of files of metadata, in either format."""
 
 
@@ -18,7 +19,7 @@ def metadata_files(store: Path, plan: Plan, *, in_place: bool) -> list[str]:
     found = []
     for top in [store / label_path(label_array) for label_array in plan.label_arrays] if in_place else [store]:
         for folder, folders, names in os.walk(top):
-            if "zarr.json" in names and (Path(folder) / "c").is_dir() and _is_array(Path(folder)):
+            if "zarr.json" in names and (Path(folder) / "c").is_dir() and is_array(Path(folder)):
                 folders.clear()  # chunks, and nothing else
             folders.sort()
             found += [str((Path(folder) / name).relative_to(store)) for name in names if name in METADATA_FILES]
@@ -34,10 +35,3 @@ def metadata_damage(store: Path, name: str) -> str | None:
     except (OSError, ValueError):
         return "it cannot be read"
     return None if isinstance(content, dict) else "it cannot be read"
-
-
-def _is_array(folder: Path) -> bool:
-    try:
-        return json.loads((folder / "zarr.json").read_bytes()).get("node_type") == "array"
-    except (OSError, ValueError, AttributeError):
-        return False

@@ -25,6 +25,7 @@ from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.ome import ome_of, with_ome
 from nucseg_batch.files.zarr.systems import flattened
 from nucseg_batch.plan import LabelArray
 
@@ -69,6 +70,11 @@ def label_path(label_array: LabelArray) -> str:
     return "/".join(part for part in (label_array.name, "labels", LABEL_NAME) if part)
 
 
+def level_name(number: int) -> str:
+    """Name of the array of a level in its group; level 0 is the first, at full resolution."""
+    return str(number)
+
+
 def calibration_of(label_array: LabelArray, image: Mapping[str, Any] | None) -> Calibration:
     """Calibration from the OME attributes (0.4 to 0.6) of its one image; else from the pixel size of all images.
 
@@ -104,7 +110,7 @@ def label_attributes(
     It has no colours: viewers then choose one for each nucleus, while those that are given colours hide all labels
     without (napari-ome-zarr 0.10 does).
     """
-    multiscale = _multiscale(LABEL_NAME, axes, calibration, "0")
+    multiscale = _multiscale(LABEL_NAME, axes, calibration, level_name(0))
     own = Source(image=IMAGE) if source else None
     ome: dict[str, Any]
     if version == "0.5":
@@ -129,7 +135,7 @@ def labels_attributes(names: Iterable[str], *, version: Version = "0.5") -> dict
 
 def image_attributes(name: str, axes: str, calibration: Calibration, kind: ImageKind) -> dict[str, Any]:
     """Attributes of an image group of version 0.5 with one level so far: its own, or that of its label image."""
-    path = "0" if kind == "pixels" else f"labels/{LABEL_NAME}/0"
+    path = level_name(0) if kind == "pixels" else f"labels/{LABEL_NAME}/{level_name(0)}"
     image = ImageAttrs(version="0.5", multiscales=[_multiscale(name, axes, calibration, path)])
     return {"ome": image.model_dump(exclude_none=True, mode="json"), OWNER: {"image": kind}}
 
@@ -142,20 +148,20 @@ def image_kind(attributes: Mapping[str, Any]) -> ImageKind | None:
 
 def axes_of(attributes: Mapping[str, Any]) -> str:
     """Letters of the axes of an image or label group of ours."""
-    return "".join(axis["name"] for axis in attributes.get("ome", attributes)["multiscales"][0]["axes"])
+    return "".join(axis["name"] for axis in ome_of(attributes)["multiscales"][0]["axes"])
 
 
 def levels_listed(attributes: Mapping[str, Any]) -> int:
     """How many levels a group's attributes list; 0 for a group that is no image."""
     try:
-        return len(attributes.get("ome", attributes)["multiscales"][0]["datasets"])
+        return len(ome_of(attributes)["multiscales"][0]["datasets"])
     except (KeyError, IndexError, TypeError, AttributeError):
         return 0
 
 
 def scale_of(attributes: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
     """Distance of neighbours at the first level of an image or label group of ours, and its unit if any, by axis."""
-    multiscale = attributes.get("ome", attributes)["multiscales"][0]
+    multiscale = ome_of(attributes)["multiscales"][0]
     values = _vector(multiscale["datasets"][0], "scale") or [1.0] * len(multiscale["axes"])
     scale = {axis["name"]: value for axis, value in zip(multiscale["axes"], values, strict=True)}
     return scale, {axis["name"]: axis["unit"] for axis in multiscale["axes"] if "unit" in axis}
@@ -166,8 +172,8 @@ def with_levels(attributes: Mapping[str, Any], levels: Sequence[PyramidLevel], a
 
     The group may have other axes besides, along which levels are not smaller.
     """
-    inner = attributes.get("ome", attributes)
-    multiscale = inner["multiscales"][0]
+    multiscales = ome_of(attributes)["multiscales"]
+    multiscale = multiscales[0]
     first = Dataset.model_validate(multiscale["datasets"][0])
     names = [axis["name"] for axis in multiscale["axes"]]
     translation = _vector(_dump(first), "translation")
@@ -175,13 +181,12 @@ def with_levels(attributes: Mapping[str, Any], levels: Sequence[PyramidLevel], a
     for number, level in enumerate(levels, start=1):
         factors = dict(zip(axes, level.factors, strict=True))
         scale = [step * factors.get(name, 1) for step, name in zip(scale, names, strict=True)]
-        path = f"{first.path.removesuffix('0')}{number}"
+        path = first.path.removesuffix(level_name(0)) + level_name(number)
         datasets.append(_dataset(path, tuple(scale), None if translation is None else tuple(translation)))
     model = Multiscale04 if "ome" not in attributes else Multiscale
     listed = {**multiscale, "datasets": [_dump(dataset) for dataset in datasets]}
     model.model_validate(listed)
-    content = {**inner, "multiscales": [listed, *inner["multiscales"][1:]]}
-    return {**attributes, "ome": content} if "ome" in attributes else content
+    return with_ome(attributes, {"multiscales": [listed, *multiscales[1:]]})
 
 
 def planned_levels(attributes: Mapping[str, Any]) -> list[PyramidLevel]:

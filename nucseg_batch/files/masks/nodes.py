@@ -24,6 +24,7 @@ from zarr.storage import MemoryStore
 
 from nucseg_batch.files.atomic_write import sync, whole_file, write_whole
 from nucseg_batch.files.zarr.opening import open_array
+from nucseg_batch.plan import ShardGrid
 
 ZSTD_LEVEL = 1
 """Masks are runs of equal numbers: higher levels cost time and save little; of images they save a few percent."""
@@ -39,15 +40,8 @@ ATTRIBUTES_FILES = {3: "zarr.json", 2: ".zattrs"}
 class ArrayLayout:
     """All that describes an array before it has values."""
 
-    axes: str
-    """Letters of its axes."""
-    shape: tuple[int, ...]
-    """Lengths of the axes."""
-    chunks: tuple[int, ...]
-    """Lengths of a chunk."""
-    shards: tuple[int, ...]
-    """Lengths of a shard, multiples of those of a chunk; in zarr format 2, which has none, of what is written at once.
-    """
+    grid: ShardGrid
+    """Its axes, and how it is cut into shards and chunks."""
     dtype: str
     """Type of its values."""
 
@@ -58,7 +52,7 @@ def zarr_format(folder: Path) -> int | None:
         return 2
     try:
         return 3 if json.loads((folder / GROUP_FILES[3]).read_bytes())["node_type"] == "group" else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -213,20 +207,20 @@ def _array_files(layout: ArrayLayout, version: int) -> dict[str, bytes]:
     if version == 3:
         zarr.create_array(
             MemoryStore(files),
-            shape=layout.shape,
-            chunks=layout.chunks,
-            shards=layout.shards,
+            shape=layout.grid.shape,
+            chunks=layout.grid.chunk,
+            shards=layout.grid.shard,
             dtype=layout.dtype,
             fill_value=0,
             compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
-            dimension_names=list(layout.axes),
+            dimension_names=list(layout.grid.axes),
             zarr_format=3,
         )
     else:
         zarr.create_array(
             MemoryStore(files),
-            shape=layout.shape,
-            chunks=layout.chunks,
+            shape=layout.grid.shape,
+            chunks=layout.grid.chunk,
             dtype=layout.dtype,
             fill_value=0,
             compressors=zstd,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from ome_zarr_models.common.omero import Channel, Omero, Window
 
 from nucseg_batch.errors import UsageError
 from nucseg_batch.files.masks.ngff import Calibration, image_attributes
-from nucseg_batch.files.masks.nodes import ArrayLayout
-from nucseg_batch.plan import Failure, ImageInfo, LabelArray, Plan, Unit
+from nucseg_batch.files.zarr.ome import with_ome
+from nucseg_batch.plan import Failure, ImageInfo, LabelArray, Plan, ShardGrid, Unit
 
 COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 """Channels of colour images, as viewers show them."""
@@ -99,22 +98,12 @@ def pixel_type(label_array: LabelArray) -> np.dtype[Any]:
     return np.dtype(np.float32)
 
 
-def pixel_layout(label_array: LabelArray, masks: ArrayLayout) -> ArrayLayout:
-    """The array of a label array's pixels, beside the one of its masks; colours share a chunk, channels do not."""
-    axes, count = pixel_axes(label_array), channels(label_array)
-    together = 1 if label_array.images[0].names else count
-    place = axes.find("c")
-
-    def with_channels(lengths: tuple[int, ...], channel: int) -> tuple[int, ...]:
-        return lengths if place < 0 else (*lengths[:place], channel, *lengths[place:])
-
-    return ArrayLayout(
-        axes,
-        with_channels(masks.shape, count),
-        with_channels(masks.chunks, together),
-        with_channels(masks.shards, count),
-        pixel_type(label_array).name,
-    )
+def pixel_grid(label_array: LabelArray) -> ShardGrid:
+    """The shards of a label array's pixels, numbered as those of its masks; colours share a chunk, channels do not."""
+    place, count = pixel_axes(label_array).find("c"), channels(label_array)
+    if place < 0:
+        return label_array.grid
+    return label_array.grid.with_axis("c", place, count, 1 if label_array.images[0].names else count)
 
 
 def pixel_attributes(label_array: LabelArray, calibration: Calibration) -> dict[str, Any]:
@@ -132,7 +121,7 @@ def pixel_attributes(label_array: LabelArray, calibration: Calibration) -> dict[
         Channel.model_validate({"label": name, "color": shade, "window": window}) for name, shade in shown.items()
     ]
     omero = Omero(channels=listed).model_dump(mode="json")
-    return {**attributes, "ome": {**attributes["ome"], "omero": omero}}
+    return with_ome(attributes, {"omero": omero})
 
 
 def empty_pixels(unit: Unit) -> NDArray[Any]:
@@ -142,10 +131,7 @@ def empty_pixels(unit: Unit) -> NDArray[Any]:
 
 def pixel_bounds(unit: Unit) -> tuple[slice, ...]:
     """The part of the array of pixels that a unit owns."""
-    place = pixel_axes(unit.label_array).find("c")
-    if place < 0:
-        return unit.bounds
-    return (*unit.bounds[:place], slice(0, channels(unit.label_array)), *unit.bounds[place:])
+    return pixel_grid(unit.label_array).bounds(unit.number)
 
 
 def plane_of(pixels: NDArray[Any], unit: Unit, number: int) -> NDArray[Any]:
@@ -167,14 +153,6 @@ def as_stored(pixels: NDArray[Any], label_array: LabelArray) -> NDArray[Any]:
     if count == 1:
         return pixels
     return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else np.broadcast_to(pixels, (count, *pixels.shape))
-
-
-def pixel_shard(store: Path, unit: Unit) -> Path:
-    """File of a unit's pixels."""
-    place = list(unit.block)
-    if "c" in (axes := pixel_axes(unit.label_array)):
-        place.insert(axes.index("c"), 0)
-    return store.joinpath(unit.label_array.name, "0", "c", *map(str, place))
 
 
 def _channels(image: ImageInfo) -> int:

@@ -17,6 +17,7 @@ from ome_zarr_models.v05.hcs import HCSAttrs
 from ome_zarr_models.v05.well import WellAttrs
 from pydantic import ValidationError
 
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.plan import LabelArray
 
 LAYOUT = "bioformats2raw.layout"
@@ -39,7 +40,7 @@ class PlateGroups:
 
 def translated(metadata: Mapping[str, Mapping[str, Any]], images: Collection[str]) -> PlateGroups:
     """The plates, wells and collections that the images (paths of groups) are in, by the metadata of their store."""
-    store = _Store({path: _inner(content) for path, content in metadata.items()}, _below(images))
+    store = _Store({path: ome_of(content) for path, content in metadata.items()}, _below(images))
     structure = PlateGroups()
     for path, ome in sorted(store.metadata.items()):
         try:
@@ -181,11 +182,6 @@ def _below(images: Collection[str]) -> dict[str, set[str]]:
         for depth in range(len(parts)):
             below.setdefault("/".join(parts[:depth]), set()).add("/".join(parts[depth:]))
     return below
-
-
-def _inner(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    ome = attributes.get("ome", attributes)
-    return ome if isinstance(ome, Mapping) else {}
 
 
 def _chosen(values: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -8,23 +8,20 @@ the store is a valid one with a single level.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 
 from nucseg_batch.files.atomic_write import remove_leftovers
 from nucseg_batch.files.masks.ngff import (
     Calibration,
     PyramidLevel,
-    axes_of,
     image_kind,
     label_path,
+    level_name,
     levels_listed,
     planned_levels,
     with_levels,
@@ -36,8 +33,9 @@ from nucseg_batch.files.masks.nodes import (
     replace_part,
     write_attributes,
 )
+from nucseg_batch.files.masks.pixels import pixel_grid
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.plan import LabelArray
+from nucseg_batch.plan import LabelArray, ShardGrid
 
 SMALL = 1024
 """Large planes are halved until neither side is longer."""
@@ -87,9 +85,9 @@ def build_levels(store: Path, label_array: LabelArray) -> None:
     levels = planned_levels(read_attributes(store / label_path(label_array)))
     if not levels or not levels_missing(store, label_array):
         return
-    _build(store / label_path(label_array), label_array, levels)
+    _build(store / label_path(label_array), label_array.grid, label_array.axes, levels)
     if image_kind(read_attributes(store / label_array.name)) == "pixels":
-        _build(store / label_array.name, label_array, levels)
+        _build(store / label_array.name, pixel_grid(label_array), label_array.axes, levels)
     for folder in _listing(store, label_array):
         attributes = read_attributes(folder)
         if levels_listed(attributes) != len(levels) + 1:
@@ -108,7 +106,7 @@ def remove_leftovers_of_levels(store: Path, label_array: LabelArray) -> None:
     planned = planned_levels(read_attributes(store / label_path(label_array)))
     for group in {store / label_path(label_array), *_listing(store, label_array)}:
         for number in range(1, len(planned) + 1):
-            for folder, _, _ in os.walk(group / str(number)):
+            for folder, _, _ in os.walk(group / level_name(number)):
                 remove_leftovers(Path(folder))
 
 
@@ -130,58 +128,18 @@ def _listing(store: Path, label_array: LabelArray) -> list[Path]:
     return [store / label_path(label_array), image] if own else [store / label_path(label_array)]
 
 
-def _build(group: Path, label_array: LabelArray, levels: Sequence[PyramidLevel]) -> None:
-    """Makes the arrays of a group after its first."""
-    source = open_array(group / "0", mode="r")
-    axes = axes_of(read_attributes(group))
+def _build(group: Path, grid: ShardGrid, axes: str, levels: Sequence[PyramidLevel]) -> None:
+    """Makes the arrays of a group after its first, which has a grid; `axes` are those that levels have lengths of."""
+    source = open_array(group / level_name(0), mode="r")
     for number, level in enumerate(levels, start=1):
-        factors = dict(zip(label_array.axes, level.factors, strict=True))
-        folder = group / str(number)
-        layout = _layout(source, axes, label_array, level)
-        put_array(folder, layout, version=source.metadata.zarr_format)
+        lengths, steps = (dict(zip(axes, values, strict=True)) for values in (level.shape, level.factors))
+        own = grid.level(tuple(lengths.get(axis, length) for axis, length in zip(grid.axes, grid.shape, strict=True)))
+        factors = tuple(steps.get(axis, 1) for axis in grid.axes)
+        folder = group / level_name(number)
+        put_array(folder, ArrayLayout(own, source.dtype.name), version=source.metadata.zarr_format)
         target = open_array(folder, mode="r+")
-        for block in itertools.product(*map(range, _grid(layout))):
-            _fill(source, target, folder, layout, block, tuple(factors.get(axis, 1) for axis in axes))
+        for bounds in map(own.bounds, range(own.count)):
+            sides = zip(bounds, factors, strict=True)
+            seen = tuple(slice(part.start * step, (part.stop - 1) * step + 1, step) for part, step in sides)
+            replace_part(folder, target, bounds, np.asarray(source[seen]))
         source = target
-
-
-def _layout(source: zarr.Array[Any], axes: str, label_array: LabelArray, level: PyramidLevel) -> ArrayLayout:
-    """The array of a level: planes or squares are its chunks, as those of the first are, and shards no longer."""
-    lengths = dict(zip(label_array.axes, level.shape, strict=True))
-    written = dict(zip(label_array.axes, label_array.shard, strict=True))
-    shape, chunks, shards = [], [], []
-    for axis, before, chunk in zip(axes, source.shape, source.chunks, strict=True):
-        length = lengths.get(axis, before)
-        shape.append(length)
-        if axis not in "yx":
-            chunks.append(chunk)
-            shards.append(min(length, written.get(axis, before)))
-        elif label_array.regional:
-            chunks.append(label_array.chunk)
-            shards.append(min(label_array.region, -(-length // label_array.chunk) * label_array.chunk))
-        else:
-            chunks.append(length)
-            shards.append(length)
-    return ArrayLayout(axes, tuple(shape), tuple(chunks), tuple(shards), source.dtype.name)
-
-
-def _grid(layout: ArrayLayout) -> list[int]:
-    return [-(-length // step) for length, step in zip(layout.shape, layout.shards, strict=True)]
-
-
-def _fill(
-    source: zarr.Array[Any],
-    target: zarr.Array[Any],
-    folder: Path,
-    layout: ArrayLayout,
-    block: tuple[int, ...],
-    factors: tuple[int, ...],
-) -> None:
-    """Writes one shard of a level anew."""
-    sides = zip(block, layout.shards, layout.shape, strict=True)
-    bounds = tuple(slice(place * step, min((place + 1) * step, length)) for place, step, length in sides)
-    seen = tuple(
-        slice(part.start * factor, (part.stop - 1) * factor + 1, factor)
-        for part, factor in zip(bounds, factors, strict=True)
-    )
-    replace_part(folder, target, bounds, np.asarray(source[seen]))

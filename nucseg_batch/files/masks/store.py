@@ -13,29 +13,26 @@ Labels in a store of the user are written by the same code (see `in_place`).
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from nucseg_batch.errors import InputMissingError, OutputError
+from nucseg_batch.errors import OutputError
 from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
-from nucseg_batch.files.csv_rows import csv_records, open_table
 from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
     LABEL_NAME,
     Calibration,
-    axes_of,
     calibration_of,
     image_attributes,
     label_attributes,
     label_path,
     labels_attributes,
+    level_name,
 )
 from nucseg_batch.files.masks.nodes import (
     ArrayLayout,
@@ -53,22 +50,20 @@ from nucseg_batch.files.masks.pixels import (
     check_with_images,
     pixel_attributes,
     pixel_bounds,
-    pixel_layout,
-    pixel_shard,
+    pixel_grid,
+    pixel_type,
 )
 from nucseg_batch.files.masks.plates import PlateGroups, collection_xml, translated
 from nucseg_batch.files.masks.pyramid import choose_levels, unlist_levels
-from nucseg_batch.files.names import file_name
-from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.files.zarr.nodes import OWNER
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.opening import open_array
-from nucseg_batch.plan import LabelArray, Plan, PlaneStatus, Unit
+from nucseg_batch.plan import LabelArray, Plan, Unit
 
 __all__ = [
     "LABEL_NAME",
     "OWNER",
     "MaskWriter",
-    "Masks",
     "Metadata",
     "create_store",
     "is_complete",
@@ -76,9 +71,7 @@ __all__ = [
     "label_layout",
     "label_path",
     "list_masks",
-    "mask_places",
     "masks_changed_ns",
-    "open_masks",
     "remove_common_leftovers",
     "remove_leftovers_of",
     "remove_store",
@@ -110,7 +103,7 @@ def create_store(path: Path, plan: Plan, *, with_images: bool = False, mirror: M
         _merge(groups, name, attributes)
     arrays: dict[str, ArrayLayout] = {}
     for label_array in plan.label_arrays:
-        calibration = calibration_of(label_array, _inner(given.get(label_array.name)))
+        calibration = calibration_of(label_array, ome_of(given.get(label_array.name, {})))
         _add_label_array(groups, arrays, label_array, calibration, with_images)
     for name in sorted({*groups, *_above(groups)}):
         put_group(path / name, groups.get(name, {}))
@@ -137,16 +130,14 @@ def list_masks(path: Path, plan: Plan, mirror: Metadata, failed: Collection[str]
 def _update(group: Path, ome: Mapping[str, Any]) -> None:
     """Gives a group other OME attributes of some kinds, where they are not these already."""
     attributes = read_attributes(group)
-    now = attributes.get("ome", {})
+    now = ome_of(attributes)
     if {**now, **ome} != now:
         write_attributes(group, {**attributes, "ome": {**now, **ome}})
 
 
 def label_layout(label_array: LabelArray) -> ArrayLayout:
-    """Chunks are planes, or squares of planes that are done by regions."""
-    sides = (label_array.chunk, label_array.chunk) if label_array.regional else (label_array.height, label_array.width)
-    chunks = (*(1 for _ in label_array.axes[:-2]), *sides)
-    return ArrayLayout(label_array.axes, label_array.shape, chunks, label_array.shard, "uint32")
+    """The array of a label array's masks."""
+    return ArrayLayout(label_array.grid, "uint32")
 
 
 def _add_label_array(
@@ -155,7 +146,9 @@ def _add_label_array(
     """Adds a label array's groups and arrays."""
     if with_images:
         _merge(groups, label_array.name, pixel_attributes(label_array, calibration))
-        arrays[f"{label_array.name}/0"] = pixel_layout(label_array, label_layout(label_array))
+        arrays[f"{label_array.name}/{level_name(0)}"] = ArrayLayout(
+            pixel_grid(label_array), pixel_type(label_array).name
+        )
     elif label_array.group is not None:
         name = calibration.name or label_array.name.rpartition("/")[2] or label_array.images[0].key.rpartition("/")[2]
         _merge(groups, label_array.name, image_attributes(name, label_array.axes, calibration, "labels"))
@@ -163,7 +156,7 @@ def _add_label_array(
     _merge(groups, label.rpartition("/")[0], labels_attributes([LABEL_NAME]))
     levels = choose_levels(label_array, calibration)
     _merge(groups, label, label_attributes(label_array.axes, calibration, levels, source=label_array.group is not None))
-    arrays[f"{label}/0"] = label_layout(label_array)
+    arrays[f"{label}/{level_name(0)}"] = label_layout(label_array)
 
 
 def _merge(groups: Groups, name: str, attributes: Mapping[str, Any]) -> None:
@@ -199,10 +192,6 @@ def _describe_collections(path: Path, plan: Plan, structure: PlateGroups) -> Non
             write_whole(file, collection_xml(images))
 
 
-def _inner(attributes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return None if attributes is None else attributes.get("ome", attributes)
-
-
 class MaskWriter:
     """Writes the shards of one store; the only code that writes masks and pixels. Threads may write at once.
 
@@ -229,13 +218,13 @@ class MaskWriter:
         unlist_levels(self._path, unit.label_array)
         shards = []
         if pixels is not None:
-            shards.append(self._put(f"{unit.label_array.name}/0", pixel_bounds(unit), pixels))
-        shards.append(self._put(f"{label_path(unit.label_array)}/0", unit.bounds, masks))
+            shards.append(self._put(f"{unit.label_array.name}/{level_name(0)}", pixel_bounds(unit), pixels))
+        shards.append(self._put(f"{label_path(unit.label_array)}/{level_name(0)}", unit.bounds, masks))
         return combined(shards)
 
     def read(self, unit: Unit) -> NDArray[np.uint32]:
         """The masks of a unit as they are now, of the shape of the unit."""
-        return np.asarray(open_array(self._path / label_path(unit.label_array) / "0", mode="r")[unit.bounds])
+        return np.asarray(open_array(self._path / label_path(unit.label_array) / level_name(0), mode="r")[unit.bounds])
 
     def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> StoredPart:
         folder = self._path / name
@@ -276,8 +265,10 @@ def _pixel_files(store: Path, unit: Unit) -> list[Path]:
     """The file of a unit's pixels, where the store has them beside the masks."""
     if unit.label_array.group is not None:  # then a file of that name is the user's, where labels are written in place
         return []
-    kept = (store / unit.label_array.name / "0" / "zarr.json").exists()
-    return [pixel_shard(store, unit)] if kept else []
+    array = store / unit.label_array.name / level_name(0)
+    if not (array / "zarr.json").exists():
+        return []
+    return part_files(array, pixel_grid(unit.label_array).shard, pixel_bounds(unit))
 
 
 def masks_changed_ns(store: Path, unit: Unit) -> int:
@@ -287,10 +278,10 @@ def masks_changed_ns(store: Path, unit: Unit) -> int:
 
 def _files(store: Path, unit: Unit) -> list[Path]:
     """The files of a unit's masks: its shard, or chunks where the format has no shards."""
-    array = store / label_path(unit.label_array) / "0"
+    array = store / label_path(unit.label_array) / level_name(0)
     if (array / ".zarray").exists():
-        return part_files(array, label_layout(unit.label_array).chunks, unit.bounds, version=2)
-    return part_files(array, unit.label_array.shard, unit.bounds)
+        return part_files(array, unit.label_array.grid.chunk, unit.bounds, version=2)
+    return part_files(array, unit.label_array.grid.shard, unit.bounds)
 
 
 def _size(path: Path) -> int:
@@ -309,7 +300,10 @@ def _changed_ns(path: Path) -> int:
 
 def is_ours(path: Path) -> bool:
     """Whether there is a store at `path` that nucseg-batch made."""
-    own = read_attributes(path).get(OWNER)
+    try:
+        own = read_attributes(path).get(OWNER)
+    except (ValueError, RecursionError):  # damaged, and so not made by us: ours are of format 3
+        return False
     return isinstance(own, dict) and "layout" in own
 
 
@@ -333,62 +327,3 @@ def set_complete(path: Path, complete: bool, provenance: Mapping[str, Any] | Non
 def remove_store(path: Path) -> None:
     """Deletes a store of ours."""
     shutil.rmtree(path)
-
-
-class Masks(Mapping[str, NDArray[np.uint32]]):
-    """The masks of a finished run by image: `open_masks("out.zarr")["plate1/A01.tif"]` is a (height, width) array.
-
-    The mask of an image with time points or z-slices is (t, z, height, width), with the axes that it has; a plane that
-    failed is empty there and `failed` in the images table. Iterates over the images with a mask in the order of their
-    names. Masks are read on access.
-    """
-
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._places = mask_places(store)
-
-    def __getitem__(self, image: str) -> NDArray[np.uint32]:
-        array, place = self.array(image)
-        return np.asarray(array[place])
-
-    def array(self, image: str) -> tuple[zarr.Array[Any], tuple[int | slice, ...]]:
-        """The zarr array with the masks of an image, not read yet, and the index of the image on the axes before y.
-
-        A window of a large plane: `array, place = masks.array(key); array[*place, 5000:6000, 7000:8000]`.
-        """
-        mask, index = self._places[image]
-        group = self._store / mask
-        array = open_array(group / "0", mode="r")
-        if index is None:
-            return array, (slice(None),) * (array.ndim - 2)
-        axes = axes_of(read_attributes(group))
-        return array, tuple(index if axis == "i" else slice(None) for axis in axes[:-2])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-def open_masks(store: str | os.PathLike[str]) -> Masks:
-    """Opens the masks of a finished run; raises InputMissingError where the store or its images.csv is missing."""
-    return Masks(Path(store))
-
-
-def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
-    """Label group, and place on axis i or None where there is none, of each image that has a mask, by image.
-
-    So the table of images has them; of an image with several planes the first that did not fail counts. Raises
-    InputMissingError where the store or the table is missing.
-    """
-    table = RunLayout(store).images_csv
-    if not store.is_dir() or not table.is_file():
-        raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
-    places: dict[str, tuple[str, int | None]] = {}
-    with open_table(table) as file:
-        for row in csv_records(file):
-            if row["status"] == PlaneStatus.OK:
-                place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
-                places.setdefault(file_name(row["image"]), place)
-    return places

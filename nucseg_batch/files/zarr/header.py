@@ -46,6 +46,8 @@ _EMISSION = ("emissionWave", "emissionWavelength", "emission_wavelength")
 _EXCITATION = ("excitationWave", "excitationWavelength", "excitation_wavelength")
 MAX_CHANNELS = 1024
 """Channels that an image may have; more are axes that were mixed up."""
+STACK = "I"
+"""Letter of the axis along which our own stores have images of one shape."""
 _NO_AXIS = "-"
 """Letter of an axis of length 1 that is none of ours."""
 _EXAMPLES = {count: f", such as --axes {axes}" for count, axes in ((3, "zyx"), (4, "czyx"), (5, "tczyx"))}
@@ -63,7 +65,7 @@ class ZarrHeader:
     array: str
     """Path of its array of full resolution in the store."""
     letters: str
-    """A letter for each axis of the array as stored: one of TCZYXS, or `-` for another one, of length 1."""
+    """A letter for each axis of the array as stored: one of TCZYXS, STACK, or `-` for another one, of length 1."""
     facts: ArrayFacts
     """How its array is stored."""
     zarr_format: Literal[2, 3]
@@ -79,9 +81,12 @@ class ZarrHeader:
         return self.header.axes.endswith("S")
 
 
-def first_level(node: Node) -> str:
-    """Path of the array of full resolution of an image group; raises ImageError where the group has none."""
-    if "image-label" in node.ome:
+def first_level(node: Node, *, labels: bool = False) -> str:
+    """Path of the array of full resolution of an image group; raises ImageError where the group has none.
+
+    A label image is no image, unless `labels` allows it.
+    """
+    if "image-label" in node.ome and not labels:
         raise ImageError("it is a label image, not an image; give the image that it belongs to.")
     try:
         datasets = _multiscale(node)["datasets"]
@@ -96,10 +101,13 @@ def first_level(node: Node) -> str:
     return member_path(node.path, path)
 
 
-def describe(group: Node | None, array: Node | ImageError | None, *, axes: str | None) -> ZarrHeader:
+def describe(
+    group: Node | None, array: Node | ImageError | None, *, axes: str | None, stacked: bool = False
+) -> ZarrHeader:
     """Describes an OME-Zarr image group and its first level, or (group None) a plain array whose axes may be given.
 
-    Raises ImageError for what cannot be read, or only by guessing.
+    `stacked` allows an axis i of many images, of which the header is that of each. Raises ImageError for what cannot be
+    read, or only by guessing.
     """
     if isinstance(array, ImageError):
         raise array
@@ -108,7 +116,7 @@ def describe(group: Node | None, array: Node | ImageError | None, *, axes: str |
     facts = check_array(array)
     try:
         multiscale = _multiscale(group) if group is not None else {}
-        letters = told = _letters(multiscale, array, facts, axes)
+        letters = told = _letters(multiscale, array, facts, axes, stacked)
         omero = list(group.ome.get("omero", {}).get("channels", [])) if group is not None else []
         letters, channels = _channels(letters, facts, omero)
         size = _pixel_size(multiscale, letters)
@@ -141,9 +149,9 @@ def _multiscale(node: Node) -> dict[str, Any]:
     return flattened(multiscale)
 
 
-def _letters(multiscale: dict[str, Any], array: Node, facts: ArrayFacts, given: str | None) -> str:
+def _letters(multiscale: dict[str, Any], array: Node, facts: ArrayFacts, given: str | None, stacked: bool) -> str:
     """A letter for each axis of an array; raises ImageError where it is not known."""
-    names = _axis_names(multiscale, len(facts.shape))
+    names = _axis_names(multiscale, len(facts.shape), stacked)
     if names is None and not multiscale:
         names = _dimension_names(array)
     if names is None and len(facts.shape) == 2:
@@ -158,7 +166,7 @@ def _letters(multiscale: dict[str, Any], array: Node, facts: ArrayFacts, given: 
         )
     if len(names) != len(facts.shape):
         raise ImageError(f"its metadata name {len(names)} axes ({', '.join(names)}), but its array has {facts.shape}.")
-    return _assigned(names, facts.shape)
+    return _assigned(names, facts.shape, stacked)
 
 
 def _told(given: str, shape: tuple[int, ...]) -> str | None:
@@ -169,10 +177,10 @@ def _told(given: str, shape: tuple[int, ...]) -> str | None:
         return None
 
 
-def _assigned(names: list[str], shape: tuple[int, ...]) -> str:
+def _assigned(names: list[str], shape: tuple[int, ...], stacked: bool = False) -> str:
     letters = ""
     for name, length in zip(names, shape, strict=True):
-        letter = _letter(name) or _NO_AXIS
+        letter = STACK if stacked and name == "i" else _letter(name) or _NO_AXIS
         if letter == _NO_AXIS and length != 1:
             raise ImageError(f"it has an axis {name[:40]!r} of {length} places, which is none of t, c, z, y and x.")
         if letter == "S":
@@ -195,15 +203,19 @@ def _letter(name: str) -> str | None:
     return next((letter for letter, names in _NAMES.items() if name.lower() in names), None)
 
 
-def _axis_names(multiscale: dict[str, Any], count: int) -> list[str] | None:
-    """Names of the axes as OME-Zarr metadata give them; None where they do not."""
+def _axis_names(multiscale: dict[str, Any], count: int, stacked: bool) -> list[str] | None:
+    """Names of the axes as OME-Zarr metadata give them; None where they do not.
+
+    Axes of space that are not named z, y and x are these in order; in annotated data names count that are known at all.
+    """
     axes = multiscale.get("axes")
     if axes is None:
         return list("tczyx") if str(multiscale.get("version")) in ("0.1", "0.2") and count == 5 else None
     if all(isinstance(axis, str) for axis in axes):
         return list(axes)
     spaces = [axis for axis in axes if axis.get("type") == "space"]
-    known = all(_letter(str(axis["name"])) in ("Z", "Y", "X") for axis in spaces)
+    letters = [_letter(str(axis["name"])) for axis in spaces]
+    known = all(letter in ("Z", "Y", "X") for letter in letters) or (stacked and None not in letters)
     kinds = {"time": "t", "channel": "c"}
     rest = iter("zyx"[-len(spaces) :])
     names = []

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.store import MetadataFile, NotAllowedError, StoreFiles, is_url, open_files
 from nucseg_batch.files.zarr.zipped import ZipFiles, is_archive
 
 OWNER = "nucseg-batch"
 """Attribute of the root group of the stores that this program writes."""
-OME_KEYS = ("multiscales", "omero", "plate", "well", "bioformats2raw.layout", "series", "labels", "image-label")
-"""Attributes that are OME-Zarr's; in format 3 they lie within the attribute `ome`."""
 Documents = dict[str, MetadataFile | ImageError]
 Kind = Literal["group", "array"]
 _NAMES_TWO = (".zarray", ".zgroup", ".zattrs")
@@ -49,10 +48,7 @@ class Node:
     @property
     def ome(self) -> dict[str, Any]:
         """The OME-Zarr attributes, as written, wherever the version keeps them; empty where there are none."""
-        inner = self.attributes.get("ome")
-        if isinstance(inner, dict):
-            return inner
-        return {key: value for key, value in self.attributes.items() if key in OME_KEYS}
+        return ome_of(self.attributes)
 
 
 class ZarrTree:

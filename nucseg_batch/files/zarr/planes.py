@@ -1,23 +1,27 @@
-"""Single planes of OME-Zarr images and label images, of version 0.4 to 0.6, as annotated data holds them."""
+"""Single planes of OME-Zarr images and label images, as annotated data holds them."""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr.opening import configured
-from nucseg_batch.files.zarr.systems import flattened
+from nucseg_batch.files.zarr.folders import is_array, is_store
+from nucseg_batch.files.zarr.guard import member_path
+from nucseg_batch.files.zarr.guarded_array import GuardedArray
+from nucseg_batch.files.zarr.header import STACK, ZarrHeader
+from nucseg_batch.files.zarr.nodes import OWNER, open_tree
+from nucseg_batch.files.zarr.ome import ome_of
+from nucseg_batch.files.zarr.source import describe_image
+from nucseg_batch.files.zarr.store import StoreFiles
 
-IMAGE_AXIS = "i"
-"""Axis along which our own stores put images of one shape."""
+MAX_IMAGES = 1_000_000
+"""Images that an array may have along axis i; more are metadata that lie."""
 
 
 @dataclass(frozen=True)
@@ -30,72 +34,70 @@ class ZarrPlane:
     """Place on axis i; None for a group that is one image."""
 
     def read(self, *, max_pixels: int) -> NDArray[Any]:
-        """Reads the plane: (height, width), or (height, width, 3) where axis c has three channels; floats as float32.
+        """Reads the plane: (height, width), or (height, width, 3) where it has three channels; floats as float32.
 
-        Other axes must be of length 1. Raises ImageError for anything else, for more than `max_pixels` pixels, and for
-        pixels that are not finite.
+        Other axes must be of length 1. Raises ImageError for anything else, for more than `max_pixels` pixels, for
+        pixels that are not finite, and for what `GuardedArray` and `describe` refuse.
         """
-        array, axes = open_level(self.group)
-        if axes[-2:] != ("y", "x"):
-            raise ImageError(f"{self.group.name} has axes {', '.join(axes)}; the last two must be y and x.")
-        if array.shape[-2] * array.shape[-1] > max_pixels:
-            raise ImageError(f"{self.group.name} has {array.shape} pixels; at most {max_pixels} a plane are allowed.")
-        where = tuple(self._place(axis, length) for axis, length in zip(axes[:-2], array.shape[:-2], strict=True))
-        try:
-            pixels = np.asarray(array[where] if where else array[:])
-        except Exception as error:  # stores and codecs raise their own classes
-            raise ImageError(f"{self.group.name} cannot be read ({type(error).__name__}: {error}).") from error
+        files, image = _described(self.group)
+        letters, shape = image.letters, image.facts.shape
+        height, width = image.header.length("Y"), image.header.length("X")
+        if height * width > max_pixels:
+            raise ImageError(f"it has {height} x {width} pixels; at most {max_pixels} a plane are allowed.")
+        where = tuple(self._place(letter, length) for letter, length in zip(letters, shape, strict=True))
+        stored = GuardedArray(files, image, ours=OWNER in attributes(self.group)).read(where)
+        order = [letters.index(letter) for letter in "YX"]
+        order += [place for place, letter in enumerate(letters) if letter in "CS" and stored.shape[place] == 3]
+        rest = [place for place in range(len(letters)) if place not in order]
+        pixels = stored.transpose(rest + order).reshape([stored.shape[place] for place in order])
         if pixels.dtype.kind == "f":
             if not np.isfinite(pixels).all():
-                raise ImageError(f"{self.group.name} has pixels that are not finite numbers.")
+                raise ImageError("it has pixels that are not finite numbers.")
             pixels = pixels.astype(np.float32)
-        return np.ascontiguousarray(np.moveaxis(pixels, 0, -1)) if pixels.ndim == 3 else pixels
+        return np.ascontiguousarray(pixels)
 
-    def _place(self, axis: str, length: int) -> int | slice:
-        if axis == IMAGE_AXIS and self.index is not None:
-            return self.index
-        if axis == "c" and length == 3:
-            return slice(None)
+    def _place(self, letter: str, length: int) -> slice:
+        if letter in "YX":
+            return slice(0, length)
+        if letter == STACK and self.index is not None:
+            return slice(self.index, self.index + 1)
+        if letter == "S" or (letter == "C" and length == 3):
+            return slice(0, 3)
         if length != 1:
-            raise ImageError(f"{self.group.name} has {length} places on axis {axis}; expected one plane, grey or RGB.")
-        return 0
+            raise ImageError(f"it has {length} places on axis {letter.lower()}; expected one plane, grey or RGB.")
+        return slice(0, 1)
 
 
-def open_level(group: Path) -> tuple[zarr.Array[Any], tuple[str, ...]]:
-    """The largest array of an image or label group, and the names of its axes; ImageError where there is none."""
-    try:
-        multiscale = flattened(attributes(group)["multiscales"][0])
-        array = zarr.open_group(group, mode="r")[multiscale["datasets"][0]["path"]]
-        axes = tuple(str(axis["name"]) for axis in multiscale["axes"])
-    except ImageError:
-        raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ImageError(f"{group.name} is no OME-Zarr image of version 0.4 to 0.6.") from error
-    if not isinstance(array, zarr.Array) or array.ndim != len(axes):
-        raise ImageError(f"{group.name} names axes {', '.join(axes)}, but its array has another number of axes.")
-    return zarr.Array(configured(array, ours=False)), axes
+def _described(group: Path) -> tuple[StoreFiles, ZarrHeader]:
+    if not group.is_dir():
+        raise ImageError("there is no group or array of zarr.")
+    tree = open_tree(group)
+    return tree.files, describe_image(tree, "", annotated=True)
 
 
 def image_axis_length(group: Path) -> int | None:
-    """Images of a group that has axis i; None for a group that is one image; ImageError for neither."""
-    array, axes = open_level(group)
-    return int(array.shape[axes.index(IMAGE_AXIS)]) if IMAGE_AXIS in axes else None
+    """Images of a group that has axis i; None for a group that is one image.
+
+    Raises ImageError for what is no image, and for more than MAX_IMAGES.
+    """
+    _, image = _described(group)
+    if STACK not in image.letters:
+        return None
+    count = image.facts.shape[image.letters.index(STACK)]
+    if count > MAX_IMAGES:
+        raise ImageError(f"it has {count} images on axis i; at most {MAX_IMAGES} are allowed.")
+    return count
 
 
 def attributes(group: Path) -> dict[str, Any]:
-    """OME attributes of a group, wherever its version keeps them; empty where it has none or is no group."""
-    try:
-        own: dict[str, Any] = zarr.open_group(group, mode="r").attrs.asdict()
-    except (OSError, ValueError, KeyError):
-        return {}
-    ome = own.get("ome", own)
-    return ome if isinstance(ome, dict) else {}
+    """All attributes of a group; empty for what is no group. Raises ImageError where they cannot be read."""
+    node = open_tree(group).node("", "group") if group.is_dir() else None
+    return {} if node is None else node.attributes
 
 
 def is_zarr(folder: Path) -> bool:
     """Whether a folder is a zarr group or array, or is named like a store."""
-    names = ("zarr.json", ".zgroup", ".zarray")
-    return folder.suffix == ".zarr" or any((folder / name).is_file() for name in names)
+    return folder.suffix == ".zarr" or is_store(folder)
 
 
 def labelled_groups(store: Path) -> list[Path]:
@@ -103,7 +105,7 @@ def labelled_groups(store: Path) -> list[Path]:
     found = []
     for place, folders, _ in os.walk(store):
         here = Path(place)
-        if _is_array(here):
+        if is_array(here):
             folders.clear()
         elif "labels" in folders:
             found.append(here)
@@ -112,15 +114,9 @@ def labelled_groups(store: Path) -> list[Path]:
 
 
 def label_names(group: Path) -> list[str]:
-    """Names of the label images of an image group, as its `labels` group lists them."""
-    names = attributes(group / "labels").get("labels", [])
-    return [str(name) for name in names] if isinstance(names, list) else []
+    """Names of the label images of an image group, as its `labels` group lists them.
 
-
-def _is_array(folder: Path) -> bool:
-    if (folder / ".zarray").is_file():
-        return True
-    try:
-        return bool(json.loads((folder / "zarr.json").read_bytes())["node_type"] == "array")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    Raises ImageError where they cannot be read, and for a name that leads out of the store.
+    """
+    names = ome_of(attributes(group / "labels")).get("labels", [])
+    return [member_path("", name) for name in names] if isinstance(names, list) else []

@@ -10,39 +10,28 @@ from __future__ import annotations
 import math
 import os
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import zarr
-from fsspec.asyn import get_loop, sync  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from zarr.api.asynchronous import open_array
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.missing import is_filling
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.census import ChunkCount, count_chunks, has_chunks
-from nucseg_batch.files.zarr.chunks import ChunkStore, read_part
+from nucseg_batch.files.zarr.guarded_array import GuardedArray
 from nucseg_batch.files.zarr.header import ZarrHeader, describe, first_level
 from nucseg_batch.files.zarr.nodes import Node, ZarrTree, open_tree
-from nucseg_batch.files.zarr.opening import configured
-from nucseg_batch.files.zarr.store import StoreFiles, is_url, reason
+from nucseg_batch.files.zarr.store import StoreFiles, is_url
 from nucseg_batch.files.zarr.zipped import is_archive, within_archive
 
 KEPT_BYTES = 256 * 2**20
 """Decoded bytes of all open images that are kept, so that chunks of many planes are decoded once, not for each."""
-LARGE_CHUNK = 128 * 2**20
-"""Chunks of more bytes than this are decoded one at a time, whatever the number of threads."""
 KEPT_TREES = 4
 """Stores behind URLs and in archives whose lists of files are kept, not read again for each image."""
-_OPENING = threading.Lock()
-"""Held while zarr opens an array: its warnings can be silenced by one thread at a time only."""
-_DECODING = threading.Lock()
-"""Held while large chunks are read."""
 _TREES: OrderedDict[tuple[str, str], ZarrTree] = OrderedDict()
 _FINDING = threading.Lock()
 """Held while `_TREES` is used."""
@@ -83,19 +72,23 @@ def _tree(root: str | os.PathLike[str], storage_options: Mapping[str, Any] | Non
         return _TREES[key]
 
 
-def describe_image(tree: ZarrTree, path: str, *, axes: str | None = None) -> ZarrHeader:
-    """Describes one image of a store; raises ImageError where there is none, or one that cannot be read."""
+def describe_image(tree: ZarrTree, path: str, *, axes: str | None = None, annotated: bool = False) -> ZarrHeader:
+    """Describes one image of a store; raises ImageError where there is none, or one that cannot be read.
+
+    `annotated` allows what annotated data may be besides: label images, and many images along an axis i.
+    """
     node = tree.node(path)
     if node is None:
         raise ImageError("there is no group or array of zarr.")
-    return described(
-        tree.files, node, node if node.kind == "array" else tree.node(first_level(node), "array"), axes=axes
-    )
+    array = node if node.kind == "array" else tree.node(first_level(node, labels=annotated), "array")
+    return described(tree.files, node, array, axes=axes, stacked=annotated)
 
 
-def described(files: StoreFiles, node: Node, array: Node | ImageError | None, *, axes: str | None) -> ZarrHeader:
-    """Describes an image whose metadata were read, and looks at how its chunks are named; raises ImageError."""
-    image = describe(None if node.kind == "array" else node, array, axes=axes)
+def described(
+    files: StoreFiles, node: Node, array: Node | ImageError | None, *, axes: str | None, stacked: bool = False
+) -> ZarrHeader:
+    """Describes an image whose metadata were read, and looks at how its chunks are named; see `describe`."""
+    image = describe(None if node.kind == "array" else node, array, axes=axes, stacked=stacked)
     if files.local is not None:
         return replace(image, blank=not has_chunks(files.local / image.array, image.facts))
     return image
@@ -167,8 +160,7 @@ class ZarrSource:
     def __init__(self, files: StoreFiles, image: ZarrHeader) -> None:
         self._files = files
         self._image = image
-        self._array: zarr.AsyncArray[Any] | None = None
-        self._lock = threading.Lock()
+        self._array = GuardedArray(files, image)
 
     @property
     def header(self) -> Header:
@@ -189,7 +181,7 @@ class ZarrSource:
         plane = pixels[t - block["T"][0], z - block["Z"][0]]
         sides = plane.shape[:2] if self._image.colour else plane.shape[-2:]
         whole = sides == (self.header.length("Y"), self.header.length("X"))
-        return real_values(plane, whole=whole, filling=self._filling() if plane.dtype.kind == "f" else 0)
+        return real_values(plane, whole=whole, filling=self._array.fill_value if plane.dtype.kind == "f" else 0)
 
     def missing_chunks(self, limit: int = 200_000) -> ChunkCount | None:
         """Counts the chunk files at full resolution, at most `limit`; None behind a URL, where each takes a request.
@@ -202,8 +194,7 @@ class ZarrSource:
 
     def close(self) -> None:
         """Lets go of the array and of what was kept of it."""
-        with self._lock:
-            self._array = None
+        self._array.close()
         _KEPT.drop(self)
 
     def _block(self, t: int, z: int, sides: list[int]) -> dict[str, tuple[int, int]]:
@@ -226,19 +217,7 @@ class ZarrSource:
             slice(*bounds[letter]) if letter in bounds else slice(0, 3) if letter == "S" else slice(None)
             for letter in letters
         )
-        try:
-            array = self._opened()
-            if self._image.facts.chunk_bytes <= LARGE_CHUNK:
-                stored = sync(get_loop(), read_part, array, where)
-            else:
-                with _DECODING, zarr.config.set({"async.concurrency": 1}):
-                    stored = sync(get_loop(), read_part, array, where)
-        except ImageError:
-            raise
-        except Exception as error:  # stores and codecs raise their own classes
-            raise ImageError(
-                f"the chunks of its array {self._image.array or '(the root)'} cannot be read ({reason(error)})."
-            ) from error
+        stored = self._array.read(where)
         order = [letters.index(letter) for letter in ("TZYXS" if self._image.colour else "TZCYX") if letter in letters]
         rest = [place for place, letter in enumerate(letters) if letter == "-"]
         pixels = stored.transpose(rest + order).reshape([stored.shape[place] for place in order])
@@ -246,25 +225,3 @@ class ZarrSource:
             if axis not in letters:
                 pixels = np.expand_dims(pixels, place)
         return np.ascontiguousarray(pixels)
-
-    def _opened(self) -> zarr.AsyncArray[Any]:
-        with self._lock:
-            if self._array is None:
-                image = self._image
-                store = ChunkStore(self._files.store(), image.facts, self._files.local)
-                with _OPENING, warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of codecs and types that are not in the standard yet
-                    opened = sync(
-                        get_loop(),
-                        open_array,
-                        store=store,
-                        mode="r",
-                        path=image.array,
-                        zarr_format=image.zarr_format,
-                    )
-                    self._array = configured(opened, ours=False)
-            return self._array
-
-    def _filling(self) -> float:
-        value: Any = self._opened().metadata.fill_value
-        return float(value) if value is not None and not is_filling(np.array(value, np.float64)) else 0.0

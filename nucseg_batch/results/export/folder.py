@@ -12,9 +12,9 @@ from pathlib import Path
 
 from nucseg_batch.errors import LockedError, OutputError
 from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
-from nucseg_batch.files.find.stores import is_store
 from nucseg_batch.files.find.walk import EXPORTED, is_left_by_run
 from nucseg_batch.files.names import printable
+from nucseg_batch.files.zarr.folders import is_store
 from nucseg_batch.results.run import FinishedRun
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
@@ -111,7 +111,7 @@ def check_outside(path: Path, option: str = "") -> None:
     what = f"{option} {path}".lstrip()
     whole = Path(os.path.realpath(path))
     for place in (whole, *whole.parents):
-        if is_store(str(place)):
+        if is_store(place):
             raise OutputError(f"{what}: it lies in the zarr store {place}; give a place outside of it.")
         if is_left_by_run(str(place)):
             raise OutputError(f"{what}: it lies in the run folder {place}; give a place outside of it.")

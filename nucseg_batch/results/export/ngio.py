@@ -25,6 +25,7 @@ from nucseg_batch.files.masks.ngff import (
     image_attributes,
     label_attributes,
     labels_attributes,
+    level_name,
     scale_of,
 )
 from nucseg_batch.files.masks.nodes import (
@@ -35,7 +36,9 @@ from nucseg_batch.files.masks.nodes import (
     write_attributes,
 )
 from nucseg_batch.files.names import printable
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.opening import open_array
+from nucseg_batch.plan import ShardGrid
 from nucseg_batch.results.export.planes import LabelledPlane
 from nucseg_batch.results.export.task import ExportTask, FormatRefusal
 from nucseg_batch.results.run import FinishedRun
@@ -97,15 +100,16 @@ class _Image:
         sides = (chunk, chunk) if chunk else (height, width)
         shards = tuple(min(SHARD, -(-side // chunk)) * chunk for side in (height, width)) if chunk else sides
         ones = (1,) * len(before)
-        layout = ArrayLayout(self._axes, (*before, height, width), (*ones, *sides), (*ones, *shards), "uint32")
+        grid = ShardGrid(self._axes, (*before, height, width), (*ones, *sides), (*ones, *shards))
+        layout = ArrayLayout(grid, "uint32")
         name = self._task.path.name
         own = image_attributes(name, self._axes, frame, "labels")
         put_group(self._folder, {**own, "nucseg-batch-export": dict(self._task.about)})
         put_group(self._folder / "labels", labels_attributes([LABEL_NAME]))
         label = self._folder / "labels" / LABEL_NAME
         put_group(label, label_attributes(self._axes, frame, (), source=True))
-        put_array(label / "0", layout)
-        return open_array(label / "0", mode="r+")
+        put_array(label / level_name(0), layout)
+        return open_array(label / level_name(0), mode="r+")
 
     def _take(self, plane: LabelledPlane) -> None:
         nuclei = plane.nuclei
@@ -159,7 +163,7 @@ def list_images(run: FinishedRun, folder: Path, groups: Iterable[str]) -> None:
 
 def _listed(attributes: dict[str, Any], group: Path) -> dict[str, Any]:
     """The attributes of a plate, well or collection, in version 0.5, less what was not exported."""
-    given = attributes.get("ome", attributes)
+    given = ome_of(attributes)
     ome: dict[str, Any] = {}
     for kind, members in (("plate", "wells"), ("well", "images")):
         if isinstance(given.get(kind), dict):

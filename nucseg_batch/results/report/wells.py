@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.files.masks.nodes import read_attributes
+from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.tables import PlaneRow
 
@@ -189,7 +190,7 @@ def _row_number(name: str) -> int:
 
 def _grid(attributes: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """Names of the rows and columns of a plate; None for a group that is none."""
-    plate = (attributes.get("ome") or attributes).get("plate")
+    plate = ome_of(attributes).get("plate")
     if not isinstance(plate, dict):
         return None
     rows, columns = (tuple(str(one["name"]) for one in plate.get(key) or ()) for key in ("rows", "columns"))

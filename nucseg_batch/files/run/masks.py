@@ -1,0 +1,80 @@
+"""The masks of a finished run by image: the table of images says where in the store each lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from nucseg_batch.errors import InputMissingError
+from nucseg_batch.files.csv_rows import csv_records, open_table
+from nucseg_batch.files.masks.ngff import axes_of, level_name
+from nucseg_batch.files.masks.nodes import read_attributes
+from nucseg_batch.files.names import file_name
+from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.zarr.opening import open_array
+from nucseg_batch.plan import PlaneStatus
+
+
+class Masks(Mapping[str, NDArray[np.uint32]]):
+    """The masks of a finished run by image: `open_masks("out.zarr")["plate1/A01.tif"]` is a (height, width) array.
+
+    The mask of an image with time points or z-slices is (t, z, height, width), with the axes that it has; a plane that
+    failed is empty there and `failed` in the images table. Iterates over the images with a mask in the order of their
+    names. Masks are read on access.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._places = mask_places(store)
+
+    def __getitem__(self, image: str) -> NDArray[np.uint32]:
+        array, place = self.array(image)
+        return np.asarray(array[place])
+
+    def array(self, image: str) -> tuple[zarr.Array[Any], tuple[int | slice, ...]]:
+        """The zarr array with the masks of an image, not read yet, and the index of the image on the axes before y.
+
+        A window of a large plane: `array, place = masks.array(key); array[*place, 5000:6000, 7000:8000]`.
+        """
+        mask, index = self._places[image]
+        group = self._store / mask
+        array = open_array(group / level_name(0), mode="r")
+        if index is None:
+            return array, (slice(None),) * (array.ndim - 2)
+        axes = axes_of(read_attributes(group))
+        return array, tuple(index if axis == "i" else slice(None) for axis in axes[:-2])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def open_masks(store: str | os.PathLike[str]) -> Masks:
+    """Opens the masks of a finished run; raises InputMissingError where the store or its images.csv is missing."""
+    return Masks(Path(store))
+
+
+def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
+    """Label group, and place on axis i or None where there is none, of each image that has a mask, by image.
+
+    So the table of images has them; of an image with several planes the first that did not fail counts. Raises
+    InputMissingError where the store or the table is missing.
+    """
+    table = RunLayout(store).images_csv
+    if not store.is_dir() or not table.is_file():
+        raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
+    places: dict[str, tuple[str, int | None]] = {}
+    with open_table(table) as file:
+        for row in csv_records(file):
+            if row["status"] == PlaneStatus.OK:
+                place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
+                places.setdefault(file_name(row["image"]), place)
+    return places
