@@ -31,7 +31,6 @@ from nucseg_batch.executors.progress import Progress
 from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, freeze_run_parameters, try_model
 from nucseg_batch.files.opened import State
-from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run_layout import PLAN, WORKER_LOGS
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
@@ -169,13 +168,10 @@ class Coordinator(local.Worker):
         return [replace(bundle, orders=left)] if left else []
 
     def _count(self, unit: Unit, number: int, outcome: int | Failure) -> None:
-        failure = outcome if isinstance(outcome, Failure) else None
-        nuclei = 0 if isinstance(outcome, Failure) else outcome
         if unit.label_array.regional:
-            self._done.advance_region(unit, nuclei, failure)
-            return
-        plane = unit.label_array.plane(unit.place(number))
-        self._done.advance(plane, failure or PlaneResult(plane.image.key, nuclei, {}, 0))
+            self._done.count_region(unit, outcome)
+        else:
+            self._done.count_plane(unit.label_array.plane(unit.place(number)), outcome)
 
     def _after_deaths(self, bundle: Bundle) -> list[Bundle]:
         """The units of a task on which so many workers died that dask gave it up: each is now a task by itself.

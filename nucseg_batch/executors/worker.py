@@ -39,7 +39,7 @@ from nucseg_batch.files.masks.store import remove_leftovers_of
 from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import Marker, PlaneResult
+from nucseg_batch.files.run.records import Marker
 from nucseg_batch.files.run_layout import PLAN
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Unit
@@ -335,7 +335,7 @@ def _outcomes(index: int, order: UnitOrder, marker: Marker) -> list[tuple[int, i
     """What the planes of a unit came to that is done."""
     planes = range(len(marker.planes)) if order.again is None else order.again
     found = [(plane, marker.planes[plane]) for plane in planes]
-    return [(index, plane, one.nuclei if isinstance(one, PlaneResult) else one) for plane, one in found]
+    return [(index, plane, one if isinstance(one, Failure) else one.nuclei) for plane, one in found]
 
 
 async def _rest(count: Callable[[], int], seconds: float) -> None:

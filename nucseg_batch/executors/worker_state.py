@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.records import PlaneResult
+from nucseg_batch.files.run.records import PlaneResult, RegionOutcome
 from nucseg_batch.pipeline.stream import IN_FLIGHT
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Budget, Failure, Plane, Unit
@@ -134,9 +134,10 @@ class WorkerProgress:
         order, index = self._planes[plane.image.key, plane.t, plane.z]
         self._outcomes.append((order, index, result if isinstance(result, Failure) else result.nuclei))
 
-    def advance_region(self, unit: Unit, nuclei: int, failure: Failure | None) -> None:
+    def advance_region(self, unit: Unit, outcome: RegionOutcome | Failure) -> None:
         """A region is finished, well or not."""
-        self._outcomes.append((self._regions[unit.name], 0, nuclei if failure is None else failure))
+        result = outcome if isinstance(outcome, Failure) else outcome.nuclei
+        self._outcomes.append((self._regions[unit.name], 0, result))
 
 
 class SharedPredictor:

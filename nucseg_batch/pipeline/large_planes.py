@@ -26,7 +26,7 @@ from nucseg_batch.files.opened import ImageReader, pixels_digest, windows_sha256
 from nucseg_batch.files.patience import patiently
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import Marker, MergedPlane, PlaneFingerprint, PlaneResult
+from nucseg_batch.files.run.records import Marker, MergedPlane, PlaneFingerprint, PlaneResult, RegionOutcome
 from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
 from nucseg_batch.pipeline.channels import NetworkInput, network_channel_count, resolve_channel, select_channels
 from nucseg_batch.pipeline.failures import failure_of
@@ -94,8 +94,8 @@ class PlaneContext:
     """What is shown of it, see `pipeline.channels.settled`."""
 
 
-Advance = Callable[[Unit, int, Failure | None], None]
-"""Called once for every region that was finished, with its nuclei, and why it failed if it did; by one thread."""
+Advance = Callable[[Unit, RegionOutcome | Failure], None]
+"""Called once for every region that was finished, well or not; by one thread."""
 
 
 def process_regions(
@@ -154,7 +154,7 @@ def process_regions(
         unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]
     ) -> None:
         plane = unit.planes[0]
-        outcome: PlaneResult | Failure
+        outcome: RegionOutcome | Failure
         kept = ""
         if error is None:
             try:
@@ -164,7 +164,7 @@ def process_regions(
         if error is None:
             journal.retract(unit)
             kept = journal.keep_region(unit, packed(result))
-            outcome = PlaneResult(plane.image.key, int(result.part.owned.sum()), {"scale": scale}, 0)
+            outcome = RegionOutcome(plane.image.key, int(result.part.owned.sum()), scale)
         else:
             outcome = failure_of(plane, "segment" if found else "read", error)
         windows = tuple(_window(result.tile) for result in found) if error is None else ()
@@ -172,15 +172,14 @@ def process_regions(
         seen = PlaneFingerprint(*images.state(plane.image), digest, windows)
         journal.commit(unit, Marker((outcome,), 0, kept, (seen,)), "")
         attempts.end(unit)
-        failure = outcome if isinstance(outcome, Failure) else None
-        advance(unit, 0 if isinstance(outcome, Failure) else outcome.nuclei, failure)
+        advance(unit, outcome)
 
     def give_up(unit: Unit) -> None:
         plane = unit.planes[0]
         failure = killer(plane)
         journal.commit(unit, Marker((failure,), 0, "", (PlaneFingerprint(*images.state(plane.image), ""),)), "")
         attempts.end(unit)
-        advance(unit, 0, failure)
+        advance(unit, failure)
 
     begun: list[Unit] = []
     careful = {task.unit.name for task in tasks if task.history.careful}
@@ -277,7 +276,8 @@ def join_plane(
             for name, values in nuclei.items():
                 values.append(measures[name])
     marker = journal.marker(units[0])
-    scale = marker.planes[0].summary["scale"] if marker and isinstance(marker.planes[0], PlaneResult) else 1.0
+    outcome = marker.planes[0] if marker is not None else None
+    scale = outcome.scale if isinstance(outcome, RegionOutcome) else 1.0
     exposure = Exposure.joined([result.exposure for result in results])
     together = {name: np.concatenate(values) for name, values in nuclei.items()}
     summary = plane_summary(shape, together, exposure, scale, pixel_size)

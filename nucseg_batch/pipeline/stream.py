@@ -173,7 +173,7 @@ def _begin(task: UnitTask, writer: MaskWriter, journal: Journal) -> UnitInFlight
     if task.kept is not None:
         rows = kept_rows(task, writer.path, journal)
         if rows is not None:
-            kept = {i: plane for i, plane in enumerate(task.kept.planes) if i not in task.again}
+            kept = {i: plane for i, plane in enumerate(task.kept.whole_planes) if i not in task.again}
             seen = {i: task.kept.seen[i] for i in kept}
             return UnitInFlight(task, results=dict(kept), seen=seen, rows=rows)
     return UnitInFlight(replace(task, kept=None, again=frozenset()))

@@ -87,7 +87,7 @@ def results(job: Job, plan: Plan) -> dict[str, PlaneResult | Failure]:
     for unit in plan.units():
         marker = job.journal.marker(unit)
         assert marker is not None
-        found.update({plane.image: plane for plane in marker.planes})
+        found.update({plane.image: plane for plane in marker.whole_planes})
     return found
 
 
