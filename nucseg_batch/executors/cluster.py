@@ -1,4 +1,4 @@
-"""Does a job with the processes of a dask cluster: plans, hands out units, counts, and finishes; computes nothing.
+"""Computes a job's units with the processes of a dask cluster: hands them out and counts; computes nothing here.
 
 This process holds the run's locks, so the workers need none. Work is handed out a little ahead of need. A worker that
 is lost costs what it had in hand. Units on which workers die are handed out again one by one, until what their tries
@@ -14,7 +14,7 @@ import queue
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,15 +23,16 @@ from typing import Any
 from distributed import Future, KilledWorker
 
 from nucseg_batch.errors import DeviceError
-from nucseg_batch.executors import local
 from nucseg_batch.executors.dask_pool import ClusterSettings, WorkerPool, environment, open_pool
+from nucseg_batch.executors.executor import NeverStopping, Stopping
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.local import NeverStopping, RunSummary, Stopping
-from nucseg_batch.executors.progress import Progress
-from nucseg_batch.executors.storage import storage_error
+from nucseg_batch.executors.progress import Progress, ProgressCounter
+from nucseg_batch.executors.run_job import RunSummary, run_job
 from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, freeze_run_parameters, try_model
 from nucseg_batch.files.opened import State
+from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run_layout import PLAN, WORKER_LOGS
+from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
 from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
@@ -59,16 +60,13 @@ STARTING_SECONDS = 300.0
 
 
 def run(job: Job, progress: Progress, settings: ClusterSettings, stop: Stopping | None = None) -> RunSummary:
-    """Does what a job still misses and finishes its run, as `local.run` does, with other processes.
+    """Does what a job still misses with other processes, see `run_job`.
 
     Raises what that raises, and DeviceError where there are no workers to do it.
     """
-    started = time.monotonic()
-    try:
-        with contextlib.ExitStack() as stack:
-            return Coordinator(job, progress, settings, stop or NeverStopping(), stack).run(started)
-    except OSError as error:
-        raise storage_error(job.store, error) from error
+    done = ProgressCounter(progress, job.journal, job.options)
+    with contextlib.ExitStack() as stack:
+        return run_job(job, DaskExecutor(job, done, settings, stack), done, stop or NeverStopping())
 
 
 @dataclass(frozen=True)
@@ -81,15 +79,16 @@ class Bundle:
     """Images of them that are not as they were planned, as they are now, by key."""
 
 
-class Coordinator(local.Worker):
-    """The process that hands out the work of one run."""
+class DaskExecutor:
+    """Workers of a dask cluster, which are called when they are needed first and closed with `stack`."""
 
-    def __init__(
-        self, job: Job, progress: Progress, settings: ClusterSettings, stop: Stopping, stack: contextlib.ExitStack
-    ) -> None:
-        super().__init__(job, progress, stop)
+    def __init__(self, job: Job, done: ProgressCounter, settings: ClusterSettings, stack: contextlib.ExitStack) -> None:
+        self._job = job
+        self._done = done
         self._settings = settings
         self._stack = stack
+        self._journal = job.journal
+        self._attempts = Attempts(self._journal.folder)
         self._token = uuid.uuid4().hex[:12]
         self._team: WorkerPool | None = None
         self._computing = ""
@@ -101,14 +100,14 @@ class Coordinator(local.Worker):
         self._arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
 
     def load_model(self, units: Sequence[Unit]) -> str:
-        """Has a worker load the model, once, and says how it computes."""
+        """See Executor; a worker loads it."""
         if not self._computing:
             job = _without_images(self._job, units, self._settings_there())
             self._computing = self._ask(try_model, job, environment()).lines[0]
         return self._computing
 
-    def freeze_parameters(self, states: dict[str, State]) -> None:
-        """Has a worker fix what all must share."""
+    def freeze_parameters(self, states: Mapping[str, State]) -> None:
+        """See Executor; a worker fixes them."""
         speed = {name: getattr(self._settings_there(), name) for name in SPEED_OPTIONS}
         plan = (self._journal.folder / PLAN).read_bytes()
         self._assignment = TaskContext(
@@ -120,22 +119,31 @@ class Coordinator(local.Worker):
         for line in self._ask(freeze_run_parameters, self._assignment, states).lines:
             self._tell(line)
 
-    def process(self, tasks: Sequence[UnitTask], states: dict[str, State]) -> None:
-        """Hands out units until all are done, or the process is asked to stop."""
+    def process(
+        self, tasks: Sequence[UnitTask], states: Mapping[str, State], stopped: Callable[[], bool]
+    ) -> StageTimer:
+        """See Executor; work that workers have in flight when they are stopped is waited for."""
         team = self._opened()
         bundles = deque(self._bundles(tasks, states, team.expected))
         running: dict[str, tuple[Future, Bundle]] = {}
         try:
-            self._hand_out(bundles, running, team)
+            self._hand_out(bundles, running, team, stopped)
         finally:
             if running:
                 seconds = DRAINING * self._job.options.grace
                 team.drain([future for future, _ in running.values()], seconds)
+        return StageTimer()
 
-    def _hand_out(self, bundles: deque[Bundle], running: dict[str, tuple[Future, Bundle]], team: WorkerPool) -> None:
+    def _hand_out(
+        self,
+        bundles: deque[Bundle],
+        running: dict[str, tuple[Future, Bundle]],
+        team: WorkerPool,
+        stopped: Callable[[], bool],
+    ) -> None:
         threads, looked = 0, -LOOK_SECONDS
         waiting = self._waiting(team)
-        while (bundles or running) and not self._stop.asked:
+        while (bundles or running) and not stopped():
             now = time.monotonic()
             if now - looked >= LOOK_SECONDS:
                 threads, looked = next(waiting), now
@@ -236,7 +244,7 @@ class Coordinator(local.Worker):
         return self._opened().submit(function, *arguments, key=f"{function.__name__}-{self._submitted}")
 
     def _opened(self) -> WorkerPool:
-        """The workers, who are called when they are needed first."""
+        """The workers, called at the first call."""
         if self._team is None:
             self._journal.make_place()
             self._stack.callback(self._tidy)
@@ -253,7 +261,7 @@ class Coordinator(local.Worker):
         settings = self._job.settings
         return replace(settings, workers=settings.workers or self._opened().readers)
 
-    def _bundles(self, tasks: Sequence[UnitTask], states: dict[str, State], expected: int) -> Iterator[Bundle]:
+    def _bundles(self, tasks: Sequence[UnitTask], states: Mapping[str, State], expected: int) -> Iterator[Bundle]:
         """Tasks for the workers, of about equally many pixels, of units that follow each other."""
         numbers = {id(label_array): number for number, label_array in enumerate(self._job.plan.label_arrays)}
         total = sum(task.pixels for task in tasks)
@@ -269,7 +277,7 @@ class Coordinator(local.Worker):
         if group:
             yield self._bundle(group, numbers, states)
 
-    def _bundle(self, group: Sequence[UnitTask], numbers: dict[int, int], states: dict[str, State]) -> Bundle:
+    def _bundle(self, group: Sequence[UnitTask], numbers: dict[int, int], states: Mapping[str, State]) -> Bundle:
         orders = []
         for task in group:
             before = None
