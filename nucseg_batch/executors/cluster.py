@@ -30,6 +30,7 @@ from nucseg_batch.executors.progress import Progress, ProgressCounter
 from nucseg_batch.executors.run_job import RunSummary, run_job
 from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, freeze_run_parameters, try_model
 from nucseg_batch.files.opened import State
+from nucseg_batch.files.retry import HOPELESS, STRIKES
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run_layout import PLAN, WORKER_LOGS
 from nucseg_batch.pipeline.stage_timer import StageTimer
@@ -45,10 +46,6 @@ PARTS = 4
 """Into how many tasks a run is divided for each that workers can have in hand, where there is enough to do."""
 AHEAD = 2
 """Tasks that are handed out for each that workers can have in hand, so that none waits."""
-STRIKES = 5
-"""After so many tasks in a row on which all workers died, with nothing done or learned, it is not the images."""
-HOPELESS = 30
-"""A unit on which so many processes died is given up, with all planes that are left of it."""
 DRAINING = 0.6
 """Part of the grace in which workers end what is in hand; the rest is for closing the cluster."""
 LOOK_SECONDS = 5.0

@@ -16,21 +16,17 @@ from nucseg_batch.executors.job import Job
 from nucseg_batch.files.masks.store import masks_changed_ns, shard_bytes
 from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import ImageReader, State, pixels_digest, state_of, windows_sha256
+from nucseg_batch.files.retry import TRANSIENT
 from nucseg_batch.files.run.attempts import Attempts, History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneFingerprint
-from nucseg_batch.pipeline.tasks import KILLED, UnitTask
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Unit
 
 STAT_THREADS = 16
 """Images whose size and time are asked for at once; network file systems take their time."""
 STATS_TOGETHER = 16
 """Images that a thread asks for before it looks for more: handing over each would cost more than asking."""
-PASSING = frozenset(
-    {"OSError", "TimeoutError", "BlockingIOError", "PermissionError", "FileNotFoundError", "NotADirectoryError"}
-    | {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError", "XlaRuntimeError", "JaxRuntimeError", KILLED}
-)
-"""Classes of errors after which the same image may be done without having changed."""
 
 PlaneId = tuple[int, tuple[int, ...]]
 """Which large plane: the identity of its label array, and its place in it."""
@@ -179,7 +175,7 @@ class _Finder:
             if isinstance(outcome, Failure):
                 state = self._state(image)
                 changed = state is not None and (seen is None or state != (seen.size, seen.mtime_ns))
-                if self._options.retry_failed or changed or outcome.error in PASSING:
+                if self._options.retry_failed or changed or outcome.error in TRANSIENT:
                     again.add(index)
                     if state is not None and state != (image.size, image.mtime_ns):
                         self.changes.states[image.key] = state

@@ -23,7 +23,7 @@ from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.masks.pixels import as_stored, pixel_bounds
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import ImageReader, pixels_digest, windows_sha256
-from nucseg_batch.files.patience import patiently
+from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, MergedPlane, PlaneFingerprint, PlaneResult, RegionOutcome
@@ -143,7 +143,7 @@ def process_regions(
         rows, columns = tile.part("source")
         plane = unit.planes[0]
         with gauge.busy("read"):
-            pixels = patiently(lambda: images.read(plane, rows, columns))
+            pixels = STORAGE_RETRY.run(lambda: images.read(plane, rows, columns))
             return select_channels(pixels, plane.image, channel), pixels_digest(pixels)
 
     def keep(unit: Unit, found: list[TileResult], error: Exception | None, scale: float, digests: list[bytes]) -> None:

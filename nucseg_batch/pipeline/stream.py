@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nucseg_batch.errors import NucsegError
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import ImageReader, pixels_digest
-from nucseg_batch.files.patience import patiently
+from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneFingerprint
@@ -247,7 +247,7 @@ def _read(item: PlaneInFlight, *, images: ImageReader, settings: SegmentSettings
     info = item.plane.image
     state = images.state(info)
     try:
-        pixels = patiently(lambda: images.read(item.plane))
+        pixels = STORAGE_RETRY.run(lambda: images.read(item.plane))
         channel = resolve_channel_of_pixels(pixels, info, settings.channel)
         shown = select_channels(pixels, info, channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
