@@ -22,7 +22,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.machine.memory import keep_arenas_few
 from nucseg_batch.pipeline.estimate_scale import choose_scales
-from nucseg_batch.pipeline.large_planes import process_regions
+from nucseg_batch.pipeline.region_stream import RegionStream
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import UnitTask
@@ -108,7 +108,8 @@ def process(
         workers=job.settings.workers or min(8, max(1, available_cores() // 2)),
         advance=done.advance,
     )
-    process_regions([task for task in tasks if task.unit.label_array.regional], **shared, advance=done.advance_region)
+    regions = RegionStream(**shared, advance=done.advance_region)
+    regions.process([task for task in tasks if task.unit.label_array.regional])
     for line in gauge.lines():
         job.journal.log(line)
     return gauge

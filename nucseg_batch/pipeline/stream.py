@@ -145,17 +145,24 @@ def process_units(
                 continue
             tell(f"{task.unit.name}: {task.history.deaths} processes died on it; its planes are done one by one")
             finisher.wait()
-            work = begin(task)
-            for index in _turned(work.task.indices, task.history.deaths):
-                if index not in task.history.guilty:
-                    attempts.begin_plane(task.unit, index)
-                finisher.put(finished(segment([read(_item(work, index))])))
-                finisher.wait()
+            _plane_by_plane(begin(task), lambda item: finished(segment([read(item)])), finisher, attempts)
         finisher.close()
     finally:
         finisher.stop()
         for unit in begun:
             attempts.end(unit)
+
+
+def _plane_by_plane(
+    work: UnitInFlight, do: Callable[[PlaneInFlight], list[MeasuredPlane]], finisher: Finisher, attempts: Attempts
+) -> None:
+    """Does a unit on which processes died: each plane is noted before it is begun, so that the next death names it."""
+    history = work.task.history
+    for index in _turned(work.task.indices, history.deaths):
+        if index not in history.guilty:
+            attempts.begin_plane(work.unit, index)
+        finisher.put(do(_item(work, index)))
+        finisher.wait()
 
 
 def _turned(indices: list[int], deaths: int) -> list[int]:
