@@ -1,7 +1,7 @@
 """Computes a job's units with the processes of a dask cluster: hands them out and counts; computes nothing here.
 
 This process holds the run's locks, so the workers need none. Work is handed out a little ahead of need. A worker that
-is lost costs what it had in hand. Units on which workers die are handed out again one by one, until what their tries
+is lost costs what it had in flight. Units on which workers die are handed out again one by one, until what their tries
 left in the run folder names the guilty images, which then become failures; see `worker` and `files.run.attempts`.
 """
 
@@ -43,11 +43,11 @@ TASK_PIXELS = (2**18, 2**24)
 REGIONS = 8
 """Regions of one plane in a task: what they share is found out once for each task."""
 PARTS = 4
-"""Into how many tasks a run is divided for each that workers can have in hand, where there is enough to do."""
+"""Into how many tasks a run is divided for each that workers can have in flight, where there is enough to do."""
 AHEAD = 2
-"""Tasks that are handed out for each that workers can have in hand, so that none waits."""
+"""Tasks that are handed out for each that workers can have in flight, so that none waits."""
 DRAINING = 0.6
-"""Part of the grace in which workers end what is in hand; the rest is for closing the cluster."""
+"""Part of the grace in which workers end what is in flight; the rest is for closing the cluster."""
 LOOK_SECONDS = 5.0
 """Time between two looks at who is there."""
 WAITING_SECONDS = 30.0
@@ -87,7 +87,7 @@ class DaskExecutor:
         self._journal = job.journal
         self._attempts = Attempts(self._journal.folder)
         self._token = uuid.uuid4().hex[:12]
-        self._team: WorkerPool | None = None
+        self._pool: WorkerPool | None = None
         self._computing = ""
         self._told: set[str] = set()
         self._submitted = 0
@@ -120,26 +120,26 @@ class DaskExecutor:
         self, tasks: Sequence[UnitTask], states: Mapping[str, State], stopped: Callable[[], bool]
     ) -> StageTimer:
         """See Executor; work that workers have in flight when they are stopped is waited for."""
-        team = self._opened()
-        bundles = deque(self._bundles(tasks, states, team.expected))
+        pool = self._opened()
+        bundles = deque(self._bundles(tasks, states, pool.expected))
         running: dict[str, tuple[Future, Bundle]] = {}
         try:
-            self._hand_out(bundles, running, team, stopped)
+            self._hand_out(bundles, running, pool, stopped)
         finally:
             if running:
                 seconds = DRAINING * self._job.options.grace
-                team.drain([future for future, _ in running.values()], seconds)
+                pool.drain([future for future, _ in running.values()], seconds)
         return StageTimer()
 
     def _hand_out(
         self,
         bundles: deque[Bundle],
         running: dict[str, tuple[Future, Bundle]],
-        team: WorkerPool,
+        pool: WorkerPool,
         stopped: Callable[[], bool],
     ) -> None:
         threads, looked = 0, -LOOK_SECONDS
-        waiting = self._waiting(team)
+        waiting = self._waiting(pool)
         while (bundles or running) and not stopped():
             now = time.monotonic()
             if now - looked >= LOOK_SECONDS:
@@ -203,9 +203,9 @@ class DaskExecutor:
 
     def _ask(self, function: Callable[..., Report], *arguments: Any) -> Report:
         """Has one worker do something at once, and waits for it; raises what was wrong with it."""
-        team = self._opened()
+        pool = self._opened()
         future = self._submit(function, *arguments)
-        waiting, looked = self._waiting(team), time.monotonic()
+        waiting, looked = self._waiting(pool), time.monotonic()
         while not future.done():
             time.sleep(0.05)
             if time.monotonic() - looked > LOOK_SECONDS:
@@ -222,11 +222,11 @@ class DaskExecutor:
             raise report.error
         return report
 
-    def _waiting(self, team: WorkerPool) -> Iterator[int]:
-        """How much the workers have in hand at once, at each look; the user is told when there are none for long."""
+    def _waiting(self, pool: WorkerPool) -> Iterator[int]:
+        """How much the workers have in flight at once, at each look; the user is told when there are none for long."""
         seen = time.monotonic()
         while True:
-            threads = team.threads()
+            threads = pool.threads()
             seen = time.monotonic() if threads else seen
             if time.monotonic() - seen > WAITING_SECONDS:
                 self._tell("waiting for workers: none is there")
@@ -242,19 +242,19 @@ class DaskExecutor:
 
     def _opened(self) -> WorkerPool:
         """The workers, called at the first call."""
-        if self._team is None:
+        if self._pool is None:
             self._journal.make_place()
             self._stack.callback(self._tidy)
             device = self._job.settings.device
-            self._team = self._stack.enter_context(
+            self._pool = self._stack.enter_context(
                 open_pool(
                     self._settings, self._token, self._journal.folder, device=device, tell=self._tell, log=self._log
                 )
             )
-        return self._team
+        return self._pool
 
     def _settings_there(self) -> SegmentSettings:
-        """The job's settings with what this team adds to them."""
+        """The job's settings with what this pool adds to them."""
         settings = self._job.settings
         return replace(settings, workers=settings.workers or self._opened().readers)
 
