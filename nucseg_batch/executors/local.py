@@ -82,7 +82,7 @@ def process(
     scales: Scales,
     attempts: Attempts,
     done: ProgressCounter,
-    stopped: Any,
+    stopped: Callable[[], bool],
 ) -> StageTimer:
     """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan.
 

@@ -99,7 +99,7 @@ class AttemptsInFlight(Attempts):
 
 
 class WorkerProgress:
-    """Hears of planes and regions in a worker, as `progress.Counter` does where one process does all."""
+    """Counts planes and regions in a worker, as `ProgressCounter` does where one process does all."""
 
     def __init__(self, lines: list[str], outcomes: list[tuple[int, int, int | Failure]]) -> None:
         self._lines, self._outcomes = lines, outcomes
