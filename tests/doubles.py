@@ -1,7 +1,7 @@
 """The segmenter that tests put in the network's place: it needs no Keras and no time, and what it finds is known.
 
-One class for all of them, with what `stream.Segmenter`, `large_planes.Segmenter` and `local` ask of a predictor; a test
-that needs more than its options derives from it.
+One class for all of them, with what `stream.Segmenter`, `region_stream.Segmenter` and `local` ask of a predictor; a
+test that needs more than its options derives from it.
 """
 
 from __future__ import annotations

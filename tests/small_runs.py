@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.executors import finishing, job, local
 from nucseg_batch.executors.progress import ProgressCounter
+from nucseg_batch.executors.run_job import RunSummary
 from nucseg_batch.executors.verification import VerificationResult, verify
 from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.journal import Journal
@@ -95,9 +96,7 @@ class SmallRun:
             os.utime(path, ns=(before + 10**9, before + 10**9))
         return path
 
-    def segment(
-        self, segmenter: Threshold | None = None, *, shares: int | None = None, **options: Any
-    ) -> local.RunSummary:
+    def segment(self, segmenter: Threshold | None = None, *, shares: int | None = None, **options: Any) -> RunSummary:
         """The same command again; `notes`, `reads` and the segmenter's are those of this call."""
         self.segmenter, self.notes = segmenter or Threshold(), Notes()
         self.reads.clear()

@@ -32,9 +32,9 @@ def finish(store: Out, as_json: Json = False) -> None:
         from nucseg_batch.cli.records import finish_record
         from nucseg_batch.executors import finishing
         from nucseg_batch.executors import job as jobs
-        from nucseg_batch.executors.local import job_name
         from nucseg_batch.executors.progress import ProgressCounter
         from nucseg_batch.executors.storage import storage_error
+        from nucseg_batch.executors.surroundings import job_name
 
         job = jobs.planned(store)
         try:

@@ -15,7 +15,7 @@ from nucseg_batch.cli.progress import duration
 from nucseg_batch.cli.text import counted, three_digits
 from nucseg_batch.executors.finishing import RunOutcome
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.local import RunSummary
+from nucseg_batch.executors.run_job import RunSummary
 from nucseg_batch.files.names import readable
 from nucseg_batch.plan import Failure
 

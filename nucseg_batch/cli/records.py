@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nucseg_batch.executors.finishing import RunOutcome
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.local import RunSummary
+from nucseg_batch.executors.run_job import RunSummary
 from nucseg_batch.plan import Failure
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Does a job with the processes of a dask cluster: plans, hands out units, counts, and finishes; computes nothing.
+"""Computes a job's units with the processes of a dask cluster: hands them out and counts; computes nothing here.
 
 This process holds the run's locks, so the workers need none. Work is handed out a little ahead of need. A worker that
-is lost costs what it had in hand. Units on which workers die are handed out again one by one, until what their tries
+is lost costs what it had in flight. Units on which workers die are handed out again one by one, until what their tries
 left in the run folder names the guilty images, which then become failures; see `worker` and `files.run.attempts`.
 """
 
@@ -14,7 +14,7 @@ import queue
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,16 +23,17 @@ from typing import Any
 from distributed import Future, KilledWorker
 
 from nucseg_batch.errors import DeviceError
-from nucseg_batch.executors import local
 from nucseg_batch.executors.dask_pool import ClusterSettings, WorkerPool, environment, open_pool
+from nucseg_batch.executors.executor import NeverStopping, Stopping
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.local import NeverStopping, RunSummary, Stopping
-from nucseg_batch.executors.progress import Progress
-from nucseg_batch.executors.storage import storage_error
+from nucseg_batch.executors.progress import Progress, ProgressCounter
+from nucseg_batch.executors.run_job import RunSummary, run_job
 from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, freeze_run_parameters, try_model
 from nucseg_batch.files.opened import State
-from nucseg_batch.files.run.records import PlaneResult
+from nucseg_batch.files.retry import HOPELESS, STRIKES
+from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run_layout import PLAN, WORKER_LOGS
+from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
 from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
@@ -42,15 +43,11 @@ TASK_PIXELS = (2**18, 2**24)
 REGIONS = 8
 """Regions of one plane in a task: what they share is found out once for each task."""
 PARTS = 4
-"""Into how many tasks a run is divided for each that workers can have in hand, where there is enough to do."""
+"""Into how many tasks a run is divided for each that workers can have in flight, where there is enough to do."""
 AHEAD = 2
-"""Tasks that are handed out for each that workers can have in hand, so that none waits."""
-STRIKES = 5
-"""After so many tasks in a row on which all workers died, with nothing done or learned, it is not the images."""
-HOPELESS = 30
-"""A unit on which so many processes died is given up, with all planes that are left of it."""
+"""Tasks that are handed out for each that workers can have in flight, so that none waits."""
 DRAINING = 0.6
-"""Part of the grace in which workers end what is in hand; the rest is for closing the cluster."""
+"""Part of the grace in which workers end what is in flight; the rest is for closing the cluster."""
 LOOK_SECONDS = 5.0
 """Time between two looks at who is there."""
 WAITING_SECONDS = 30.0
@@ -60,16 +57,13 @@ STARTING_SECONDS = 300.0
 
 
 def run(job: Job, progress: Progress, settings: ClusterSettings, stop: Stopping | None = None) -> RunSummary:
-    """Does what a job still misses and finishes its run, as `local.run` does, with other processes.
+    """Does what a job still misses with other processes, see `run_job`.
 
     Raises what that raises, and DeviceError where there are no workers to do it.
     """
-    started = time.monotonic()
-    try:
-        with contextlib.ExitStack() as stack:
-            return Coordinator(job, progress, settings, stop or NeverStopping(), stack).run(started)
-    except OSError as error:
-        raise storage_error(job.store, error) from error
+    done = ProgressCounter(progress, job.journal, job.options)
+    with contextlib.ExitStack() as stack:
+        return run_job(job, DaskExecutor(job, done, settings, stack), done, stop or NeverStopping())
 
 
 @dataclass(frozen=True)
@@ -82,17 +76,18 @@ class Bundle:
     """Images of them that are not as they were planned, as they are now, by key."""
 
 
-class Coordinator(local.Worker):
-    """The process that hands out the work of one run."""
+class DaskExecutor:
+    """Workers of a dask cluster, which are called when they are needed first and closed with `stack`."""
 
-    def __init__(
-        self, job: Job, progress: Progress, settings: ClusterSettings, stop: Stopping, stack: contextlib.ExitStack
-    ) -> None:
-        super().__init__(job, progress, stop)
+    def __init__(self, job: Job, done: ProgressCounter, settings: ClusterSettings, stack: contextlib.ExitStack) -> None:
+        self._job = job
+        self._done = done
         self._settings = settings
         self._stack = stack
+        self._journal = job.journal
+        self._attempts = Attempts(self._journal.folder)
         self._token = uuid.uuid4().hex[:12]
-        self._team: WorkerPool | None = None
+        self._pool: WorkerPool | None = None
         self._computing = ""
         self._told: set[str] = set()
         self._submitted = 0
@@ -102,14 +97,14 @@ class Coordinator(local.Worker):
         self._arrived: queue.SimpleQueue[Future] = queue.SimpleQueue()
 
     def load_model(self, units: Sequence[Unit]) -> str:
-        """Has a worker load the model, once, and says how it computes."""
+        """See Executor; a worker loads it."""
         if not self._computing:
             job = _without_images(self._job, units, self._settings_there())
             self._computing = self._ask(try_model, job, environment()).lines[0]
         return self._computing
 
-    def freeze_parameters(self, states: dict[str, State]) -> None:
-        """Has a worker fix what all must share."""
+    def freeze_parameters(self, states: Mapping[str, State]) -> None:
+        """See Executor; a worker fixes them."""
         speed = {name: getattr(self._settings_there(), name) for name in SPEED_OPTIONS}
         plan = (self._journal.folder / PLAN).read_bytes()
         self._assignment = TaskContext(
@@ -121,22 +116,31 @@ class Coordinator(local.Worker):
         for line in self._ask(freeze_run_parameters, self._assignment, states).lines:
             self._tell(line)
 
-    def process(self, tasks: Sequence[UnitTask], states: dict[str, State]) -> None:
-        """Hands out units until all are done, or the process is asked to stop."""
-        team = self._opened()
-        bundles = deque(self._bundles(tasks, states, team.expected))
+    def process(
+        self, tasks: Sequence[UnitTask], states: Mapping[str, State], stopped: Callable[[], bool]
+    ) -> StageTimer:
+        """See Executor; work that workers have in flight when they are stopped is waited for."""
+        pool = self._opened()
+        bundles = deque(self._bundles(tasks, states, pool.expected))
         running: dict[str, tuple[Future, Bundle]] = {}
         try:
-            self._hand_out(bundles, running, team)
+            self._hand_out(bundles, running, pool, stopped)
         finally:
             if running:
                 seconds = DRAINING * self._job.options.grace
-                team.drain([future for future, _ in running.values()], seconds)
+                pool.drain([future for future, _ in running.values()], seconds)
+        return StageTimer()
 
-    def _hand_out(self, bundles: deque[Bundle], running: dict[str, tuple[Future, Bundle]], team: WorkerPool) -> None:
+    def _hand_out(
+        self,
+        bundles: deque[Bundle],
+        running: dict[str, tuple[Future, Bundle]],
+        pool: WorkerPool,
+        stopped: Callable[[], bool],
+    ) -> None:
         threads, looked = 0, -LOOK_SECONDS
-        waiting = self._waiting(team)
-        while (bundles or running) and not self._stop.asked:
+        waiting = self._waiting(pool)
+        while (bundles or running) and not stopped():
             now = time.monotonic()
             if now - looked >= LOOK_SECONDS:
                 threads, looked = next(waiting), now
@@ -169,13 +173,10 @@ class Coordinator(local.Worker):
         return [replace(bundle, orders=left)] if left else []
 
     def _count(self, unit: Unit, number: int, outcome: int | Failure) -> None:
-        failure = outcome if isinstance(outcome, Failure) else None
-        nuclei = 0 if isinstance(outcome, Failure) else outcome
         if unit.label_array.regional:
-            self._done.advance_region(unit, nuclei, failure)
-            return
-        plane = unit.label_array.plane(unit.place(number))
-        self._done.advance(plane, failure or PlaneResult(plane.image.key, nuclei, {}, 0))
+            self._done.count_region(unit, outcome)
+        else:
+            self._done.count_plane(unit.label_array.plane(unit.place(number)), outcome)
 
     def _after_deaths(self, bundle: Bundle) -> list[Bundle]:
         """The units of a task on which so many workers died that dask gave it up: each is now a task by itself.
@@ -202,9 +203,9 @@ class Coordinator(local.Worker):
 
     def _ask(self, function: Callable[..., Report], *arguments: Any) -> Report:
         """Has one worker do something at once, and waits for it; raises what was wrong with it."""
-        team = self._opened()
+        pool = self._opened()
         future = self._submit(function, *arguments)
-        waiting, looked = self._waiting(team), time.monotonic()
+        waiting, looked = self._waiting(pool), time.monotonic()
         while not future.done():
             time.sleep(0.05)
             if time.monotonic() - looked > LOOK_SECONDS:
@@ -221,11 +222,11 @@ class Coordinator(local.Worker):
             raise report.error
         return report
 
-    def _waiting(self, team: WorkerPool) -> Iterator[int]:
-        """How much the workers have in hand at once, at each look; the user is told when there are none for long."""
+    def _waiting(self, pool: WorkerPool) -> Iterator[int]:
+        """How much the workers have in flight at once, at each look; the user is told when there are none for long."""
         seen = time.monotonic()
         while True:
-            threads = team.threads()
+            threads = pool.threads()
             seen = time.monotonic() if threads else seen
             if time.monotonic() - seen > WAITING_SECONDS:
                 self._tell("waiting for workers: none is there")
@@ -240,24 +241,24 @@ class Coordinator(local.Worker):
         return self._opened().submit(function, *arguments, key=f"{function.__name__}-{self._submitted}")
 
     def _opened(self) -> WorkerPool:
-        """The workers, who are called when they are needed first."""
-        if self._team is None:
+        """The workers, called at the first call."""
+        if self._pool is None:
             self._journal.make_place()
             self._stack.callback(self._tidy)
             device = self._job.settings.device
-            self._team = self._stack.enter_context(
+            self._pool = self._stack.enter_context(
                 open_pool(
                     self._settings, self._token, self._journal.folder, device=device, tell=self._tell, log=self._log
                 )
             )
-        return self._team
+        return self._pool
 
     def _settings_there(self) -> SegmentSettings:
-        """The job's settings with what this team adds to them."""
+        """The job's settings with what this pool adds to them."""
         settings = self._job.settings
         return replace(settings, workers=settings.workers or self._opened().readers)
 
-    def _bundles(self, tasks: Sequence[UnitTask], states: dict[str, State], expected: int) -> Iterator[Bundle]:
+    def _bundles(self, tasks: Sequence[UnitTask], states: Mapping[str, State], expected: int) -> Iterator[Bundle]:
         """Tasks for the workers, of about equally many pixels, of units that follow each other."""
         numbers = {id(label_array): number for number, label_array in enumerate(self._job.plan.label_arrays)}
         total = sum(task.pixels for task in tasks)
@@ -273,7 +274,7 @@ class Coordinator(local.Worker):
         if group:
             yield self._bundle(group, numbers, states)
 
-    def _bundle(self, group: Sequence[UnitTask], numbers: dict[int, int], states: dict[str, State]) -> Bundle:
+    def _bundle(self, group: Sequence[UnitTask], numbers: dict[int, int], states: Mapping[str, State]) -> Bundle:
         orders = []
         for task in group:
             before = None

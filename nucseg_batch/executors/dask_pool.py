@@ -96,7 +96,7 @@ class WorkerPool:
         refill: Callable[[], object] = lambda: None,
     ) -> None:
         self.expected = expected
-        """Tasks that all workers together have in hand when all have come."""
+        """Tasks that all workers together have in flight when all have come."""
         self.readers = readers
         """Threads with which each task reads where nothing else is said; None leaves it to the worker."""
         self._client = client
@@ -111,15 +111,15 @@ class WorkerPool:
             raise DeviceError("the dask scheduler has disappeared; run the same command again to resume.") from error
 
     def threads(self) -> int:
-        """Tasks that workers who are there have in hand at once; jobs that were lost are sent in again."""
+        """Tasks that workers who are there have in flight at once; jobs that were lost are sent in again."""
         self._refill()
         with contextlib.suppress(OSError):
             return sum(self._client.nthreads().values())
         return 0
 
     def drain(self, futures: list[Future], seconds: float) -> None:
-        """Takes tasks back, and waits for the units that are in hand."""
-        with contextlib.suppress(Exception):  # whoever is gone has nothing in hand
+        """Takes tasks back, and waits for the units that are in flight."""
+        with contextlib.suppress(Exception):  # whoever is gone has nothing in flight
             self._client.cancel(futures, force=True)
             self._client.run(finish_in_flight, self._token, seconds, on_error="ignore")
 
@@ -136,16 +136,16 @@ def open_pool(
     with dask.config.set(_patience(settings)), _logged(log), contextlib.ExitStack() as stack:
         try:
             if settings.scheduler is not None:
-                team = _joined(stack, settings.scheduler, token, tell)
+                pool = _joined(stack, settings.scheduler, token, tell)
             elif settings.cluster == "local":
-                team = _local(stack, settings.processes, token, run_folder, device)
+                pool = _local(stack, settings.processes, token, run_folder, device)
             else:
-                team = _of_jobs(stack, settings, token, run_folder, tell)
+                pool = _of_jobs(stack, settings, token, run_folder, tell)
         except NucsegError:
             raise
         except Exception as error:  # dask, tornado and the programs of schedulers have their own
             raise DeviceError(f"{settings.text}: {_line(error)}") from error
-        yield team
+        yield pool
 
 
 def _patience(settings: ClusterSettings) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.executors.job import Job
@@ -113,45 +114,69 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
         journal.remove_common_leftovers()
         for table in RunLayout(job.store).results.values():
             remove_leftovers(table.parent, {table.name})
-    units, planes = list(plan.units()), list(plan.large_planes())
-    tables = all(path.exists() for path in RunLayout(job.store).results.values())
-    apart = planes_to_merge(planes, job.store, journal)
-    levels = [label_array for label_array in plan.label_arrays if levels_missing(job.store, label_array)]
-    noted = journal.finished()
-    if rewrite and noted is not None and noted.tables != result_hashes(job.store):
-        noted = None
-    if noted is not None and tables and not apart and not levels and noted.state == journal.state(units, planes):
+    unmerged = planes_to_merge(plan.large_planes(), job.store, journal)
+    unscaled = [label_array for label_array in plan.label_arrays if levels_missing(job.store, label_array)]
+    noted = _still_finished(job, rewrite=rewrite) if not unmerged and not unscaled else None
+    if noted is not None:
         if not job.begun.in_place:
             set_complete(job.store, not noted.missing)  # a call that ended as the one before it may have taken it away
         return RunOutcome(collect(plan, journal))
     if alone:
         remove_common_leftovers(job.store, plan)
-        for label_array in levels:
+        for label_array in unscaled:
             remove_leftovers_of_levels(job.store, label_array)
-    join_planes(job, apart, progress, alone=alone)
+    join_planes(job, unmerged, progress, alone=alone)
     for label_array in plan.label_arrays:
         build_levels(job.store, label_array)
     outcome, inputs, digests = RunOutcome(), InputFingerprint(), dict[str, bytes]()
     write_tables(job.store, inputs.counted(outcome.counted(collect(plan, journal, digests))), job.table)
+    made = _record_provenance(job, outcome, inputs)
+    state = journal.state(plan.units(), plan.large_planes(), digests)
+    _describe_store(job, outcome, made)
+    if not outcome.missing:
+        _forget_attempts(job)
+    metadata = metadata_files(job.store, plan, in_place=job.begun.in_place)
+    journal.finish(FinishRecord(state, len(outcome.missing), result_hashes(job.store), metadata))
+    return outcome
+
+
+def _still_finished(job: Job, *, rewrite: bool) -> FinishRecord | None:
+    """What was noted when the tables were written; None where they are missing or older than a marker.
+
+    rewrite: also where they have changed since.
+    """
+    noted = job.journal.finished()
+    if noted is None or not all(path.exists() for path in RunLayout(job.store).results.values()):
+        return None
+    if rewrite and noted.tables != result_hashes(job.store):
+        return None
+    return noted if noted.state == job.journal.state(job.plan.units(), job.plan.large_planes()) else None
+
+
+def _record_provenance(job: Job, outcome: RunOutcome, inputs: InputFingerprint) -> dict[str, Any]:
+    """Writes the provenance beside the tables, and returns what of it the store gets."""
     made = provenance(job, inputs.sha256)
     found = {"images": outcome.images, "planes": outcome.planes, "nuclei": outcome.nuclei}
     counts = {**found, "failures": len(outcome.failures), "missing": len(outcome.missing)}
     write_provenance(job.store, {**made, "output": {**counts, "sha256": table_hashes(job.store)}})
-    missing, state = len(outcome.missing), journal.state(units, planes, digests)
+    return made
+
+
+def _describe_store(job: Job, outcome: RunOutcome, made: dict[str, Any]) -> None:
+    """Lists in the store which masks are good, and whether all are there."""
     if not job.begun.in_place:
-        list_masks(job.store, plan, journal.mirror(), outcome.failed_groups)
-    elif not missing:
-        register(job.store, plan, outcome.failed_groups, made)
-    if not job.begun.in_place:
-        set_complete(job.store, not missing, made)
-    if not missing:
-        attempts = Attempts(journal.folder)
-        for unit in units if attempts.begun() else ():
-            attempts.end(unit)
-        attempts.remove_folder()
-    metadata = metadata_files(job.store, plan, in_place=job.begun.in_place)
-    journal.finish(FinishRecord(state, missing, result_hashes(job.store), metadata))
-    return outcome
+        list_masks(job.store, job.plan, job.journal.mirror(), outcome.failed_groups)
+        set_complete(job.store, not outcome.missing, made)
+    elif not outcome.missing:
+        register(job.store, job.plan, outcome.failed_groups, made)
+
+
+def _forget_attempts(job: Job) -> None:
+    """Forgets who died on units, all of which are done now."""
+    attempts = Attempts(job.journal.folder)
+    for unit in job.plan.units() if attempts.begun() else ():
+        attempts.end(unit)
+    attempts.remove_folder()
 
 
 def join_planes(job: Job, planes: Iterable[LargePlane], progress: ProgressCounter, *, alone: bool = True) -> None:

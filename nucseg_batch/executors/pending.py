@@ -16,21 +16,17 @@ from nucseg_batch.executors.job import Job
 from nucseg_batch.files.masks.store import masks_changed_ns, shard_bytes
 from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import ImageReader, State, pixels_digest, state_of, windows_sha256
+from nucseg_batch.files.retry import TRANSIENT
 from nucseg_batch.files.run.attempts import Attempts, History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneFingerprint
-from nucseg_batch.pipeline.tasks import KILLED, UnitTask
+from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, ImageInfo, LargePlane, Unit
 
 STAT_THREADS = 16
 """Images whose size and time are asked for at once; network file systems take their time."""
 STATS_TOGETHER = 16
 """Images that a thread asks for before it looks for more: handing over each would cost more than asking."""
-PASSING = frozenset(
-    {"OSError", "TimeoutError", "BlockingIOError", "PermissionError", "FileNotFoundError", "NotADirectoryError"}
-    | {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError", "XlaRuntimeError", "JaxRuntimeError", KILLED}
-)
-"""Classes of errors after which the same image may be done without having changed."""
 
 PlaneId = tuple[int, tuple[int, ...]]
 """Which large plane: the identity of its label array, and its place in it."""
@@ -164,52 +160,65 @@ class _Finder:
         """Takes the images of a unit that is not done as they are now."""
         self._ask(unit)
         for image in {id(plane.image): plane.image for plane in unit.planes}.values():
-            state = self._state(image)
-            if state is not None and state != (image.size, image.mtime_ns):
-                self.changes.states[image.key] = state
+            self._note_state(image, self._state(image))
 
     def _again(self, unit: Unit, marker: Marker) -> set[int]:
         """Planes of a finished unit that are to be done again."""
-        again = set()
-        if self._options.verify_inputs != "none" or marker.failures:
+        again, now = set(), list(marker.seen)
+        verifying = self._options.verify_inputs != "none"
+        if verifying or marker.failures:
             self._ask(unit)
-        newer: dict[int, PlaneFingerprint] = {}
         for index, (plane, outcome, seen) in enumerate(zip(unit.planes, marker.planes, marker.seen, strict=True)):
-            image = plane.image
             if isinstance(outcome, Failure):
-                state = self._state(image)
-                changed = state is not None and (seen is None or state != (seen.size, seen.mtime_ns))
-                if self._options.retry_failed or changed or outcome.error in PASSING:
+                if self._retries(plane.image, outcome, seen):
                     again.add(index)
-                    if state is not None and state != (image.size, image.mtime_ns):
-                        self.changes.states[image.key] = state
-            elif self._options.verify_inputs != "none" and seen is not None:
-                state = self._state(image)
-                if state is None:
-                    self.changes.gone.add(image.key)
-                    continue
-                same = state == (seen.size, seen.mtime_ns)
-                if unit.label_array.regional and not same:
-                    self._newer.add(_plane_of(unit))
-                if state != (image.size, image.mtime_ns):
-                    self.changes.states[image.key] = state
-                if same and self._options.verify_inputs == "quick":
-                    continue
-                if self._has_same_pixels(unit, index, seen):
-                    if not same and unit.label_array.regional:
-                        self.older.add(unit.name)  # its marker stays as it is until the whole plane is known
-                        self.changes.touched.add(image.key)
-                    elif not same:
-                        newer[index] = replace(seen, size=state[0], mtime_ns=state[1])
-                        self.changes.touched.add(image.key)
+            elif verifying and seen is not None:
+                verified = self._verified(unit, index, plane.image, seen)
+                if verified is None:
+                    again.add(index)
                 else:
-                    again.add(index)
-                    self.changes.redone.add(image.key)
-                    self._changed.add(_plane_of(unit))
-        if newer:
-            every = tuple(newer.get(index, seen) for index, seen in enumerate(marker.seen))
-            self._journal.note_seen(unit, replace(marker, seen=every))
+                    now[index] = verified
+        if tuple(now) != marker.seen:
+            self._journal.note_seen(unit, replace(marker, seen=tuple(now)))
         return again
+
+    def _retries(self, image: ImageInfo, failure: Failure, seen: PlaneFingerprint | None) -> bool:
+        """Whether a plane that failed is done again."""
+        state = self._state(image)
+        changed = state is not None and (seen is None or state != (seen.size, seen.mtime_ns))
+        retries = self._options.retry_failed or changed or failure.error in TRANSIENT
+        if retries:
+            self._note_state(image, state)
+        return retries
+
+    def _verified(self, unit: Unit, index: int, image: ImageInfo, seen: PlaneFingerprint) -> PlaneFingerprint | None:
+        """What is to be noted of the input of a finished plane from now on; None where its pixels have changed."""
+        state, regional = self._state(image), unit.label_array.regional
+        if state is None:
+            self.changes.gone.add(image.key)
+            return seen
+        same = state == (seen.size, seen.mtime_ns)
+        if regional and not same:
+            self._newer.add(_plane_of(unit))
+        self._note_state(image, state)
+        if same and self._options.verify_inputs == "quick":
+            return seen
+        if not self._has_same_pixels(unit, index, seen):
+            self.changes.redone.add(image.key)
+            self._changed.add(_plane_of(unit))
+            return None
+        if same:
+            return seen
+        self.changes.touched.add(image.key)
+        if regional:
+            self.older.add(unit.name)  # its marker stays as it is until the whole plane is known
+            return seen
+        return replace(seen, size=state[0], mtime_ns=state[1])
+
+    def _note_state(self, image: ImageInfo, state: State | None) -> None:
+        """Keeps the state of an image that is not as it was planned."""
+        if state is not None and state != (image.size, image.mtime_ns):
+            self.changes.states[image.key] = state
 
     def _has_same_pixels(self, unit: Unit, index: int, seen: PlaneFingerprint) -> bool:
         try:

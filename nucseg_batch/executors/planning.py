@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.local import begin, job_name, make_store
+from nucseg_batch.executors.output import begin, make_store
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.executors.storage import storage_error
+from nucseg_batch.executors.surroundings import job_name
 from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, share_lock
 
 

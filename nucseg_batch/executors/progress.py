@@ -6,7 +6,7 @@ from typing import Protocol
 
 from nucseg_batch.errors import FailuresError
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import PlaneResult
+from nucseg_batch.files.run.records import PlaneResult, RegionOutcome
 from nucseg_batch.plan import Failure, Plane, Unit
 from nucseg_batch.settings import RunSettings
 
@@ -65,40 +65,41 @@ class ProgressCounter:
 
     def advance(self, plane: Plane, result: PlaneResult | Failure) -> None:
         """A plane is finished, well or not."""
-        pixels = plane.image.height * plane.image.width
         if isinstance(result, Failure):
+            self.count_plane(plane, result)
+        else:
+            self.count_plane(plane, result.nuclei, result.summary["scale"])
+
+    def advance_region(self, unit: Unit, outcome: RegionOutcome | Failure) -> None:
+        """A region of a large plane is finished, well or not."""
+        self.count_region(unit, outcome if isinstance(outcome, Failure) else outcome.nuclei)
+
+    def count_plane(self, plane: Plane, outcome: int | Failure, scale: float = 1.0) -> None:
+        """Counts a plane: its nuclei, or why it failed, and by how much it was enlarged."""
+        enlarged = "" if scale == 1 else f", scale {scale:.3g}"
+        self._count(plane.name, plane.image.height * plane.image.width, outcome, enlarged)
+
+    def count_region(self, unit: Unit, outcome: int | Failure) -> None:
+        """Counts a region: its nuclei, or why it failed."""
+        self._count(f"{unit.planes[0].name}, region {unit.name}", unit.pixels, outcome)
+
+    def _count(self, name: str, pixels: int, outcome: int | Failure, details: str = "") -> None:
+        if isinstance(outcome, Failure):
             self.progress.plane(pixels, 0, failed=True)
-            self._failed(result.image, result)
-        else:
-            self.planes += 1
-            self.pixels += pixels
-            self.nuclei += result.nuclei
-            self.progress.plane(pixels, result.nuclei, failed=False)
-            self.progress.detail(f"{plane.name}: {result.nuclei} nuclei{_scale(result)}")
+            self._failed(outcome)
+            return
+        self.planes += 1
+        self.pixels += pixels
+        self.nuclei += outcome
+        self.progress.plane(pixels, outcome, failed=False)
+        self.progress.detail(f"{name}: {outcome} nuclei{details}")
 
-    def advance_region(self, unit: Unit, nuclei: int, failure: Failure | None) -> None:
-        """A region of a large plane is finished."""
-        self.progress.plane(unit.pixels, nuclei, failed=failure is not None)
-        if failure is None:
-            self.progress.detail(f"{unit.planes[0].name}, region {unit.name}: {nuclei} nuclei")
-        if failure is not None:
-            self._failed(unit.planes[0].name, failure)
-        else:
-            self.planes += 1
-            self.pixels += unit.pixels
-            self.nuclei += nuclei
-
-    def _failed(self, name: str, failure: Failure) -> None:
-        self.log(f"failed: {name} ({failure.stage}): {failure.message}")
+    def _failed(self, failure: Failure) -> None:
+        self.log(f"failed: {failure.image} ({failure.stage}): {failure.message}")
         self.failed += 1
         if self.failed > self._most_failures:
             raise FailuresError(
-                f"stopped after {self.failed} failure{'s' * (self.failed > 1)}, the last of {name}: {failure.message} "
-                "The tables are not written. Run the same command again to resume; --max-failures sets the limit."
+                f"stopped after {self.failed} failure{'s' * (self.failed > 1)}, the last of {failure.image}: "
+                f"{failure.message} The tables are not written. Run the same command again to resume; --max-failures "
+                "sets the limit."
             )
-
-
-def _scale(result: PlaneResult) -> str:
-    """By how much an image was enlarged, where it was."""
-    scale = result.summary.get("scale", 1)
-    return "" if scale in (1, None) else f", scale {scale:.3g}"

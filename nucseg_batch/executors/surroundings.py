@@ -1,9 +1,14 @@
-"""Environment variables that change how libraries compute: they are obeyed, recorded, and the same for a whole run."""
+"""Environment variables: those that change how libraries compute, and those of schedulers.
+
+The first are obeyed, recorded, and the same for a whole run.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+
+from nucseg_batch.files.run.locks import JOBS
 
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
@@ -37,3 +42,8 @@ def machine(predictor: Predictor) -> dict[str, str]:
         if value:
             found.append(f"{name}={value}")
     return {**predictor.machine(), **({"environment": ", ".join(found)} if found else {})}
+
+
+def job_name() -> str:
+    """What the scheduler calls the job that this process belongs to; empty outside of one."""
+    return next((f"{what} {os.environ[name]}" for what, name in JOBS if os.environ.get(name)), "")

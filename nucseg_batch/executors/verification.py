@@ -19,7 +19,7 @@ from nucseg_batch.files.run.finish import result_hashes
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.records import Marker, PlaneResult, RunSpec
-from nucseg_batch.plan import LargePlane, Unit
+from nucseg_batch.plan import Failure, LargePlane, Unit
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def status(store: Path, journal: Journal) -> RunStatus:
     for number, units in enumerate(of_share):
         markers = [marker for unit in units if (marker := journal.marker(unit)) is not None]
         results = [plane for marker in markers for plane in marker.planes]
-        good = [plane for plane in results if isinstance(plane, PlaneResult)]
+        good = [plane for plane in results if not isinstance(plane, Failure)]
         planes, nuclei = planes + len(good), nuclei + sum(plane.nuclei for plane in good)
         failures += len(results) - len(good)
         mpx = sum(unit.pixels for unit in units) / 1e6

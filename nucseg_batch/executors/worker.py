@@ -1,6 +1,6 @@
 """What a process of a dask cluster does: units of a run, which it is told by number and finds in the run folder.
 
-Each process loads the run and the model once. Two tasks are in hand at a time, so that one reads and writes while the
+Each process loads the run and the model once. Two tasks are in flight at a time, so that one reads and writes while the
 other is on the device, which serves one at a time. A unit on which a process has died is done while nothing else is in
 hand in its process: whoever dies of it dies alone, and only it is blamed.
 
@@ -39,13 +39,13 @@ from nucseg_batch.files.masks.store import remove_leftovers_of
 from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import Marker, PlaneResult
+from nucseg_batch.files.run.records import Marker
 from nucseg_batch.files.run_layout import PLAN
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Unit
 
 THREADS = 2
-"""Tasks that a process has in hand at once."""
+"""Tasks that a process has in flight at once."""
 SEEN_SECONDS = 20.0
 """How long a worker waits for files that another machine has just written; network file systems take their time."""
 LEAVING_SECONDS = 3.0
@@ -126,7 +126,7 @@ def do_units(assignment: TaskContext, orders: Sequence[UnitOrder], states: Mappi
 
 
 async def finish_in_flight(token: str, seconds: float) -> None:
-    """Begins no further unit of a run in this process, and waits for those in hand; called in dask's own thread."""
+    """Begins no further unit of a run in this process, and waits for those in flight; called in dask's own thread."""
     _stopped.add(token)
     await _rest(lambda: _active[token], seconds)
 
@@ -244,13 +244,13 @@ _predictors: dict[tuple[Any, ...], Any] = {}
 _leaving = threading.Event()
 _stopped: set[str] = set()
 _active: Counter[str] = Counter()
-"""Tasks in hand, by token."""
+"""Tasks in flight, by token."""
 _counting = threading.Lock()
 
 
 @contextmanager
 def _at_work(token: str) -> Iterator[None]:
-    """Counts a task that is in hand; in a process that is about to end it waits for this, and is done elsewhere."""
+    """Counts a task that is in flight; in a process that is about to end it waits for this, and is done elsewhere."""
     while _leaving.is_set():
         time.sleep(1)
     with _counting:
@@ -335,18 +335,18 @@ def _outcomes(index: int, order: UnitOrder, marker: Marker) -> list[tuple[int, i
     """What the planes of a unit came to that is done."""
     planes = range(len(marker.planes)) if order.again is None else order.again
     found = [(plane, marker.planes[plane]) for plane in planes]
-    return [(index, plane, one.nuclei if isinstance(one, PlaneResult) else one) for plane, one in found]
+    return [(index, plane, one if isinstance(one, Failure) else one.nuclei) for plane, one in found]
 
 
 async def _rest(count: Callable[[], int], seconds: float) -> None:
-    """Waits until nothing is in hand, but no longer than that."""
+    """Waits until nothing is in flight, but no longer than that."""
     end = time.monotonic() + seconds
     while count() and time.monotonic() < end:
         await asyncio.sleep(0.02)
 
 
 def _forget() -> None:
-    """Units in hand were not what ends this process."""
+    """Units in flight were not what ends this process."""
     for run in list(_runs.values()):
         run.attempts.forget()
 

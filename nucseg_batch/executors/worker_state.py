@@ -1,4 +1,4 @@
-"""What keeps the tasks apart that one process of a cluster has in hand at the same time."""
+"""What keeps the tasks apart that one process of a cluster has in flight at the same time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.records import PlaneResult
+from nucseg_batch.files.run.records import PlaneResult, RegionOutcome
 from nucseg_batch.pipeline.stream import IN_FLIGHT
 from nucseg_batch.pipeline.tasks import UnitTask
-from nucseg_batch.plan import Budget, Failure, Plane, Unit
+from nucseg_batch.plan import Failure, Plane, Unit
 
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
@@ -91,7 +91,7 @@ class AttemptsInFlight(Attempts):
             super().end(unit)
 
     def forget(self) -> None:
-        """Forgets tries at all units in hand, and notes no more."""
+        """Forgets tries at all units in flight, and notes no more."""
         with self._lock:
             self._forgotten = True
             for unit in self._units.values():
@@ -99,7 +99,7 @@ class AttemptsInFlight(Attempts):
 
 
 class WorkerProgress:
-    """Hears of planes and regions in a worker, as `progress.Counter` does where one process does all."""
+    """Counts planes and regions in a worker, as `ProgressCounter` does where one process does all."""
 
     def __init__(self, lines: list[str], outcomes: list[tuple[int, int, int | Failure]]) -> None:
         self._lines, self._outcomes = lines, outcomes
@@ -134,13 +134,17 @@ class WorkerProgress:
         order, index = self._planes[plane.image.key, plane.t, plane.z]
         self._outcomes.append((order, index, result if isinstance(result, Failure) else result.nuclei))
 
-    def advance_region(self, unit: Unit, nuclei: int, failure: Failure | None) -> None:
+    def advance_region(self, unit: Unit, outcome: RegionOutcome | Failure) -> None:
         """A region is finished, well or not."""
-        self._outcomes.append((self._regions[unit.name], 0, nuclei if failure is None else failure))
+        result = outcome if isinstance(outcome, Failure) else outcome.nuclei
+        self._outcomes.append((self._regions[unit.name], 0, result))
 
 
 class SharedPredictor:
-    """A predictor for the streams of several tasks: together they have no more in flight than one has alone."""
+    """A predictor for the streams of several tasks: together they have no more in flight than one has alone.
+
+    What is not limited here is the predictor's own.
+    """
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -148,73 +152,18 @@ class SharedPredictor:
         self._lock = threading.Lock()
         self._looks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
-    @property
-    def precision(self) -> str:
-        """See Predictor."""
-        return self._predictor.precision
-
-    @property
-    def device(self) -> str:
-        """See Predictor."""
-        return self._predictor.device
-
-    @property
-    def budget(self) -> Budget:
-        """See Predictor."""
-        return self._predictor.budget
-
-    @property
-    def diameter(self) -> float:
-        """See Predictor."""
-        return self._predictor.diameter
-
-    def machine(self) -> dict[str, str]:
-        """See Predictor."""
-        return self._predictor.machine()
-
-    def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
-        """See Predictor."""
-        return self._predictor.batch_size(shape, scale)
-
-    def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
-        """See Predictor."""
-        return self._predictor.shrink(shape, scale, size)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._predictor, name)
 
     def predict_batch(self, images: Sequence[Any], scale: float = 1.0, *, adapt: Any = "no") -> Any:
         """See Predictor."""
         with self._batches:
             return self._predictor.predict_batch(images, scale, adapt=adapt)
 
-    def tiles(self, shape: tuple[int, int], scale: float, bounds: Any, region: int) -> Any:
-        """See Predictor."""
-        return self._predictor.tiles(shape, scale, bounds, region)
-
     def label_tile(self, tile: Any, pixels: Any, limits: tuple[float, float]) -> Any:
         """See Predictor."""
         with self._lock:
             return self._predictor.label_tile(tile, pixels, limits)
-
-    @property
-    def intensities(self) -> Any:
-        """See Predictor."""
-        return self._predictor.intensities
-
-    @property
-    def sizes_alone(self) -> bool:
-        """See Predictor."""
-        return bool(self._predictor.sizes_alone)
-
-    def own_scale(self, pixels: Any) -> float:
-        """See Predictor."""
-        return self._predictor.own_scale(pixels)
-
-    def scale_of(self, width: float, *, grey: bool) -> float:
-        """See Predictor."""
-        return self._predictor.scale_of(width, grey=grey)
-
-    def width(self, pixels: Any, limits: tuple[float, float] | None = None) -> float | None:
-        """See Predictor."""
-        return self._predictor.width(pixels, limits)
 
     def look(self, pixels: Any, begin: float) -> Any:
         """See Predictor; the same windows of a large plane are looked at for each of its tasks, and found here."""

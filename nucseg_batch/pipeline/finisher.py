@@ -79,7 +79,7 @@ class Finisher:
             raise self._error
 
     def stop(self) -> None:
-        """Ends the thread, after the batch in hand, whatever is still waiting."""
+        """Ends the thread, after the batch in flight, whatever is still waiting."""
         while self._thread.is_alive():
             with contextlib.suppress(queue.Empty):
                 self._queue.get_nowait()

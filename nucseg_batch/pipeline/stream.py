@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nucseg_batch.errors import NucsegError
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import ImageReader, pixels_digest
-from nucseg_batch.files.patience import patiently
+from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneFingerprint
@@ -145,17 +145,24 @@ def process_units(
                 continue
             tell(f"{task.unit.name}: {task.history.deaths} processes died on it; its planes are done one by one")
             finisher.wait()
-            work = begin(task)
-            for index in _turned(work.task.indices, task.history.deaths):
-                if index not in task.history.guilty:
-                    attempts.begin_plane(task.unit, index)
-                finisher.put(finished(segment([read(_item(work, index))])))
-                finisher.wait()
+            _plane_by_plane(begin(task), lambda item: finished(segment([read(item)])), finisher, attempts)
         finisher.close()
     finally:
         finisher.stop()
         for unit in begun:
             attempts.end(unit)
+
+
+def _plane_by_plane(
+    work: UnitInFlight, do: Callable[[PlaneInFlight], list[MeasuredPlane]], finisher: Finisher, attempts: Attempts
+) -> None:
+    """Does a unit on which processes died: each plane is noted before it is begun, so that the next death names it."""
+    history = work.task.history
+    for index in _turned(work.task.indices, history.deaths):
+        if index not in history.guilty:
+            attempts.begin_plane(work.unit, index)
+        finisher.put(do(_item(work, index)))
+        finisher.wait()
 
 
 def _turned(indices: list[int], deaths: int) -> list[int]:
@@ -173,7 +180,7 @@ def _begin(task: UnitTask, writer: MaskWriter, journal: Journal) -> UnitInFlight
     if task.kept is not None:
         rows = kept_rows(task, writer.path, journal)
         if rows is not None:
-            kept = {i: plane for i, plane in enumerate(task.kept.planes) if i not in task.again}
+            kept = {i: plane for i, plane in enumerate(task.kept.whole_planes) if i not in task.again}
             seen = {i: task.kept.seen[i] for i in kept}
             return UnitInFlight(task, results=dict(kept), seen=seen, rows=rows)
     return UnitInFlight(replace(task, kept=None, again=frozenset()))
@@ -247,7 +254,7 @@ def _read(item: PlaneInFlight, *, images: ImageReader, settings: SegmentSettings
     info = item.plane.image
     state = images.state(info)
     try:
-        pixels = patiently(lambda: images.read(item.plane))
+        pixels = STORAGE_RETRY.run(lambda: images.read(item.plane))
         channel = resolve_channel_of_pixels(pixels, info, settings.channel)
         shown = select_channels(pixels, info, channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg_batch.files.masks.store import shards_written
+from nucseg_batch.files.retry import KILLED
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
 from nucseg_batch.plan import Failure, Plane, Unit
-
-KILLED = "KilledWorker"
-"""What failures of planes are called on which process after process died."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from small_runs import Notes, SmallRun, mosaic, picture, small_run
 from nucseg_batch.cli.main import main
 from nucseg_batch.errors import FailuresError, LockedError, MismatchError, UsageError
 from nucseg_batch.executors import local
+from nucseg_batch.executors.executor import NeverStopping
 from nucseg_batch.executors.job import planned
-from nucseg_batch.executors.local import NeverStopping
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.locks import held, share_lock
 from nucseg_batch.files.run_layout import RunLayout

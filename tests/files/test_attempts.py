@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from small_runs import SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.executors.planning import write_plan
-from nucseg_batch.files.run.attempts import BEGUN, CARELESS, GUILTY, Attempts, History
-from nucseg_batch.pipeline.tasks import KILLED
+from nucseg_batch.files.retry import CAREFUL_AFTER, FAILS_AFTER, KILLED
+from nucseg_batch.files.run.attempts import BEGUN, Attempts, History
 from nucseg_batch.plan import Failure, ImageInfo, Unit, make_plan
 
 
@@ -52,8 +52,8 @@ def test_what_was_begun_and_ended_leaves_nothing(tmp_path: Path) -> None:
 def test_units_on_which_processes_died_are_done_carefully(tmp_path: Path) -> None:
     """Once or twice may be the machine's fault, and plane by plane takes longer."""
     attempts, (unit, other) = Attempts(tmp_path), units(2)
-    died(attempts, unit, CARELESS - 1)
-    assert attempts.history(unit) == History(CARELESS - 1)
+    died(attempts, unit, CAREFUL_AFTER - 1)
+    assert attempts.history(unit) == History(CAREFUL_AFTER - 1)
     assert not attempts.history(unit).careful
     died(attempts, unit, 1)
     assert attempts.history(unit).careful
@@ -63,13 +63,13 @@ def test_units_on_which_processes_died_are_done_carefully(tmp_path: Path) -> Non
 def test_a_plane_is_guilty_when_it_was_in_hand_at_each_of_several_deaths(tmp_path: Path) -> None:
     """The plane that was begun last is the one that a process died on; planes before it were survived."""
     attempts, (unit,) = Attempts(tmp_path), units(1)
-    died(attempts, unit, CARELESS)
+    died(attempts, unit, CAREFUL_AFTER)
     for last in (7, 5, 7):
         attempts.begin(unit)
         for plane in range(last + 1):
             attempts.begin_plane(unit, plane)
-    assert GUILTY == 2
-    assert attempts.history(unit) == History(CARELESS + 3, frozenset({7}))
+    assert FAILS_AFTER == 2
+    assert attempts.history(unit) == History(CAREFUL_AFTER + 3, frozenset({7}))
 
 
 @pytest.mark.parametrize("content", [b"beg", b"\xff\xfe", b"plane 3\n", b"begin\nplane x\n", b"begin\nplane", b"\n\n"])
@@ -124,7 +124,7 @@ def test_every_unit_is_noted_while_it_is_in_hand(run: SmallRun) -> None:
 def test_a_unit_on_which_processes_died_is_done_plane_by_plane_after_all_others(run: SmallRun) -> None:
     """So that the next death names the plane, and costs nobody else; the result is what it always is."""
     attempts = Attempts(run.journal.folder)
-    died(attempts, run.units[0], CARELESS)
+    died(attempts, run.units[0], CAREFUL_AFTER)
     watching = Watching(run)
     assert run.segment(watching).new_planes == 4
     assert watching.shown == [170, 150, 151, 152]
@@ -140,8 +140,8 @@ def test_a_unit_on_which_processes_died_is_done_plane_by_plane_after_all_others(
 def test_a_plane_on_which_process_after_process_died_is_given_up(run: SmallRun) -> None:
     """It becomes a failure like any other; the rest of its unit is done."""
     attempts = Attempts(run.journal.folder)
-    died(attempts, run.units[0], CARELESS)
-    died(attempts, run.units[0], GUILTY, plane=1)
+    died(attempts, run.units[0], CAREFUL_AFTER)
+    died(attempts, run.units[0], FAILS_AFTER, plane=1)
     summary = run.segment()
     assert sorted(run.segmenter.shown) == [150, 152, 170], "in whatever order, but never the plane that kills"
     (failure,) = summary.failures
@@ -159,12 +159,12 @@ def test_a_region_on_which_process_after_process_died_fails_its_plane(
     run.put("slide.tif", mosaic())
     write_plan(run.prepared(), run.notes)
     attempts = Attempts(run.journal.folder)
-    died(attempts, run.units[1], CARELESS)
+    died(attempts, run.units[1], CAREFUL_AFTER)
     watching = Watching(run)
     assert run.segment(watching).new_planes == 4
     run.journal.retract(run.units[1])
-    died(attempts, run.units[1], CARELESS)
-    died(attempts, run.units[1], GUILTY, plane=0)
+    died(attempts, run.units[1], CAREFUL_AFTER)
+    died(attempts, run.units[1], FAILS_AFTER, plane=0)
     summary = run.segment()
     assert [(one.image, one.error) for one in summary.failures] == [("slide.tif", KILLED)]
     assert run.segmenter.shown == []

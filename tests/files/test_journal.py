@@ -13,7 +13,7 @@ from nucseg_batch.columns import PLANE_SUMMARY, names
 from nucseg_batch.errors import MismatchError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run.records import FinishRecord, Marker, MergedPlane, PlaneResult, RunSpec
+from nucseg_batch.files.run.records import FinishRecord, Marker, MergedPlane, PlaneResult, RegionOutcome, RunSpec
 from nucseg_batch.plan import Failure, ImageInfo, Plan, Unit, make_plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -126,7 +126,8 @@ def test_a_run_does_not_mix_two_precisions(tmp_path: Path) -> None:
 
 
 def commit(journal: Journal, unit: Unit, rows: str = "") -> None:
-    planes = tuple(result(plane.image.key, len(rows)) for plane in unit.planes)
+    regional = unit.label_array.regional
+    planes = tuple(RegionOutcome(key, 2, 1.0) if regional else result(key, len(rows)) for key in unit.keys)
     journal.commit(unit, Marker(planes, 17, "5e", (SEEN,) * len(planes)), rows)
 
 
@@ -149,6 +150,19 @@ def test_a_marker_comes_back_with_all_that_was_seen(tmp_path: Path) -> None:
     journal.note_seen(unit, newer)
     assert journal.marker(unit) == newer
     assert journal.part(unit).stat().st_mtime_ns == part, "rows are not written again for it"
+
+
+def test_the_marker_of_a_region_comes_back_and_one_of_another_kind_does_not_count(tmp_path: Path) -> None:
+    """The ids, the scale and the row of its plane come from it: one that is misread would make other tables."""
+    journal = Journal(tmp_path / "out.zarr")
+    plan = make_plan([ImageInfo("a.png", 11, 13, 131, 137, 1, "uint8")], region=64)
+    journal.create(beginning(plan))
+    unit = next(iter(plan.units()))
+    marker = Marker((RegionOutcome("a.png", 5, 0.75),), 0, "5e", (SEEN,))
+    journal.commit(unit, marker, "")
+    assert journal.marker(unit) == replace(marker, part_sha256=hashlib.sha256(b"").hexdigest())
+    journal.commit(unit, Marker((result("a.png", 0),), 0, "5e", (SEEN,)), "")
+    assert journal.marker(unit) is None
 
 
 def test_a_unit_that_is_retracted_is_not_done_and_neither_is_the_run(tmp_path: Path) -> None:

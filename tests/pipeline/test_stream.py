@@ -87,7 +87,7 @@ def results(job: Job, plan: Plan) -> dict[str, PlaneResult | Failure]:
     for unit in plan.units():
         marker = job.journal.marker(unit)
         assert marker is not None
-        found.update({plane.image: plane for plane in marker.planes})
+        found.update({plane.image: plane for plane in marker.whole_planes})
     return found
 
 
@@ -193,7 +193,8 @@ def test_batches_too_large_for_memory_become_smaller_for_good(job: Job) -> None:
     assert tried.keys() == {4, 2, 1}
     assert tried[1] == 8
     assert tried[4] + tried[2] <= 4, "two batches may be on their way when the first does not fit, and none after that"
-    assert ["batches of 2" in job.told[0], "batches of 1" in job.told[1], len(job.told)] == [True, True, 2]
+    told = list(dict.fromkeys(job.told))  # both of two batches that do not fit may say so
+    assert ["batches of 2" in told[0], "batches of 1" in told[1], len(told)] == [True, True, 2]
 
 
 def test_an_image_that_alone_is_too_large_for_memory_fails(job: Job) -> None:

@@ -20,7 +20,7 @@ from nucseg_batch.files.find.select import image_info
 from nucseg_batch.files.find.skipped import first_names
 from nucseg_batch.files.masks.pixels import storable
 from nucseg_batch.files.opened import open_source
-from nucseg_batch.files.patience import patiently
+from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.source import Header, Source
 from nucseg_batch.plan import Assumption, Failure, ImageInfo, merged
 from nucseg_batch.settings import SegmentSettings
@@ -171,7 +171,7 @@ class _Reader:
         try:
             matched = None
             if header is None:
-                header, matched = patiently(lambda: self._header(entry))
+                header, matched = STORAGE_RETRY.run(lambda: self._header(entry))
             named = entry.chosen and header.length("C") == 1 and "S" not in header.axes
             nuclei = entry.nuclei if entry.files or named else matched
             info = image_info(entry.key, header, self._settings, files=entry.files, nuclei=nuclei, group=entry.group)

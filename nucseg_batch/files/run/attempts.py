@@ -13,14 +13,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from nucseg_batch.files.retry import CAREFUL_AFTER, FAILS_AFTER
 from nucseg_batch.plan import Unit
 
 BEGUN = "begun"
 """Folder of the files of units that were begun."""
-CARELESS = 3
-"""Deaths at a unit after which it is done carefully."""
-GUILTY = 2
-"""Deaths at a plane, of a unit that is done carefully, after which the plane is given up."""
 _BEGIN, _PLANE = "begin", "plane "
 
 
@@ -36,7 +33,7 @@ class History:
     @property
     def careful(self) -> bool:
         """Whether the unit is to be done plane by plane."""
-        return self.deaths >= CARELESS
+        return self.deaths >= CAREFUL_AFTER
 
 
 class Attempts:
@@ -70,7 +67,7 @@ class Attempts:
             elif line.startswith(_PLANE) and line[len(_PLANE) :].isdecimal() and last:
                 last[-1] = int(line[len(_PLANE) :])
         deaths = Counter(plane for plane in last if plane is not None)
-        return History(len(last), frozenset(plane for plane, count in deaths.items() if count >= GUILTY))
+        return History(len(last), frozenset(plane for plane, count in deaths.items() if count >= FAILS_AFTER))
 
     def begun(self) -> set[str]:
         """Names of units of which tries are noted."""

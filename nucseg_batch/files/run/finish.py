@@ -93,7 +93,7 @@ def collect_unit(unit: Unit, journal: Journal, digests: dict[str, bytes] | None 
     """What became of the planes of a unit that holds whole ones."""
     marker = journal.marker(unit, digests)
     offset, part = 0, journal.part(unit)
-    outcomes = marker.planes if marker else [None] * unit.plane_count
+    outcomes = marker.whole_planes if marker else [None] * unit.plane_count
     inputs = marker.seen if marker else [None] * unit.plane_count
     for place, plane, outcome, seen in zip(unit.places, unit.planes, outcomes, inputs, strict=True):
         index, digest = _index(unit.label_array, place), "" if seen is None else seen.sha256

@@ -32,7 +32,15 @@ from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
-from nucseg_batch.files.run.records import FinishRecord, Marker, MergedPlane, PlaneFingerprint, PlaneResult, RunSpec
+from nucseg_batch.files.run.records import (
+    FinishRecord,
+    Marker,
+    MergedPlane,
+    PlaneFingerprint,
+    PlaneResult,
+    RegionOutcome,
+    RunSpec,
+)
 from nucseg_batch.files.run_layout import ONE_LOG, PLAN, RunLayout
 from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
@@ -221,7 +229,8 @@ class Journal:
         """
         try:
             record = json.loads(_read(self._marker(unit), digests))
-            planes = tuple(Failure(**plane) if "stage" in plane else PlaneResult(**plane) for plane in record["planes"])
+            done = RegionOutcome if unit.label_array.regional else PlaneResult
+            planes = tuple(Failure(**plane) if "stage" in plane else done(**plane) for plane in record["planes"])
             seen = tuple(
                 None if one is None else PlaneFingerprint(*one[:3], *map(_nested, one[3:])) for one in record["seen"]
             )
@@ -371,7 +380,7 @@ def _read(path: Path, digests: dict[str, bytes] | None) -> bytes:
     return content
 
 
-def _fields(record: PlaneResult | Failure | PlaneFingerprint) -> dict[str, Any]:
+def _fields(record: PlaneResult | RegionOutcome | Failure | PlaneFingerprint) -> dict[str, Any]:
     """The fields of a record by name; unlike dataclasses.asdict it copies nothing."""
     return {name: getattr(record, name) for name in type(record).__dataclass_fields__}
 

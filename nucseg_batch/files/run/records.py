@@ -40,11 +40,23 @@ class PlaneResult:
 
 
 @dataclass(frozen=True)
+class RegionOutcome:
+    """A segmented region of a large plane; its nuclei get ids, and the plane its row, when all regions are joined."""
+
+    image: str
+    """Key of the image."""
+    nuclei: int
+    """Nuclei that the region owns."""
+    scale: float
+    """By how much the plane was enlarged for the network."""
+
+
+@dataclass(frozen=True)
 class Marker:
     """What a finished unit says of itself, an entry for each of its planes in their order."""
 
-    planes: tuple[PlaneResult | Failure, ...]
-    """Results, and failures for the planes that have none."""
+    planes: tuple[PlaneResult | RegionOutcome | Failure, ...]
+    """Results of planes, or the outcome of the one region, and failures for what has none."""
     shard_bytes: int
     """Size of the unit's shards, of masks and of pixels; 0 where no nucleus was found, and so no file written."""
     sha256: str
@@ -53,6 +65,11 @@ class Marker:
     """The input of each plane; None for one that could not be read."""
     part_sha256: str = ""
     """Of the unit's rows of nuclei.csv; `Journal.commit` fills it in."""
+
+    @property
+    def whole_planes(self) -> list[PlaneResult | Failure]:
+        """The planes of a unit of whole planes."""
+        return [plane for plane in self.planes if not isinstance(plane, RegionOutcome)]
 
     @property
     def failures(self) -> list[Failure]:

@@ -19,7 +19,8 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.buffer import default_buffer_prototype
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.zarr.store import ATTEMPTS, MAX_METADATA, inside
+from nucseg_batch.files.retry import SERVER_RETRY
+from nucseg_batch.files.zarr.store import MAX_METADATA, inside
 
 METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 """Files of a store that are no chunks."""
@@ -144,16 +145,13 @@ class FetchStore(ReadOnlyStore):
         return MAX_METADATA if is_metadata(key) else self._limit
 
     async def _patiently(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None) -> Buffer | None:
-        for attempt in range(ATTEMPTS - 1):
+        for seconds in SERVER_RETRY.pauses:
             try:
                 return await self._inner.get(key, prototype, byte_range)
-            except (PermissionError, FileNotFoundError, ImageError):
-                raise
-            except Exception as error:  # each file system has its own classes
-                status = getattr(error, "status", None)
-                if isinstance(status, int) and status < 500:
+            except Exception as error:
+                if not SERVER_RETRY.may_pass(error):
                     raise
-                await asyncio.sleep(0.2 * 2**attempt)
+            await asyncio.sleep(seconds)
         return await self._inner.get(key, prototype, byte_range)
 
     def _check_place(self, path: str, key: str) -> None:

@@ -20,6 +20,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from nucseg_batch.errors import ImageError, InputMissingError
+from nucseg_batch.files.retry import SERVER_RETRY
 
 MAX_METADATA = 64 * 2**20
 """Largest metadata file in bytes; that of a plate of 1536 wells and nine fields has some hundred thousand."""
@@ -29,8 +30,6 @@ FEW = 32
 """So many files are read faster without threads."""
 REQUESTS = 64
 """Requests behind a URL that are under way at once."""
-ATTEMPTS = 3
-"""Tries of a request that fails for another reason than that the file is not there or not allowed."""
 INSTALL = "pip install 'nucseg-batch[remote]'"
 """What brings the packages that URLs need."""
 
@@ -197,15 +196,19 @@ class RemoteFiles:
         """Reads many files at once; see `StoreFiles`. Without credentials, buckets are read as public ones."""
         wanted = list(names)
         answers: dict[str, bytes | BaseException] = {}
-        for attempt in range(ATTEMPTS):
+        for pause in (0.0, *SERVER_RETRY.pauses):
+            time.sleep(pause)
             answers |= dict(zip(wanted, self._request(wanted), strict=True))
             if any(type(answer).__name__ == "NoCredentialsError" for answer in answers.values()):
                 self._options.setdefault("anon", True)
                 self._connect()
-            wanted = [name for name, answer in answers.items() if isinstance(answer, Exception) and _passing(answer)]
+            wanted = [
+                name
+                for name, answer in answers.items()
+                if isinstance(answer, Exception) and SERVER_RETRY.may_pass(answer)
+            ]
             if not wanted:
                 break
-            time.sleep(0.2 * 2**attempt if attempt + 1 < ATTEMPTS else 0)
         found = {name: _document(name, answer) for name, answer in answers.items()}
         return {name: document for name, document in found.items() if document is not None}
 
@@ -242,13 +245,6 @@ def reason(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     line = " ".join(text.split())[:200].rstrip(" .")
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-def _passing(error: Exception) -> bool:
-    """Whether another try may succeed."""
-    status = getattr(error, "status", None)
-    lasting = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-    return not isinstance(error, lasting) and (not isinstance(status, int) or status >= 500)
 
 
 def _document(name: str, answer: bytes | BaseException) -> MetadataFile | ImageError | None:

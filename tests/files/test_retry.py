@@ -11,7 +11,7 @@ import pytest
 
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.images import read_image
-from nucseg_batch.files.patience import PASSING, may_pass, patiently
+from nucseg_batch.files.retry import PASSING, SERVER_RETRY, STORAGE_RETRY
 
 
 class Attempts:
@@ -29,7 +29,7 @@ class Attempts:
         return 7
 
     def run(self) -> int:
-        return patiently(self, pause=self.pauses.append)
+        return STORAGE_RETRY.run(self, pause=self.pauses.append)
 
 
 def system(number: int) -> Callable[[], None]:
@@ -117,9 +117,9 @@ def test_errors_that_name_each_other_end() -> None:
     """A chain may be a circle."""
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    assert not may_pass(first)
+    assert not STORAGE_RETRY.may_pass(first)
     second.__context__ = OSError(errno.EIO, "Input/output error")
-    assert may_pass(first)
+    assert STORAGE_RETRY.may_pass(first)
 
 
 def test_a_file_that_the_system_cannot_give_is_told_from_one_that_is_damaged(tmp_path: Path) -> None:
@@ -127,8 +127,33 @@ def test_a_file_that_the_system_cannot_give_is_told_from_one_that_is_damaged(tmp
     (tmp_path / "cut.png").write_bytes(imagecodecs.png_encode(np.zeros((5, 7), np.uint8))[:40])
     with pytest.raises(ImageError) as damage:
         read_image(tmp_path / "cut.png", max_pixels=99)
-    assert not may_pass(damage.value)
+    assert not STORAGE_RETRY.may_pass(damage.value)
     with pytest.raises(OSError) as broken, open("/proc/self/mem", "rb") as file:  # noqa: PT011  # EIO has no words that every system shares
         file.read(16)
     assert broken.value.errno == errno.EIO
-    assert may_pass(broken.value)
+    assert STORAGE_RETRY.may_pass(broken.value)
+
+
+class StatusError(Exception):
+    """As aiohttp raises it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (StatusError(503), True),
+        (StatusError(404), False),
+        (ConnectionResetError(), True),
+        (FileNotFoundError(), False),
+        (PermissionError(), False),
+        (ImageError("its chunk is cut."), False),
+    ],
+    ids=repr,
+)
+def test_a_request_is_sent_again_where_the_server_is_to_blame(error: Exception, passes: bool) -> None:
+    """Asking three times for a chunk that is not there, as empty ones are not, would take three times as long."""
+    assert SERVER_RETRY.may_pass(error) == passes

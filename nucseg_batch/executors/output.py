@@ -1,0 +1,66 @@
+"""Makes what a run writes to: its plan in the run folder, and the empty store; and deletes an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from nucseg_batch.errors import LockedError, MismatchError
+from nucseg_batch.executors.existing import check_fingerprint
+from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.progress import Progress
+from nucseg_batch.files.masks.in_place import create_labels, remove_labels
+from nucseg_batch.files.masks.store import create_store, remove_store
+from nucseg_batch.files.run.locks import ALL, ROOT, holders, share_lock
+from nucseg_batch.files.run_layout import RunLayout
+
+
+def begin(job: Job, progress: Progress) -> None:
+    """Makes what a new run writes to, under its root lock: its plan, and then the store.
+
+    A plan that another process has just made is taken over where it is the same.
+    """
+    journal = job.journal
+    if job.overwrite:
+        _remove_output(job)
+    if journal.exists():
+        earlier = journal.load()
+        check_fingerprint(journal, earlier.fingerprint, job.begun.fingerprint)
+        if (earlier.plan, earlier.shares) != (job.begun.plan, job.begun.shares):
+            raise MismatchError(
+                f"{journal.folder} was just planned by another process, for other images or another number of shares; "
+                "run the same command again."
+            )
+    else:
+        journal.create(job.begun, job.mirror, job.config)
+        for one in job.begun.assumptions:
+            journal.log(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
+    make_store(job, progress)
+
+
+def make_store(job: Job, progress: Progress) -> None:
+    """Makes what of the store, or of the labels in the input store, is not there yet."""
+    if job.begun.in_place:
+        create_labels(job.store, job.plan)
+        return
+    for note in create_store(job.store, job.plan, with_images=job.settings.with_images, mirror=job.mirror):
+        progress.note(note)
+
+
+def check_free(job: Job, own: Collection[str] = ()) -> None:
+    """Raises LockedError where processes are at an output, but for those that hold these locks."""
+    others = {name: who for name, who in holders(job.journal.folder).items() if name not in own}
+    if others:
+        name, who = next(iter(others.items()))
+        raise LockedError(f"{job.journal.folder}: {name} is in use by {who}; stop that first, or give another OUT.")
+
+
+def _remove_output(job: Job) -> None:
+    """Deletes an earlier output, unless processes are at it."""
+    check_free(job, own={ROOT, ALL, *(share_lock(share) for share in job.shares)})
+    for path in RunLayout(job.store).results.values():
+        path.unlink(missing_ok=True)
+    job.journal.clear()
+    if job.begun.in_place:
+        remove_labels(job.store, job.plan)
+    elif job.store.exists():
+        remove_store(job.store)
