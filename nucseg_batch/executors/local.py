@@ -42,6 +42,7 @@ from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.finish import PlaneEntry, collect_large, collect_unit
 from nucseg_batch.files.run.locks import ALL, JOBS, PATIENCE, ROOT, held, holders, share_lock
+from nucseg_batch.files.run.timings import add_timings, now
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.machine.memory import keep_arenas_few
@@ -210,10 +211,7 @@ class Worker:
             self._gauge = process(
                 job, tasks, images, self._predictor, self._scales, self._attempts, done, lambda: stop.asked
             )
-        for line in (
-            *described(self._predictor, tasks, self._scales, self._job.settings.channel),
-            *self._gauge.lines(),
-        ):
+        for line in (*described(self._predictor, tasks, self._scales, job.settings.channel), *self._gauge.lines()):
             done.progress.detail(line)
 
     def _segment(self, tasks: Sequence[UnitTask], states: dict[str, tuple[int, int]], name: str) -> float:
@@ -258,9 +256,9 @@ def process(
 ) -> StageTimer:
     """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan.
 
-    Returns how busy the stages were, which the log says too.
+    Returns how busy the stages were, which the log and the timings in the run folder say too.
     """
-    gauge = StageTimer()
+    began, gauge = now(), StageTimer()
     shared: dict[str, Any] = {
         "images": images,
         "journal": job.journal,
@@ -283,6 +281,7 @@ def process(
     process_regions([task for task in tasks if task.unit.label_array.regional], **shared, advance=done.advance_region)
     for line in gauge.lines():
         job.journal.log(line)
+    add_timings(job.store, began, gauge.totals())
     return gauge
 
 

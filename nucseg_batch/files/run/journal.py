@@ -33,7 +33,7 @@ from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
 from nucseg_batch.files.run.records import FinishRecord, Marker, MergedPlane, PlaneFingerprint, PlaneResult, RunSpec
-from nucseg_batch.files.run_layout import ONE_LOG, PLAN, RunLayout
+from nucseg_batch.files.run_layout import ONE_LOG, PLAN, TIMINGS, RunLayout
 from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
@@ -41,7 +41,7 @@ FOLDERS = ("units", "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
     {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", ONE_LOG}
-    | {LOCKS, BEGUN, *FOLDERS}
+    | {LOCKS, BEGUN, TIMINGS, *FOLDERS}
 )
 """All that a run folder can hold, but for the logs of shares and temporary names."""
 
@@ -338,7 +338,7 @@ class Journal:
         """Forgets the run; the plan goes first, so that half a clearing is no run at all. Locks and logs stay."""
         for path in (self._plan, self._config, self._mirror, self._machine, self._scales, self._finished):
             path.unlink(missing_ok=True)
-        for name in (*FOLDERS, BEGUN):
+        for name in (*FOLDERS, BEGUN, TIMINGS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _take_apart(self, unit: Unit) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.names import printable
+from nucseg_batch.files.run.timings import read_timings
 from nucseg_batch.results.report import sections
 from nucseg_batch.results.report.advice import notes
 from nucseg_batch.results.report.failure_reasons import failures
@@ -20,7 +21,6 @@ from nucseg_batch.results.report.gallery_selection import choose
 from nucseg_batch.results.report.page import Section, page
 from nucseg_batch.results.report.run_statistics import read_statistics
 from nucseg_batch.results.report.settings_text import assumed_in_words, made_with, origin, settings_in_words
-from nucseg_batch.results.report.timings import timings
 from nucseg_batch.results.run import FinishedRun
 
 __all__ = ["Told", "report_path", "report_text", "write_report"]
@@ -39,7 +39,7 @@ def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -
     found = read_statistics(run, lambda done, total: told("planes counted", done, total))
     choice = choose(run, found, lambda done, total: told("planes judged", done, total))
     pictures = draw_all(run, choice.groups, found.planes, lambda done, total: told("pictures", done, total))
-    times, made = timings(run.journal.folder), made_with(run)
+    times, made = read_timings(run.store), made_with(run)
     plates = found.plates.found()
     assumed = assumed_in_words(made)
     said = notes(found, choice, unread(pictures), len(pictures), assumed)
@@ -60,7 +60,8 @@ def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -
         Section(
             "how", "How it was made", sections.settings_section(settings_in_words(made), origin(run, made), assumed)
         ),
-        Section("times", "Times", sections.stages(times)),
     ]
+    if times is not None:
+        parts.append(Section("times", "Times", sections.stages(times)))
     name = printable(run.store.name)
     return page(f"Nuclei of {name}", sections.header(name, found, times, str(made.get("version", ""))), parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from nucseg_batch.files.names import printable
+from nucseg_batch.files.run.timings import Timings
 from nucseg_batch.plan import Assumption
 from nucseg_batch.results.report import heatmap
 from nucseg_batch.results.report.advice import Note
@@ -17,7 +18,6 @@ from nucseg_batch.results.report.page import cell, name_cell, soft, table
 from nucseg_batch.results.report.ranking import Finding
 from nucseg_batch.results.report.run_statistics import RunStatistics
 from nucseg_batch.results.report.settings_text import Setting
-from nucseg_batch.results.report.timings import Timings
 from nucseg_batch.results.report.wells import Plate
 
 REASONS = 20
@@ -37,7 +37,7 @@ STAGES = {
 }
 
 
-def header(name: str, survey: RunStatistics, times: Timings, version: str) -> Markup:
+def header(name: str, survey: RunStatistics, times: Timings | None, version: str) -> Markup:
     """Title, when, and the figures that matter most."""
     per = "plane" if survey.stacks else "image"
     facts = [("Images", f"{survey.images:,}", f"{figure(survey.pixels / 1e6)} megapixels", "")]
@@ -52,7 +52,8 @@ def header(name: str, survey: RunStatistics, times: Timings, version: str) -> Ma
     if "confidence" in survey.of_planes:
         facts.append(("Confidence", f"{survey.of_planes['confidence'].median:.2f}", f"median of {per}s", ""))
     facts.append(("Failed", f"{survey.failed:,}", f"{per}s" if survey.failed else "", "bad" if survey.failed else ""))
-    when = "" if not times.began else times.began if times.began == times.ended else f"{times.began} to {times.ended}"
+    moments = () if times is None else (f"{moment:%Y-%m-%d %H:%M %z}" for moment in (times.began, times.ended))
+    when = " to ".join(dict.fromkeys(moments))
     told = ", ".join(filter(None, (f"nucseg-batch {version}" if version else "", when)))
     cards = (
         element(
@@ -271,8 +272,6 @@ def _settings(settings: Sequence[Setting]) -> Markup:
 
 def stages(times: Timings) -> Markup:
     """How long each stage took."""
-    if not times.stages:
-        return soft("The log of the run is missing, or has no stage times.")
     rows = []
     for name, stage in times.stages.items():
         share = stage.busy / stage.of if stage.of else 0.0
@@ -287,7 +286,7 @@ def stages(times: Timings) -> Markup:
     seconds = max(stage.of for stage in times.stages.values())
     words = (
         f"{figure(seconds)} s from the first image read to the last mask written"
-        + (f", in {times.calls} calls or shares together" if times.calls > 1 else "")
+        + (f", in {times.processes} processes together" if times.processes > 1 else "")
         + ". The busiest stage limits the speed. Work is summed over threads and includes waiting for the "
         "device or a core."
     )
