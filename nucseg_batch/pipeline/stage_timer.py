@@ -75,8 +75,8 @@ class StageTimer:
     def lines(self) -> list[str]:
         """What to write into a log: work and busy share of each stage, mean and largest depth of each queue."""
         stages = [
-            f"stage {name}: at work {self.share(name):.0%} of {total.of:.1f} s; {total.work:.1f} s over all its threads, "
-            "including waits for the device or a core"
+            f"stage {name}: at work {self.share(name):.0%} of {total.of:.1f} s; {total.work:.1f} s over all its "
+            "threads, including waits for the device or a core"
             for name, total in self.totals().items()
         ]
         with self._lock:

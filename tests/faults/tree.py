@@ -183,7 +183,7 @@ def write_picture(path: Path, shape: tuple[int, int], seed: int = 0) -> Path:
 
 
 def tree(store: Path) -> dict[str, str]:
-    """SHA-256 of every file of a run and "folder" for every folder, by name; of the run folder all but logs and timings.
+    """SHA-256 of every file of a run and "folder" for every folder, by name; of run folders all but logs and timings.
 
     Locks count where they name a holder. The place itself, which is in the plan where labels are written in place,
     counts as any other.
