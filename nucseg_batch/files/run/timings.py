@@ -85,6 +85,6 @@ def _read(path: Path) -> Timings | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record = json.loads(path.read_text(encoding="utf-8"))
         stages = {name: StageTotal(**total) for name, total in record["stages"].items()}
-        moments = (datetime.fromisoformat(record[name]) for name in ("began", "ended"))
-        return Timings(*moments, stages=stages)
+        began, ended = (datetime.fromisoformat(record[name]) for name in ("began", "ended"))
+        return Timings(began, ended, stages=stages)
     return None

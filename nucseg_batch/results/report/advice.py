@@ -48,8 +48,7 @@ def _incomplete(survey: RunStatistics) -> list[Note]:
     if survey.failed:
         share = percent(survey.failed, survey.failed + survey.planes)
         words = f"That is {share} of all; without masks, they are in none of the numbers below."
-        per = "plane" if survey.stacks else "image"
-        found.append(Note(f"{count(survey.failed, per)} failed.", words, "failures"))
+        found.append(Note(f"{count(survey.failed, survey.per)} failed.", words, "failures"))
     if survey.planes and not survey.nuclei:
         words = (
             "Is the right channel segmented (`--channel`), and are nuclei as large as was expected (`--diameter`)? "
@@ -79,8 +78,7 @@ def _doubtful(survey: RunStatistics, choice: GallerySelection) -> list[Note]:
         number = choice.outliers[kind.name].count
         gone = kind.name == "empty" and not survey.nuclei
         if number and number >= MANY * survey.planes and not gone:
-            counted = count(number, "plane" if survey.stacks else "image")
-            title = f"{kind.title}: {counted} ({percent(number, survey.planes)})."
+            title = f"{kind.title}: {count(number, survey.per)} ({percent(number, survey.planes)})."
             found.append(Note(title, kind.why, "outliers"))
     rated = survey.of_nuclei.get("confidence")
     if rated is not None and survey.unsure >= MANY * rated.count:

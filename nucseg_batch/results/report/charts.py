@@ -110,16 +110,10 @@ class Histogram:
             return round(HEIGHT - BOTTOM - number / most * (HEIGHT - TOP - BOTTOM), 2)
 
         single = whole and axis.step == 1
-        edges = [(float(low), float(high)) for low, high in itertools.pairwise(axis.edges)]
+        edges = itertools.pairwise((x(edge), _tick(edge, axis.step)) for edge in axis.edges.tolist())
         self.bars = [
-            (
-                x(low),
-                x(high),
-                y(number),
-                f"{_tick(low, axis.step)}{'' if single else f' to {_tick(high, axis.step)}'}",
-                number,
-            )
-            for (low, high), number in zip(edges, counts.tolist(), strict=True)
+            (left, right, y(number), low if single else f"{low} to {high}", number)
+            for ((left, low), (right, high)), number in zip(edges, counts.tolist(), strict=True)
             if number
         ]
         """Left, right and upper edge, the values, and how many there are."""
@@ -141,10 +135,10 @@ def _tick(value: float, step: float) -> str:
 
 def distributions(survey: RunStatistics) -> list[Histogram]:
     """All histograms of a run."""
-    per, of_nuclei, found = "plane" if survey.stacks else "image", survey.of_nuclei, list[Histogram]()
+    per, of_nuclei, found = survey.per, survey.of_nuclei, list[Histogram]()
     areas = of_nuclei.get("area_um2" if survey.micrometres else "area")
     if areas is not None:
-        unit = f"area of a nucleus ({'µm²' if survey.micrometres else 'pixels'})"
+        unit = f"area of a nucleus ({survey.unit})"
         found.append(Histogram(areas, "Area", unit, "nuclei", whole=not survey.micrometres))
     if "intensity_mean" in of_nuclei:
         found.append(Histogram(of_nuclei["intensity_mean"], "Intensity", "mean intensity (grey values)", "nuclei"))

@@ -6,14 +6,13 @@ import contextlib
 from collections.abc import Mapping
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.results.report.gallery_selection import PictureGroup
+from nucseg_batch.results.report.gallery_selection import DOUBTFUL, PictureGroup
 from nucseg_batch.results.report.pictures import NucleusSites, PlanePicture, draw
 from nucseg_batch.results.report.ranking import Finding
 from nucseg_batch.results.report.run_statistics import Progress
 from nucseg_batch.results.report.windows import windows_through
 from nucseg_batch.results.run import FinishedRun
 
-DOUBTFUL = "Most suspicious"
 FEW, PARTS = 3, 12
 """So few large planes are shown in so many more parts, all together."""
 

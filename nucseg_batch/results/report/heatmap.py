@@ -33,16 +33,16 @@ class Metric:
     """The value of a well; NaN where it has none."""
 
 
-def metrics(*, micrometres: bool, rated: bool, per: str) -> list[Metric]:
-    """What is shown of plates. per: what nuclei are counted in, such as `image`."""
-    area, unit = ("area_um2", "µm²") if micrometres else ("area", "pixels")
+def metrics(survey: RunStatistics) -> list[Metric]:
+    """What is shown of plates."""
+    area = "area_um2" if survey.micrometres else "area"
     found = [
-        Metric(f"Nuclei per {per}", lambda well: well.nuclei / well.planes if well.planes else math.nan),
-        Metric(f"Mean area of nuclei ({unit})", lambda well: _mean(getattr(well, area), well.nuclei)),
+        Metric(f"Nuclei per {survey.per}", lambda well: well.nuclei / well.planes if well.planes else math.nan),
+        Metric(f"Mean area of nuclei ({survey.unit})", lambda well: _mean(getattr(well, area), well.nuclei)),
         Metric("Mean intensity of nuclei", lambda well: _mean(well.intensity, well.nuclei)),
     ]
-    if rated:
-        found.append(Metric(f"Mean confidence of {per}s", lambda well: _mean(well.confidence, well.rated)))
+    if "confidence" in survey.of_planes:
+        found.append(Metric(f"Mean confidence of {survey.per}s", lambda well: _mean(well.confidence, well.rated)))
     return found
 
 
@@ -110,13 +110,11 @@ class Heatmap:
 
 def heatmaps(plates: Sequence[Plate], survey: RunStatistics) -> list[tuple[Plate, list[Heatmap]]]:
     """The heat maps of as many plates as there is room for, but of one at least."""
-    per = "plane" if survey.stacks else "image"
-    wanted = metrics(micrometres=survey.micrometres, rated="confidence" in survey.of_planes, per=per)
-    spans = [(metric, span) for metric in wanted if (span := limits(plates, metric)) is not None]
+    spans = [(metric, span) for metric in metrics(survey) if (span := limits(plates, metric)) is not None]
     drawn, room = list[tuple[Plate, list[Heatmap]]](), CELLS
     for plate in plates:
         room -= len(plate.rows) * len(plate.columns) * len(spans)
         if room < 0 and drawn:
             break
-        drawn.append((plate, [Heatmap(plate, metric, span, per) for metric, span in spans]))
+        drawn.append((plate, [Heatmap(plate, metric, span, survey.per) for metric, span in spans]))
     return drawn
