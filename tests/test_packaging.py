@@ -145,14 +145,16 @@ def test_the_citation_names_the_version_of_the_package() -> None:
     assert citation["license"] == PROJECT["license"]
 
 
-def test_the_wheel_has_its_types_its_model_and_no_tests(tmp_path: Path) -> None:
+def test_the_wheel_has_its_types_its_model_its_templates_and_no_tests(tmp_path: Path) -> None:
     """Without `py.typed` type checkers see nothing of the package; without the model it does nothing."""
     (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     names = set(zipfile.ZipFile(built).namelist())
     assert {"nucseg_batch/py.typed", "nucseg_batch/models/default.keras"} <= names
     described = f"nucseg_batch-{nucseg_batch.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"nucseg_batch", described}
-    source = {path.relative_to(ROOT).as_posix() for path in (ROOT / "nucseg_batch").rglob("*.py")}
-    assert source == {name for name in names if name.endswith(".py")}
+    endings = (".py", ".html", ".css", ".js")
+    source = {path.relative_to(ROOT).as_posix() for path in (ROOT / "nucseg_batch").rglob("*")}
+    assert {name for name in source if name.endswith(endings)} == {name for name in names if name.endswith(endings)}
+    assert "nucseg_batch/results/report/templates/page.html" in names
     (metadata,) = [name for name in names if name.endswith("METADATA")]
     assert "Classifier: Typing :: Typed" in zipfile.ZipFile(built).read(metadata).decode().splitlines()

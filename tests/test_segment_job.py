@@ -112,6 +112,7 @@ def test_nothing_but_the_documented_files_is_written(finished: Path) -> None:
         "scales.json",
         "finished.json",
         "log.txt",
+        "timings",
         "locks",
         "units",
         "parts",

@@ -19,6 +19,7 @@ from nucseg_batch.executors.surroundings import machine
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import Attempts
+from nucseg_batch.files.run.timings import add_timings, now
 from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.machine.memory import keep_arenas_few
 from nucseg_batch.pipeline.estimate_scale import choose_scales
@@ -86,9 +87,9 @@ def process(
 ) -> StageTimer:
     """Segments and commits units, of whole planes first and then regions; the same for every way to run a plan.
 
-    Returns how busy the stages were, which the log says too.
+    Returns how busy the stages were, which the log and the timings in the run folder say too.
     """
-    gauge = StageTimer()
+    began, gauge = now(), StageTimer()
     shared: dict[str, Any] = {
         "images": images,
         "journal": job.journal,
@@ -112,6 +113,7 @@ def process(
     regions.process([task for task in tasks if task.unit.label_array.regional])
     for line in gauge.lines():
         job.journal.log(line)
+    add_timings(job.store, began, gauge.totals())
     return gauge
 
 

@@ -121,7 +121,7 @@ class _Session:
         tasks, changes = find_tasks(units, job, Attempts(self._journal.folder))
         if tasks and job.known is None and not changes.present:
             raise InputMissingError(
-                f"IN {job.begun.root}: none of the images that are to be done is there; is its disk mounted here?"
+                f"{job.begun.root}: none of the images that are to be done is there; is its disk mounted here?"
             )
         for line in changes.lines():
             self._done.tell(line)

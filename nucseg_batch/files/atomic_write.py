@@ -18,6 +18,11 @@ PARTIAL = ".partial"
 _numbers = itertools.count()
 
 
+def process_name() -> str:
+    """The machine and the number of this process, as part of a file name without dots."""
+    return f"{platform.node()[:40].replace('.', '-')}-{os.getpid()}"
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file to write, which appears under its name only when the block ends well.
@@ -25,8 +30,7 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     The temporary name is this writer's own, so that two processes that write one file, as after the death of a node, do
     not meet: one whole file replaces the other. `durable` waits until it is on disk.
     """
-    own = f"{platform.node()[:40].replace('.', '-')}-{os.getpid()}-{next(_numbers)}"
-    temporary = path.with_name(f".{path.name[:LONGEST_STEM]}.{own}{PARTIAL}")
+    temporary = path.with_name(f".{path.name[:LONGEST_STEM]}.{process_name()}-{next(_numbers)}{PARTIAL}")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -21,8 +21,9 @@ PLAN = "plan.json"
 ONE_LOG, SHARE_LOG, WORKER_LOG = "log.txt", "log-{:05d}.txt", "log-worker-{}.txt"
 """Logs of a run by one process, of a share, and of a process that a scheduler starts."""
 WORKER_LOGS = WORKER_LOG.format("*")
-LOGS = "log*.txt"
-"""Patterns of these names."""
+"""Pattern of the last."""
+TIMINGS = "timings"
+"""Folder with a file per process."""
 
 
 def path_beside(store: Path, ending: str) -> Path:
@@ -59,6 +60,11 @@ class RunLayout:
     def folder(self) -> Path:
         """The run folder: plan, log and progress."""
         return path_beside(self.store, FOLDER_ENDING)
+
+    @property
+    def timings(self) -> Path:
+        """The folder in the run folder that says how long the stages of each process took."""
+        return self.folder / TIMINGS
 
     @property
     def tables(self) -> dict[str, Path]:

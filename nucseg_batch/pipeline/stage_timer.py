@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from nucseg_batch.files.run.timings import StageTotal
+
 
 @dataclass
 class _Stage:
@@ -64,17 +66,18 @@ class StageTimer:
         with self._lock:
             return self._stages.get(stage, _Stage()).busy / seconds if seconds else 0.0
 
-    def work(self) -> dict[str, float]:
-        """Seconds of work of each stage, over all its threads."""
+    def totals(self) -> dict[str, StageTotal]:
+        """The seconds of each stage, in the order in which they began."""
+        seconds = self.seconds
         with self._lock:
-            return {name: stage.work for name, stage in self._stages.items()}
+            return {name: StageTotal(stage.work, stage.busy, seconds) for name, stage in self._stages.items()}
 
     def lines(self) -> list[str]:
         """What to write into a log: work and busy share of each stage, mean and largest depth of each queue."""
         stages = [
-            f"stage {name}: at work {self.share(name):.0%} of {self.seconds:.1f} s; {work:.1f} s over all its threads, "
-            "including waits for the device or a core"
-            for name, work in self.work().items()
+            f"stage {name}: at work {self.share(name):.0%} of {total.of:.1f} s; {total.work:.1f} s over all its "
+            "threads, including waits for the device or a core"
+            for name, total in self.totals().items()
         ]
         with self._lock:
             queues = [

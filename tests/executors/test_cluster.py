@@ -55,11 +55,12 @@ def noise(errors: str) -> int:
 
 
 def digest(store: Path) -> dict[str, str]:
-    """Hashes of all that a run left, but logs and locks."""
+    """Hashes of all that a run left, but logs, timings and locks."""
     run_folder = store.with_suffix(".run")
     files = [path for path in store.rglob("*") if path.is_file()]
     files += store.parent.glob(f"{store.stem}.*.csv")
     files += [path for path in run_folder.rglob("*") if path.is_file() and path.suffix not in (".txt", ".lock")]
+    files = [path for path in files if path.parent.name != "timings"]
     return {
         str(path.relative_to(store.parent)).replace(store.stem, "out", 1): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files

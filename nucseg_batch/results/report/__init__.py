@@ -1,8 +1,8 @@
 """The report of a run: one HTML file for people who look at pictures and numbers, and not into zarr.
 
 `run_statistics` reads the tables once and counts; `gallery_selection` reads images.csv again, knowing by then what is
-usual, and selects what is named and shown; `pictures` draws that. `sections` makes markup of it, and `page` one file.
-Memory does not depend on the number of images or nuclei. The same run gives the same bytes: no clock is read.
+usual, and selects what is named and shown; `pictures` draws that. `page` fills it into `templates`. Memory does not
+depend on the number of images or nuclei. The same run gives the same bytes: no clock is read.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nucseg_batch.files.atomic_write import write_whole
-from nucseg_batch.files.names import printable
-from nucseg_batch.results.report import sections
+from nucseg_batch.files.run.timings import read_timings
 from nucseg_batch.results.report.advice import notes
+from nucseg_batch.results.report.charts import distributions
 from nucseg_batch.results.report.failure_reasons import failures
-from nucseg_batch.results.report.gallery import draw_all, gallery, unread
+from nucseg_batch.results.report.gallery import draw_all, grouped, unread
 from nucseg_batch.results.report.gallery_selection import choose
-from nucseg_batch.results.report.page import Section, page
-from nucseg_batch.results.report.run_statistics import read_statistics
+from nucseg_batch.results.report.heatmap import colour, heatmaps
+from nucseg_batch.results.report.outliers import KINDS
+from nucseg_batch.results.report.page import page
+from nucseg_batch.results.report.run_statistics import UNSURE, read_statistics
 from nucseg_batch.results.report.settings_text import assumed_in_words, made_with, origin, settings_in_words
-from nucseg_batch.results.report.timings import timings
 from nucseg_batch.results.run import FinishedRun
 
-__all__ = ["Told", "report_path", "report_text", "write_report"]
+__all__ = ["Told", "report_text", "write_report"]
 
 Told = Callable[[str, int, int], None]
 """Told what is done, how many steps of it and of how many."""
@@ -36,31 +37,31 @@ def write_report(run: FinishedRun, to: Path, told: Told = lambda what, done, tot
 
 def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -> str:
     """The report as HTML."""
-    found = read_statistics(run, lambda done, total: told("planes counted", done, total))
-    choice = choose(run, found, lambda done, total: told("planes judged", done, total))
-    pictures = draw_all(run, choice.groups, found.planes, lambda done, total: told("pictures", done, total))
-    times, made = timings(run.journal.folder), made_with(run)
-    plates = found.plates.found()
+    survey = read_statistics(run, lambda done, total: told("planes counted", done, total))
+    choice = choose(run, survey, lambda done, total: told("planes judged", done, total))
+    pictures = draw_all(run, choice.groups, survey.planes, lambda done, total: told("pictures", done, total))
+    made, plates, gone = made_with(run), survey.plates.found(), unread(pictures)
     assumed = assumed_in_words(made)
-    said = notes(found, choice, unread(pictures), len(pictures), assumed)
-    parts = [Section("look", "What to look at first", sections.look_at(said))]
-    reasons = failures(run.tables["failures"])
-    if reasons:
-        content = sections.failures(reasons, run.tables["failures"].name)
-        parts.append(Section("failures", "Images that failed", content))
-    parts.append(
-        Section("gallery", "Pictures", gallery(choice.groups, pictures, rated="confidence" in found.of_nuclei))
+    return page(
+        name=run.store.name,
+        made_by=made.get("version"),
+        survey=survey,
+        notes=notes(survey, choice, gone, len(pictures), assumed),
+        failures=failures(run.tables["failures"]),
+        failures_csv=run.tables["failures"].name,
+        groups=grouped(choice.groups, pictures),
+        bright=sorted({one.bright for some in pictures.values() for one in some if one.pixels is not None}),
+        unread=gone,
+        unsure=UNSURE,
+        plates=plates,
+        heatmaps=heatmaps(plates, survey),
+        colour=colour,
+        distributions=distributions(survey),
+        kinds=KINDS,
+        outliers=choice.outliers,
+        shown=pictures.keys(),
+        origin=origin(run, made),
+        assumed=assumed,
+        settings=settings_in_words(made),
+        times=read_timings(run.store),
     )
-    if plates:
-        title = "Plate" if len(plates) == 1 else f"{len(plates)} plates"
-        parts.append(Section("plates", title, sections.plates(plates, found)))
-    parts += [
-        Section("distributions", "Distributions", sections.distributions(found)),
-        Section("outliers", "Outliers", sections.outliers(found, choice, pictures.keys())),
-        Section(
-            "how", "How it was made", sections.settings_section(settings_in_words(made), origin(run, made), assumed)
-        ),
-        Section("times", "Times", sections.stages(times)),
-    ]
-    name = printable(run.store.name)
-    return page(f"Nuclei of {name}", sections.header(name, found, times, str(made.get("version", ""))), parts)

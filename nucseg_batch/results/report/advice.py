@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nucseg_batch.files.names import printable
 from nucseg_batch.plan import Assumption
-from nucseg_batch.results.report.charts import in_words
 from nucseg_batch.results.report.gallery_selection import GallerySelection
-from nucseg_batch.results.report.markup import count, figure, percent
 from nucseg_batch.results.report.outliers import KINDS
 from nucseg_batch.results.report.run_statistics import UNSURE, RunStatistics
+from nucseg_batch.results.report.words import count, figure, percent
 
 MANY = 0.05
 """Share of the planes that makes outliers of a kind worth a sentence."""
@@ -50,8 +48,7 @@ def _incomplete(survey: RunStatistics) -> list[Note]:
     if survey.failed:
         share = percent(survey.failed, survey.failed + survey.planes)
         words = f"That is {share} of all; without masks, they are in none of the numbers below."
-        per = "plane" if survey.stacks else "image"
-        found.append(Note(f"{count(survey.failed, per)} failed.", words, "failures"))
+        found.append(Note(f"{count(survey.failed, survey.per)} failed.", words, "failures"))
     if survey.planes and not survey.nuclei:
         words = (
             "Is the right channel segmented (`--channel`), and are nuclei as large as was expected (`--diameter`)? "
@@ -64,9 +61,7 @@ def _incomplete(survey: RunStatistics) -> list[Note]:
 def _assumed(assumed: Sequence[Assumption]) -> list[Note]:
     """The assumptions that `--strict` would have refused."""
     return [
-        Note("An assumption about the input is doubtful.", f"{printable(one.text)}.", "how")
-        for one in assumed
-        if one.doubtful
+        Note("An assumption about the input is doubtful.", f"{one.text}.", "how") for one in assumed if one.doubtful
     ]
 
 
@@ -83,7 +78,7 @@ def _doubtful(survey: RunStatistics, choice: GallerySelection) -> list[Note]:
         number = choice.outliers[kind.name].count
         gone = kind.name == "empty" and not survey.nuclei
         if number and number >= MANY * survey.planes and not gone:
-            title = f"{kind.title}: {in_words(number, 'plane' if survey.stacks else 'image', survey.planes)}."
+            title = f"{kind.title}: {count(number, survey.per)} ({percent(number, survey.planes)})."
             found.append(Note(title, kind.why, "outliers"))
     rated = survey.of_nuclei.get("confidence")
     if rated is not None and survey.unsure >= MANY * rated.count:

@@ -14,6 +14,8 @@ from nucseg_batch.results.tables import PlaneRow
 
 SUSPICIOUS, BEST, TYPICAL, SPREAD = 12, 6, 6, 6
 """Pictures of each group, at most."""
+DOUBTFUL = "Most suspicious"
+"""Title of the first."""
 OF_EACH_KIND = 2
 """Outliers of each kind that are among the suspicious ones."""
 LOWEST = 0.1
@@ -123,7 +125,7 @@ def choose(run: FinishedRun, survey: RunStatistics, progress: Progress = lambda 
     middle = "nearest to the middle of the run in number, size and brightness of nuclei"
     spread = tuple(picks.spread)
     wishes = [
-        (PictureGroup("Most suspicious", how, tuple(suspicious)), SUSPICIOUS),
+        (PictureGroup(DOUBTFUL, how, tuple(suspicious)), SUSPICIOUS),
         (PictureGroup("Best", "highest confidence, of images with enough nuclei", tuple(picks.best.first)), BEST),
         (PictureGroup("Typical", middle, tuple(picks.typical.first)), TYPICAL),
         (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nucseg_batch.results.report.markup import figure, percent
 from nucseg_batch.results.report.run_statistics import RunStatistics, size_of
+from nucseg_batch.results.report.words import figure, percent
 from nucseg_batch.results.tables import PlaneRow
 
 ENOUGH = 8

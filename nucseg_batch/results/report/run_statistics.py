@@ -68,6 +68,16 @@ class RunStatistics:
         """Whether sizes are in micrometres: where the width of a pixel is known for all planes."""
         return self.planes > 0 and self.measured == self.planes
 
+    @property
+    def unit(self) -> str:
+        """The unit of areas."""
+        return "µm²" if self.micrometres else "pixels"
+
+    @property
+    def per(self) -> str:
+        """What is counted: planes where images have several."""
+        return "plane" if self.stacks else "image"
+
 
 def size_of(row: PlaneRow, micrometres: bool) -> float:
     """The median area of a plane's nuclei, in um2 or pixels; NaN without any."""

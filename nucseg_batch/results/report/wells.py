@@ -89,6 +89,19 @@ class Plate:
     wells: dict[tuple[int, int], Well]
     """What is known of wells, by row and column counted from 0."""
 
+    @property
+    def filled(self) -> int:
+        """How many wells have results."""
+        return sum(well.planes > 0 for well in self.wells.values())
+
+    @property
+    def total(self) -> Well:
+        """The sums over all wells."""
+        total = Well()
+        for well in self.wells.values():
+            total.merge(well)
+        return total
+
 
 @dataclass
 class _Folder:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import os
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from report_pages import Page, made_run, report_of, rewrite
 from small_runs import picture
 
 from nucseg_batch.files.run_layout import RunLayout
-from nucseg_batch.results.report.markup import Markup, element, join, text
+from nucseg_batch.results.report.page import environment
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>.tif",
@@ -79,11 +83,23 @@ def test_pictures_and_drawings_can_be_read_aloud(tmp_path: Path, monkeypatch: py
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
-def test_all_but_markup_is_escaped() -> None:
-    """Only so no section can forget it."""
-    assert text("<&\"'>") == "&lt;&amp;&quot;&#x27;&gt;"
-    assert text(Markup("<b>")) == "<b>"
-    assert element("a", "<", Markup("<b></b>"), title='"<', class_="x", hidden=True, open=False, id=None) == (
-        '<a title="&quot;&lt;" class="x" hidden>&lt;<b></b></a>'
-    )
-    assert join("<", 3, None) == "&lt;3"
+def test_the_page_lets_its_own_style_and_script_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The policy has their hashes, which must be those of what is on the page."""
+    content = report_of(made_run(tmp_path, monkeypatch, 3).store)
+    (policy,) = (a["content"] for a in Page(content).of("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    for name in ("style", "script"):
+        own = content.partition(f"<{name}>")[2].partition(f"</{name}>")[0]
+        assert len(own) > 100
+        digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+
+
+def test_all_but_markup_is_escaped_and_seen() -> None:
+    """Only so no template can forget it."""
+    template = environment().from_string("<a title='{{ given }}'>{{ given }}</a>")
+    assert template.render(given="<&\"'>") == "<a title='&lt;&amp;&#34;&#39;&gt;'>&lt;&amp;&#34;&#39;&gt;</a>"
+    assert template.render(given="\u202e\udce9%41") == "<a title='\\x202e%E9%2541'>\\x202e%E9%2541</a>"
+    assert template.render(given=Markup("<b>")) == "<a title='<b>'><b></a>"
+    assert template.render(given=None) == "<a title=''></a>"
+    with pytest.raises(UndefinedError):
+        template.render()

@@ -120,7 +120,7 @@ def test_1536_wells_of_many_plates_stay_within_what_a_page_can_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Later plates are then in the list only."""
-    monkeypatch.setattr("nucseg_batch.results.report.sections.CELLS", 3 * 12 * 2)
+    monkeypatch.setattr("nucseg_batch.results.report.heatmap.CELLS", 3 * 12 * 2)
     names = [f"p{number}/{row}{column}.tif" for number in range(4) for row in "AB" for column in (1, 4)]
     content = report_of(made_run(tmp_path, monkeypatch, dict.fromkeys(names, picture(2))).store)
     assert content.count('class="plate"') == 3 * 3 - 3
