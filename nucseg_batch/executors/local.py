@@ -134,7 +134,7 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
 
     model = load_model(job.model)
     large = next((unit.planes[0] for unit in units if unit.label_array.regional), None)
-    if large is not None and model.info.task == "semantic":
+    if large is not None and not model.info.network.head.one_by_one:
         raise UsageError(
             f"--model {job.model.name} finds the foreground only, which is not done by regions: {large.name} has "
             f"{large.image.height} x {large.image.width} pixels; raise --region to have it done whole."
