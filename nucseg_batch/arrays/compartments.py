@@ -15,6 +15,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.grouping import ranked
+
 _BAND = 2**15
 """Pixels of a band of rows, which stays in the processor's cache while its shifted copies are compared."""
 
@@ -70,7 +72,7 @@ def _around(labels: NDArray[np.integer], above: int, most: int) -> NDArray[np.in
     height, width = labels.shape
     ids, nuclei = None, labels
     if _key_type(reach, highest.bit_length()) == np.int64:  # few nuclei with high labels
-        ids, nuclei = _ranks(labels)
+        ids, nuclei = ranked(labels)
         highest = ids.size - 1
     bits = highest.bit_length()
     # Between two rows lies a gap, so that a shift does not reach the next.
@@ -90,16 +92,6 @@ def _around(labels: NDArray[np.integer], above: int, most: int) -> NDArray[np.in
 def _key_type(reach: int, bits: int) -> type[np.signedinteger]:
     """The type that holds the sum of the largest squares of rows and columns, with a rank below."""
     return np.int32 if ((reach + 1) ** 2 + reach**2 + 1) << bits < 2**31 else np.int64
-
-
-def _ranks(labels: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    """Labels in ascending order after a 0, and the place of each pixel's label there; 0 for background."""
-    flat = labels.ravel()
-    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    ids, places = np.unique(np.maximum(flat[starts], 0), return_inverse=True)
-    if ids[0] > 0:
-        ids, places = np.concatenate([np.zeros(1, ids.dtype), ids]), places + 1
-    return ids, np.repeat(places, np.diff(starts, append=flat.size)).reshape(labels.shape)
 
 
 def _sweep(keys: NDArray[np.signedinteger], one: int) -> None:
