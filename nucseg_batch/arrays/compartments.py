@@ -78,7 +78,7 @@ def _around(labels: NDArray[np.integer], above: int, most: int) -> NDArray[np.in
     # Between two rows lies a gap, so that a shift does not reach the next.
     keys = np.full((height, width + reach), (reach + 1) << bits, _key_type(reach, bits))
     np.copyto(keys[:, :width], nuclei, where=nuclei > 0, casting="unsafe")
-    _sweep(keys, 1 << bits)
+    sweep(keys, 1 << bits)
     rows = max(1, _BAND // (width + reach))
     for top in range(0, height, rows):
         band = slice(top, top + rows)
@@ -94,9 +94,9 @@ def _key_type(reach: int, bits: int) -> type[np.signedinteger]:
     return np.int32 if ((reach + 1) ** 2 + reach**2 + 1) << bits < 2**31 else np.int64
 
 
-def _sweep(keys: NDArray[np.signedinteger], one: int) -> None:
-    """From ranks in nuclei to distance along the column and rank, in place; `one` is the key of a distance of 1."""
-    further = np.empty_like(keys[0])
+def sweep(keys: NDArray[np.signedinteger], one: int) -> None:
+    """Each pixel becomes the least of its column, after `one` is added for each row between them; in place."""
+    further = np.empty(keys.shape[1:], keys.dtype)
     for rows in (range(1, len(keys)), range(len(keys) - 2, -1, -1)):
         for y in rows:
             np.add(keys[y - rows.step], one, out=further)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Value = TypeVar("Value", bound=np.generic)
 
 
 def ranked(labels: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
@@ -75,7 +77,7 @@ class Groups:
             found[self.present] = ufunc.reduceat(values, self.first[self.present])
         return found
 
-    def spread(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    def spread(self, values: NDArray[Value]) -> NDArray[Value]:
         """(pixels,): the value of its label for each pixel."""
         return np.repeat(values, self.count)
 

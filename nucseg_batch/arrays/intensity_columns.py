@@ -100,9 +100,9 @@ def _pixels(groups: Groups, channel: str, plane: NDArray[Any]) -> NDArray[Any]:
 
 def _statistics(groups: Groups, pixels: NDArray[Any], percentiles: tuple[float, ...]) -> dict[str, NDArray[np.float64]]:
     """One array for each statistic, with NaN for groups without pixels."""
-    kind = "stable" if pixels.itemsize <= 2 else None  # of small integers, a radix sort
+    stable = pixels.itemsize <= 2  # of small integers, a radix sort
     for start, stop in zip(groups.first.tolist(), np.cumsum(groups.count).tolist(), strict=True):
-        pixels[start:stop].sort(kind=kind)
+        pixels[start:stop].sort(stable=stable)
     exact = pixels.astype(np.float64)
     count = np.where(groups.count, groups.count, np.nan)
     total = groups.reduce(np.add, exact)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
@@ -9,7 +11,7 @@ from scipy.spatial import KDTree
 from nucseg_batch.arrays.grouping import Groups
 
 
-def neighbour_columns(centroids: NDArray[np.float64], radius: float) -> dict[str, NDArray[np.generic]]:
+def neighbour_columns(centroids: NDArray[np.float64], radius: float) -> dict[str, NDArray[Any]]:
     """`neighbour_distance` (n,) float64 and `neighbours` (n,) int64, from the centroids of all nuclei of a plane.
 
     centroids: (n, 2), rows and columns. neighbour_distance: to the nearest other centroid, as CellProfiler's

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.compartments import sweep
 from nucseg_batch.arrays.grouping import Groups
 
 BINS = 4
@@ -32,7 +33,7 @@ def radial_columns(
     Raises ValueError where a plane is not as large as that of the labels.
     """
     zone = _zones(groups, labels) + BINS * groups.spread(np.arange(groups.ids.size))
-    table = {}
+    table: dict[str, NDArray[np.float64]] = {}
     for channel, plane in channels.items():
         if plane.shape != groups.shape:
             raise ValueError(f"channel {channel} is {plane.shape}, but labels are {groups.shape}.")
@@ -66,50 +67,35 @@ def squared_distance_to_edge(labels: NDArray[np.integer]) -> NDArray[np.int32]:
     """
     height, width = labels.shape
     square = np.full((height, width + 2), 2 * _FAR**2, np.int32)  # with two columns that keep rows apart
-    inner = square[:, 1:-1]
-    if not labels.size:
-        return inner
-    column = _distance_along_columns(labels)
-    np.multiply(column, column, out=inner)
-    beside = np.zeros(labels.shape, bool)
-    for side in (beside[:, 1:], beside[:, :-1]):
-        side |= labels[:, 1:] != labels[:, :-1]
+    inside, above, beside = labels > 0, np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
+    for along, unlike in ((above, labels[1:] != labels[:-1]), (beside.T, (labels[:, 1:] != labels[:, :-1]).T)):
+        along[1:] |= unlike
+        along[:-1] |= unlike
+    distance = np.where(inside, np.where(above, np.int32(1), np.int32(_FAR)), np.int32(0))
+    sweep(distance, 1)
+    np.multiply(distance, distance, out=square[:, 1:-1])
+    least = np.where(beside, np.int32(1), np.int32(_FAR**2))
     rows = max(1, _BAND // (width + 2))
-    for top in range(0, height, rows):
-        _spread_along_rows(square[top : top + rows], beside[top : top + rows])
-    return inner
+    for top in range(0, height, rows) if above.any() or beside.any() else ():
+        _spread_along_rows(square[top : top + rows], least[top : top + rows])
+    return square[:, 1:-1]
 
 
-def _distance_along_columns(labels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """To the nearest pixel above or below that is not of the nucleus, at most _FAR; 0 for background."""
-    inside = labels > 0
-    same = (labels[1:] == labels[:-1]) & inside[1:]
-    above, below = (np.where(inside, np.int32(_FAR), np.int32(0)) for _ in range(2))
-    for y in range(1, len(labels)):
-        np.multiply(above[y - 1], same[y - 1], out=above[y])
-        above[y] += inside[y]
-    for y in range(len(labels) - 2, -1, -1):
-        np.multiply(below[y + 1], same[y], out=below[y])
-        below[y] += inside[y]
-    np.minimum(above, below, out=above)
-    return np.minimum(above, _FAR, out=above)
-
-
-def _spread_along_rows(square: NDArray[np.int32], beside: NDArray[np.bool_]) -> None:
+def _spread_along_rows(square: NDArray[np.int32], least: NDArray[np.int32]) -> None:
     """From squared distances along columns to those in the plane, in place; the outer columns stay as they are.
 
-    beside: pixels next to another nucleus or background in their row. The squares 1, 4, 9 ... are sums of 1, 3, 5 ...:
-    in step k each pixel compares with both neighbours, plus 2 k - 1. Nothing comes from beyond another nucleus, because
-    the last pixel before it has 1, which is less.
+    least: 1 for pixels next to another nucleus or background in their row, and _FAR**2 for others. The squares 1, 4, 9
+    are sums of 1, 3, 5: in step k each pixel compares with both neighbours, plus 2 k - 1. Nothing comes from beyond
+    another nucleus, because the last pixel before it has 1, which is less.
     """
     pixels, apart = square[:, 1:-1], int(square[0, 0])
     flat = square.reshape(-1)
     for step in range(1, pixels.shape[1] + 1):
-        if step * step > pixels.max():
-            break
         further = np.minimum(flat[:-2], flat[2:])
         further += 2 * step - 1
         np.minimum(flat[1:-1], further, out=flat[1:-1])
-        if step == 1:
-            np.minimum(pixels, 1, out=pixels, where=beside)
         square[:, 0] = square[:, -1] = apart
+        if step == 1:
+            np.minimum(pixels, least, out=pixels)
+        if (step + 1) ** 2 > pixels.max():
+            break

@@ -29,7 +29,7 @@ def speckled(shape: tuple[int, int], side: int, seed: int) -> np.ndarray:
 def assert_like_regionprops(labels: np.ndarray) -> None:
     groups = Groups.of(labels)
     found = shape_columns(groups, measure(labels, labels)["perimeter"])
-    found["area_convex"] = hulls(groups).area
+    found["area_convex"] = hulls(groups).area.astype(np.float64)
     for name, expected in regionprops_table(labels, properties=LIKE_REGIONPROPS).items():
         atol = TOLERANCE.get(name.split("-")[0], 0)
         np.testing.assert_allclose(found[name], expected, rtol=1e-9 if atol else 1e-15, atol=atol, err_msg=name)
