@@ -22,12 +22,13 @@ def annotated_images(shared: Path, count: int) -> list[tuple[np.ndarray, np.ndar
 def made_nuclei(shape: tuple[int, int], count: int, seed: int) -> np.ndarray:
     """Ellipses of 6 to 15 pixels' radius, labelled 1.. in no order of place, that touch and hide each other."""
     rng = np.random.default_rng(seed)
-    y, x = np.indices(shape)
     labels = np.zeros(shape, np.int32)
     for label in range(1, count + 1):
         cy, cx = rng.uniform((0, 0), shape)
         long, wide, angle = rng.uniform(8, 15), rng.uniform(6, 10), rng.uniform(0, np.pi)
-        u = (y - cy) * np.cos(angle) + (x - cx) * np.sin(angle)
-        v = (x - cx) * np.cos(angle) - (y - cy) * np.sin(angle)
-        labels[((u / long) ** 2 + (v / wide) ** 2 <= 1) & (labels == 0)] = label
+        top, left = max(0, int(cy) - 16), max(0, int(cx) - 16)
+        box = labels[top : top + 33, left : left + 33]
+        y, x = np.indices(box.shape) + np.array([top - cy, left - cx])[:, None, None]
+        u, v = y * np.cos(angle) + x * np.sin(angle), x * np.cos(angle) - y * np.sin(angle)
+        box[((u / long) ** 2 + (v / wide) ** 2 <= 1) & (box == 0)] = label
     return labels

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.grouping import ranked
+from nucseg_batch.arrays.grouping import Groups
 
 _BAND = 2**15
 """Pixels of a band of rows, which stays in the processor's cache while its shifted copies are compared."""
@@ -72,8 +72,10 @@ def _around(labels: NDArray[np.integer], above: int, most: int) -> NDArray[np.in
     height, width = labels.shape
     ids, nuclei = None, labels
     if _key_type(reach, highest.bit_length()) == np.int64:  # few nuclei with high labels
-        ids, nuclei = ranked(labels)
-        highest = ids.size - 1
+        groups = Groups.of(labels)
+        ids, highest = np.append(0, groups.ids), groups.ids.size
+        nuclei = np.zeros(labels.shape, np.int64)
+        nuclei.flat[groups.place] = groups.spread(np.arange(highest) + 1)
     bits = highest.bit_length()
     # Between two rows lies a gap, so that a shift does not reach the next.
     keys = np.full((height, width + reach), (reach + 1) << bits, _key_type(reach, bits))

@@ -12,21 +12,6 @@ from numpy.typing import NDArray
 Value = TypeVar("Value", bound=np.generic)
 
 
-def ranked(labels: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    """Labels that occur in ascending order after a 0, and the place there of each pixel's label; 0 for background.
-
-    labels: (height, width), 0 and below are background; they may be as high as their type allows.
-    """
-    flat = labels.ravel()
-    if not flat.size:
-        return np.zeros(1, labels.dtype), np.zeros(labels.shape, np.int64)
-    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    ids, places = np.unique(np.maximum(flat[starts], 0), return_inverse=True)
-    if ids[0] > 0:
-        ids, places = np.concatenate([np.zeros(1, ids.dtype), ids]), places + 1
-    return ids, np.repeat(places, np.diff(starts, append=flat.size)).reshape(labels.shape)
-
-
 @dataclass(frozen=True)
 class Groups:
     """The pixels of each label of a plane."""

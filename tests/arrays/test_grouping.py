@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from real_nuclei import made_nuclei
 
-from nucseg_batch.arrays.grouping import Groups, ranked
+from nucseg_batch.arrays.grouping import Groups
 
 
 def test_pixels_of_a_label_follow_each_other_in_raster_order() -> None:
@@ -22,8 +22,6 @@ def test_labels_as_high_as_hashes_are_grouped_as_small_ones(low: int) -> None:
     found, expected = Groups.of(high), Groups.of(labels)
     np.testing.assert_array_equal(found.ids, expected.ids + low)
     np.testing.assert_array_equal(found.place, expected.place)
-    ids, places = ranked(high)
-    np.testing.assert_array_equal(ids[places], np.maximum(high, 0))
 
 
 def test_ids_that_are_asked_for_have_a_row_each_and_others_none() -> None:
