@@ -1,9 +1,10 @@
 """Convex hulls of all nuclei at once, on the grid of pixels, as `skimage.morphology.convex_hull_image` has them.
 
 A pixel stands for the middles of its four sides. Their hull is cut at each row of pixels, and the pixels whose centres
-lie in it or on its border are counted. Coordinates are doubled, so that all are integers and the counts are exact. Each
-nucleus is two chains of points, its left side and, mirrored, its right side. All chains are hulled together: a step
-finds the next edge of every chain, so that there are as many steps as the hull with most edges has on one side.
+lie in it or on its border are counted; each row has one, because the hull is at least a pixel wide. Coordinates are
+doubled, so that all are integers and the counts are exact. Each nucleus is two chains of points, its left side and,
+mirrored, its right side. All chains are hulled together: a step finds the next edge of every chain, so that there are
+as many steps as the hull with most edges has on one side.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ def hulls(groups: Groups) -> Hulls:
         ends = _first_inside(_points(ends, chain), chain)
         inside = 1 - ends[:rows] - ends[rows:]
         area[groups.present] = np.add.reduceat(inside, np.cumsum(height) - height)
-        ends[np.tile(inside == 0, 2)] = _FAR
         diameter[groups.present] = _diameters(_points(ends, chain), chain, height.size)
     return Hulls(area, diameter)
 

@@ -10,7 +10,7 @@ from skimage.segmentation import expand_labels
 
 from nucseg_batch.arrays.compartments import expanded, halo, rings
 
-DISTANCES = (0, 0.5, 1, math.sqrt(2), 2, math.sqrt(5), 2.9, 3, 5, 7.3, 40)
+DISTANCES = (0, 0.5, 1, math.sqrt(2), 2, math.sqrt(13), 2.9, 3, 5, 7.3, 40)
 
 
 def nearest(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
