@@ -149,3 +149,22 @@ def test_estimated_widths_are_compared_with_annotated_ones(tmp_path: Path) -> No
     assert [one["truth"] / one["factor"] for one in found["images"]] == pytest.approx([18, 18], rel=0.05)
     assert found["table"][0]["within 25 %"] == 1.0
     assert found["cost"] > 0
+
+
+def test_what_each_group_of_columns_costs_is_measured(tmp_path: Path) -> None:
+    """On a plane that takes no time; the figures of a small one mean nothing."""
+    words = [
+        sys.executable,
+        HERE / "columns.py",
+        "--side",
+        97,
+        "--nuclei",
+        9,
+        "--repeat",
+        1,
+        "--json",
+        tmp_path / "c.json",
+    ]
+    subprocess.run([str(word) for word in words], capture_output=True, timeout=240, check=True)
+    speeds = json.loads((tmp_path / "c.json").read_text())["Mpx/s"]
+    assert {"rings, grouped and measured", "shape", "radial distribution"} <= speeds.keys()
