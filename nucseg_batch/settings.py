@@ -8,12 +8,14 @@ resumed with another batch size, but not with another threshold.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from nucseg_batch.compartments import CELLS, FARTHEST, NUCLEI_LABEL, RINGS, Distances
 from nucseg_batch.errors import SettingError
 from nucseg_batch.machine.memory import available_memory, parsed_bytes
+from nucseg_batch.options import option
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 Device = Literal["auto", "cpu", "gpu"]
@@ -40,27 +42,6 @@ PRECISION_HELP = (
     "Precision of the network: auto, float32, mixed_bfloat16 or mixed_float16; auto is bfloat16 if the processor "
     "supports it, else float32."
 )
-
-
-@dataclass(frozen=True)
-class Option:
-    """How a setting is given as an option: `--batch-size` for `batch_size`, also in files of options."""
-
-    panel: str
-    """The group of options that it is shown in."""
-    help: str
-    """What it does, for the help."""
-    metavar: str | None = None
-    """What its value is called there; None for flags and choices."""
-
-
-def option(default: Any, panel: str, help: str, metavar: str | None = None, **marks: bool) -> Any:
-    """A field of a record that is an option of commands, too.
-
-    marks: `speed_only` where it changes nothing but the speed, `refuses_only` where it only decides whether a run
-    begins.
-    """
-    return field(default=default, metadata={"option": Option(panel, help, metavar), **marks})
 
 
 def _check(condition: bool, name: str, expected: str, received: object) -> None:
@@ -142,6 +123,24 @@ class SegmentSettings:
     with_images: bool = option(False, OUTPUT, "Store the pixels beside the masks, to view and correct them together.")
     """Whether the pixels of the images are written to the store beside their masks."""
 
+    ring: str | None = option(
+        None,
+        OUTPUT,
+        "Label rings around the nuclei, too: GAP from a nucleus, WIDTH wide, in pixels, or as in 0.5,2um in "
+        "micrometres.",
+        "GAP,WIDTH",
+    )
+    """Gap and width of rings around nuclei, in pixels such as `1,5`, or in micrometres such as `0.5,2um`; None for no
+    rings."""
+    expand: str | None = option(
+        None,
+        OUTPUT,
+        "Label cells, too: nuclei with all that is at most so far from them, in pixels, or as in 3um in micrometres.",
+        "DISTANCE",
+    )
+    """How far cells reach beyond their nuclei, in pixels such as `10`, or in micrometres such as `3um`; None for no
+    cells."""
+
     device: Device = option("auto", COMPUTING, DEVICE_HELP)
     """Where the network runs; `auto` uses a GPU if there is one."""
     precision: Precision = option("auto", COMPUTING, PRECISION_HELP, "KIND")
@@ -206,6 +205,10 @@ class SegmentSettings:
         for name in ("batch_size", "workers"):
             value = getattr(self, name)
             _check(value is None or value >= 1, name, "1 or more", value)
+        far = f"at most {FARTHEST:g} from the nucleus"
+        ring, cell = f"GAP,WIDTH, such as 1,5 or 0.5,2um, {far}", f"a distance above 0, such as 10 or 3um, {far}"
+        _check(self.ring is None or RINGS in self.compartments, "ring", ring, self.ring)
+        _check(self.expand is None or CELLS in self.compartments, "expand", cell, self.expand)
         enough = self.memory is None or (parsed_bytes(self.memory) or 0) >= LEAST_MEMORY
         _check(enough, "memory", f"a size of at least {LEAST_MEMORY / 1e9:g}GB, such as 4GB", self.memory)
 
@@ -213,6 +216,18 @@ class SegmentSettings:
     def memory_bytes(self) -> int:
         """Bytes that a process may take on the host."""
         return min(DEFAULT_MEMORY if self.memory is None else parsed_bytes(self.memory) or 0, available_memory())
+
+    @property
+    def compartments(self) -> dict[str, Distances]:
+        """The compartments that are asked for, by label image."""
+        given = ((RINGS, self.ring, 2), (CELLS, self.expand, 1))
+        found = {name: Distances.parsed(text, count) for name, text, count in given if text is not None}
+        return {name: distances for name, distances in found.items() if distances is not None}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label images of a run, nuclei first."""
+        return (NUCLEI_LABEL, *self.compartments)
 
     def result_options(self) -> dict[str, Any]:
         """The options that can change a result: those a resumed run must share with the run it resumes."""
@@ -234,11 +249,6 @@ SPEED_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if
 """Options that change nothing but the speed."""
 REFUSING_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if f.metadata.get("refuses_only"))
 """Options that only decide whether a run begins: a run that they let pass has the same result without them."""
-
-
-def option_names(record: Any, but: Collection[str] = ()) -> tuple[str, ...]:
-    """The fields of a record of settings that are options, but for some."""
-    return tuple(one.name for one in dataclasses.fields(record) if "option" in one.metadata and one.name not in but)
 
 
 @dataclass(frozen=True)

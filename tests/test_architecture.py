@@ -15,6 +15,8 @@ LAYERS = {
     "machine": 0,
     "errors": 0,
     "columns": 0,
+    "compartments": 0,
+    "options": 0,
     "settings": 1,
     "plan": 2,
     "arrays": 3,
