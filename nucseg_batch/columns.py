@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 ColumnType = Literal["string", "int32", "int64", "float64"]
 """Type of the values, as pyarrow names it."""
-Group = Literal["basic", "shape", "intensity"]
-"""Columns of nuclei that are measured together; those of `intensity` once more in each separate channel."""
+Group = Literal["basic", "shape", "intensity", "compartments"]
+"""Columns of nuclei that belong together."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Column:
     """Type of its values; any cell may be empty."""
     group: Group = "basic"
     """What it is measured with."""
+    per_channel: bool = False
+    """Whether it is of an intensity: measured in the channel of the nuclei and once more in each separate channel."""
     axis: int | None = None
     """Axis of the plane, 0 (y) or 1 (x), along which it is a coordinate: it moves with a window of the plane."""
     skimage: bool = False
@@ -126,7 +128,7 @@ IMAGES = (*PLANE_STATE, *PLANE_SUMMARY)
 
 _place = functools.partial(Column, unit="px", skimage=True)
 _shape = functools.partial(Column, group="shape", skimage=True)
-_intensity = functools.partial(Column, unit="of the image", group="intensity", skimage=True)
+_intensity = functools.partial(Column, unit="of the image", group="intensity", per_channel=True, skimage=True)
 _LABEL = _whole(
     "label",
     "label of the nucleus in the mask of this plane, 1 to n. Nuclei are not tracked: labels of different time points "
@@ -194,21 +196,52 @@ MICROMETRES = (
 """Columns of nuclei.csv in micrometres, in runs that know a pixel size."""
 
 
-def channel_columns(channels: Iterable[str]) -> tuple[Column, ...]:
-    """Columns of nuclei.csv of separate channels, such as `intensity_mean-DAPI`."""
+def channel_columns(channels: Iterable[str], columns: Iterable[Column] = MEASURED) -> tuple[Column, ...]:
+    """Those of the columns that are of intensities for each separate channel, such as `intensity_mean-DAPI`."""
+    intensities = [column for column in columns if column.per_channel]
     return tuple(
         replace(
             column,
             name=f"{column.name}-{channel}",
             definition=f"`{column.name}` of the separate channel `{channel}`",
-            empty="no such channel, or its file is missing",
+            empty="; ".join(filter(None, (column.empty, "no such channel, or its file is missing"))),
             skimage=False,
         )
         for channel in channels
-        for column in MEASURED
-        if column.group == "intensity"
+        for column in intensities
     )
 
+
+def compartment_columns(*, ring: bool, cell: bool) -> tuple[Column, ...]:
+    """Columns of nuclei.csv of rings and of cells, see `arrays.compartment_sums`."""
+    return (
+        *(_compartment("ring") if ring else ()),
+        *((_RATIO,) if ring else ()),
+        *(_compartment("cell") if cell else ()),
+    )
+
+
+def _compartment(name: str) -> Iterator[Column]:
+    """Columns of one compartment."""
+    column = functools.partial(Column, group="compartments")
+    yield column(f"{name}_area", f"number of pixels of the {name}; 0 without one", "px²", type="int64")
+    for statistic, definition in (
+        ("mean", f"mean of the pixels of the {name}"),
+        ("std", "standard deviation (divided by n)"),
+        ("min", "lowest value"),
+        ("max", "highest value"),
+    ):
+        yield column(f"{name}_intensity_{statistic}", definition, "of the image", f"no {name}", per_channel=True)
+    yield column(f"{name}_intensity_sum", "sum of the values; 0 without pixels", "of the image", per_channel=True)
+
+
+_RATIO = Column(
+    "intensity_ratio",
+    "`intensity_mean` / `ring_intensity_mean`",
+    empty="no ring, or its mean is 0",
+    group="compartments",
+    per_channel=True,
+)
 
 FAILURES = (
     _text("image", "name of the image, in one row per failed plane"),
@@ -226,5 +259,8 @@ FAILURES = (
 )
 """Columns of failures.csv."""
 
-TYPES: dict[str, ColumnType] = {column.name: column.type for column in (*IMAGES, *NUCLEI, *MICROMETRES, *FAILURES)}
+TYPES: dict[str, ColumnType] = {
+    column.name: column.type
+    for column in (*IMAGES, *NUCLEI, *MICROMETRES, *compartment_columns(ring=True, cell=True), *FAILURES)
+}
 """Type of each column by its name, which has one type in all tables. Columns of channels are not among them."""

@@ -32,11 +32,15 @@ class NucleiTable:
     """Separate channels of the images, whose intensities have columns of their own."""
     micrometres: bool = False
     """Whether the width of a pixel is known for any image."""
+    extra: tuple[Column, ...] = ()
+    """Columns that were asked for; those of intensities have further ones for the separate channels."""
 
     @functools.cached_property
     def columns(self) -> tuple[Column, ...]:
         """All columns."""
-        return (*NUCLEI, *(MICROMETRES if self.micrometres else ()), *channel_columns(self.channels))
+        lengths = MICROMETRES if self.micrometres else ()
+        asked = (*self.extra, *channel_columns(self.channels, self.extra))
+        return (*NUCLEI, *lengths, *channel_columns(self.channels), *asked)
 
     @functools.cached_property
     def _values(self) -> tuple[Column, ...]:
