@@ -16,7 +16,7 @@ from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Failure
 from nucseg_batch.settings import SegmentSettings
 
-TEXTS = ("channel", "t", "z")
+TEXTS = ("channel", "t", "z", "expand")
 """Options that are text, and for which a number may be given."""
 PathLike = str | os.PathLike[str]
 

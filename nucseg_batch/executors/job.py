@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nucseg_batch.columns import compartment_columns
+from nucseg_batch.compartments import CELLS, RINGS
 from nucseg_batch.errors import ImageError, InputMissingError, MismatchError, UsageError
 from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.executors.existing import (
@@ -96,7 +98,9 @@ class Job:
             self.begun.settings.pixel_size,
             *(size for label_array in self.plan.label_arrays for size in label_array.pixel_sizes),
         }
-        return NucleiTable(self.plan.channel_names, sizes != {None})
+        asked = self.begun.settings.compartments
+        extra = compartment_columns(ring=RINGS in asked, cell=CELLS in asked)
+        return NucleiTable(self.plan.channel_names, sizes != {None}, extra)
 
     @property
     def shares(self) -> list[int]:

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.compartment_sums import measured_compartments
 from nucseg_batch.arrays.confidence import nuclei_confidence
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import measure
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable, plane_summary
+from nucseg_batch.pipeline.compartments import compartment_sums, compartments
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane
-from nucseg_batch.plan import Failure
+from nucseg_batch.plan import Failure, compartment_distances
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -28,12 +31,14 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
     try:
         intensity = item.shown.intensity
         measures = measured_nuclei(found.labels, intensity, item.shown.channels, found.support)
+        around = compartments(found.labels, compartment_distances(item.plane.image, settings))
+        measures |= measured_compartments(measures, compartment_sums(around, item.shown))
         rows = table.text(item.plane, measures, pixel_size)
         values = plane_summary(item.shape, measures, Exposure.of(intensity), found.scale, pixel_size)
     except Exception as error:  # whatever it is: this plane fails, not its unit
         return MeasuredPlane(item, item.failed("measure", error))
     result = PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))
-    return MeasuredPlane(item, result, found.labels, rows)
+    return MeasuredPlane(item, result, {NUCLEI_LABEL: found.labels, **around}, rows)
 
 
 def measured_nuclei(

@@ -108,8 +108,9 @@ def register(
         if label_array.name in failed:
             continue
         labels = folder / label_array.name / "labels"
-        for name in label_array.labels if provenance is not None else ():
-            _say(labels / name, provenance)
+        if provenance is not None:
+            for name in label_array.labels:
+                _say(labels / name, provenance)
         names = _names(labels)
         if new := [name for name in label_array.labels if name not in names]:
             _list(labels, [*names, *new])
@@ -132,8 +133,7 @@ def remove_labels(folder: Path, plan: Plan) -> None:
     gone: dict[Path, set[str]] = {}
     for label_array in plan.label_arrays:
         labels = folder / label_array.name / "labels"
-        earlier = {name for name in (RINGS, CELLS) if OWNER in read_attributes(labels / name)}
-        gone[labels] = {*label_array.labels, *earlier}
+        gone[labels] = {*label_array.labels, *(name for name in (RINGS, CELLS) if _made_as(labels / name, name))}
         names = _names(labels)
         if gone[labels] & set(names):
             _list(labels, [name for name in names if name not in gone[labels]])
@@ -141,6 +141,12 @@ def remove_labels(folder: Path, plan: Plan) -> None:
     for label in (labels / name for labels, names in gone.items() for name in sorted(names)):
         if label.exists():
             shutil.rmtree(label)
+
+
+def _made_as(label: Path, name: str) -> bool:
+    """Whether a label group was made by us under this name, and is not a copy that somebody goes on with."""
+    attributes = read_attributes(label)
+    return OWNER in attributes and ome_of(attributes)["multiscales"][0]["name"] == name
 
 
 def _ome(group: Path) -> Mapping[str, Any]:
