@@ -22,6 +22,16 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
         ("axes", "tczx"),
         ("axes", "yyx"),
         ("channel", ""),
+        ("ring", "3"),
+        ("ring", "1,0"),
+        ("ring", "1,2,3"),
+        ("ring", "-1,2"),
+        ("ring", "1,2mm"),
+        ("ring", "300,201"),
+        ("expand", "0"),
+        ("expand", "1,2"),
+        ("expand", "um"),
+        ("expand", "1e3"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
@@ -29,6 +39,23 @@ def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: 
     with pytest.raises(UsageError, match=f"^{name} must be ") as caught:
         SegmentSettings(**{name: value})  # type: ignore[arg-type]
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "micrometres", "pixels"),
+    [
+        ("1,5", (1, 5), False, (1, 5)),
+        (" .5, 2.25 ", (0.5, 2.25), False, (0.5, 2.25)),
+        ("0.5,2um", (0.5, 2), True, (2, 8)),
+        ("0,3 µm", (0, 3), True, (0, 12)),
+    ],
+)
+def test_distances_are_in_pixels_or_in_micrometres(
+    text: str, values: tuple[float, ...], micrometres: bool, pixels: tuple[float, ...]
+) -> None:
+    distances = SegmentSettings(ring=text).compartments["rings"]
+    assert (distances.values, distances.micrometres) == (values, micrometres)
+    assert distances.pixels(0.25) == pixels
 
 
 def test_options_that_only_change_speed_do_not_bind_a_resumed_run() -> None:

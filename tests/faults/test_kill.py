@@ -62,6 +62,16 @@ def with_images(drivers: Sequence[Driver], images: Path, tmp_path_factory: pytes
     return Sweep(drivers, tmp_path_factory.mktemp("pixels"), commands).prepare()
 
 
+@pytest.fixture(scope="module")
+def compartments(drivers: Sequence[Driver], images: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A run with rings and cells."""
+
+    def commands(store: Path) -> list[Command]:
+        return [("segment", images, store, "--ring", "1,3", "--expand", "4", *REGION)]
+
+    return Sweep(drivers, tmp_path_factory.mktemp("compartments"), commands).prepare()
+
+
 @pytest.fixture(scope="module", params=["0.4", "0.5"])
 def in_place(
     request: pytest.FixtureRequest, drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory
@@ -103,12 +113,18 @@ def test_a_run_that_keeps_pixels_killed_at_a_point_goes_on_to_the_same_bytes(wit
     assert with_images.wrong(with_images.points(3 * FIFTH)) == []
 
 
+def test_a_run_with_compartments_killed_at_a_point_goes_on_to_the_same_bytes(compartments: Sweep) -> None:
+    """Row 1: a unit then has three shards, and those of a large plane are written after all of its nuclei."""
+    assert sum("/labels/rings/" in name for name in compartments.reference) > 8
+    assert compartments.wrong(compartments.points(2 * FIFTH)) == []
+
+
 def test_a_run_in_place_killed_at_a_point_goes_on_to_the_same_bytes(in_place: Sweep) -> None:
     """Row 1, and nothing else of the user's store is changed or left in it."""
     assert in_place.wrong(in_place.points(3 * FIFTH)) == []
 
 
-@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "with_images"])
+@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "with_images", "compartments"])
 @pytest.mark.timeout(3600)
 @slow[0]
 @slow[1]

@@ -101,7 +101,7 @@ def test_default_runs_have_nuclei_only(tmp_path: Path, monkeypatch: pytest.Monke
     run.segment()
     assert [path.name for path in run.store.glob("*/labels/*") if path.is_dir()] == ["nuclei"]
     assert not any(name.startswith(("ring", "cell", "intensity_ratio")) for name in rows_of(run, "a.tif")[0])
-    with pytest.raises(InputMissingError, match="no label image 'rings'.*--ring"):
+    with pytest.raises(InputMissingError, match=r"no label image 'rings'.*--ring"):
         open_masks(run.store, label="rings")
 
 
