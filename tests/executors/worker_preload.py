@@ -34,7 +34,7 @@ def told(**what: Any) -> dict[str, str]:
         **os.environ,
         "DASK_DISTRIBUTED__WORKER__PRELOAD": json.dumps([str(HERE)]),
         "NUCSEG_TEST_WORKER": json.dumps(what),
-        "PYTHONPATH": str(HERE.parents[1]),
+        "PYTHONPATH": os.pathsep.join(map(str, HERE.parents[1:3])),
     }
 
 

@@ -18,7 +18,7 @@ import pytest
 from pictures import disks, fluorescence
 
 DRIVER = Path(__file__).parent / "driver.py"
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(DRIVER.parents[1])}
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, DRIVER.parents[1:3]))}
 """In which it finds what it shares with other tests."""
 REGION = ("--region", "64")
 """With this the large picture of `pictures` is done by regions."""
