@@ -131,3 +131,19 @@ def test_micrometres_without_a_pixel_size_are_refused_with_the_image(
     with pytest.raises(UsageError, match=r"^--expand reaches 2000 pixels from the nuclei of a\.tif"):
         run.prepared()
     assert not run.store.exists()
+
+
+def test_shares_write_the_compartments_that_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a large plane may be divided among them, which is joined by whoever comes last."""
+    runs = []
+    for shares in (1, 3):
+        run = small_run(tmp_path / str(shares), monkeypatch, ring="1,3", expand="4", with_images=True)
+        run.put("large.tif", mosaic((100, 120), step=11))
+        for number in range(3):
+            run.put(f"{number}.tif", picture(number + 2))
+        for share in range(shares):
+            run.segment(shares=shares, share=share)
+        run.finish()
+        runs.append(run)
+    assert runs[0].results() == runs[1].results()
+    assert_compartments(runs[1], "large.tif", {"": mosaic((100, 120), step=11)})
