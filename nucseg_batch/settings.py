@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from nucseg_batch.errors import SettingError
+from nucseg_batch.columns import ALL, OPTIONAL, OPTIONAL_GROUPS, Column, names, requested_columns
+from nucseg_batch.errors import SettingError, did_you_mean
 from nucseg_batch.machine.memory import available_memory, parsed_bytes
 
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
@@ -139,6 +140,17 @@ class SegmentSettings:
     )
     """Whether the output of the network is averaged over mirror images, which takes four passes instead of one."""
 
+    measure: str | None = option(
+        None,
+        OUTPUT,
+        f"Further columns of nuclei.csv: {', '.join(OPTIONAL_GROUPS)}, {ALL}, or names of single columns, with commas.",
+        "GROUPS",
+    )
+    """Further columns of nuclei.csv: groups and names of `columns.OPTIONAL`, with commas; None for none."""
+    neighbour_radius: float = option(
+        100.0, OUTPUT, "Distance between centroids up to which the column neighbours counts nuclei, in pixels.", "PX"
+    )
+    """Distance between centroids in pixels up to which nuclei are neighbours, for `measure`."""
     with_images: bool = option(False, OUTPUT, "Store the pixels beside the masks, to view and correct them together.")
     """Whether the pixels of the images are written to the store beside their masks."""
 
@@ -202,6 +214,12 @@ class SegmentSettings:
         for name in ("diameter", "pixel_size"):
             value = getattr(self, name)
             _check(value is None or 0.01 <= value <= 10_000, name, "between 0.01 and 10000", value)
+        for word in () if self.measure is None else self.measure.split(","):
+            if not requested_columns(word):
+                near = did_you_mean(word.strip(), [*OPTIONAL_GROUPS, *names(OPTIONAL)])
+                expected = f"some of {', '.join(OPTIONAL_GROUPS)}, {ALL}, or names of their columns"
+                raise SettingError("measure", f"must be {expected}, but has {word.strip()!r}{near or '.'}")
+        _check(self.neighbour_radius >= 0, "neighbour_radius", "0 or more pixels", self.neighbour_radius)
         _check(self.max_pixels >= 1, "max_pixels", "1 or more", self.max_pixels)
         for name in ("batch_size", "workers"):
             value = getattr(self, name)
@@ -213,6 +231,11 @@ class SegmentSettings:
     def memory_bytes(self) -> int:
         """Bytes that a process may take on the host."""
         return min(DEFAULT_MEMORY if self.memory is None else parsed_bytes(self.memory) or 0, available_memory())
+
+    @property
+    def extra_columns(self) -> tuple[Column, ...]:
+        """Columns of nuclei.csv beyond those of every run."""
+        return requested_columns(self.measure or "")
 
     def result_options(self) -> dict[str, Any]:
         """The options that can change a result: those a resumed run must share with the run it resumes."""

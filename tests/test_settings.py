@@ -22,6 +22,7 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
         ("axes", "tczx"),
         ("axes", "yyx"),
         ("channel", ""),
+        ("neighbour_radius", -1.0),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
@@ -29,6 +30,15 @@ def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: 
     with pytest.raises(UsageError, match=f"^{name} must be ") as caught:
         SegmentSettings(**{name: value})  # type: ignore[arg-type]
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(("measure", "end"), [("shap", "mean 'shape'?"), ("solidty", "'solidity'?"), ("", "''.")])
+def test_columns_that_do_not_exist_are_refused_with_a_near_name(measure: str, end: str) -> None:
+    one, other = (SegmentSettings(measure=given) for given in ("moments, solidity", "solidity,moments"))
+    assert one.extra_columns == other.extra_columns
+    with pytest.raises(UsageError, match=r"^measure must be some of shape, moments, .*, all, or names") as caught:
+        SegmentSettings(measure=f"moments,{measure}")
+    assert str(caught.value).endswith(end)
 
 
 def test_options_that_only_change_speed_do_not_bind_a_resumed_run() -> None:

@@ -96,7 +96,7 @@ class Job:
             self.begun.settings.pixel_size,
             *(size for label_array in self.plan.label_arrays for size in label_array.pixel_sizes),
         }
-        return NucleiTable(self.plan.channel_names, sizes != {None})
+        return NucleiTable(self.plan.channel_names, sizes != {None}, self.begun.settings.extra_columns)
 
     @property
     def shares(self) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.confidence import nuclei_confidence
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import measure
+from nucseg_batch.arrays.optional_columns import neighbours, optional_columns
+from nucseg_batch.columns import Column
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable, plane_summary
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane
@@ -27,7 +29,8 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
     pixel_size = settings.pixel_size or item.plane.image.pixel_size
     try:
         intensity = item.shown.intensity
-        measures = measured_nuclei(found.labels, intensity, item.shown.channels, found.support)
+        measures = measured_nuclei(found.labels, intensity, item.shown.channels, found.support, table.extra)
+        measures |= neighbours(table.extra, measures, settings.neighbour_radius)
         rows = table.text(item.plane, measures, pixel_size)
         values = plane_summary(item.shape, measures, Exposure.of(intensity), found.scale, pixel_size)
     except Exception as error:  # whatever it is: this plane fails, not its unit
@@ -41,13 +44,16 @@ def measured_nuclei(
     intensity: NDArray[Any],
     channels: Mapping[str, NDArray[Any]],
     support: NDArray[np.uint8] | None,
+    extra: Sequence[Column] = (),
+    everything: NDArray[np.integer] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """What `arrays.measure.measure` says, and `confidence`, which is NaN where there is no support.
 
-    All are (height, width); support as in `arrays.confidence`.
+    All are (height, width); support as in `arrays.confidence`. extra: further columns, with `everything` as
+    `arrays.optional_columns` says; those that need a whole plane are left out.
     """
     measures = measure(labels, intensity, channels)
     ids = measures["label"]
     unknown = np.full(ids.size, np.nan)
     measures["confidence"] = unknown if support is None else nuclei_confidence(labels, support, ids)
-    return measures
+    return measures | optional_columns(extra, labels, {"": intensity, **channels}, measures, everything)
