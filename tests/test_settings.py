@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from nucseg_batch.errors import UsageError
-from nucseg_batch.settings import SegmentSettings, TrainSettings
+from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
         ("expand", "1,2"),
         ("expand", "um"),
         ("expand", "1e3"),
+        ("neighbour_radius", -1.0),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
@@ -56,6 +58,15 @@ def test_distances_are_in_pixels_or_in_micrometres(
     distances = SegmentSettings(ring=text).compartments["rings"]
     assert (distances.values, distances.micrometres) == (values, micrometres)
     assert distances.pixels(0.25) == pixels
+
+
+@pytest.mark.parametrize(("measure", "end"), [("shap", "mean 'shape'?"), ("solidty", "'solidity'?"), ("", "''.")])
+def test_columns_that_do_not_exist_are_refused_with_a_near_name(measure: str, end: str) -> None:
+    one, other = (SegmentSettings(measure=given) for given in ("moments, solidity", "solidity,moments"))
+    assert one.extra_columns == other.extra_columns
+    with pytest.raises(UsageError, match=r"^measure must be some of shape, moments, .*, all, or names") as caught:
+        SegmentSettings(measure=f"moments,{measure}")
+    assert str(caught.value).endswith(end)
 
 
 def test_options_that_only_change_speed_do_not_bind_a_resumed_run() -> None:

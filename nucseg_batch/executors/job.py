@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.columns import compartment_columns
-from nucseg_batch.compartments import CELLS, RINGS
 from nucseg_batch.errors import ImageError, InputMissingError, MismatchError, UsageError
 from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.executors.existing import (
@@ -98,9 +96,7 @@ class Job:
             self.begun.settings.pixel_size,
             *(size for label_array in self.plan.label_arrays for size in label_array.pixel_sizes),
         }
-        asked = self.begun.settings.compartments
-        extra = compartment_columns(ring=RINGS in asked, cell=CELLS in asked)
-        return NucleiTable(self.plan.channel_names, sizes != {None}, extra)
+        return NucleiTable(self.plan.channel_names, sizes != {None}, self.begun.settings.extra_columns)
 
     @property
     def shares(self) -> list[int]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from nucseg_batch.arrays.compartment_sums import CompartmentSums, measured_compartments
 from nucseg_batch.arrays.exposure import Exposure
+from nucseg_batch.arrays.optional_columns import neighbours
 from nucseg_batch.arrays.seams import join
 from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.files.atomic_write import whole_file
@@ -70,24 +71,27 @@ def join_plane(
     sums = _write_compartments(large, shards, images, writer, settings)
 
     pixel_size = settings.pixel_size or plane.image.pixel_size
-    nuclei: dict[str, list[Any]] = {name: [] for name in SUMMARISED}
-    digest, length = hashlib.sha256(), 0
+    owned = [joined.of(number) for number in range(len(results))]
+    together = {
+        name: np.concatenate([one.measures[name][labels - 1] for one, (labels, _) in zip(results, owned, strict=True)])
+        for name in (*SUMMARISED, "centroid-0", "centroid-1")
+    }
+    around = neighbours(table.extra, together, settings.neighbour_radius)
+    digest, length, first = hashlib.sha256(), 0, 0
     with whole_file(journal.plane_part(large)) as file:
-        for number, result in enumerate(results):
-            labels, final = joined.of(number)
+        for result, (labels, final) in zip(results, owned, strict=True):
+            own = slice(first, first + labels.size)
             measures = {name: values[labels - 1] for name, values in result.measures.items()}
             measures |= measured_compartments({**measures, "label": final}, sums)
+            measures |= {name: values[own] for name, values in around.items()}
             rows = labelled_rows(plane, final.tolist(), table.rows(measures, pixel_size)).encode()
             file.write(rows)
             digest.update(rows)
-            length += len(rows)
-            for name, values in nuclei.items():
-                values.append(measures[name])
+            length, first = length + len(rows), own.stop
     marker = journal.marker(units[0])
     outcome = marker.planes[0] if marker is not None else None
     scale = outcome.scale if isinstance(outcome, RegionOutcome) else 1.0
     exposure = Exposure.joined([result.exposure for result in results])
-    together = {name: np.concatenate(values) for name, values in nuclei.items()}
     summary = plane_summary(shape, together, exposure, scale, pixel_size)
     written = PlaneResult(plane.image.key, int(summary["nuclei"] or 0), summary, length)
     parts = list(map(combined, shards))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from nucseg_batch.arrays.compartment_sums import measured_compartments
 from nucseg_batch.arrays.confidence import nuclei_confidence
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import measure
+from nucseg_batch.arrays.optional_columns import neighbours, optional_columns
+from nucseg_batch.columns import Column
 from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable, plane_summary
@@ -30,7 +32,8 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
     pixel_size = settings.pixel_size or item.plane.image.pixel_size
     try:
         intensity = item.shown.intensity
-        measures = measured_nuclei(found.labels, intensity, item.shown.channels, found.support)
+        measures = measured_nuclei(found.labels, intensity, item.shown.channels, found.support, table.extra)
+        measures |= neighbours(table.extra, measures, settings.neighbour_radius)
         around = compartments(found.labels, compartment_distances(item.plane.image, settings))
         measures |= measured_compartments(measures, compartment_sums(around, item.shown))
         rows = table.text(item.plane, measures, pixel_size)
@@ -46,13 +49,16 @@ def measured_nuclei(
     intensity: NDArray[Any],
     channels: Mapping[str, NDArray[Any]],
     support: NDArray[np.uint8] | None,
+    extra: Sequence[Column] = (),
+    everything: NDArray[np.integer] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """What `arrays.measure.measure` says, and `confidence`, which is NaN where there is no support.
 
-    All are (height, width); support as in `arrays.confidence`.
+    All are (height, width); support as in `arrays.confidence`. extra: further columns, with `everything` as
+    `arrays.optional_columns` says; those that need a whole plane are left out.
     """
     measures = measure(labels, intensity, channels)
     ids = measures["label"]
     unknown = np.full(ids.size, np.nan)
     measures["confidence"] = unknown if support is None else nuclei_confidence(labels, support, ids)
-    return measures
+    return measures | optional_columns(extra, labels, {"": intensity, **channels}, measures, everything)

@@ -13,7 +13,7 @@ from nucseg_batch.columns import channel_columns, compartment_columns, names
 LABELS = made_nuclei((121, 173), 40, seed=4)
 IDS = np.unique(LABELS)[1:].astype(np.int64)
 rng = np.random.default_rng(5)
-CHANNELS = {
+CHANNELS: dict[str, np.ndarray] = {
     "": rng.integers(0, 2**16, LABELS.shape).astype(np.uint16),
     "GFP": rng.normal(1e6, 3, LABELS.shape).astype(np.float32),
 }

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.columns import MICROMETRES, NUCLEI, NUCLEUS_KEY, Column, channel_columns
+from nucseg_batch.columns import MICROMETRES, NUCLEI, NUCLEUS_KEY, Column, channel_columns, names
 from nucseg_batch.files.csv_rows import csv_row
 from nucseg_batch.plan import Plane
 
@@ -38,9 +38,11 @@ class NucleiTable:
     @functools.cached_property
     def columns(self) -> tuple[Column, ...]:
         """All columns."""
-        lengths = MICROMETRES if self.micrometres else ()
-        asked = (*self.extra, *channel_columns(self.channels, self.extra))
-        return (*NUCLEI, *lengths, *channel_columns(self.channels), *asked)
+        found: list[Column] = []
+        for columns in (NUCLEI, self.extra):
+            sizes = [column for column in MICROMETRES if self.micrometres and column.source in names(columns)]
+            found += (*columns, *sizes, *channel_columns(self.channels, columns))
+        return tuple(found)
 
     @functools.cached_property
     def _values(self) -> tuple[Column, ...]:
@@ -104,9 +106,10 @@ def plane_summary(
 
 def _of(column: Column, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> NDArray[Any] | None:
     """The values of a column; None where they are not known."""
-    if not column.source:
-        return measures.get(column.name)
-    return None if pixel_size is None else measures[column.source] * pixel_size**column.power
+    values = measures.get(column.source or column.name)
+    if values is None or not column.source:
+        return values
+    return None if pixel_size is None else values * pixel_size**column.power
 
 
 def _column(values: NDArray[Any]) -> list[str]:
