@@ -47,7 +47,7 @@ FILES_LEVELS = {
     "raster": 1,
     "tiff": 1,
     "zarr": 1,
-    **dict.fromkeys(("atomic_write", "kinds", "missing", "names", "palettes", "patience", "pixel_size"), 0),
+    **dict.fromkeys(("atomic_write", "kinds", "missing", "names", "palettes", "pixel_size", "retry"), 0),
     **dict.fromkeys(("png", "sample", "source", "toml"), 0),
 }
 """Order of the folders and files within `files`; each imports only from lower levels, so that none imports itself."""
