@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from pages import DOCS
 
-from nucseg_batch.columns import FAILURES, IMAGES, OPTIONAL, Column
+from nucseg_batch.columns import FAILURES, IMAGES, OPTIONAL, Column, compartment_columns
 from nucseg_batch.files.run.tables import NucleiTable
 
 TABLES = {
     "images.csv": IMAGES,
     "nuclei.csv": NucleiTable(channels=("<channel>",), micrometres=True).columns,
     "--measure": OPTIONAL,
+    "--ring and --expand": compartment_columns(ring=True, cell=True),
     "failures.csv": FAILURES,
 }
 

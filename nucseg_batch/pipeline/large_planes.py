@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from nucseg_batch.files.masks.nodes import StoredPart, combined
 from nucseg_batch.files.masks.pixels import as_stored, pixel_bounds
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import ImageReader
+from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import MergedPlane, PlaneResult, RegionOutcome
 from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
@@ -116,7 +117,8 @@ def _write_compartments(
     for unit, written in zip(large.units, shards, strict=True):
         around = region_compartments(unit, distances, writer)
         written += writer.write_parts(unit, {name: labels.reshape(unit.shape) for name, labels in around.items()})
-        shown = select_channels(images.read(large.plane, *unit.bounds[-2:]), large.plane.image, channel)
+        pixels = STORAGE_RETRY.run(partial(images.read, large.plane, *unit.bounds[-2:]))
+        shown = select_channels(pixels, large.plane.image, channel)
         for name, one in compartment_sums(around, shown).items():
             found[name].append(one)
     return {name: CompartmentSums.merged(parts) for name, parts in found.items()}

@@ -76,7 +76,7 @@ def compartments(drivers: Sequence[Driver], images: Path, tmp_path_factory: pyte
 def in_place(
     request: pytest.FixtureRequest, drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory
 ) -> Sweep:
-    """Labels in the input store itself, of two images with two levels each, one of them large."""
+    """Labels in the input store itself, of two images with two levels each, one of them large; in 0.4 with rings."""
     folder = tmp_path_factory.mktemp("place")
     top = write_group(folder / "base" / "out.zarr", version=request.param)
     for name, shape in (("a", (30, 40)), ("b", (130, 100))):
@@ -87,7 +87,7 @@ def in_place(
             write_array(group / str(level), picture[:: 2**level, :: 2**level], version=request.param)
 
     def commands(store: Path) -> list[Command]:
-        return [("segment", store, "--in-place", *REGION)]
+        return [("segment", store, "--in-place", *(("--ring", "1,2") if request.param == "0.4" else ()), *REGION)]
 
     return Sweep(drivers, folder / "sweep", commands, base=folder / "base").prepare()
 
