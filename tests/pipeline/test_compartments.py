@@ -147,3 +147,23 @@ def test_shares_write_the_compartments_that_one_process_writes(tmp_path: Path, m
         runs.append(run)
     assert runs[0].results() == runs[1].results()
     assert_compartments(runs[1], "large.tif", {"": mosaic((100, 120), step=11)})
+
+
+def test_a_large_plane_that_cannot_be_read_again_fails_and_is_joined_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pixels are needed once more for the columns; nothing of it is lost."""
+    run = small_run(tmp_path, monkeypatch, ring="1,3")
+    path = run.put("large.tif", mosaic())
+    run.put("small.tif", picture(4))
+    run.segment()
+    before = run.everything()
+    (large,) = run.plan.large_planes()
+    run.journal.retract_plane(large)
+    path.rename(tmp_path / "away.tif")
+    outcome = run.finish()
+    assert [(one.image, one.stage) for one in outcome.failures] == [("large.tif", "read")]
+    assert outcome.images == 1
+    (tmp_path / "away.tif").rename(path)
+    assert not run.segment(retry_failed=True).failures
+    assert run.everything() == before
