@@ -15,7 +15,8 @@ from nucseg_batch.cli.help import EVERYWHERE
 from nucseg_batch.cli.main import parser
 from nucseg_batch.cli.record_options import PANELS
 from nucseg_batch.executors.existing import default_model, fingerprint
-from nucseg_batch.settings import REFUSING_OPTIONS, SPEED_OPTIONS, RunSettings, SegmentSettings, option_names
+from nucseg_batch.options import option_names
+from nucseg_batch.settings import REFUSING_OPTIONS, SPEED_OPTIONS, RunSettings, SegmentSettings
 
 PAGE = Path(__file__).with_name("options.md")
 KINDS = {bool: "flag", int: "whole number", float: "number", str: "text", Path: "path", list: "text, can be repeated"}

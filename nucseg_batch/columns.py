@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 ColumnType = Literal["string", "int32", "int64", "float64"]
 """Type of the values, as pyarrow names it."""
-Group = Literal["basic", "shape", "intensity"]
-"""Columns of nuclei that are measured together; those of `intensity` once more in each separate channel."""
+Group = Literal["basic", "shape", "moments", "intensity", "weighted", "edge", "radial", "neighbours", "compartments"]
+"""Columns of nuclei that belong together."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class Column:
     type: ColumnType = "float64"
     """Type of its values; any cell may be empty."""
     group: Group = "basic"
-    """What it is measured with."""
+    """What it belongs to, and is measured with."""
+    per_channel: bool = False
+    """Whether it is of an intensity: measured in the channel of the nuclei and once more in each separate channel."""
     axis: int | None = None
     """Axis of the plane, 0 (y) or 1 (x), along which it is a coordinate: it moves with a window of the plane."""
     skimage: bool = False
@@ -126,7 +128,7 @@ IMAGES = (*PLANE_STATE, *PLANE_SUMMARY)
 
 _place = functools.partial(Column, unit="px", skimage=True)
 _shape = functools.partial(Column, group="shape", skimage=True)
-_intensity = functools.partial(Column, unit="of the image", group="intensity", skimage=True)
+_intensity = functools.partial(Column, unit="of the image", group="intensity", per_channel=True, skimage=True)
 _LABEL = _whole(
     "label",
     "label of the nucleus in the mask of this plane, 1 to n. Nuclei are not tracked: labels of different time points "
@@ -178,6 +180,68 @@ NUCLEI = (
 """Columns of nuclei.csv in every run."""
 
 
+_per_channel = functools.partial(Column, unit="of the image", per_channel=True)
+_hu = "one of Hu's seven invariants under translation, scale and rotation, of the shape"
+_EDGE = "pixels with another nucleus or background at one of four sides"
+OPTIONAL = (
+    _shape("solidity", "area / area of the convex hull; 1 is convex", "0 to 1"),
+    _shape("feret_diameter_max", "largest distance between two places on the hull", "px"),
+    Column("form_factor", "4π area / perimeter², as CellProfiler's FormFactor", "", "perimeter is 0", group="shape"),
+    *(Column(f"moments_hu-{i}", _hu, group="moments", skimage=True) for i in range(7)),
+    _per_channel("intensity_sum", "sum of its pixels; DNA content in a DNA stain", group="intensity"),
+    _intensity("intensity_median", "median of its pixels"),
+    _per_channel("intensity_p25", "25th percentile, as `numpy.percentile` has it", group="intensity"),
+    _per_channel("intensity_p75", "75th percentile", group="intensity"),
+    *(
+        _place(
+            f"centroid_weighted-{axis}",
+            f"mean {what} of its pixels, weighted by their intensities",
+            empty="intensities sum to 0",
+            group="weighted",
+            per_channel=True,
+            axis=axis,
+        )
+        for axis, what in enumerate(("row", "column"))
+    ),
+    _per_channel("edge_intensity_sum", f"sum of its edge: {_EDGE}, as in CellProfiler", group="edge"),
+    _per_channel("edge_intensity_mean", "mean of its edge", empty="no edge in the image", group="edge"),
+    _per_channel("edge_intensity_std", "standard deviation of its edge", empty="no edge in the image", group="edge"),
+    _per_channel("edge_intensity_min", "lowest value of its edge", empty="no edge in the image", group="edge"),
+    _per_channel("edge_intensity_max", "highest value of its edge", empty="no edge in the image", group="edge"),
+    *(
+        Column(
+            f"radial_distribution_frac_at_d_{i}of4",
+            f"share of its intensity in zone {i} of 4 from the middle to the edge, as CellProfiler's FracAtD",
+            "0 to 1",
+            "intensities sum to 0",
+            group="radial",
+            per_channel=True,
+        )
+        for i in range(1, 5)
+    ),
+    Column("neighbour_distance", "to the nearest other centroid", "px", "only one nucleus", group="neighbours"),
+    _whole("neighbours", "other centroids at most `--neighbour-radius` away", group="neighbours"),
+    Column(
+        "touching_fraction",
+        "share of its border, in sides of pixels, that is also the border of another nucleus; the end of the image is "
+        "none",
+        "0 to 1",
+        group="neighbours",
+    ),
+)
+"""Columns of nuclei.csv that are added when asked for, by group or name."""
+OPTIONAL_GROUPS: tuple[str, ...] = tuple(dict.fromkeys(column.group for column in OPTIONAL))
+"""Groups that can be asked for; some have columns besides that every run has."""
+ALL = "all"
+"""Asks for all of them."""
+
+
+def requested_columns(words: str) -> tuple[Column, ...]:
+    """The optional columns of groups and names, with commas, in the order of OPTIONAL; other words are ignored."""
+    asked = {word.strip() for word in words.split(",")}
+    return tuple(column for column in OPTIONAL if asked & {column.name, column.group, ALL})
+
+
 def _micrometres(source: str, power: int) -> Column:
     square, name = ("²", f"{source}_um2") if power == 2 else ("", f"{source}_um")
     definition = f"`{source}` x pixel_size{square}"
@@ -190,25 +254,60 @@ MICROMETRES = (
     _micrometres("axis_major_length", 1),
     _micrometres("axis_minor_length", 1),
     _micrometres("perimeter", 1),
+    _micrometres("feret_diameter_max", 1),
+    _micrometres("neighbour_distance", 1),
+    _micrometres("ring_area", 2),
+    _micrometres("cell_area", 2),
 )
-"""Columns of nuclei.csv in micrometres, in runs that know a pixel size."""
+"""Columns of nuclei.csv in micrometres, in runs that know a pixel size and have the columns in pixels."""
 
 
-def channel_columns(channels: Iterable[str]) -> tuple[Column, ...]:
-    """Columns of nuclei.csv of separate channels, such as `intensity_mean-DAPI`."""
+def channel_columns(channels: Iterable[str], columns: Iterable[Column] = MEASURED) -> tuple[Column, ...]:
+    """Those of the columns that are of intensities for each separate channel, such as `intensity_mean-DAPI`."""
+    intensities = [column for column in columns if column.per_channel]
     return tuple(
         replace(
             column,
             name=f"{column.name}-{channel}",
             definition=f"`{column.name}` of the separate channel `{channel}`",
-            empty="no such channel, or its file is missing",
+            empty="; ".join(filter(None, (column.empty, "no such channel, or its file is missing"))),
             skimage=False,
         )
         for channel in channels
-        for column in MEASURED
-        if column.group == "intensity"
+        for column in intensities
     )
 
+
+def compartment_columns(*, ring: bool, cell: bool) -> tuple[Column, ...]:
+    """Columns of nuclei.csv of rings and of cells, see `arrays.compartment_sums`."""
+    return (
+        *(_compartment("ring") if ring else ()),
+        *((_RATIO,) if ring else ()),
+        *(_compartment("cell") if cell else ()),
+    )
+
+
+def _compartment(name: str) -> Iterator[Column]:
+    """Columns of one compartment."""
+    column = functools.partial(Column, group="compartments")
+    yield column(f"{name}_area", f"number of pixels of the {name}; 0 without one", "px²", type="int64")
+    for statistic, definition in (
+        ("mean", f"mean of the pixels of the {name}"),
+        ("std", "standard deviation (divided by n)"),
+        ("min", "lowest value"),
+        ("max", "highest value"),
+    ):
+        yield column(f"{name}_intensity_{statistic}", definition, "of the image", f"no {name}", per_channel=True)
+    yield column(f"{name}_intensity_sum", "sum of the values; 0 without pixels", "of the image", per_channel=True)
+
+
+_RATIO = Column(
+    "intensity_ratio",
+    "`intensity_mean` / `ring_intensity_mean`",
+    empty="no ring, or its mean is 0",
+    group="compartments",
+    per_channel=True,
+)
 
 FAILURES = (
     _text("image", "name of the image, in one row per failed plane"),
@@ -226,5 +325,8 @@ FAILURES = (
 )
 """Columns of failures.csv."""
 
-TYPES: dict[str, ColumnType] = {column.name: column.type for column in (*IMAGES, *NUCLEI, *MICROMETRES, *FAILURES)}
+TYPES: dict[str, ColumnType] = {
+    column.name: column.type
+    for column in (*IMAGES, *NUCLEI, *OPTIONAL, *MICROMETRES, *compartment_columns(ring=True, cell=True), *FAILURES)
+}
 """Type of each column by its name, which has one type in all tables. Columns of channels are not among them."""

@@ -7,13 +7,17 @@ The codes follow sysexits.h, which schedulers and shell scripts already understa
 
 from __future__ import annotations
 
-from typing import ClassVar
+import difflib
+from collections.abc import Collection
+from typing import Any, ClassVar, get_args
 
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_USAGE = 2
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
+CLOSE = 0.75
+"""Similarity, as difflib measures it, from which a word is taken for another one with a typing error."""
 
 
 class NucsegError(Exception):
@@ -121,3 +125,34 @@ class ImageError(NucsegError, ValueError):
     """One image cannot be used: a row in the failures file of a run, the end of a comparison or a training."""
 
     exit_code = 65
+
+
+def nearest(word: str, known: Collection[str]) -> str | None:
+    """The known word that is meant by one with a typing error, or of which it is the beginning or a longer form.
+
+    Both are given without regard to capitals and to the dashes of options; None where nothing is near.
+    """
+    plain = {name.lower().lstrip("-"): name for name in known}
+    word = word.lower().lstrip("-")
+    close = difflib.get_close_matches(word, plain, n=1, cutoff=CLOSE) or [
+        name for name in plain if min(len(name), len(word)) > 2 and (name.startswith(word) or word.startswith(name))
+    ]
+    return plain[close[0]] if close else None
+
+
+def did_you_mean(word: str, known: Collection[str], *, mark: str = "'") -> str:
+    """`; did you mean 'segment'?`, to put behind a message; nothing where no known word is near."""
+    close = nearest(word, known)
+    return f"; did you mean {mark}{close}{mark}?" if close else ""
+
+
+def check(condition: bool, name: str, expected: str, received: object) -> None:
+    """Raises SettingError for a setting that is not what is expected."""
+    if not condition:
+        raise SettingError(name, f"must be {expected}, but is {received!r}.")
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """The same for a setting that is to be one of the words of a Literal."""
+    allowed = get_args(choices)
+    check(value in allowed, name, "one of " + ", ".join(allowed), value)

@@ -15,6 +15,8 @@ LAYERS = {
     "machine": 0,
     "errors": 0,
     "columns": 0,
+    "compartments": 0,
+    "options": 0,
     "settings": 1,
     "plan": 2,
     "arrays": 3,
@@ -45,7 +47,7 @@ FILES_LEVELS = {
     "raster": 1,
     "tiff": 1,
     "zarr": 1,
-    **dict.fromkeys(("atomic_write", "kinds", "missing", "names", "palettes", "patience", "pixel_size"), 0),
+    **dict.fromkeys(("atomic_write", "kinds", "missing", "names", "palettes", "pixel_size", "retry"), 0),
     **dict.fromkeys(("png", "sample", "source", "toml"), 0),
 }
 """Order of the folders and files within `files`; each imports only from lower levels, so that none imports itself."""

@@ -17,6 +17,7 @@ from command import COMMAND, Output, call, contents, run
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models import open_ome_zarr
+from scipy.ndimage import distance_transform_edt
 from skimage.measure import regionprops_table
 
 import nucseg_batch
@@ -76,6 +77,44 @@ def test_every_image_has_a_mask_and_the_tables_agree_with_it(real_images: Path, 
         for name, values in truth.items():
             np.testing.assert_allclose([float(n[name]) for n in own], values, rtol=2e-6, atol=1e-5)
     assert rows(finished.with_suffix(".failures.csv")) == []
+
+
+def test_rings_and_cells_of_real_images_are_exact_whole_and_by_regions(real_images: Path, tmp_path: Path) -> None:
+    """No pixel has two owners; distances are Euclidean; regions of a plane do not show. Nuclei are as without them."""
+    grey = [path for path in real_images.iterdir() if read_header(path, max_pixels=10**7).channels == 1]
+    name = max(grey, key=lambda path: path.stat().st_size).name
+    place = tmp_path / "in"
+    place.mkdir()
+    shutil.copy(real_images / name, place)
+    given = ("--diameter", 20, "--ring", "1,4.5", "--expand", "5.5")
+    call("segment", place, tmp_path / "plain.zarr", "--diameter", 20)
+    call("segment", place, tmp_path / "whole.zarr", *given)
+    call("segment", place, tmp_path / "tiles.zarr", *given, "--region", 128)
+    plain = nucseg_batch.open_masks(tmp_path / "plain.zarr")[name]
+    for store in ("whole.zarr", "tiles.zarr"):
+        nuclei, rings, cells = (
+            nucseg_batch.open_masks(tmp_path / store, label=label)[name] for label in ("nuclei", "rings", "cells")
+        )
+        pairs = np.unique(np.stack([plain.ravel(), nuclei.ravel()]), axis=1)
+        assert pairs.shape[1] == nuclei.max() + 1 == plain.max() + 1 > 10
+        distance = distance_transform_edt(nuclei == 0)
+        np.testing.assert_array_equal(rings > 0, (distance > 1) & (distance <= 5.5))
+        np.testing.assert_array_equal(cells > 0, distance <= 5.5)
+        np.testing.assert_array_equal(cells[nuclei > 0], nuclei[nuclei > 0])
+        np.testing.assert_array_equal(cells[rings > 0], rings[rings > 0])
+        alone = [distance_transform_edt(nuclei != label) for label in range(1, nuclei.max() + 1)]
+        ranked = np.argmin(np.round(np.square(alone)), axis=0) + 1  # the first of those that are equally near
+        np.testing.assert_array_equal(cells, np.where(distance <= 5.5, ranked, 0))
+        table = {int(row["label"]): row for row in rows(tmp_path / store.replace(".zarr", ".nuclei.csv"))}
+        pixels = read_image(place / name, max_pixels=10**7)
+        measured = regionprops_table(rings, pixels, properties=("label", "area", "intensity_mean", "intensity_std"))
+        for label, area, mean, std in zip(*measured.values(), strict=True):
+            row = table.pop(int(label))
+            assert int(row["ring_area"]) == area
+            assert float(row["ring_intensity_mean"]) == pytest.approx(mean, rel=1e-6)
+            assert float(row["ring_intensity_std"]) == pytest.approx(std, rel=1e-6)
+            assert float(row["intensity_ratio"]) == pytest.approx(float(row["intensity_mean"]) / mean, rel=1e-6)
+        assert all(row["ring_area"] == "0" and row["ring_intensity_mean"] == "" for row in table.values())
 
 
 def test_the_store_is_valid_and_other_tools_read_it(finished: Path) -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from nucseg_batch.errors import UsageError
-from nucseg_batch.settings import SegmentSettings, TrainSettings
+from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,17 @@ from nucseg_batch.settings import SegmentSettings, TrainSettings
         ("axes", "tczx"),
         ("axes", "yyx"),
         ("channel", ""),
+        ("ring", "3"),
+        ("ring", "1,0"),
+        ("ring", "1,2,3"),
+        ("ring", "-1,2"),
+        ("ring", "1,2mm"),
+        ("ring", "300,201"),
+        ("expand", "0"),
+        ("expand", "1,2"),
+        ("expand", "um"),
+        ("expand", "1e3"),
+        ("neighbour_radius", -1.0),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: str, value: object) -> None:
@@ -29,6 +41,32 @@ def test_a_value_that_cannot_be_meant_is_refused_with_its_name_and_itself(name: 
     with pytest.raises(UsageError, match=f"^{name} must be ") as caught:
         SegmentSettings(**{name: value})  # type: ignore[arg-type]
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "micrometres", "pixels"),
+    [
+        ("1,5", (1, 5), False, (1, 5)),
+        (" .5, 2.25 ", (0.5, 2.25), False, (0.5, 2.25)),
+        ("0.5,2um", (0.5, 2), True, (2, 8)),
+        ("0,3 µm", (0, 3), True, (0, 12)),
+    ],
+)
+def test_distances_are_in_pixels_or_in_micrometres(
+    text: str, values: tuple[float, ...], micrometres: bool, pixels: tuple[float, ...]
+) -> None:
+    distances = SegmentSettings(ring=text).compartments["rings"]
+    assert (distances.values, distances.micrometres) == (values, micrometres)
+    assert distances.pixels(0.25) == pixels
+
+
+@pytest.mark.parametrize(("measure", "end"), [("shap", "mean 'shape'?"), ("solidty", "'solidity'?"), ("", "''.")])
+def test_columns_that_do_not_exist_are_refused_with_a_near_name(measure: str, end: str) -> None:
+    one, other = (SegmentSettings(measure=given) for given in ("moments, solidity", "solidity,moments"))
+    assert one.extra_columns == other.extra_columns
+    with pytest.raises(UsageError, match=r"^measure must be some of shape, moments, .*, all, or names") as caught:
+        SegmentSettings(measure=f"moments,{measure}")
+    assert str(caught.value).endswith(end)
 
 
 def test_options_that_only_change_speed_do_not_bind_a_resumed_run() -> None:

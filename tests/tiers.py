@@ -20,6 +20,7 @@ LONG = (
     "test_assumptions.py",
     "test_every_kind_job.py",
     "test_examples.py",
+    "test_measure_job.py",
     "test_segment_job.py",
     "test_with_images.py",
     "training",

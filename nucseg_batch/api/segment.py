@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.errors import UsageError
+from nucseg_batch.errors import UsageError, did_you_mean
 from nucseg_batch.executors import job, local
-from nucseg_batch.files.names import did_you_mean
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Failure
 from nucseg_batch.settings import SegmentSettings
 
-TEXTS = ("channel", "t", "z")
+TEXTS = ("channel", "t", "z", "expand")
 """Options that are text, and for which a number may be given."""
 PathLike = str | os.PathLike[str]
 

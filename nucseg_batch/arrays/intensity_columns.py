@@ -32,8 +32,8 @@ def intensity_columns(
     table: dict[str, NDArray[np.float64]] = {}
     for channel, plane in channels.items():
         with np.errstate(invalid="ignore"):  # of infinite values
-            values = _statistics(groups, _pixels(groups, channel, plane), percentiles)
-        table |= {f"{prefix}intensity_{name}{_suffix(channel)}": column for name, column in values.items()}
+            values = _statistics(groups, channel_pixels(groups, channel, plane), percentiles)
+        table |= {f"{prefix}intensity_{name}{channel_suffix(channel)}": column for name, column in values.items()}
     return table
 
 
@@ -62,12 +62,12 @@ def weighted_centroids(groups: Groups, channels: Mapping[str, NDArray[Any]]) -> 
     origins, down, right = groups.offsets()
     table = {}
     for channel, plane in channels.items():
-        values = _pixels(groups, channel, plane).astype(np.float64)
+        values = channel_pixels(groups, channel, plane).astype(np.float64)
         total = groups.reduce(np.add, values)
         for axis, (origin, offset) in enumerate(zip(divmod(origins, groups.shape[1] or 1), (down, right), strict=True)):
             moment = groups.reduce(np.add, values * offset)
             centre = np.divide(moment, total, out=np.full(total.shape, np.nan), where=total != 0)
-            table[f"centroid_weighted-{axis}{_suffix(channel)}"] = origin + centre
+            table[f"centroid_weighted-{axis}{channel_suffix(channel)}"] = origin + centre
     return table
 
 
@@ -88,11 +88,13 @@ def edges(labels: NDArray[np.integer]) -> NDArray[np.integer]:
     return labels * (edge & (labels > 0))
 
 
-def _suffix(channel: str) -> str:
+def channel_suffix(channel: str) -> str:
+    """What a column of this channel has after its name."""
     return f"-{channel}" if channel else ""
 
 
-def _pixels(groups: Groups, channel: str, plane: NDArray[Any]) -> NDArray[Any]:
+def channel_pixels(groups: Groups, channel: str, plane: NDArray[Any]) -> NDArray[Any]:
+    """The values of a plane at the pixels of the groups, in their order; ValueError where its shape differs."""
     if plane.shape != groups.shape:
         raise ValueError(f"channel {channel} is {plane.shape}, but labels are {groups.shape}.")
     return plane.ravel().take(groups.place)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.compartments import sweep
 from nucseg_batch.arrays.grouping import Groups
+from nucseg_batch.arrays.intensity_columns import channel_pixels, channel_suffix
 
 BINS = 4
 """Zones between the middle and the edge, as CellProfiler's default."""
@@ -35,13 +36,13 @@ def radial_columns(
     zone = _zones(groups, labels) + BINS * groups.spread(np.arange(groups.ids.size))
     table: dict[str, NDArray[np.float64]] = {}
     for channel, plane in channels.items():
-        if plane.shape != groups.shape:
-            raise ValueError(f"channel {channel} is {plane.shape}, but labels are {groups.shape}.")
-        sums = np.bincount(zone, plane.ravel()[groups.place], BINS * groups.ids.size).reshape(-1, BINS)
+        pixels = channel_pixels(groups, channel, plane)
+        sums = np.bincount(zone, pixels, BINS * groups.ids.size).reshape(-1, BINS)
         total = sums.sum(axis=1, keepdims=True)
         shares = np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total != 0)
-        suffix = f"-{channel}" if channel else ""
-        table |= {f"radial_distribution_frac_at_d_{i + 1}of{BINS}{suffix}": shares[:, i] for i in range(BINS)}
+        table |= {
+            f"radial_distribution_frac_at_d_{i + 1}of{BINS}{channel_suffix(channel)}": shares[:, i] for i in range(BINS)
+        }
     return table
 
 

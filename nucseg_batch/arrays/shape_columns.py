@@ -8,26 +8,28 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.grouping import Groups
 from nucseg_batch.arrays.hulls import hulls
 
-SHAPE_COLUMNS = ("solidity", "feret_diameter_max", "form_factor", *(f"moments_hu-{i}" for i in range(7)))
-"""What `shape_columns` returns."""
-
 
 def shape_columns(groups: Groups, perimeter: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """One array (n,) float64 for each of SHAPE_COLUMNS, with a value for each label of the groups.
+    """`solidity`, `feret_diameter_max` and `form_factor`: (n,) float64, with a value for each label of the groups.
 
-    All but `form_factor` are named and defined as in `skimage.measure.regionprops_table`; the hull has whole pixels, so
-    that solidity is a ratio of counts. form_factor: 4 pi area / perimeter**2, as CellProfiler's FormFactor, infinite
-    where the perimeter of a pixel is 0. perimeter: (n,), as `arrays.measure` has it. Labels without pixels are NaN.
+    The first two are named and defined as in `skimage.measure.regionprops_table`; the hull has whole pixels, so that
+    solidity is a ratio of counts. form_factor: 4 pi area / perimeter**2, as CellProfiler's FormFactor, NaN where the
+    perimeter of a pixel is 0. perimeter: (n,), as `arrays.measure` has it. Labels without pixels are NaN.
     """
-    hull = hulls(groups)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        table = {
-            "solidity": groups.count / hull.area,
+    hull, count = hulls(groups), np.where(groups.count > 0, groups.count, np.nan)
+    with np.errstate(invalid="ignore"):
+        return {
+            "solidity": count / hull.area,
             "feret_diameter_max": np.where(groups.count > 0, hull.diameter, np.nan),
-            "form_factor": np.where(groups.count > 0, 4 * np.pi * groups.count / perimeter**2, np.nan),
+            "form_factor": 4 * np.pi * count / np.where(perimeter > 0, perimeter, np.nan) ** 2,
         }
-        hu = _moments_hu(_normalized_moments(groups))
-    return table | {f"moments_hu-{i}": value for i, value in enumerate(hu)}
+
+
+def moments_hu(groups: Groups) -> dict[str, NDArray[np.float64]]:
+    """`moments_hu-0` to `-6`, as `regionprops_table` has them: (n,) float64; labels without pixels are NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        invariants = _invariants(_normalized_moments(groups))
+    return {f"moments_hu-{i}": value for i, value in enumerate(invariants)}
 
 
 def _normalized_moments(groups: Groups) -> dict[tuple[int, int], NDArray[np.float64]]:
@@ -64,7 +66,7 @@ def _normalized_moments(groups: Groups) -> dict[tuple[int, int], NDArray[np.floa
     return {power: summed(values) / area ** (sum(power) / 2 + 1) for power, values in sums.items()}
 
 
-def _moments_hu(nu: dict[tuple[int, int], NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+def _invariants(nu: dict[tuple[int, int], NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     """Hu's seven invariants under translation, scale and rotation."""
     a, b = nu[3, 0] + nu[1, 2], nu[2, 1] + nu[0, 3]
     c, d = nu[3, 0] - 3 * nu[1, 2], 3 * nu[2, 1] - nu[0, 3]

@@ -17,8 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.errors import InputMissingError, UsageError
-from nucseg_batch.files.names import did_you_mean
+from nucseg_batch.errors import InputMissingError, UsageError, did_you_mean
 from nucseg_batch.settings import SegmentSettings
 
 COMMAND_LINE_ONLY = frozenset({"quiet", "verbose", "debug", "config", "help"})

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from nucseg_batch.errors import InputMissingError
-from nucseg_batch.files.names import did_you_mean, name_beside
+from nucseg_batch.errors import InputMissingError, did_you_mean
+from nucseg_batch.files.names import name_beside
 
 DEFAULT = "default"
 """Name of the model that ships with the package, unless there is a file of that name."""

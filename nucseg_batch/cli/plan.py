@@ -9,7 +9,8 @@ import typer
 from nucseg_batch.cli.options import PLACE_HELP, InPlace, Json, Model, NewOut, Overwrite, Pattern, output_place, places
 from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import UsageError
-from nucseg_batch.settings import SPEED_OPTIONS, SegmentSettings, option_names
+from nucseg_batch.options import option_names
+from nucseg_batch.settings import SPEED_OPTIONS, SegmentSettings
 
 
 @with_options(*option_names(SegmentSettings, but=SPEED_OPTIONS))

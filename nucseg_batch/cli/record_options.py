@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 
+from nucseg_batch.options import Option, option_names
 from nucseg_batch.settings import (
     COMPUTING,
     DATA,
@@ -21,8 +22,6 @@ from nucseg_batch.settings import (
     OUTPUT,
     RESUMING,
     TRAINING,
-    Option,
-    option_names,
 )
 
 CLUSTER = "Clusters"
@@ -33,7 +32,7 @@ Command = Callable[..., None]
 
 
 def with_options(*only: str, **help: str) -> Callable[[Command], Command]:
-    """Gives a command the options of each parameter that is a record of settings, see `settings.option`.
+    """Gives a command the options of each parameter that is a record of settings, see `options.option`.
 
     The command gets the record, made of what was given. only: which options; all if none is named. help: other help of
     some. Options are shown in the order of PANELS.

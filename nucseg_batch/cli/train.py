@@ -15,7 +15,8 @@ from nucseg_batch.cli.models import existing_model
 from nucseg_batch.cli.options import check_place
 from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import UsageError
-from nucseg_batch.settings import DATA, FINE_TUNING, NETWORK, TRAINING, TrainSettings
+from nucseg_batch.settings import DATA, NETWORK, TRAINING
+from nucseg_batch.training.settings import FINE_TUNING, TrainSettings
 
 _DEFAULT = TrainSettings()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from nucseg_batch.files.names import did_you_mean
+from nucseg_batch.errors import did_you_mean
 
 _WORDS = (
     (r"Input should be a valid number.*", "a number"),

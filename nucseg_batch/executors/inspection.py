@@ -21,13 +21,13 @@ from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.header_scan import HeaderScan, ScannedImage, none_usable, scan_headers
 from nucseg_batch.files.find.select import EACH
-from nucseg_batch.files.masks.ngff import calibration_of, label_path
+from nucseg_batch.files.masks.ngff import calibration_of, label_paths
 from nucseg_batch.files.masks.pyramid import choose_levels
 from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.source import open_zarr
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.machine.processor import bfloat16_flags
-from nucseg_batch.plan import LABEL_BYTES, Budget, Failure, ImageInfo, LabelArray, Plan, doubt_error, make_plan, merged
+from nucseg_batch.plan import LABEL_BYTES, Budget, Failure, ImageInfo, Plan, doubt_error, make_plan, merged
 from nucseg_batch.plan.budget import BASE_BYTES
 from nucseg_batch.settings import SegmentSettings
 
@@ -181,7 +181,7 @@ def inspect(
         settings = replace(settings, channel=EACH)
     total = len(joined.entries)
     scanned = scan_headers(joined, settings, lambda done: progress(done, total))
-    plan = make_plan(scanned.images, scanned.failures, region=settings.region)
+    plan = make_plan(scanned.images, scanned.failures, region=settings.region, labels=settings.labels)
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     scanned = replace(scanned, found=replace(scanned.found, assumptions=assumptions))
     return Inspection(place, scanned, plan, settings, refusal, _stored(scanned, settings))
@@ -201,7 +201,8 @@ def memory_bytes(plan: Plan, budget: Budget) -> int:
         )
         calls = budget.network_bytes if label_array.regional else min(calls, budget.network_bytes)
         channels = max(image.plane_bytes for image in label_array.images) / (label_array.height * label_array.width)
-        held = COPIES * channels * whole + UNITS_AT_ONCE * math.prod(label_array.grid.shard) * LABEL_BYTES
+        masks = math.prod(label_array.grid.shard) * LABEL_BYTES * len(label_array.labels)
+        held = COPIES * channels * whole + UNITS_AT_ONCE * masks
         most = max(most, calls + held)
     return int(BASE_BYTES + KEPT_BYTES + most)
 
@@ -210,16 +211,16 @@ def output_files(plan: Plan, *, with_images: bool) -> int:
     """Files that a store of masks would consist of, at most: shards of planes without nuclei are not written."""
     count, groups = 0, {""}
     for label_array in plan.label_arrays:
-        arrays = 1 + with_images
+        arrays = len(label_array.labels) + with_images
         levels = choose_levels(label_array, calibration_of(label_array, None))
         grids = [label_array.grid, *(label_array.grid.level(level.shape) for level in levels)]
         count += arrays * sum(grid.count + 1 for grid in grids)
-        groups |= _with_parents(label_array)
+        groups.update(*map(_with_parents, label_paths(label_array)))
     return count + len(groups)
 
 
-def _with_parents(label_array: LabelArray) -> set[str]:
-    parts = label_path(label_array).split("/")
+def _with_parents(group: str) -> set[str]:
+    parts = group.split("/")
     return {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
 
 

@@ -41,7 +41,7 @@ from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
 from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG, check_is_store
-from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, doubt_error, make_plan, merged
+from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, check_compartments, doubt_error, make_plan, merged
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
 TOLD_ASSUMPTIONS = 20
@@ -96,7 +96,7 @@ class Job:
             self.begun.settings.pixel_size,
             *(size for label_array in self.plan.label_arrays for size in label_array.pixel_sizes),
         }
-        return NucleiTable(self.plan.channel_names, sizes != {None})
+        return NucleiTable(self.plan.channel_names, sizes != {None}, self.begun.settings.extra_columns)
 
     @property
     def shares(self) -> list[int]:
@@ -278,7 +278,8 @@ def _plan(
     total = len(found.entries)
     scanned = scan_headers(found, settings, lambda done: progress.headers(done, total), headers=False)
     images = scanned.images
-    plan = make_plan(images, scanned.failures, region=settings.region)
+    plan = make_plan(images, scanned.failures, region=settings.region, labels=settings.labels)
+    check_compartments(plan, settings)
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     _tell(replace(scanned.found, assumptions=assumptions), progress)
     if not images:

@@ -1,15 +1,13 @@
-"""Names as text: file names are bytes, tables and terminals are UTF-8; and what a name that nobody knows may mean."""
+"""Names as text: file names are bytes, tables and terminals are UTF-8."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
-CLOSE = 0.75
-"""Similarity, as difflib measures it, from which a word is taken for another one with a typing error."""
+from nucseg_batch.errors import nearest
 
 
 def printable(key: str) -> str:
@@ -49,25 +47,6 @@ def counted(keys: Collection[str]) -> str:
 def file_name(text: str) -> str:
     """The key of an image from its text in a table, as Python names files."""
     return os.fsdecode(unquote_to_bytes(text)) if "%" in text else text
-
-
-def nearest(word: str, known: Collection[str]) -> str | None:
-    """The known word that is meant by one with a typing error, or of which it is the beginning or a longer form.
-
-    Both are given without regard to capitals and to the dashes of options; None where nothing is near.
-    """
-    plain = {name.lower().lstrip("-"): name for name in known}
-    word = word.lower().lstrip("-")
-    close = difflib.get_close_matches(word, plain, n=1, cutoff=CLOSE) or [
-        name for name in plain if min(len(name), len(word)) > 2 and (name.startswith(word) or word.startswith(name))
-    ]
-    return plain[close[0]] if close else None
-
-
-def did_you_mean(word: str, known: Collection[str], *, mark: str = "'") -> str:
-    """`; did you mean 'segment'?`, to put behind a message; nothing where no known word is near."""
-    close = nearest(word, known)
-    return f"; did you mean {mark}{close}{mark}?" if close else ""
 
 
 def name_beside(place: str, ending: str = "") -> str:

@@ -20,7 +20,7 @@ from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
 from nucseg_batch.pipeline.in_flight import MeasuredPlane, PlaneInFlight, UnitInFlight
 from nucseg_batch.pipeline.stage_timer import StageTimer
-from nucseg_batch.plan import Failure, Plane
+from nucseg_batch.plan import Failure, Plane, Unit
 from nucseg_batch.settings import SegmentSettings
 
 FINISH_AHEAD = 2
@@ -104,31 +104,33 @@ class Finisher:
         item, result, work = one.item, one.result, one.item.work
         work.results[item.index] = result
         work.seen[item.index] = item.seen
-        if one.labels is not None:
+        if one.labels:
             work.rows[item.index] = one.rows
-            self._mask_of(work, item)[...] = one.labels
+            for name, mask in self._masks_of(work, item).items():
+                mask[...] = one.labels[name]
             if item.pixels is not None:
                 work.pixels = empty_pixels(work.unit) if work.pixels is None else work.pixels
                 plane_of(work.pixels, work.unit, item.index)[...] = as_stored(item.pixels, work.unit.label_array)
         elif work.task.kept is not None and isinstance(work.task.kept.planes[item.index], PlaneResult):
-            self._mask_of(work, item)[...] = 0  # it was of pixels that are gone
+            for mask in self._masks_of(work, item).values():
+                mask[...] = 0  # it was of pixels that are gone
         if len(work.results) == work.unit.plane_count:
             self._commit(work)
         self._advance(item.plane, result)
 
-    def _mask_of(self, work: UnitInFlight, item: PlaneInFlight) -> NDArray[np.uint32]:
-        """Where the mask of a plane goes, among those of its unit."""
-        if work.masks is None:
+    def _masks_of(self, work: UnitInFlight, item: PlaneInFlight) -> dict[str, NDArray[np.uint32]]:
+        """Where the label images of a plane go, among those of its unit."""
+        if not work.masks:
+            names = work.unit.label_array.labels
             kept = work.task.kept is not None
-            work.masks = self._writer.read(work.unit) if kept else np.zeros(work.unit.shape, np.uint32)
-        mask: NDArray[np.uint32] = work.masks.reshape(-1, *item.shape)[item.index]
-        return mask
+            work.masks = {name: self._writer.read(work.unit, name) for name in names} if kept else _empty(work.unit)
+        return {name: masks.reshape(-1, *item.shape)[item.index] for name, masks in work.masks.items()}
 
     def _commit(self, work: UnitInFlight) -> None:
         unit, kept = work.unit, work.task.kept
         order = range(unit.plane_count)
         planes, seen = tuple(work.results[index] for index in order), tuple(work.seen[index] for index in order)
-        if kept is not None and work.masks is None:  # nothing is better than it was
+        if kept is not None and not work.masks:  # nothing is better than it was
             if planes == kept.planes and seen == kept.seen:
                 self._attempts.end(unit)
                 return
@@ -137,13 +139,18 @@ class Finisher:
             self._journal.retract(unit)
             written = self._writer.write(unit, *self._shards(work))
             marker = Marker(planes, written.bytes, written.sha256, seen)
-        work.masks = work.pixels = None
+        work.masks, work.pixels = {}, None
         self._journal.commit(unit, marker, "".join(work.rows.pop(index, "") for index in order))
         self._attempts.end(unit)
 
-    def _shards(self, work: UnitInFlight) -> tuple[NDArray[np.uint32], NDArray[Any] | None]:
-        """The masks of a unit and, where these are stored, its pixels."""
-        masks = np.zeros(work.unit.shape, np.uint32) if work.masks is None else work.masks
+    def _shards(self, work: UnitInFlight) -> tuple[dict[str, NDArray[np.uint32]], NDArray[Any] | None]:
+        """The label images of a unit and, where these are stored, its pixels."""
+        masks = work.masks or _empty(work.unit)
         if work.pixels is None and self._settings.with_images:
             return masks, empty_pixels(work.unit)
         return masks, work.pixels
+
+
+def _empty(unit: Unit) -> dict[str, NDArray[np.uint32]]:
+    """Label images of a unit without nuclei."""
+    return {name: np.zeros(unit.shape, np.uint32) for name in unit.label_array.labels}

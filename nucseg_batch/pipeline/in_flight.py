@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,7 +40,7 @@ class UnitInFlight:
     """A unit on its way through the stream."""
 
     task: UnitTask
-    masks: NDArray[np.uint32] | None = None
+    masks: dict[str, NDArray[np.uint32]] = field(default_factory=dict)
     pixels: NDArray[Any] | None = None
     results: dict[int, PlaneResult | Failure] = field(default_factory=dict)
     seen: dict[int, PlaneFingerprint | None] = field(default_factory=dict)
@@ -99,7 +100,7 @@ class MeasuredPlane:
     """The plane."""
     result: PlaneResult | Failure
     """Its statistics, or why it has none."""
-    labels: NDArray[np.int32] | None = None
-    """Its mask, (height, width); None where it failed."""
+    labels: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    """Its label images by name, (height, width) each; none where it failed."""
     rows: str = ""
     """Its rows of nuclei.csv."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.compartment_sums import measured_compartments
 from nucseg_batch.arrays.confidence import nuclei_confidence
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import measure
+from nucseg_batch.arrays.optional_columns import neighbours, optional_columns
+from nucseg_batch.columns import Column
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable, plane_summary
+from nucseg_batch.pipeline.compartments import compartment_sums, compartments
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane
-from nucseg_batch.plan import Failure
+from nucseg_batch.plan import Failure, compartment_distances
 from nucseg_batch.settings import SegmentSettings
 
 
@@ -27,13 +32,16 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
     pixel_size = settings.pixel_size or item.plane.image.pixel_size
     try:
         intensity = item.shown.intensity
-        measures = measured_nuclei(found.labels, intensity, item.shown.channels, found.support)
+        measures = measured_nuclei(found.labels, intensity, item.shown.channels, found.support, table.extra)
+        measures |= neighbours(table.extra, measures, settings.neighbour_radius)
+        around = compartments(found.labels, compartment_distances(item.plane.image, settings))
+        measures |= measured_compartments(measures, compartment_sums(around, item.shown))
         rows = table.text(item.plane, measures, pixel_size)
         values = plane_summary(item.shape, measures, Exposure.of(intensity), found.scale, pixel_size)
     except Exception as error:  # whatever it is: this plane fails, not its unit
         return MeasuredPlane(item, item.failed("measure", error))
     result = PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))
-    return MeasuredPlane(item, result, found.labels, rows)
+    return MeasuredPlane(item, result, {NUCLEI_LABEL: found.labels, **around}, rows)
 
 
 def measured_nuclei(
@@ -41,13 +49,16 @@ def measured_nuclei(
     intensity: NDArray[Any],
     channels: Mapping[str, NDArray[Any]],
     support: NDArray[np.uint8] | None,
+    extra: Sequence[Column] = (),
+    everything: NDArray[np.integer] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """What `arrays.measure.measure` says, and `confidence`, which is NaN where there is no support.
 
-    All are (height, width); support as in `arrays.confidence`.
+    All are (height, width); support as in `arrays.confidence`. extra: further columns, with `everything` as
+    `arrays.optional_columns` says; those that need a whole plane are left out.
     """
     measures = measure(labels, intensity, channels)
     ids = measures["label"]
     unknown = np.full(ids.size, np.nan)
     measures["confidence"] = unknown if support is None else nuclei_confidence(labels, support, ids)
-    return measures
+    return measures | optional_columns(extra, labels, {"": intensity, **channels}, measures, everything)

@@ -15,6 +15,7 @@ import numpy as np
 
 from nucseg_batch.arrays.sampling import IntensitySurvey, survey_intensities
 from nucseg_batch.arrays.scale_search import ScaleTrial
+from nucseg_batch.columns import Column
 from nucseg_batch.files.opened import ImageReader, pixels_digest, windows_sha256
 from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.attempts import Attempts
@@ -216,7 +217,7 @@ class RegionStream:
         """Measures a region and commits it."""
         unit, image = region.unit, region.plane.image
         with self.gauge.busy("measure"):
-            result = _measured(region)
+            result = _measured(region, self.settings.extra_columns)
             if isinstance(result, Exception):
                 self._commit(unit, failure_of(region.plane, "segment" if region.found else "read", result))
                 return
@@ -280,12 +281,12 @@ class RegionStream:
         return [width for width in sized if width is not None]
 
 
-def _measured(region: RegionInFlight) -> RegionResult | Exception:
+def _measured(region: RegionInFlight, extra: Sequence[Column]) -> RegionResult | Exception:
     """The result of a region, or what went wrong with it."""
     if region.error is not None:
         return region.error
     try:
-        return finished(region.unit, region.found)
+        return finished(region.unit, region.found, extra)
     except Exception as error:  # one image's trouble is never the run's
         return error
 

@@ -23,7 +23,7 @@ from nucseg_batch.arrays.exposure import APART, Exposure
 from nucseg_batch.arrays.sampling import is_constant, nothing_bright
 from nucseg_batch.arrays.seams import MergedIds, Rect, RegionSeams, grown, join, spans
 from nucseg_batch.arrays.separated import SeparatedNuclei
-from nucseg_batch.columns import MEASURED
+from nucseg_batch.columns import MEASURED, Column, channel_columns
 from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Unit
@@ -101,10 +101,10 @@ def find(
     return TileResult(tile, shown, *predictor.label_tile(tile, shown.pixels, limits))
 
 
-def finished(unit: Unit, found: Sequence[TileResult]) -> RegionResult:
-    """Measures what was found in the tiles of a region, and joins them to one."""
+def finished(unit: Unit, found: Sequence[TileResult], extra: Sequence[Column] = ()) -> RegionResult:
+    """Measures what was found in the tiles of a region, and joins them to one; extra: as for `measured_nuclei`."""
     shape = (unit.label_array.height, unit.label_array.width)
-    results = [_tile_result(one, shape) for one in found]
+    results = [_tile_result(one, shape, extra) for one in found]
     return results[0] if len(results) == 1 else _joined_tiles(results, _bounds(unit), shape, found)
 
 
@@ -165,7 +165,7 @@ def _within(part: Rect, window: Rect) -> Rect:
     return rows, columns
 
 
-def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
+def _tile_result(found: TileResult, shape: tuple[int, int], extra: Sequence[Column]) -> RegionResult:
     """Measures the nuclei of one tile that it owns or that reach into its core."""
     tile = found.tile
     core, grid, source = (tile.part(name) for name in ("core", "grid", "source"))
@@ -174,7 +174,7 @@ def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
     beside = found.shown.intensity[rows, columns.start : columns.stop + APART]
     exposure = Exposure.of(beside, columns.stop - columns.start, top_row=core[0].start)
     if found.labels is None:
-        return _nothing(found, core, rim, exposure)
+        return _nothing(found, core, rim, exposure, extra)
     labels, roots = found.labels, found.roots
     if not len(roots):
         labels, roots = _foreground(found)
@@ -183,26 +183,30 @@ def _tile_result(found: TileResult, shape: tuple[int, int]) -> RegionResult:
     rows, columns = tile.part("roots")
     owned = (y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop) & (anywhere > 0)
     kept = owned | (inside > 0)
-    kept_labels = np.concatenate([[0], np.cumsum(kept) * kept]).astype(np.uint32)[labels]
+    count = int(np.count_nonzero(kept))
+    numbers = np.concatenate([[0], np.where(kept, np.cumsum(kept), count + 1)]).astype(np.uint32)
+    everything = numbers[labels]
+    kept_labels = everything * (everything <= count)
     near = _within(grid, source)
     channels = {name: plane[near] for name, plane in found.shown.channels.items()}
-    measures = measured_nuclei(kept_labels, found.shown.intensity[near], channels, found.support)
-    for column in MEASURED:
+    intensity = found.shown.intensity[near]
+    measures = measured_nuclei(kept_labels, intensity, channels, found.support, extra, everything)
+    for column in (*MEASURED, *extra, *channel_columns(channels, extra)):
         if column.axis is not None:
             measures[column.name] = measures[column.name] + grid[column.axis].start
     keys = y * ROW + x
     kept_labels = np.ascontiguousarray(kept_labels[_within(rim, grid)])
-    reach = spans(kept_labels, core, shape, int(np.count_nonzero(kept)))
+    reach = spans(kept_labels, core, shape, count)
     part = RegionSeams(core, keys[kept], owned[kept], inside[kept], measures["area"], reach)
     return RegionResult(part, kept_labels, measures, exposure)
 
 
-def _nothing(found: TileResult, core: Rect, rim: Rect, exposure: Exposure) -> RegionResult:
+def _nothing(found: TileResult, core: Rect, rim: Rect, exposure: Exposure, extra: Sequence[Column]) -> RegionResult:
     """The result of a tile that was passed over."""
     none = np.zeros(0, np.int64)
     part = RegionSeams(core, none, none.astype(bool), none, none, none)
     channels = {name: np.zeros((1, 1)) for name in found.shown.channels}
-    measures = measured_nuclei(np.zeros((1, 1), np.int32), np.zeros((1, 1)), channels, None)
+    measures = measured_nuclei(np.zeros((1, 1), np.int32), np.zeros((1, 1)), channels, None, extra)
     labels = np.zeros([side.stop - side.start for side in rim], np.uint32)
     return RegionResult(part, labels, measures, exposure, math.prod(side.stop - side.start for side in core))
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.plan.images import Failure, ImageInfo
 from nucseg_batch.plan.scales import bucket_shape
 from nucseg_batch.plan.units import LABEL_BYTES, LabelArray, LargePlane, Unit
@@ -69,7 +70,7 @@ class Plan:
     @property
     def mask_bytes(self) -> int:
         """Size of all masks before compression."""
-        return self.pixel_count * LABEL_BYTES
+        return sum(label_array.pixels * len(label_array.labels) for label_array in self.label_arrays) * LABEL_BYTES
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -77,15 +78,24 @@ class Plan:
         return tuple(dict.fromkeys(name for label_array in self.label_arrays for name in label_array.channel_names))
 
 
-def make_plan(images: Iterable[ImageInfo], failures: Iterable[Failure] = (), *, region: int = REGION) -> Plan:
-    """Groups images into label arrays. The plan depends only on the images and the region size, not on their order."""
+def make_plan(
+    images: Iterable[ImageInfo],
+    failures: Iterable[Failure] = (),
+    *,
+    region: int = REGION,
+    labels: tuple[str, ...] = (NUCLEI_LABEL,),
+) -> Plan:
+    """Groups images into label arrays, each with such label images.
+
+    The plan depends only on the images, the region size and the label images, not on their order.
+    """
     groups: dict[tuple[object, ...], list[ImageInfo]] = defaultdict(list)
     for image in images:
         planes = (image.axes, len(image.times), len(image.depths))
         groups[image.height, image.width, planes, image.group].append(image)
     label_arrays = [
-        LabelArray(members[0].height, members[0].width, tuple(sorted(members, key=lambda image: image.key)), region)
-        for members in groups.values()
+        LabelArray(one[0].height, one[0].width, tuple(sorted(one, key=lambda image: image.key)), region, labels)
+        for one in groups.values()
     ]
     label_arrays.sort(
         key=lambda label_array: (

@@ -15,14 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.plan.images import ImageInfo, KnownImages, Plane
 from nucseg_batch.plan.shards import ShardGrid
 from nucseg_batch.settings import REGION
 
 SHARD_BYTES = 64 * 2**20
-"""Size of the masks (uint32, before compression) that a unit aims for."""
+"""Size of all label images together (uint32, before compression) that a unit aims for."""
 LABEL_BYTES = 4
-"""Bytes for a pixel of a mask."""
+"""Bytes for a pixel of a label image."""
 LONGEST_STEM = 120
 """Longer names of units are cut, and told apart by a hash."""
 CHUNK = 512
@@ -41,6 +42,8 @@ class LabelArray:
     """In the order of the array's axis i; never changed."""
     region: int = REGION
     """Side of the regions in which planes of more than so many pixels squared are done."""
+    labels: tuple[str, ...] = (NUCLEI_LABEL,)
+    """Names of its label images, of one shape and cut alike: nuclei, and compartments around them."""
 
     @property
     def group(self) -> str | None:
@@ -100,7 +103,7 @@ class LabelArray:
             side = next(side for side in range(min(CHUNK, self.region), 0, -1) if self.region % side == 0)
             region = (min(self.region, -(-length // side) * side) for length in (self.height, self.width))
             return ShardGrid(self.axes, self.shape, (*planes, side, side), (*planes, *region))
-        room = max(1, SHARD_BYTES // (LABEL_BYTES * self.height * self.width))
+        room = max(1, SHARD_BYTES // (LABEL_BYTES * len(self.labels) * self.height * self.width))
         for axis in "zit":
             if axis in lengths:
                 lengths[axis] = min(self.shape[self.axes.index(axis)], room)

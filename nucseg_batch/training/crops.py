@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.machine.cores import available_cores
-from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training.augment import plain_crop, training_crop
 from nucseg_batch.training.data import Sample
+from nucseg_batch.training.settings import TrainSettings
 
 SHARE_EXPONENT = 0.6
 """Crops are shared among kinds, a modality of a collection each, by (images of the kind) ** SHARE_EXPONENT."""

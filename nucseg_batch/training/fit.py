@@ -23,7 +23,7 @@ from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import NetworkSpec, build, load_encoder, network_spec, trained_encoder
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.network.predictor import Predictor
-from nucseg_batch.settings import SegmentSettings, TrainSettings
+from nucseg_batch.settings import SegmentSettings
 from nucseg_batch.training.blend import SHARES, blend
 from nucseg_batch.training.callbacks import (
     Backup,
@@ -37,6 +37,7 @@ from nucseg_batch.training.crops import Crops, plain_crops
 from nucseg_batch.training.data import Sample, fingerprint, read_all, split_pairs
 from nucseg_batch.training.optimizer import averaging_adamw
 from nucseg_batch.training.pictures import save_curves, save_examples
+from nucseg_batch.training.settings import TrainSettings
 from nucseg_batch.training.sizes import fitted_sizer
 from nucseg_batch.training.tuning import tuned
 

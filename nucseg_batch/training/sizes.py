@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.widths import size_target
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import build_sizer
-from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training.augment import turned
 from nucseg_batch.training.callbacks import Progress
 from nucseg_batch.training.crops import RandomBatches
@@ -21,6 +20,7 @@ from nucseg_batch.training.data import Sample
 from nucseg_batch.training.empty import blank_field
 from nucseg_batch.training.intensity import change_intensities
 from nucseg_batch.training.optimizer import averaging_adamw
+from nucseg_batch.training.settings import TrainSettings
 from nucseg_batch.training.warp import view_of
 
 CROP = 192

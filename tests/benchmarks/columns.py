@@ -22,16 +22,17 @@ from skimage.segmentation import expand_labels
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from real_nuclei import made_nuclei
 
+from nucseg_batch.arrays.compartment_sums import CompartmentSums
 from nucseg_batch.arrays.compartments import expanded, rings
 from nucseg_batch.arrays.grouping import Groups
 from nucseg_batch.arrays.intensity_columns import edges, intensity_columns, weighted_centroids
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.neighbour_columns import neighbour_columns, touching_fraction
 from nucseg_batch.arrays.radial_columns import radial_columns
-from nucseg_batch.arrays.shape_columns import shape_columns
+from nucseg_batch.arrays.shape_columns import moments_hu, shape_columns
 
 PEERS = ("solidity", "feret_diameter_max", "moments_hu")
-"""The columns of `shape_columns` that scikit-image has."""
+"""The columns of shape and moments that scikit-image has."""
 
 
 def columns(labels: np.ndarray, channels: dict[str, np.ndarray]) -> dict[str, Callable[[], object]]:
@@ -45,15 +46,15 @@ def columns(labels: np.ndarray, channels: dict[str, np.ndarray]) -> dict[str, Ca
         "cells of 20 pixels": lambda: expanded(labels, 20),
         "the same by scikit-image": lambda: expand_labels(labels, 20),
         "grouping of nuclei": lambda: Groups.of(labels),
-        "rings, grouped and measured": lambda: intensity_columns(Groups.of(rings(labels, 1, 7)), channels, "ring_"),
-        "sums and percentiles of nuclei": lambda: intensity_columns(groups, channels),
-        "edges, grouped and measured": lambda: intensity_columns(Groups.of(edges(labels)), channels, "edge_"),
-        "weighted centroids": lambda: weighted_centroids(groups, channels),
+        "rings with columns": lambda: CompartmentSums.of(rings(labels, 1, 7), channels).columns(groups.ids, "ring"),
         "shape": lambda: shape_columns(groups, measures["perimeter"]),
-        "the same by scikit-image's regionprops_table": lambda: regionprops_table(labels, properties=PEERS),
-        "radial distribution": lambda: radial_columns(groups, labels, channels),
-        "neighbours": lambda: neighbour_columns(centroids, 50),
-        "touching": lambda: touching_fraction(groups, labels),
+        "moments": lambda: moments_hu(groups),
+        "shape and moments by scikit-image": lambda: regionprops_table(labels, properties=PEERS),
+        "intensity": lambda: intensity_columns(groups, channels),
+        "weighted": lambda: weighted_centroids(groups, channels),
+        "edge": lambda: intensity_columns(Groups.of(edges(labels)), channels, "edge_", ()),
+        "radial": lambda: radial_columns(groups, labels, channels),
+        "neighbours": lambda: (neighbour_columns(centroids, 50), touching_fraction(groups, labels)),
     }
 
 

@@ -15,6 +15,8 @@ import pytest
 from command import Output
 from pictures import disks, fluorescence
 
+from nucseg_batch.columns import OPTIONAL_GROUPS
+
 HERE = Path(__file__).parent
 PEER = os.environ.get("NUCSEG_STARDIST_PYTHON", sys.executable if importlib.util.find_spec("stardist") else "")
 """Python of an environment with StarDist."""
@@ -167,4 +169,4 @@ def test_what_each_group_of_columns_costs_is_measured(tmp_path: Path) -> None:
     ]
     subprocess.run([str(word) for word in words], capture_output=True, timeout=240, check=True)
     speeds = json.loads((tmp_path / "c.json").read_text())["Mpx/s"]
-    assert {"rings, grouped and measured", "shape", "radial distribution"} <= speeds.keys()
+    assert {"default columns", "rings with columns", *OPTIONAL_GROUPS} <= speeds.keys()

@@ -11,6 +11,7 @@ from doubles import Threshold
 from small_runs import SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.errors import MismatchError
+from nucseg_batch.files.run.masks import open_masks
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.plan import Failure
 
@@ -321,6 +322,34 @@ def test_with_pixels_beside_the_masks_a_unit_is_done_whole(tmp_path: Path, monke
     stored = zarr.open_array(run.store / "40x50" / "0", mode="r")
     np.testing.assert_array_equal(stored[1], picture(5, value=199))
     assert run.verify().damage == ()
+
+
+def test_compartments_of_images_that_are_kept_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a unit of which one image is done again, and another has become one that cannot be read."""
+    run = small_run(tmp_path, monkeypatch, ring="1,2", expand="3")
+    for number in range(4):
+        run.put(f"{number}.tif", picture(number + 1, value=150 + number))
+    run.segment()
+    before = {label: open_masks(run.store, label=label) for label in ("nuclei", "rings", "cells")}
+    kept = {label: [masks[f"{number}.tif"] for number in (0, 3)] for label, masks in before.items()}
+    run.put("2.tif", picture(6, value=199))
+    content = (run.folder / "1.tif").read_bytes()
+    (run.folder / "1.tif").write_bytes(content[: len(content) // 2])
+    summary = run.segment()
+    assert (summary.new_planes, [failure.image for failure in summary.failures]) == (1, ["1.tif"])
+    assert not {"0.tif", "3.tif"} & set(run.reads)
+    for label, planes in kept.items():
+        masks = open_masks(run.store, label=label)
+        for number, plane in zip((0, 3), planes, strict=True):
+            np.testing.assert_array_equal(masks[f"{number}.tif"], plane)
+        array, _ = masks.array("0.tif")
+        assert not np.asarray(array[1]).any(), "an image that failed is empty"
+    fresh = small_run(tmp_path / "fresh", monkeypatch, ring="1,2", expand="3")
+    fresh.put("2.tif", picture(6, value=199))
+    fresh.segment()
+    for label in kept:
+        ours, theirs = open_masks(run.store, label=label), open_masks(fresh.store, label=label)
+        np.testing.assert_array_equal(ours["2.tif"], theirs["2.tif"])
 
 
 def test_an_image_that_changed_its_shape_fails_and_says_so(run: SmallRun) -> None:

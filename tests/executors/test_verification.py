@@ -216,6 +216,24 @@ def test_the_pixels_beside_the_masks_are_verified_too(tmp_path: Path, monkeypatc
     assert run.everything() == before
 
 
+def test_a_damaged_ring_is_found_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of whole planes and of a region; and so is a damaged cell, or one that is gone."""
+    run = small_run(tmp_path, monkeypatch, ring="1,2", expand="3")
+    run.put("a.tif", picture(3))
+    run.put("slide.tif", mosaic())
+    run.segment()
+    before = run.everything()
+    for label in ("rings", "cells"):
+        arrays = [run.store / name / "labels" / label / "0" / "c" for name in ("40x50", "100x120")]
+        small, large = (sorted(path for path in array.rglob("*") if path.is_file()) for array in arrays)
+        flip(small[0])
+        large[2].unlink()
+        found = run.verify()
+        assert [one.where for one in found.damage] == ["40x50-000000", "100x120-plane-000000"]
+        mended(run, found)
+        assert run.everything() == before
+
+
 def test_status_counts_share_by_share_and_names_who_is_at_it(run: SmallRun) -> None:
     """One look says what to send in again; and looking changes nothing."""
     before = run.times()

@@ -62,11 +62,21 @@ def with_images(drivers: Sequence[Driver], images: Path, tmp_path_factory: pytes
     return Sweep(drivers, tmp_path_factory.mktemp("pixels"), commands).prepare()
 
 
+@pytest.fixture(scope="module")
+def compartments(drivers: Sequence[Driver], images: Path, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A run with rings and cells."""
+
+    def commands(store: Path) -> list[Command]:
+        return [("segment", images, store, "--ring", "1,3", "--expand", "4", *REGION)]
+
+    return Sweep(drivers, tmp_path_factory.mktemp("compartments"), commands).prepare()
+
+
 @pytest.fixture(scope="module", params=["0.4", "0.5"])
 def in_place(
     request: pytest.FixtureRequest, drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory
 ) -> Sweep:
-    """Labels in the input store itself, of two images with two levels each, one of them large."""
+    """Labels in the input store itself, of two images with two levels each, one of them large; in 0.4 with rings."""
     folder = tmp_path_factory.mktemp("place")
     top = write_group(folder / "base" / "out.zarr", version=request.param)
     for name, shape in (("a", (30, 40)), ("b", (130, 100))):
@@ -77,7 +87,7 @@ def in_place(
             write_array(group / str(level), picture[:: 2**level, :: 2**level], version=request.param)
 
     def commands(store: Path) -> list[Command]:
-        return [("segment", store, "--in-place", *REGION)]
+        return [("segment", store, "--in-place", *(("--ring", "1,2") if request.param == "0.4" else ()), *REGION)]
 
     return Sweep(drivers, folder / "sweep", commands, base=folder / "base").prepare()
 
@@ -103,12 +113,18 @@ def test_a_run_that_keeps_pixels_killed_at_a_point_goes_on_to_the_same_bytes(wit
     assert with_images.wrong(with_images.points(3 * FIFTH)) == []
 
 
+def test_a_run_with_compartments_killed_at_a_point_goes_on_to_the_same_bytes(compartments: Sweep) -> None:
+    """Row 1: a unit then has three shards, and those of a large plane are written after all of its nuclei."""
+    assert sum("/labels/rings/" in name for name in compartments.reference) > 8
+    assert compartments.wrong(compartments.points(2 * FIFTH)) == []
+
+
 def test_a_run_in_place_killed_at_a_point_goes_on_to_the_same_bytes(in_place: Sweep) -> None:
     """Row 1, and nothing else of the user's store is changed or left in it."""
     assert in_place.wrong(in_place.points(3 * FIFTH)) == []
 
 
-@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "with_images"])
+@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "with_images", "compartments"])
 @pytest.mark.timeout(3600)
 @slow[0]
 @slow[1]

@@ -16,7 +16,7 @@ from ome_zarr_models import open_ome_zarr
 from nucseg_batch.errors import OutputError, UsageError
 from nucseg_batch.files.masks.in_place import check_labels, create_labels, register, remove_labels
 from nucseg_batch.files.masks.pyramid import build_levels, levels_missing
-from nucseg_batch.files.masks.store import MaskWriter, masks_changed_ns, shard_bytes
+from nucseg_batch.files.masks.store import MaskWriter, masks_changed_ns, shard_bytes, shards_written
 from nucseg_batch.files.run.masks import open_masks
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import ImageInfo, Plan, Unit, make_plan
@@ -138,6 +138,55 @@ def run(folder: Path, plan: Plan) -> None:
     for stack in plan.label_arrays:
         build_levels(folder, stack)
     register(folder, plan)
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@VERSIONS
+def test_compartments_are_listed_copied_and_replaced_with_their_nuclei(
+    tmp_path: Path, version: Literal["0.4", "0.5"]
+) -> None:
+    """A new run without them takes them away; a label image `cells` of somebody else is asked about, and stays."""
+    store, labels = tmp_path / "in.zarr", ("nuclei", "rings", "cells")
+    make_input(store, version)
+    zarr.consolidate_metadata(store, zarr_format=2 if version == "0.4" else 3)
+    plan = make_plan(plan_of("").label_arrays[0].images, labels=labels)
+    check_labels(store, plan)
+    create_labels(store, plan)
+    written = {}
+    for unit in plan.units():
+        written[unit.number] = {name: masks_of(unit) // (i + 1) for i, name in enumerate(labels)}
+        part = MaskWriter(store).write(unit, written[unit.number])
+        assert part == shards_written(store, unit)
+        assert part.bytes == shard_bytes(store, unit)
+    build_levels(store, plan.label_arrays[0])
+    assert _listed(store, version) == []
+    register(store, plan, provenance={"tool": "nucseg-batch"})
+    assert _listed(store, version) == list(labels)
+    opened = zarr.open_consolidated(store)
+    for name in labels:
+        for unit in plan.units():
+            found = np.asarray(opened[f"labels/{name}/0"][unit.bounds])
+            np.testing.assert_array_equal(found, written[unit.number][name])
+        open_ome_zarr(store / "labels" / name, version=version)
+        assert opened[f"labels/{name}"].attrs.asdict()["nucseg-batch"]["provenance"]["tool"] == "nucseg-batch"
+    assert len(labels_in(store)) == 3
+    remove_labels(store, plan_of(""))
+    assert _listed(store, version) == []
+    assert not any((store / "labels" / name).exists() for name in labels)
+    assert not [name for name, _ in zarr.open_consolidated(store)["labels"].members()]
+    make_group = zarr.open_group(store / "labels", mode="r+").create_group("cells")
+    make_group.attrs["by"] = "hand"
+    check_labels(store, plan_of(""))
+    with pytest.raises(OutputError, match="label images called cells already"):
+        check_labels(store, plan)
+    remove_labels(store, plan_of(""))
+    assert (store / "labels/cells").exists()
+
+
+def _listed(store: Path, version: str) -> list[str]:
+    attributes = zarr.open_group(store / "labels", mode="r").attrs.asdict()
+    found: list[str] = (attributes["ome"] if version == "0.5" else attributes)["labels"]
+    return found
 
 
 @VERSIONS

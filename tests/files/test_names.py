@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nucseg_batch.cli.main import parser
-from nucseg_batch.files.names import nearest
+from nucseg_batch.errors import nearest
 
 COMMANDS: dict[str, Any] = parser().commands
 OPTIONS = [name for one in COMMANDS["segment"].params for name in one.opts if name.startswith("--")]

@@ -16,11 +16,14 @@ from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
 from ome_zarr_models.v05.hcs import HCS
 from ome_zarr_models.v05.image import Image
+from ome_zarr_models.v05.image_label import ImageLabel
 from packaging.version import Version
 
 from nucseg_batch.files.masks.ngff import calibration_of
+from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.plates import translated
-from nucseg_batch.files.masks.store import MaskWriter, create_store
+from nucseg_batch.files.masks.pyramid import build_levels
+from nucseg_batch.files.masks.store import MaskWriter, create_store, list_masks
 from nucseg_batch.plan import ImageInfo, LabelArray, Plan, make_plan
 
 
@@ -95,6 +98,36 @@ def test_a_mirrored_plate_is_a_plate_to_the_reference_models(plate: Path) -> Non
     assert isinstance(image, Image)
     assert image.attributes.ome.multiscales[0].datasets[0].path == "labels/nuclei/0"
     assert image.labels is not None
+
+
+def test_a_plate_with_rings_and_cells_keeps_its_structure(plate: Path, tmp_path: Path) -> None:
+    """They are listed beside the nuclei, valid by themselves, and stay out of the list where an image failed."""
+    groups = ["A/1/0", "A/1/1", "B/2/0", "B/2/1"]
+    labels = ("nuclei", "rings", "cells")
+    plan = make_plan((info(group, t=(0, 2, 1), z=(0, 3, 1), levels=2) for group in groups), labels=labels)
+    store = tmp_path / "rings.zarr"
+    mirror = {group: read_attributes(plate / group)["ome"] for group in ("", "A/1", "B/2", *groups)}
+    assert create_store(store, plan, mirror=mirror) == []
+    for unit in plan.units():
+        MaskWriter(store).write(unit, {name: np.full(unit.shape, i + 1, np.uint32) for i, name in enumerate(labels)})
+        build_levels(store, unit.label_array)
+    assert isinstance(open_ome_zarr(store, version="0.5"), HCS)
+    for group in groups:
+        image = open_ome_zarr(store / group, version="0.5")
+        assert isinstance(image, Image)
+        assert image.labels is not None
+        assert image.labels.attributes.ome.labels == list(labels)
+        for i, name in enumerate(labels):
+            label = open_ome_zarr(store / group / "labels" / name, version="0.5")
+            assert isinstance(label, ImageLabel)
+            (multiscale,) = label.attributes.ome.multiscales
+            assert multiscale.name == name
+            assert [dataset.path for dataset in multiscale.datasets] == ["0", "1"]
+            for level in "01":
+                assert (zarr.open_array(store / group / "labels" / name / level, mode="r")[:] == i + 1).all()
+    list_masks(store, plan, mirror, {"A/1/0"})
+    failed = open_ome_zarr(store / "A/1/0/labels", version="0.5")
+    assert failed.attributes.ome.labels == []
 
 
 @pytest.mark.skipif(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import imagecodecs
 import numpy as np
 import pytest
 from pictures import disks, fluorescence
+from real_nuclei import made_nuclei
 
 from nucseg_batch.arrays import seams
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.sampling import survey_intensities
 from nucseg_batch.arrays.separated import SeparatedNuclei
+from nucseg_batch.columns import Column, requested_columns
 from nucseg_batch.files.run.tables import plane_summary
 from nucseg_batch.network import large, regions
 from nucseg_batch.network.geometry import ResampleGeometry
@@ -88,7 +91,13 @@ def units_of(shape: tuple[int, int], region: int) -> list[Unit]:
 
 
 def by_regions(
-    shown: NetworkInput, predictor: Labeller, region: int, *, scale: float = 1.0, **options: object
+    shown: NetworkInput,
+    predictor: Labeller,
+    region: int,
+    *,
+    scale: float = 1.0,
+    extra: Sequence[Column] = (),
+    **options: object,
 ) -> Whole:
     """Does a plane by regions, last first, and puts it together."""
     shape = shown.intensity.shape
@@ -102,7 +111,8 @@ def by_regions(
 
     def done(unit: Unit) -> RegionResult:
         tiles = region_tiles(unit, predictor, scale)
-        return finished(unit, [find(tile, read(*tile.part("source")), predictor, limits, **options) for tile in tiles])
+        found = [find(tile, read(*tile.part("source")), predictor, limits, **options) for tile in tiles]
+        return finished(unit, found, extra)
 
     results = [done(unit) for unit in reversed(units)][::-1]
     joined = seams.join([one.part for one in results], lambda i: results[i].labels, shape)
@@ -116,16 +126,18 @@ def by_regions(
     return Whole(labels, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}, results, joined)
 
 
-def assert_same_nuclei(found: Whole, labels: np.ndarray, shown: NetworkInput) -> None:
+def assert_same_nuclei(
+    found: Whole, labels: np.ndarray, shown: NetworkInput, extra: Sequence[Column] = (), atol: float = 0
+) -> None:
     """The partition of the plane, dense ids, and statistics as those of the whole mask."""
     pairs = set(zip(found.labels.ravel().tolist(), labels.ravel().tolist(), strict=True))
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) == labels.max() + 1
     assert found.labels.max() == labels.max()
-    expected = measured_nuclei(found.labels, shown.intensity, shown.channels, support_of(shown.pixels))
+    expected = measured_nuclei(found.labels, shown.intensity, shown.channels, support_of(shown.pixels), extra)
     assert found.measures.keys() == expected.keys()
     for name, values in expected.items():
         assert values.dtype == found.measures[name].dtype
-        np.testing.assert_allclose(found.measures[name], values, rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(found.measures[name], values, rtol=1e-12, atol=atol, err_msg=name)
 
 
 @pytest.fixture
@@ -173,6 +185,24 @@ def test_roots_that_regions_see_a_pixel_apart_cost_no_nucleus(
     found = by_regions(shown, Oracle(roots_of(labels), doubt), 100)
     assert_same_nuclei(found, labels, shown)
     assert found.joined.lost == 0
+
+
+@pytest.mark.parametrize("side", [regions.TILE_SIDE, 64])
+def test_optional_columns_of_a_plane_done_by_regions_are_those_of_the_whole(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nuclei that touch lie on both sides of borders: whether they touch needs those that a region does not measure."""
+    monkeypatch.setattr(regions, "TILE_SIDE", side)
+    _, labels = np.unique(made_nuclei((313, 409), 150, seed=6), return_inverse=True)
+    labels = np.where(np.isin(labels, np.flatnonzero(np.bincount(labels.ravel()) > 60)), labels, 0)
+    _, labels = np.unique(labels, return_inverse=True)
+    pixels = np.random.default_rng(7).integers(0, 4000, labels.shape).astype(np.uint16)
+    shown = NetworkInput(labels.astype(np.uint16), pixels, {"DAPI": pixels, "actin": pixels[::-1]})
+    extra = requested_columns("all")
+    found = by_regions(shown, Oracle(roots_of(labels)), 100, extra=extra)
+    assert_same_nuclei(found, labels, shown, extra, 1e-15)
+    assert 0 < np.count_nonzero(found.measures["touching_fraction"]) < labels.max()
+    assert {"centroid_weighted-0-actin", "edge_intensity_sum", "moments_hu-6"} < found.measures.keys()
 
 
 def test_what_is_kept_of_a_region_survives_packing(labels: np.ndarray, shown: NetworkInput) -> None:
@@ -233,9 +263,10 @@ def test_a_plane_without_nuclei_is_an_empty_mask(labels: np.ndarray) -> None:
     """No rows, and columns as ever."""
     pixels = np.random.default_rng(1).integers(3, 5, labels.shape).astype(np.uint8)
     none = NetworkInput(np.zeros_like(pixels), pixels, {"DAPI": pixels})
-    found = by_regions(none, Oracle({}), 128)
+    extra = requested_columns("all")
+    found = by_regions(none, Oracle({}), 128, extra=extra)
     assert not found.labels.any()
-    assert found.measures.keys() == measured_nuclei(labels, pixels, {"DAPI": pixels}, None).keys()
+    assert found.measures.keys() == measured_nuclei(labels, pixels, {"DAPI": pixels}, None, extra).keys()
     assert all(values.size == 0 for values in found.measures.values())
 
 

@@ -18,11 +18,11 @@ from nucseg_batch.errors import MismatchError, NucsegError, UsageError
 from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.network.architectures import build
 from nucseg_batch.network.model_file import load_model
-from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training import callbacks, fit, tuning
 from nucseg_batch.training.blend import SHARES
 from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.fit import Start, train
+from nucseg_batch.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(
     epochs=4,

@@ -16,12 +16,13 @@ from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.network.architectures import build, build_sizer, network_spec
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.network.predictor import Predictor
-from nucseg_batch.settings import SegmentSettings, TrainSettings
+from nucseg_batch.settings import SegmentSettings
 from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.crops import SHARE_EXPONENT, Crops, drawing_chances, plain_crops
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.fit import Start, doubts, optimizer, train
 from nucseg_batch.training.pictures import save_curves, save_examples
+from nucseg_batch.training.settings import TrainSettings
 from nucseg_batch.training.targets import centres_and_areas
 
 

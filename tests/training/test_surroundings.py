@@ -11,10 +11,10 @@ from pictures import annotated_folder
 
 from nucseg_batch.files.annotations import find_pairs
 from nucseg_batch.network.model_file import load_model
-from nucseg_batch.settings import TrainSettings
 from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.fit import train
 from nucseg_batch.training.pictures import save_curves
+from nucseg_batch.training.settings import TrainSettings
 
 
 def trained(place: Path, data: Path) -> tuple[list[bytes], list[float]]:

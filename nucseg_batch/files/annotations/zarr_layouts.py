@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.annotations.pairs import DataSet, Pair, joined
 from nucseg_batch.files.masks.ngff import image_kind
-from nucseg_batch.files.masks.store import LABEL_NAME, is_ours
+from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.run.masks import mask_places
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.files.zarr.ome import ome_of
@@ -62,7 +63,7 @@ def _chosen(names: list[str]) -> str | None:
     """Which label image of an image counts: the only one, or the one named `nuclei`; None where neither is there."""
     if len(names) == 1:
         return names[0]
-    return LABEL_NAME if LABEL_NAME in names else None
+    return NUCLEI_LABEL if NUCLEI_LABEL in names else None
 
 
 def _group_pairs(group: Path, store: Path, prefix: str, names: Names | None) -> DataSet:
@@ -93,7 +94,7 @@ def _label_of(group: Path, ours: bool) -> tuple[str, list[str]]:
     labels = label_names(group)
     label = _chosen(labels)
     if label is None:
-        names_one = f"it has label images {', '.join(labels)}, but none named {LABEL_NAME}"
+        names_one = f"it has label images {', '.join(labels)}, but none named {NUCLEI_LABEL}"
         raise ImageError(names_one if labels else "its labels group lists no label image")
     return label, labels
 

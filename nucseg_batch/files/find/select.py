@@ -16,9 +16,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from nucseg_batch.errors import ImageError, SettingError
+from nucseg_batch.errors import ImageError, SettingError, nearest
 from nucseg_batch.files.images import MAX_EXPANSION, SMALL
-from nucseg_batch.files.names import nearest
 from nucseg_batch.files.source import ChannelInfo, Header
 from nucseg_batch.plan import ImageInfo
 from nucseg_batch.settings import SegmentSettings

@@ -15,10 +15,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from nucseg_batch.compartments import CELLS, RINGS
 from nucseg_batch.errors import OutputError, UsageError
 from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.masks.ngff import (
-    LABEL_NAME,
     Version,
     calibration_of,
     label_attributes,
@@ -53,8 +53,8 @@ def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: 
     """Raises what stands against labels in the store, or in the folder of stores, that the images of a plan are in.
 
     That is UsageError for an image that is a file or of version 0.6, and OutputError where an image group is not there
-    or cannot be written to, or has label images called `nuclei`: unless they are of the run that is `resumed`, or
-    `overwrite` says that `remove_labels` may delete them.
+    or cannot be written to, or has label images of the names of the plan's, such as `nuclei`: unless they are of the
+    run that is `resumed`, or `overwrite` says that `remove_labels` may delete them.
     """
     for label_array in plan.label_arrays:
         key = label_array.images[0].key
@@ -70,27 +70,31 @@ def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: 
             )
         if not os.access(group, os.W_OK):
             raise OutputError(f"--in-place: {group} cannot be written to; change its permissions, or give OUT instead.")
-        label = folder / label_path(label_array)
-        listed = LABEL_NAME in _names(group / "labels")
-        begun = zarr_format(label) is None and not listed  # a run that was stopped while it made its groups
-        mine = resumed and (begun or OWNER in read_attributes(label))
-        if not (mine or overwrite) and (label.exists() or listed):
-            raise OutputError(
-                f"--in-place: {key} has label images called {LABEL_NAME} already; to replace them add --overwrite."
-            )
+        for name in label_array.labels:
+            label, listed = folder / label_path(label_array, name), name in _names(group / "labels")
+            begun = zarr_format(label) is None and not listed  # a run that was stopped while it made its groups
+            mine = resumed and (begun or OWNER in read_attributes(label))
+            if not (mine or overwrite) and (label.exists() or listed):
+                raise OutputError(
+                    f"--in-place: {key} has label images called {name} already; to replace them add --overwrite."
+                )
 
 
 def create_labels(folder: Path, plan: Plan) -> None:
     """Makes the label groups and their (still empty) arrays, but for those already there; none is listed yet."""
     for label_array in plan.label_arrays:
-        group, label = folder / label_array.name, folder / label_path(label_array)
+        group = folder / label_array.name
         version = zarr_format(group) or 3
         calibration = calibration_of(label_array, _ome(group))
         levels = choose_levels(label_array, calibration, _level_shapes(group), as_image=True)
-        attributes = label_attributes(label_array.axes, calibration, levels, source=True, version=VERSIONS[version])
-        put_group(label.parent, labels_attributes((), version=VERSIONS[version]), version=version)
-        put_array(label / level_name(0), label_layout(label_array), version=version)
-        put_group(label, attributes, version=version)
+        put_group(group / "labels", labels_attributes((), version=VERSIONS[version]), version=version)
+        for name in label_array.labels:
+            label = folder / label_path(label_array, name)
+            attributes = label_attributes(
+                label_array.axes, calibration, levels, source=True, name=name, version=VERSIONS[version]
+            )
+            put_array(label / level_name(0), label_layout(label_array), version=version)
+            put_group(label, attributes, version=version)
 
 
 def register(
@@ -105,11 +109,12 @@ def register(
             continue
         labels = folder / label_array.name / "labels"
         if provenance is not None:
-            _say(labels / LABEL_NAME, provenance)
+            for name in label_array.labels:
+                _say(labels / name, provenance)
         names = _names(labels)
-        if LABEL_NAME not in names:
-            _list(labels, [*names, LABEL_NAME])
-    _consolidate(folder, plan)
+        if new := [name for name in label_array.labels if name not in names]:
+            _list(labels, [*names, *new])
+    _consolidate(folder, {folder / one.name / "labels": set(one.labels) for one in plan.label_arrays})
 
 
 def _say(label: Path, provenance: Mapping[str, Any]) -> None:
@@ -121,17 +126,27 @@ def _say(label: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def remove_labels(folder: Path, plan: Plan) -> None:
-    """Takes label images called `nuclei` out of the lists, and then deletes them, whoever made them."""
+    """Takes label images that a plan writes out of the lists, and then deletes them, whoever made them.
+
+    Compartments that an earlier run of ours made go, too: the nuclei that they belong to are gone.
+    """
+    gone: dict[Path, set[str]] = {}
     for label_array in plan.label_arrays:
         labels = folder / label_array.name / "labels"
+        gone[labels] = {*label_array.labels, *(name for name in (RINGS, CELLS) if _made_as(labels / name, name))}
         names = _names(labels)
-        if LABEL_NAME in names:
-            _list(labels, [name for name in names if name != LABEL_NAME])
-    _consolidate(folder, plan)
-    for label_array in plan.label_arrays:
-        label = folder / label_path(label_array)
+        if gone[labels] & set(names):
+            _list(labels, [name for name in names if name not in gone[labels]])
+    _consolidate(folder, gone)
+    for label in (labels / name for labels, names in gone.items() for name in sorted(names)):
         if label.exists():
             shutil.rmtree(label)
+
+
+def _made_as(label: Path, name: str) -> bool:
+    """Whether a label group was made by us under this name, and is not a copy that somebody goes on with."""
+    attributes = read_attributes(label)
+    return OWNER in attributes and ome_of(attributes)["multiscales"][0]["name"] == name
 
 
 def _ome(group: Path) -> Mapping[str, Any]:
@@ -166,13 +181,15 @@ def _level_shapes(group: Path) -> list[dict[str, int]]:
     return shapes
 
 
-def _consolidate(folder: Path, plan: Plan) -> None:
-    """Brings copies of metadata, which some stores keep in their root, up to date with the label groups."""
-    changed: dict[Path, list[Path]] = defaultdict(list)
-    for label_array in plan.label_arrays:
-        labels = folder / label_array.name / "labels"
+def _consolidate(folder: Path, own: Mapping[Path, Collection[str]]) -> None:
+    """Brings copies of metadata, which some stores keep in their root, up to date with the label groups.
+
+    own: the names of label images of ours, there or deleted, by their `labels` group.
+    """
+    changed: dict[Path, dict[Path, Collection[str]]] = defaultdict(dict)
+    for labels, names in own.items():
         for top in _above(folder, labels):
-            changed[top].append(labels)
+            changed[top][labels] = names
     for top, groups in changed.items():
         version = zarr_format(top)
         if version == 2 and (top / CONSOLIDATED).is_file():
@@ -191,23 +208,21 @@ def _above(folder: Path, labels: Path) -> list[Path]:
     return found
 
 
-def _described(top: Path, labels: Path) -> list[Path]:
-    """The groups and arrays to copy: a `labels` group and, where it is listed, our label group with its arrays."""
-    label = labels / LABEL_NAME
-    if LABEL_NAME not in _names(labels):
-        return [labels]
-    return [labels, label, *sorted(path for path in label.iterdir() if path.is_dir())]
+def _described(labels: Path, own: Collection[str]) -> list[Path]:
+    """The groups and arrays to copy: a `labels` group and, where they are listed, label groups of ours, with arrays."""
+    listed = [labels / name for name in _names(labels) if name in own]
+    return [labels, *listed, *sorted(path for label in listed for path in label.iterdir() if path.is_dir())]
 
 
-def _consolidate_2(top: Path, groups: list[Path]) -> None:
+def _consolidate_2(top: Path, groups: Mapping[Path, Collection[str]]) -> None:
     content = json.loads((top / CONSOLIDATED).read_bytes())
     before = content["metadata"]
     copies = dict(before)
-    for labels in groups:
+    for labels, own in groups.items():
         inside = labels.resolve().relative_to(top).as_posix()
-        for key in [key for key in copies if key.startswith(f"{inside}/{LABEL_NAME}/")]:
+        for key in [key for key in copies if key.startswith(tuple(f"{inside}/{name}/" for name in own))]:
             del copies[key]
-        for node in _described(top, labels):
+        for node in _described(labels, own):
             for name in (GROUP_FILES[2], ".zarray", ATTRIBUTES_FILES[2]):
                 if (node / name).is_file():
                     key = f"{node.resolve().relative_to(top).as_posix()}/{name}"
@@ -217,18 +232,18 @@ def _consolidate_2(top: Path, groups: list[Path]) -> None:
         write_whole(top / CONSOLIDATED, json.dumps(content, indent=4).encode())
 
 
-def _consolidate_3(top: Path, groups: list[Path]) -> None:
+def _consolidate_3(top: Path, groups: Mapping[Path, Collection[str]]) -> None:
     content = json.loads((top / GROUP_FILES[3]).read_bytes())
     consolidated = content.get("consolidated_metadata")
     if not isinstance(consolidated, dict):
         return
     before = consolidated["metadata"]
     copies = dict(before)
-    for labels in groups:
+    for labels, own in groups.items():
         inside = labels.resolve().relative_to(top).as_posix()
-        for key in [key for key in copies if f"{key}/".startswith(f"{inside}/{LABEL_NAME}/")]:
+        for key in [key for key in copies if f"{key}/".startswith(tuple(f"{inside}/{name}/" for name in own))]:
             del copies[key]
-        for node in _described(top, labels):
+        for node in _described(labels, own):
             copies[node.resolve().relative_to(top).as_posix()] = json.loads((node / GROUP_FILES[3]).read_bytes())
     if copies != before:
         content["consolidated_metadata"] = {**consolidated, "metadata": _sorted(copies)}

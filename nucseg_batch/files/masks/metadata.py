@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from nucseg_batch.files.masks.ngff import label_path
+from nucseg_batch.files.masks.ngff import label_paths
 from nucseg_batch.files.zarr.folders import NODE_FILES, is_array
 from nucseg_batch.plan import Plan
 
@@ -17,7 +17,8 @@ METADATA_FILES = frozenset({*NODE_FILES, ".zattrs", ".zmetadata"})
 def metadata_files(store: Path, plan: Plan, *, in_place: bool) -> list[str]:
     """The files of metadata of a store, or in place of our labels in it, by path below the store, in order."""
     found = []
-    for top in [store / label_path(label_array) for label_array in plan.label_arrays] if in_place else [store]:
+    labels = (store / label for label_array in plan.label_arrays for label in label_paths(label_array))
+    for top in labels if in_place else [store]:
         for folder, folders, names in os.walk(top):
             if "zarr.json" in names and (Path(folder) / "c").is_dir() and is_array(Path(folder)):
                 folders.clear()  # chunks, and nothing else

@@ -22,6 +22,7 @@ from ome_zarr_models.v05.image_label import ImageLabelAttrs
 from ome_zarr_models.v05.labels import LabelsAttrs
 from ome_zarr_models.v05.multiscales import Dataset, Multiscale
 
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.nodes import OWNER
@@ -31,8 +32,6 @@ from nucseg_batch.plan import LabelArray
 
 Version = Literal["0.4", "0.5"]
 ImageKind = Literal["pixels", "labels"]
-LABEL_NAME = "nuclei"
-"""Name of the label image that is written."""
 AXIS_TYPES = {"t": "time", "i": "image", "c": "channel", "z": "space", "y": "space", "x": "space"}
 """Types of axes by name; that of i is a custom one, of which NGFF allows one."""
 IMAGE = "../../"
@@ -65,9 +64,14 @@ class PyramidLevel:
     """How many pixels of the level before come to one of its own, by axis."""
 
 
-def label_path(label_array: LabelArray) -> str:
-    """Path of a label array's label group in the store."""
-    return "/".join(part for part in (label_array.name, "labels", LABEL_NAME) if part)
+def label_path(label_array: LabelArray, label: str = NUCLEI_LABEL) -> str:
+    """Path of the label group of one of a label array's label images in the store."""
+    return "/".join(part for part in (label_array.name, "labels", label) if part)
+
+
+def label_paths(label_array: LabelArray) -> list[str]:
+    """Paths of all label groups of a label array, nuclei first."""
+    return [label_path(label_array, label) for label in label_array.labels]
 
 
 def level_name(number: int) -> str:
@@ -103,14 +107,20 @@ def calibration_of(label_array: LabelArray, image: Mapping[str, Any] | None) -> 
 
 
 def label_attributes(
-    axes: str, calibration: Calibration, levels: Sequence[PyramidLevel], *, source: bool, version: Version = "0.5"
+    axes: str,
+    calibration: Calibration,
+    levels: Sequence[PyramidLevel],
+    *,
+    source: bool,
+    name: str = NUCLEI_LABEL,
+    version: Version = "0.5",
 ) -> dict[str, Any]:
     """Attributes of a label group that has its first level; `levels` are to come. `source` names the image above it.
 
     It has no colours: viewers then choose one for each nucleus, while those that are given colours hide all labels
     without (napari-ome-zarr 0.10 does).
     """
-    multiscale = _multiscale(LABEL_NAME, axes, calibration, level_name(0))
+    multiscale = _multiscale(name, axes, calibration, level_name(0))
     own = Source(image=IMAGE) if source else None
     ome: dict[str, Any]
     if version == "0.5":
@@ -134,8 +144,8 @@ def labels_attributes(names: Iterable[str], *, version: Version = "0.5") -> dict
 
 
 def image_attributes(name: str, axes: str, calibration: Calibration, kind: ImageKind) -> dict[str, Any]:
-    """Attributes of an image group of version 0.5 with one level so far: its own, or that of its label image."""
-    path = level_name(0) if kind == "pixels" else f"labels/{LABEL_NAME}/{level_name(0)}"
+    """Attributes of an image group of version 0.5 with one level so far: its own, or that of its nuclei."""
+    path = level_name(0) if kind == "pixels" else f"labels/{NUCLEI_LABEL}/{level_name(0)}"
     image = ImageAttrs(version="0.5", multiscales=[_multiscale(name, axes, calibration, path)])
     return {"ome": image.model_dump(exclude_none=True, mode="json"), OWNER: {"image": kind}}
 

@@ -21,6 +21,7 @@ from nucseg_batch.files.masks.ngff import (
     PyramidLevel,
     image_kind,
     label_path,
+    label_paths,
     level_name,
     levels_listed,
     planned_levels,
@@ -78,14 +79,15 @@ def choose_levels(
 
 
 def build_levels(store: Path, label_array: LabelArray) -> None:
-    """Makes all levels of a label array's labels, and of its pixels where the store has them, and lists them.
+    """Makes all levels of a label array's label images, and of its pixels where the store has them, and lists them.
 
     Does nothing where they are listed already. Needs memory for a few shards.
     """
     levels = planned_levels(read_attributes(store / label_path(label_array)))
     if not levels or not levels_missing(store, label_array):
         return
-    _build(store / label_path(label_array), label_array.grid, label_array.axes, levels)
+    for label in label_paths(label_array):
+        _build(store / label, label_array.grid, label_array.axes, levels)
     if image_kind(read_attributes(store / label_array.name)) == "pixels":
         _build(store / label_array.name, pixel_grid(label_array), label_array.axes, levels)
     for folder in _listing(store, label_array):
@@ -104,7 +106,7 @@ def levels_missing(store: Path, label_array: LabelArray) -> bool:
 def remove_leftovers_of_levels(store: Path, label_array: LabelArray) -> None:
     """Deletes what killed writers left of a label array's levels after the first; nobody else may be at them."""
     planned = planned_levels(read_attributes(store / label_path(label_array)))
-    for group in {store / label_path(label_array), *_listing(store, label_array)}:
+    for group in _listing(store, label_array):
         for number in range(1, len(planned) + 1):
             for folder, _, _ in os.walk(group / level_name(number)):
                 remove_leftovers(Path(folder))
@@ -119,13 +121,13 @@ def unlist_levels(store: Path, label_array: LabelArray) -> None:
 
 
 def _listing(store: Path, label_array: LabelArray) -> list[Path]:
-    """The groups whose metadata list the levels: the label group, and the image group above it where that is ours.
+    """The groups whose metadata list the levels: the label groups, and the image group above them where that is ours.
 
     An image of the input, in whose group labels are, has levels of its own.
     """
     image = store / label_array.name
     own = image_kind(read_attributes(image)) is not None
-    return [store / label_path(label_array), image] if own else [store / label_path(label_array)]
+    return [*(store / label for label in label_paths(label_array)), *([image] if own else [])]
 
 
 def _build(group: Path, grid: ShardGrid, axes: str, levels: Sequence[PyramidLevel]) -> None:

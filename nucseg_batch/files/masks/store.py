@@ -1,7 +1,8 @@
 """The masks: a valid OME-Zarr 0.5 store of label images, written shard by shard.
 
 Masks of images of one shape share the label array `<height>x<width>/labels/nuclei`, one uint32 array (i, y, x) with one
-chunk per image and one shard per unit, so that 100 000 images are some hundred files. Axis i is of a custom type, which
+chunk per image and one shard per unit, so that 100 000 images are some hundred files. Compartments around nuclei are
+label images beside it, cut alike, and a unit writes its shards of all of them. Axis i is of a custom type, which
 NGFF allows; time t and depth z are further axes. An image of a store keeps its place, without axis i:
 `<group>/labels/nuclei`, below the plates, wells and collections of the input. Its own group is an image whose arrays
 are those of the labels, so that viewers open the store as the plate that it is, without a copy of the pixels.
@@ -21,16 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.errors import OutputError
 from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
 from nucseg_batch.files.masks.metadata import METADATA_FILES
 from nucseg_batch.files.masks.ngff import (
-    LABEL_NAME,
     Calibration,
     calibration_of,
     image_attributes,
     label_attributes,
     label_path,
+    label_paths,
     labels_attributes,
     level_name,
 )
@@ -61,7 +63,6 @@ from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import LabelArray, Plan, Unit
 
 __all__ = [
-    "LABEL_NAME",
     "OWNER",
     "MaskWriter",
     "Metadata",
@@ -123,7 +124,7 @@ def list_masks(path: Path, plan: Plan, mirror: Metadata, failed: Collection[str]
     for name, attributes in translated(mirror, good).groups.items():
         _update(path / name, attributes["ome"])
     for label_array in grouped:
-        names = [LABEL_NAME] if label_array.name not in failed else []
+        names = label_array.labels if label_array.name not in failed else ()
         _update(path / label_path(label_array).rpartition("/")[0], labels_attributes(names)["ome"])
 
 
@@ -136,7 +137,7 @@ def _update(group: Path, ome: Mapping[str, Any]) -> None:
 
 
 def label_layout(label_array: LabelArray) -> ArrayLayout:
-    """The array of a label array's masks."""
+    """The array of each of a label array's label images."""
     return ArrayLayout(label_array.grid, "uint32")
 
 
@@ -152,11 +153,11 @@ def _add_label_array(
     elif label_array.group is not None:
         name = calibration.name or label_array.name.rpartition("/")[2] or label_array.images[0].key.rpartition("/")[2]
         _merge(groups, label_array.name, image_attributes(name, label_array.axes, calibration, "labels"))
-    label = label_path(label_array)
-    _merge(groups, label.rpartition("/")[0], labels_attributes([LABEL_NAME]))
-    levels = choose_levels(label_array, calibration)
-    _merge(groups, label, label_attributes(label_array.axes, calibration, levels, source=label_array.group is not None))
-    arrays[f"{label}/{level_name(0)}"] = label_layout(label_array)
+    _merge(groups, label_path(label_array).rpartition("/")[0], labels_attributes(label_array.labels))
+    levels, source = choose_levels(label_array, calibration), label_array.group is not None
+    for name, label in zip(label_array.labels, label_paths(label_array), strict=True):
+        _merge(groups, label, label_attributes(label_array.axes, calibration, levels, source=source, name=name))
+        arrays[f"{label}/{level_name(0)}"] = label_layout(label_array)
 
 
 def _merge(groups: Groups, name: str, attributes: Mapping[str, Any]) -> None:
@@ -206,25 +207,41 @@ class MaskWriter:
         """The store."""
         return self._path
 
-    def write(self, unit: Unit, masks: NDArray[np.uint32], pixels: NDArray[Any] | None = None) -> StoredPart:
+    def write(
+        self,
+        unit: Unit,
+        masks: NDArray[np.uint32] | Mapping[str, NDArray[np.uint32]],
+        pixels: NDArray[Any] | None = None,
+    ) -> StoredPart:
         """Writes a unit's masks, of the shape of the unit, as one whole shard that is on disk when this returns.
 
-        `pixels`, as `pixels.empty_pixels` shapes them, become a shard of their own. Returns what is on disk then, masks
-        and pixels together; masks without a nucleus need no file, and an earlier one is deleted. In a store of zarr
-        format 2, which has no shards, chunks are written instead.
+        masks: nuclei, or all label images by name in the order of `LabelArray.labels`, each a shard. `pixels`, as
+        `pixels.empty_pixels` shapes them, become a shard of their own. Returns what is on disk then, all together;
+        masks without a nucleus need no file, and an earlier one is deleted. In a store of zarr format 2, which has no
+        shards, chunks are written instead.
         """
-        if masks.shape != unit.shape:
-            raise ValueError(f"masks of {unit.name} have shape {masks.shape}; the unit's is {unit.shape}")
+        return combined(self.write_parts(unit, masks if isinstance(masks, Mapping) else {NUCLEI_LABEL: masks}, pixels))
+
+    def write_parts(
+        self, unit: Unit, labels: Mapping[str, NDArray[np.uint32]], pixels: NDArray[Any] | None = None
+    ) -> list[StoredPart]:
+        """The same of some label images; returns each shard, pixels first."""
         unlist_levels(self._path, unit.label_array)
         shards = []
         if pixels is not None:
             shards.append(self._put(f"{unit.label_array.name}/{level_name(0)}", pixel_bounds(unit), pixels))
-        shards.append(self._put(f"{label_path(unit.label_array)}/{level_name(0)}", unit.bounds, masks))
-        return combined(shards)
+        for name, masks in labels.items():
+            if masks.shape != unit.shape:
+                raise ValueError(f"masks of {unit.name} have shape {masks.shape}; the unit's is {unit.shape}")
+            shards.append(self._put(f"{label_path(unit.label_array, name)}/{level_name(0)}", unit.bounds, masks))
+        return shards
 
-    def read(self, unit: Unit) -> NDArray[np.uint32]:
-        """The masks of a unit as they are now, of the shape of the unit."""
-        return np.asarray(open_array(self._path / label_path(unit.label_array) / level_name(0), mode="r")[unit.bounds])
+    def read(
+        self, unit: Unit, label: str = NUCLEI_LABEL, bounds: tuple[slice, ...] | None = None
+    ) -> NDArray[np.uint32]:
+        """A label image of a unit as it is now, of the shape of the unit; or of other bounds in its label array."""
+        array = open_array(self._path / label_path(unit.label_array, label) / level_name(0), mode="r")
+        return np.asarray(array[bounds or unit.bounds])
 
     def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> StoredPart:
         folder = self._path / name
@@ -232,19 +249,20 @@ class MaskWriter:
 
 
 def shard_bytes(store: Path, unit: Unit) -> int:
-    """Size of a unit's shards, of its masks and its pixels together; 0 where there is none."""
-    return sum(map(_size, [*_pixel_files(store, unit), *_files(store, unit)]))
+    """Size of a unit's shards, of its label images and its pixels together; 0 where there is none."""
+    return sum(map(_size, _all_files(store, unit)))
 
 
 def shards_written(store: Path, unit: Unit) -> StoredPart:
     """What `MaskWriter.write` said of a unit, found out from the files as they are now."""
     pixels = _pixel_files(store, unit)
-    return combined([*([stored_part(pixels)] if pixels else []), stored_part(_files(store, unit))])
+    labels = (_files(store, unit, label) for label in unit.label_array.labels)
+    return combined([*([stored_part(pixels)] if pixels else []), *map(stored_part, labels)])
 
 
 def remove_leftovers_of(store: Path, unit: Unit) -> None:
     """Deletes what killed writers left of a unit's shards; nobody else may be at the unit."""
-    for file in [*_pixel_files(store, unit), *_files(store, unit)]:
+    for file in _all_files(store, unit):
         remove_leftovers(file.parent, {file.name})
 
 
@@ -252,8 +270,8 @@ def remove_common_leftovers(store: Path, plan: Plan) -> None:
     """The same of what all units of a plan have in common: metadata; nobody else may be making these."""
     folders = {store}
     for label_array in plan.label_arrays:
-        label = store / label_path(label_array)
-        arrays = [path for path in label.iterdir() if path.is_dir()]
+        labels = (store / label for label in label_paths(label_array))
+        arrays = [path for label in labels for path in label.iterdir() if path.is_dir()]
         if label_array.group is None:
             arrays += [path for path in (store / label_array.name).iterdir() if path.is_dir()]
         folders |= {place for array in arrays for place in (array, *array.parents) if place.is_relative_to(store)}
@@ -272,13 +290,19 @@ def _pixel_files(store: Path, unit: Unit) -> list[Path]:
 
 
 def masks_changed_ns(store: Path, unit: Unit) -> int:
-    """When a file of a unit's masks was last written, in nanoseconds; 0 where there is none."""
-    return max(map(_changed_ns, _files(store, unit)))
+    """When a file of a unit's label images was last written, in nanoseconds; 0 where there is none."""
+    return max(_changed_ns(file) for label in unit.label_array.labels for file in _files(store, unit, label))
 
 
-def _files(store: Path, unit: Unit) -> list[Path]:
-    """The files of a unit's masks: its shard, or chunks where the format has no shards."""
-    array = store / label_path(unit.label_array) / level_name(0)
+def _all_files(store: Path, unit: Unit) -> list[Path]:
+    """The files of a unit's pixels and of all its label images."""
+    labels = (file for label in unit.label_array.labels for file in _files(store, unit, label))
+    return [*_pixel_files(store, unit), *labels]
+
+
+def _files(store: Path, unit: Unit, label: str) -> list[Path]:
+    """The files of a unit in a label image: its shard, or chunks where the format has no shards."""
+    array = store / label_path(unit.label_array, label) / level_name(0)
     if (array / ".zarray").exists():
         return part_files(array, unit.label_array.grid.chunk, unit.bounds, version=2)
     return part_files(array, unit.label_array.grid.shard, unit.bounds)

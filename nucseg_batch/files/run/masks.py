@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.errors import InputMissingError
 from nucseg_batch.files.csv_rows import csv_records, open_table
 from nucseg_batch.files.masks.ngff import axes_of, level_name
@@ -29,9 +30,14 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
     names. Masks are read on access.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, label: str = NUCLEI_LABEL) -> None:
         self._store = store
-        self._places = mask_places(store)
+        places = mask_places(store).items()
+        self._places = {image: (f"{mask.rpartition('/')[0]}/{label}", index) for image, (mask, index) in places}
+        if not all((store / mask).is_dir() for mask, _ in list(self._places.values())[:1]):
+            raise InputMissingError(
+                f"{store} has no label image {label!r}; rings are made with `segment --ring`, cells with `--expand`."
+            )
 
     def __getitem__(self, image: str) -> NDArray[np.uint32]:
         array, place = self.array(image)
@@ -57,9 +63,21 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         return len(self._places)
 
 
-def open_masks(store: str | os.PathLike[str]) -> Masks:
-    """Opens the masks of a finished run; raises InputMissingError where the store or its images.csv is missing."""
-    return Masks(Path(store))
+def open_masks(store: str | os.PathLike[str], *, label: str = NUCLEI_LABEL) -> Masks:
+    """Opens the masks of a finished run.
+
+    Args:
+        store: The store, `out.zarr`; `out.images.csv` must lie beside it.
+        label: Which label image: `nuclei`, or `rings` or `cells` of a run with `--ring` or `--expand`, whose labels are
+            those of the nuclei.
+
+    Returns:
+        The masks by image, uint32, each (height, width) or with axes t and z before.
+
+    Raises:
+        InputMissingError: The store, its images.csv or the label image is missing.
+    """
+    return Masks(Path(store), label)
 
 
 def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:

@@ -21,6 +21,7 @@ from typing import Any, overload
 from nucseg_batch.errors import MismatchError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.plan import Failure, ImageInfo, KnownImages, LabelArray, Plan
+from nucseg_batch.settings import SegmentSettings
 
 FORMAT = 2
 """Version of the file's layout. Files of version 0.2 of the program have none."""
@@ -143,7 +144,7 @@ def write_plan(path: Path, plan: Plan, more: Mapping[str, Any]) -> None:
 
 
 def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
-    """What `write_plan` was given, whose second part must have `settings` with the `region` of the plan.
+    """What `write_plan` was given, whose second part must have `settings`, as `dataclasses.asdict` makes them.
 
     Raises OSError, MismatchError for a file of another format, and ValueError, KeyError or TypeError for a damaged one.
     """
@@ -161,10 +162,11 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
     with memoryview(content) as view:
         if hashlib.sha256(view[len(_START) : middle]).hexdigest() != more.pop("sha256"):
             raise ValueError("its images are not as they were written")
-    lines, first, region = _Lines(content, more.pop("offsets")), 0, int(more["settings"]["region"])
+    lines, first, settings = _Lines(content, more.pop("offsets")), 0, SegmentSettings(**more["settings"])
     label_arrays = []
     for height, width, count, *known in more.pop("label_arrays"):
-        label_arrays.append(LabelArray(height, width, PlannedImages(lines, first, count, *known), region))
+        images = PlannedImages(lines, first, count, *known)
+        label_arrays.append(LabelArray(height, width, images, settings.region, settings.labels))
         first += count
     return Plan(tuple(label_arrays), tuple(Failure(*values) for values in more.pop("failures"))), more
 

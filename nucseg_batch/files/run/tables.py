@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.columns import MICROMETRES, NUCLEI, NUCLEUS_KEY, Column, channel_columns
+from nucseg_batch.columns import MICROMETRES, NUCLEI, NUCLEUS_KEY, Column, channel_columns, names
 from nucseg_batch.files.csv_rows import csv_row
 from nucseg_batch.plan import Plane
 
@@ -32,11 +32,17 @@ class NucleiTable:
     """Separate channels of the images, whose intensities have columns of their own."""
     micrometres: bool = False
     """Whether the width of a pixel is known for any image."""
+    extra: tuple[Column, ...] = ()
+    """Columns that were asked for; those of intensities have further ones for the separate channels."""
 
     @functools.cached_property
     def columns(self) -> tuple[Column, ...]:
         """All columns."""
-        return (*NUCLEI, *(MICROMETRES if self.micrometres else ()), *channel_columns(self.channels))
+        found: list[Column] = []
+        for columns in (NUCLEI, self.extra):
+            sizes = [column for column in MICROMETRES if self.micrometres and column.source in names(columns)]
+            found += (*columns, *sizes, *channel_columns(self.channels, columns))
+        return tuple(found)
 
     @functools.cached_property
     def _values(self) -> tuple[Column, ...]:
@@ -100,9 +106,10 @@ def plane_summary(
 
 def _of(column: Column, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> NDArray[Any] | None:
     """The values of a column; None where they are not known."""
-    if not column.source:
-        return measures.get(column.name)
-    return None if pixel_size is None else measures[column.source] * pixel_size**column.power
+    values = measures.get(column.source or column.name)
+    if values is None or not column.source:
+        return values
+    return None if pixel_size is None else values * pixel_size**column.power
 
 
 def _column(values: NDArray[Any]) -> list[str]:

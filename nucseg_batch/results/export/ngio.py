@@ -18,8 +18,8 @@ import numpy as np
 import zarr
 
 from nucseg_batch.columns import NUCLEUS_KEY, names
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.files.masks.ngff import (
-    LABEL_NAME,
     Calibration,
     axes_of,
     image_attributes,
@@ -86,7 +86,7 @@ class _Image:
         table = pandas.DataFrame({name: np.concatenate(parts) for name, parts in self._columns.items()})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what libraries below ngio say of each other is not for our users
-            features = ngio.tables.FeatureTable(table.set_index("label"), reference_label=LABEL_NAME)
+            features = ngio.tables.FeatureTable(table.set_index("label"), reference_label=NUCLEI_LABEL)
             ngio.open_ome_zarr_container(str(self._folder)).add_table(TABLE, features, backend=BACKEND)
 
     def _begin(self, plane: LabelledPlane) -> zarr.Array[Any]:
@@ -105,8 +105,8 @@ class _Image:
         name = self._task.path.name
         own = image_attributes(name, self._axes, frame, "labels")
         put_group(self._folder, {**own, "nucseg-batch-export": dict(self._task.about)})
-        put_group(self._folder / "labels", labels_attributes([LABEL_NAME]))
-        label = self._folder / "labels" / LABEL_NAME
+        put_group(self._folder / "labels", labels_attributes([NUCLEI_LABEL]))
+        label = self._folder / "labels" / NUCLEI_LABEL
         put_group(label, label_attributes(self._axes, frame, (), source=True))
         put_array(label / level_name(0), layout)
         return open_array(label / level_name(0), mode="r+")

@@ -31,6 +31,11 @@ class Setting:
     """Whether it is not the default."""
 
 
+def _distance(text: str) -> str:
+    """A distance, or several, with its unit."""
+    return text if text.rstrip().endswith("m") else f"{text} pixels"
+
+
 _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "diameter": ("Width of nuclei", lambda v: "estimated per image" if v is None else f"{v:g} pixels"),
     "pixel_size": (
@@ -57,6 +62,8 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "skip_empty": ("Dark regions of large planes", lambda v: "skipped" if v else "segmented like others"),
     "precision": ("Arithmetic of the network", lambda v: "chosen for the processor" if v == "auto" else str(v)),
     "device": ("Device", lambda v: "a GPU where there is one" if v == "auto" else str(v)),
+    "ring": ("Rings around nuclei, gap and width", lambda v: "none" if v is None else _distance(v)),
+    "expand": ("Cells: nuclei and what is around them", lambda v: "none" if v is None else f"up to {_distance(v)}"),
     "with_images": ("Pixels in the store", lambda v: "stored beside the masks" if v else "not stored"),
     "max_pixels": ("Largest image that is decoded whole", lambda v: f"{v:,} pixels"),
 }
