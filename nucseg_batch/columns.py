@@ -12,7 +12,9 @@ from typing import Literal
 
 ColumnType = Literal["string", "int32", "int64", "float64"]
 """Type of the values, as pyarrow names it."""
-Group = Literal["basic", "shape", "moments", "intensity", "weighted", "edge", "radial", "neighbours", "compartments"]
+Group = Literal[
+    "basic", "shape", "moments", "intensity", "weighted", "edge", "radial", "texture", "neighbours", "compartments"
+]
 """Columns of nuclei that belong together."""
 
 
@@ -218,6 +220,24 @@ OPTIONAL = (
             per_channel=True,
         )
         for i in range(1, 5)
+    ),
+    *(
+        Column(
+            f"texture_{name}",
+            f"{definition}, see below",
+            unit,
+            "a single pixel, or one that is not finite",
+            group="texture",
+            per_channel=True,
+        )
+        for name, definition, unit in (
+            ("contrast", "mean squared difference of grey levels of neighbouring pixels", "0 to 49"),
+            ("dissimilarity", "mean difference of them", "0 to 7"),
+            ("homogeneity", "mean of 1 / (1 + squared difference)", "0 to 1"),
+            ("asm", "sum of squared shares of pairs of grey levels, the angular second moment", "0 to 1"),
+            ("energy", "square root of it", "0 to 1"),
+            ("correlation", "correlation of grey levels of neighbouring pixels; 1 if all are equal", "-1 to 1"),
+        )
     ),
     Column("neighbour_distance", "to the nearest other centroid", "px", "only one nucleus", group="neighbours"),
     _whole("neighbours", "other centroids at most `--neighbour-radius` away", group="neighbours"),

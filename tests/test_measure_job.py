@@ -20,6 +20,7 @@ from nucseg_batch.arrays import optional_columns
 from nucseg_batch.arrays.grouping import Groups
 from nucseg_batch.arrays.neighbour_columns import neighbour_columns, touching_fraction
 from nucseg_batch.arrays.radial_columns import radial_columns
+from nucseg_batch.arrays.texture_columns import texture_columns
 from nucseg_batch.columns import (
     MEASURED,
     NUCLEUS_KEY,
@@ -112,6 +113,7 @@ def test_other_columns_are_those_of_the_functions_that_are_tested_alone(stained:
     centroids = np.stack([places["centroid-0"], places["centroid-1"]], axis=1)
     expected = {
         **radial_columns(groups, labels, {"": dapi, "GFP": gfp}),
+        **texture_columns(groups, {"": dapi, "GFP": gfp}),
         **neighbour_columns(centroids, 60),
         "touching_fraction": touching_fraction(groups, labels),
         "form_factor": 4 * np.pi * column(measured, "area") / column(measured, "perimeter") ** 2,
@@ -185,7 +187,15 @@ def test_nothing_is_computed_that_was_not_asked_for(monkeypatch: pytest.MonkeyPa
     """The default columns cost what they did; a group costs nothing but its own."""
     labels = disks((61, 73), [(20, 20), (40, 50)], 9)
     called: list[str] = []
-    functions = ("shape_columns", "moments_hu", "intensity_columns", "weighted_centroids", "edges", "radial_columns")
+    functions = (
+        "shape_columns",
+        "moments_hu",
+        "intensity_columns",
+        "weighted_centroids",
+        "edges",
+        "radial_columns",
+        "texture_columns",
+    )
     for name in (*functions, "touching_fraction", "neighbour_columns"):
         function = getattr(optional_columns, name)
 
@@ -203,6 +213,7 @@ def test_nothing_is_computed_that_was_not_asked_for(monkeypatch: pytest.MonkeyPa
         "weighted": ["weighted_centroids"],
         "edge": ["edges", "intensity_columns"],
         "radial": ["radial_columns"],
+        "texture": ["texture_columns"],
         "neighbours": ["neighbour_columns", "touching_fraction"],
     }
     assert set(expected) >= set(OPTIONAL_GROUPS)

@@ -13,6 +13,7 @@ from nucseg_batch.arrays.intensity_columns import edges, intensity_columns, weig
 from nucseg_batch.arrays.neighbour_columns import neighbour_columns, touching_fraction
 from nucseg_batch.arrays.radial_columns import radial_columns
 from nucseg_batch.arrays.shape_columns import moments_hu, shape_columns
+from nucseg_batch.arrays.texture_columns import texture_columns
 from nucseg_batch.columns import Column, channel_columns, names
 
 
@@ -42,6 +43,7 @@ def optional_columns(
         "weighted": lambda pixels: weighted_centroids(pixels, channels),
         "edge": of_edges,
         "radial": lambda pixels: radial_columns(pixels, labels, channels),
+        "texture": lambda pixels: texture_columns(pixels, channels),
         "neighbours": lambda pixels: {
             "touching_fraction": touching_fraction(pixels, labels if everything is None else everything)
         },

@@ -30,6 +30,7 @@ from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.neighbour_columns import neighbour_columns, touching_fraction
 from nucseg_batch.arrays.radial_columns import radial_columns
 from nucseg_batch.arrays.shape_columns import moments_hu, shape_columns
+from nucseg_batch.arrays.texture_columns import texture_columns
 
 PEERS = ("solidity", "feret_diameter_max", "moments_hu")
 """The columns of shape and moments that scikit-image has."""
@@ -54,6 +55,7 @@ def columns(labels: np.ndarray, channels: dict[str, np.ndarray]) -> dict[str, Ca
         "weighted": lambda: weighted_centroids(groups, channels),
         "edge": lambda: intensity_columns(Groups.of(edges(labels)), channels, "edge_", ()),
         "radial": lambda: radial_columns(groups, labels, channels),
+        "texture": lambda: texture_columns(groups, channels),
         "neighbours": lambda: (neighbour_columns(centroids, 50), touching_fraction(groups, labels)),
     }
 
