@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from pages import DOCS
 
-from nucseg_batch.columns import FAILURES, IMAGES, Column
+from nucseg_batch.columns import FAILURES, IMAGES, WELLS, Column, well_columns
 from nucseg_batch.files.run.tables import NucleiTable
 
 TABLES = {
     "images": IMAGES,
     "nuclei": NucleiTable(channels=("<channel>",), micrometres=True).columns,
+    "wells": (*WELLS, *well_columns(["<column>"], scores=True)),
     "failures": FAILURES,
 }
 

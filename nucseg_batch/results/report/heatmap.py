@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nucseg_batch.results.plates import Plate, Well
 from nucseg_batch.results.report.run_statistics import RunStatistics
-from nucseg_batch.results.report.wells import Plate, Well
 from nucseg_batch.results.report.words import count, figure
 
 VIRIDIS = (

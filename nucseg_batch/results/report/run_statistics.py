@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.plan import PlaneStatus
+from nucseg_batch.results.plates import Plates
 from nucseg_batch.results.report.distribution import Distribution
 from nucseg_batch.results.report.ranking import Finding, Ranking
-from nucseg_batch.results.report.wells import Plates
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
 
