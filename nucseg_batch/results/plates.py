@@ -38,6 +38,9 @@ BELIEVED = 0.95
 MOST_PREFIXES = 500
 """With more beginnings of names than this in a folder, they name no plates."""
 
+Place = tuple[int, int]
+"""Row and column of a well on its plate, counted from 0."""
+
 
 @dataclass(slots=True)
 class Well:
@@ -92,7 +95,7 @@ class Plate:
     """Names of its rows."""
     columns: tuple[str, ...]
     """Names of its columns."""
-    wells: dict[tuple[int, int], Well]
+    wells: dict[Place, Well]
     """What is known of wells, by row and column counted from 0."""
 
     @property
@@ -100,7 +103,7 @@ class Plate:
         """What messages call it."""
         return f"plate {self.name}" if self.name else "the plate"
 
-    def well_name(self, place: tuple[int, int]) -> str:
+    def well_name(self, place: Place) -> str:
         """What to call a well: `A01`, or `row/column` where these are no letters and digits."""
         row, column = self.rows[place[0]], self.columns[place[1]]
         return f"{row}{int(column):02d}" if WELL_NAME.fullmatch(row + column) else f"{row}/{column}"
@@ -125,7 +128,7 @@ class _Folder:
 
     images: int = 0
     named: int = 0
-    plates: dict[str, dict[tuple[int, int], Well]] = field(default_factory=dict)
+    plates: dict[str, dict[Place, Well]] = field(default_factory=dict)
 
 
 class Plates:
@@ -134,7 +137,7 @@ class Plates:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._metadata: dict[str, tuple[tuple[str, ...], tuple[str, ...]] | None] = {}
-        self._stored: dict[str, dict[tuple[int, int], Well]] = {}
+        self._stored: dict[str, dict[Place, Well]] = {}
         self._folders: dict[str, _Folder] = {}
 
     def add(self, row: PlaneRow) -> None:
@@ -159,7 +162,7 @@ class Plates:
         """The plates, by name; no plane may be added any more."""
         return sorted(self._plates.values(), key=lambda plate: plate.name)
 
-    def locate(self, row: PlaneRow) -> tuple[Plate, tuple[int, int]] | None:
+    def locate(self, row: PlaneRow) -> tuple[Plate, Place] | None:
         """The plate of a plane that was added, and its well; None for one that is on no plate."""
         place = self._place_in_store(row)
         if place is not None:
@@ -187,7 +190,7 @@ class Plates:
                 plates[name, None] = _of_names("/".join(filter(None, (name, prefix))), wells)
         return plates
 
-    def _place_in_store(self, row: PlaneRow) -> tuple[str, tuple[int, int]] | None:
+    def _place_in_store(self, row: PlaneRow) -> tuple[str, Place] | None:
         """The plate's group and the well of a plane whose image is a field of an OME-Zarr plate."""
         group = row.mask.removesuffix("/labels/nuclei") if row.mask else row.image
         parts = group.split("/")
@@ -201,13 +204,13 @@ class Plates:
             return None
         return plate, (grid[0].index(row_name), grid[1].index(column))
 
-    def _of_store(self, name: str, wells: dict[tuple[int, int], Well]) -> Plate:
+    def _of_store(self, name: str, wells: dict[Place, Well]) -> Plate:
         grid = self._metadata[name]
         assert grid is not None
         return Plate(name, *grid, wells)
 
 
-def named_well(key: str) -> tuple[str, str, tuple[int, int] | None]:
+def named_well(key: str) -> tuple[str, str, Place | None]:
     """The folder that may be a plate, how names of its files begin, and the well, of an image's path.
 
     The well is None where neither the name nor the folder has one.
@@ -244,20 +247,20 @@ def _grid(attributes: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return rows, columns
 
 
-def _merged(plates: dict[str, dict[tuple[int, int], Well]]) -> dict[tuple[int, int], Well]:
-    wells: dict[tuple[int, int], Well] = {}
+def _merged(plates: dict[str, dict[Place, Well]]) -> dict[Place, Well]:
+    wells: dict[Place, Well] = {}
     for one in plates.values():
         for place, well in one.items():
             wells.setdefault(place, Well()).merge(well)
     return wells
 
 
-def _is_plate(wells: Sequence[tuple[int, int]] | dict[tuple[int, int], Well]) -> bool:
+def _is_plate(wells: Sequence[Place] | dict[Place, Well]) -> bool:
     rows, columns = {place[0] for place in wells}, {place[1] for place in wells}
     return len(rows) > 1 and len(columns) > 1 and max(rows) < FORMATS[-1][0] and max(columns) < FORMATS[-1][1]
 
 
-def _of_names(name: str, wells: dict[tuple[int, int], Well]) -> Plate:
+def _of_names(name: str, wells: dict[Place, Well]) -> Plate:
     last_row, last_column = max(place[0] for place in wells), max(place[1] for place in wells)
     rows, columns = next(size for size in FORMATS if size[0] > last_row and size[1] > last_column)
     return Plate(name, tuple(map(row_name, range(rows))), tuple(str(n + 1) for n in range(columns)), wells)

@@ -23,13 +23,10 @@ from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.run.wells import is_wells_table
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import PlaneStatus
-from nucseg_batch.results.plates import WELL_NAME, Plate, Plates, row_name, row_number
+from nucseg_batch.results.plates import WELL_NAME, Place, Plate, Plates, row_name, row_number
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneRow
 from nucseg_batch.results.well_values import WaitingValues, robust_scores
-
-Place = tuple[int, int]
-"""Row and column of a well on its plate, counted from 0."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from command import call
 from doubles import Threshold
+from report_pages import Page
 from small_runs import SmallRun, picture, small_run
 from zarr_examples import multiscales, write_array, write_group
 
@@ -19,6 +21,8 @@ from nucseg_batch.errors import NothingToDoError, OutputError, SettingError
 from nucseg_batch.executors import job, local
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results import well_values
+from nucseg_batch.results.report import report_text
+from nucseg_batch.results.report.words import figure
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.well_table import WellTable, control_wells, write_wells
 
@@ -244,6 +248,32 @@ def test_a_table_of_wells_ends_with_the_tables_that_it_summarises(
     RunLayout(run.store).tables["failures"].unlink()
     run.finish()
     assert table.path.read_text() == "well,compound\n"
+
+
+def test_the_report_draws_any_column_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order in which they are asked for, with the values of the table under the pointer."""
+    run = plate_run(tmp_path, monkeypatch, [f"{well}.tif" for well in WELL_NAMES])
+    refused = call("report", run.store, "--well-column", "area_z", code=66).stderr
+    assert "out.wells.csv: it is missing; `nucseg-batch wells` writes it" in refused
+    _, found = wells_of(run.store, "A01", "A02", "B01", "B02")
+    call("report", run.store, "--well-column", "intensity_mean_z", "--well-column", "area_mad")
+    page = Page((tmp_path / "out.report.html").read_text())
+    titles = [word for word in page.words if word in ("intensity_mean_z", "area_mad")]
+    assert titles == ["intensity_mean_z", "area_mad"]
+    (score,) = found[found.well == "B03"].intensity_mean_z
+    assert f"B3: {figure(float(score))}; 8 nuclei in 1 image" in page.text
+    refused = call("report", run.store, "--well-column", "area", code=2).stderr
+    assert "--well-column area: out.wells.csv has no such column; it has area_mad," in refused
+
+
+def test_the_report_draws_each_time_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean over time would hide what the time course is for."""
+    run = segmented(stored_plate(tmp_path, ["A", "B"], ["1", "2", "10"], times=11), monkeypatch)
+    wells_of(run.store)
+    with FinishedRun(run.store) as finished:
+        page = Page(report_text(finished, well_columns=["area_median"]))
+    titles = [word for word in page.words if re.fullmatch(r"area_median, time point \d+", word)]
+    assert titles == [f"area_median, time point {t}" for t in range(11)]
 
 
 def test_the_command_says_where_the_table_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
