@@ -48,6 +48,8 @@ def wells(store: Out, controls: Controls = None, as_json: Json = False) -> None:
     say(f"{table.wells} wells on {table.plates} plate{'s' * (table.plates != 1)}: {table.path}")
     if table.outside:
         say(f"{table.outside} planes are on no plate and were left out")
+    if table.missing:
+        say(f"{table.missing} planes are not done yet: run the same `segment` command again to resume, then `wells`")
     if as_json:
-        counts = {"plates": table.plates, "wells": table.wells, "rows": table.rows, "outside": table.outside}
+        counts = {name: getattr(table, name) for name in ("plates", "wells", "rows", "outside", "missing")}
         answer({"store": str(store), "files": [str(table.path)], **counts})

@@ -43,6 +43,8 @@ class WellTable:
     """Its rows: of each well, one per time point."""
     outside: int = 0
     """Planes with a mask that are on no plate and therefore not in it."""
+    missing: int = 0
+    """Planes that were not done yet."""
 
 
 @dataclass
@@ -155,6 +157,7 @@ def _complete_plates(
         located = plates.locate(row)
         if located is None or not (row.segmented or row.status is PlaneStatus.FAILED):
             table.outside += row.segmented
+            table.missing += row.status is PlaneStatus.MISSING
             continue
         plate, place = located
         well = rows.setdefault(plate, {}).setdefault(place, {})

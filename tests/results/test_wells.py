@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from command import call
 from doubles import Threshold
-from report_pages import Page
+from report_pages import Page, rewrite
 from small_runs import SmallRun, picture, small_run
 from zarr_examples import multiscales, write_array, write_group
 
@@ -250,6 +250,31 @@ def test_a_table_of_wells_ends_with_the_tables_that_it_summarises(
     assert table.path.read_text() == "well,compound\n"
 
 
+def test_an_unfinished_run_is_summarised_as_far_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes that are not done yet are counted, and a well that has none done has no row."""
+    run = plate_run(tmp_path, monkeypatch, [f"{well}_s{site}.tif" for well in WELL_NAMES for site in (1, 2)])
+
+    def lose(number: int, row: dict[str, str]) -> None:
+        if row["image"] in ("A02_s1.tif", "B03_s1.tif", "B03_s2.tif"):
+            row.update(dict.fromkeys(row, ""), image=row["image"], status="missing")
+
+    rewrite(RunLayout(run.store).tables["images"], lose)
+    table, found = wells_of(run.store)
+    assert (table.wells, table.missing) == (5, 3)
+    assert dict(zip(found.well, found.images, strict=True)) == {"A01": 2, "A02": 1, "A03": 2, "B01": 2, "B02": 2}
+    assert "3 planes are not done yet" in call("wells", run.store).stdout
+
+
+@pytest.mark.parametrize("number", [1, 2, 7, 8])
+def test_values_that_are_unknown_are_left_out(number: int) -> None:
+    """As of channels that some images lack; a column without any value has no statistics."""
+    values = np.random.default_rng(number).normal(size=(5, number))
+    values[1, 0] = values[2, : number // 2] = values[4] = np.nan
+    for row, found in zip(values, well_values.summary(values).T, strict=True):
+        known = pd.Series(row).dropna()
+        np.testing.assert_allclose(found, [known.mean(), known.median(), mad(known)], atol=1e-12)
+
+
 def test_the_report_draws_any_column_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order in which they are asked for, with the values of the table under the pointer."""
     run = plate_run(tmp_path, monkeypatch, [f"{well}.tif" for well in WELL_NAMES])
@@ -287,6 +312,7 @@ def test_the_command_says_where_the_table_is(tmp_path: Path, monkeypatch: pytest
         "wells": 6,
         "rows": 6,
         "outside": 0,
+        "missing": 0,
         "exit_code": 0,
     }
     assert "area_z" in (tmp_path / "out.wells.csv").read_text()
