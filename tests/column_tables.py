@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pages import DOCS
 
-from nucseg_batch.columns import FAILURES, IMAGES, OPTIONAL, Column, compartment_columns
+from nucseg_batch.columns import FAILURES, IMAGES, OPTIONAL, WELLS, Column, compartment_columns, well_columns
 from nucseg_batch.files.run.tables import NucleiTable
 
 TABLES = {
@@ -15,6 +15,7 @@ TABLES = {
     "nuclei.csv": NucleiTable(channels=("<channel>",), micrometres=True).columns,
     "--measure": OPTIONAL,
     "--ring and --expand": compartment_columns(ring=True, cell=True),
+    "wells.csv": (*WELLS, *well_columns(["<column>"], scores=True)),
     "failures.csv": FAILURES,
 }
 

@@ -39,6 +39,7 @@ from nucseg_batch.cli.status import status, verify
 from nucseg_batch.cli.train import train
 from nucseg_batch.cli.versions import versions
 from nucseg_batch.cli.view import view
+from nucseg_batch.cli.wells import wells
 from nucseg_batch.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -63,7 +64,7 @@ app = typer.Typer(
 
 PANELS = {
     "Segment": (segment, inspect, status, verify),
-    "Inspect and export": (report, overlay, view, export, cite),
+    "Inspect and export": (report, wells, overlay, view, export, cite),
     "Many machines": (plan, finish),
     "Models": (train, evaluate),
     "This machine": (bench, sample),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,14 @@ def report(
             rich_help_panel=INPUT,
         ),
     ] = None,
+    well_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also draw this column of out.wells.csv, which `wells` writes, as a heat map; can be repeated.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -40,13 +49,15 @@ def report(
     nucseg-batch report out.zarr
     # the images are elsewhere now
     nucseg-batch report out.zarr --images /mnt/plate1 --to plate1.html
+    # a heat map of a column of out.wells.csv
+    nucseg-batch report out.zarr --well-column area_z
     """
     if to is not None and to.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--to must be a name that ends in .html, but is {to}.")
-    write(store, images, to)
+    write(store, images, to, well_column or ())
 
 
-def write(store: Path, images: Path | None = None, to: Path | None = None) -> None:
+def write(store: Path, images: Path | None = None, to: Path | None = None, well_columns: Sequence[str] = ()) -> None:
     """Writes the report of a run that is done and says where it is."""
     from nucseg_batch.cli.console import say
     from nucseg_batch.cli.progress import StepProgress
@@ -66,7 +77,7 @@ def write(store: Path, images: Path | None = None, to: Path | None = None) -> No
         check_place(place, "--to")
         check_outside(place, "--to")
         try:
-            write_report(run, place, told)
+            write_report(run, place, told, well_columns=well_columns)
         except OSError as error:
             if isinstance(error, NucsegError) or (error.filename and place.name not in str(error.filename)):
                 raise

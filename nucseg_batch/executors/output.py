@@ -11,6 +11,7 @@ from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
 from nucseg_batch.files.masks.store import create_store, remove_store
 from nucseg_batch.files.run.locks import ALL, ROOT, holders, share_lock
+from nucseg_batch.files.run.wells import remove_wells
 from nucseg_batch.files.run_layout import RunLayout
 
 
@@ -57,6 +58,7 @@ def check_free(job: Job, own: Collection[str] = ()) -> None:
 def _remove_output(job: Job) -> None:
     """Deletes an earlier output, unless processes are at it."""
     check_free(job, own={ROOT, ALL, *(share_lock(share) for share in job.shares)})
+    remove_wells(job.store)
     for path in RunLayout(job.store).results.values():
         path.unlink(missing_ok=True)
     job.journal.clear()

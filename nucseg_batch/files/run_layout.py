@@ -14,7 +14,7 @@ FOLDER_ENDING = ".run"
 """Ending of a run folder, in place of that of the store."""
 TABLES = ("images", "nuclei", "failures")
 """The tables of a run."""
-OUTPUT_NAME = re.compile(rf"(.+)\.(?:(?:{'|'.join(TABLES)})\.csv|provenance\.json|report\.html)")
+OUTPUT_NAME = re.compile(rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells)\.csv|provenance\.json|report\.html)")
 """Names of the files beside a store; the group is the store's name without its ending."""
 PLAN = "plan.json"
 """The plan, by which a run folder is known."""
@@ -80,6 +80,11 @@ class RunLayout:
     def provenance(self) -> Path:
         """What the masks were made with."""
         return path_beside(self.store, ".provenance.json")
+
+    @property
+    def wells(self) -> Path:
+        """The table with a row per well, of plates for which it was asked."""
+        return path_beside(self.store, ".wells.csv")
 
     @property
     def report(self) -> Path:

@@ -22,6 +22,7 @@ from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.files.run.wells import remove_wells
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Failure, LabelArray, LargePlane, Plan, PlaneStatus, Unit
 
@@ -121,7 +122,11 @@ def _index(label_array: LabelArray, place: tuple[int, ...]) -> int | None:
 
 
 def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable) -> None:
-    """Writes the three tables from what `collect` finds; doing it again gives the same bytes."""
+    """Writes the three tables from what `collect` finds; doing it again gives the same bytes.
+
+    A table of wells is deleted, since it may no longer agree with them.
+    """
+    remove_wells(store)
     paths, failures = RunLayout(store).tables, list[Failure]()
     with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, _Parts() as parts:
         images.write(csv_text([names(IMAGES)]).encode())

@@ -7,17 +7,18 @@ depend on the number of images or nuclei. The same run gives the same bytes: no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.run.timings import read_timings
+from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results.report.advice import notes
 from nucseg_batch.results.report.charts import distributions
 from nucseg_batch.results.report.failure_reasons import failures
 from nucseg_batch.results.report.gallery import draw_all, grouped, unread
 from nucseg_batch.results.report.gallery_selection import choose
-from nucseg_batch.results.report.heatmap import colour, heatmaps
+from nucseg_batch.results.report.heatmap import colour, columns_of_wells, heatmaps
 from nucseg_batch.results.report.outliers import KINDS
 from nucseg_batch.results.report.page import page
 from nucseg_batch.results.report.run_statistics import UNSURE, read_statistics
@@ -30,13 +31,25 @@ Told = Callable[[str, int, int], None]
 """Told what is done, how many steps of it and of how many."""
 
 
-def write_report(run: FinishedRun, to: Path, told: Told = lambda what, done, total: None) -> None:
+def write_report(
+    run: FinishedRun,
+    to: Path,
+    told: Told = lambda what, done, total: None,
+    *,
+    well_columns: Sequence[str] = (),
+) -> None:
     """Writes the report of a run; the file appears whole or not at all."""
-    write_whole(to, report_text(run, told).encode("utf-8"))
+    write_whole(to, report_text(run, told, well_columns=well_columns).encode("utf-8"))
 
 
-def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -> str:
-    """The report as HTML."""
+def report_text(
+    run: FinishedRun, told: Told = lambda what, done, total: None, *, well_columns: Sequence[str] = ()
+) -> str:
+    """The report as HTML.
+
+    well_columns: columns of wells.csv that get heat maps, too.
+    """
+    chosen = columns_of_wells(RunLayout(run.store).wells, well_columns)
     survey = read_statistics(run, lambda done, total: told("planes counted", done, total))
     choice = choose(run, survey, lambda done, total: told("planes judged", done, total))
     pictures = draw_all(run, choice.groups, survey.planes, lambda done, total: told("pictures", done, total))
@@ -54,7 +67,7 @@ def report_text(run: FinishedRun, told: Told = lambda what, done, total: None) -
         unread=gone,
         unsure=UNSURE,
         plates=plates,
-        heatmaps=heatmaps(plates, survey),
+        heatmaps=heatmaps(plates, survey, chosen),
         colour=colour,
         distributions=distributions(survey),
         kinds=KINDS,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.results.report.distribution import Distribution
+from nucseg_batch.results.report.dna_content import cell_cycle, is_stained
 from nucseg_batch.results.report.run_statistics import RunStatistics
 from nucseg_batch.results.report.words import figure, percent
 
@@ -86,11 +89,20 @@ def _last_edge(value: float, step: float) -> float:
 class Histogram:
     """A histogram as it is drawn, with what it says in words.
 
-    unit: what stands on the horizontal axis; of: what is counted, such as `nuclei`; whole and top: as for `axis_for`.
+    unit: what stands on the horizontal axis; of: what is counted, such as `nuclei`; whole and top: as for `axis_for`;
+    marks: values that have a line and a name.
     """
 
     def __init__(
-        self, values: Distribution, title: str, unit: str, of: str, *, whole: bool = False, top: float | None = None
+        self,
+        values: Distribution,
+        title: str,
+        unit: str,
+        of: str,
+        *,
+        whole: bool = False,
+        top: float | None = None,
+        marks: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.title, self.unit, self.of = title, unit, of
         axis = axis_for(values, whole=whole, top=top)
@@ -125,12 +137,47 @@ class Histogram:
         """Place and text of the numbers on the horizontal axis."""
         self.median = x(median) if axis.start <= median <= axis.stop else None
         """Place of the median."""
+        self.marks = [(x(place), name) for name, place in marks.items() if axis.start <= place <= axis.stop]
+        """Place and name of the marks."""
 
 
 def _tick(value: float, step: float) -> str:
     """A value with the digits that a step needs."""
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:,.{digits}f}"
+
+
+def dna_content(survey: RunStatistics) -> Histogram:
+    """The histogram of DNA contents, with the phases of the cell cycle where it has peaks of G1 and G2.
+
+    That of contents relative to their image is shown where only that one has them.
+    """
+    values, of_images = survey.of_nuclei["dna_content"], survey.of_nuclei.get("aligned_dna_content")
+    cycle, unit = cell_cycle(values), "area x intensity above background"
+    if cycle is None and of_images is not None and is_stained(of_images):
+        cycle = cell_cycle(of_images)
+        if cycle is not None:
+            values, unit = of_images, f"content / most frequent content of the {survey.per}"
+    if cycle is None:
+        found = Histogram(values, "DNA content", unit, "nuclei")
+        found.words += (
+            " Phases of the cell cycle are not estimated, because there are no two clear peaks at 1:2: the channel "
+            "may be no DNA stain, or nearly all nuclei are in one phase."
+        )
+        return found
+    found = Histogram(values, "DNA content", unit, "nuclei", marks={"G1": cycle.g1, "G2": 2 * cycle.g1})
+    g1, s, g2 = map(percent, cycle.phases)
+    found.words += (
+        f" Estimated phases: G1 {g1}, S {s}, G2/M {g2}; {percent(cycle.rest)} of the nuclei fit no phase. The "
+        f"coefficient of variation of the peaks is {percent(cycle.variation)}. This holds for a DNA stain that is not "
+        "saturated. Overlapping nuclei, and G1 nuclei with twice the chromosomes, count as G2."
+    )
+    if values is of_images:
+        found.words += (
+            f" Because {survey.per}s differ in brightness, contents are relative to the most frequent one of each, "
+            f"which is taken for that of G1: {survey.per}s with most nuclei in another phase are not recognised."
+        )
+    return found
 
 
 def distributions(survey: RunStatistics) -> list[Histogram]:
@@ -142,6 +189,8 @@ def distributions(survey: RunStatistics) -> list[Histogram]:
         found.append(Histogram(areas, "Area", unit, "nuclei", whole=not survey.micrometres))
     if "intensity_mean" in of_nuclei:
         found.append(Histogram(of_nuclei["intensity_mean"], "Intensity", "mean intensity (grey values)", "nuclei"))
+    if "dna_content" in of_nuclei and is_stained(of_nuclei["dna_content"]):
+        found.append(dna_content(survey))
     if survey.planes > 1:
         counts = survey.of_planes["nuclei"]
         found.append(Histogram(counts, f"Nuclei per {per}", f"nuclei in the {per}", f"{per}s", whole=True))

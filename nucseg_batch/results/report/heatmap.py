@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from nucseg_batch.columns import WELLS, names
+from nucseg_batch.errors import InputMissingError, UsageError
+from nucseg_batch.files.csv_rows import csv_records, open_table, table_header
+from nucseg_batch.files.run.wells import is_wells_table
+from nucseg_batch.results.plates import Place, Plate
 from nucseg_batch.results.report.run_statistics import RunStatistics
-from nucseg_batch.results.report.wells import Plate, Well
 from nucseg_batch.results.report.words import count, figure
 
 VIRIDIS = (
@@ -29,30 +34,67 @@ class Metric:
 
     title: str
     """Its heading, with the unit."""
-    value: Callable[[Well], float]
-    """The value of a well; NaN where it has none."""
+    value: Callable[[Plate, Place], float]
+    """The value of a well that has images; NaN where it has none."""
 
 
 def metrics(survey: RunStatistics) -> list[Metric]:
     """What is shown of plates."""
     area = "area_um2" if survey.micrometres else "area"
     found = [
-        Metric(f"Nuclei per {survey.per}", lambda well: well.nuclei / well.planes if well.planes else math.nan),
-        Metric(f"Mean area of nuclei ({survey.unit})", lambda well: _mean(getattr(well, area), well.nuclei)),
-        Metric("Mean intensity of nuclei", lambda well: _mean(well.intensity, well.nuclei)),
+        _mean(f"Nuclei per {survey.per}", "nuclei", "planes"),
+        _mean(f"Mean area of nuclei ({survey.unit})", area, "nuclei"),
+        _mean("Mean intensity of nuclei", "intensity", "nuclei"),
     ]
     if "confidence" in survey.of_planes:
-        found.append(Metric(f"Mean confidence of {survey.per}s", lambda well: _mean(well.confidence, well.rated)))
+        found.append(_mean(f"Mean confidence of {survey.per}s", "confidence", "rated"))
     return found
 
 
-def _mean(total: float, number: int) -> float:
-    return total / number if number else math.nan
+def _mean(title: str, total: str, number: str) -> Metric:
+    """A mean from the sums over wells."""
+
+    def value(plate: Plate, place: Place) -> float:
+        well = plate.wells[place]
+        return float(getattr(well, total) / getattr(well, number)) if getattr(well, number) else math.nan
+
+    return Metric(title, value)
+
+
+def columns_of_wells(table: Path, chosen: Sequence[str]) -> list[Metric]:
+    """Columns of wells.csv as something to draw, each once for every time point.
+
+    Raises InputMissingError where there is no such table, and UsageError where it has no such column.
+    """
+    if not chosen:
+        return []
+    if not is_wells_table(table):
+        raise InputMissingError(f"{table}: it is missing; `nucseg-batch wells` writes it.")
+    columns = set(table_header(table)) - set(names(WELLS)) | {"nuclei", "images", "images_failed"}
+    for name in chosen:
+        if name not in columns:
+            known = ", ".join(sorted(columns))
+            raise UsageError(f"--well-column {name}: {table.name} has no such column; it has {known}.")
+    found: dict[tuple[str, str], dict[tuple[str, str, str], float]] = {}
+    with open_table(table) as file:
+        for row in csv_records(file):
+            where = row["plate"], row["row"], row["column"]
+            for name in chosen:
+                moment = f", time point {row['t']}" if row["t"] else ""
+                found.setdefault((name, moment), {})[where] = float(row[name] or "nan")
+    return [_looked_up("".join(key), found[key]) for name in dict.fromkeys(chosen) for key in found if key[0] == name]
+
+
+def _looked_up(title: str, values: Mapping[tuple[str, str, str], float]) -> Metric:
+    def value(plate: Plate, place: Place) -> float:
+        return values.get((plate.name, plate.rows[place[0]], plate.columns[place[1]]), math.nan)
+
+    return Metric(title, value)
 
 
 def limits(plates: Sequence[Plate], metric: Metric) -> tuple[float, float] | None:
     """The values of the darkest and the brightest colour, the same for all plates; None where no well has a value."""
-    values = np.array([metric.value(well) for plate in plates for well in plate.wells.values()])
+    values = np.array([metric.value(plate, place) for plate in plates for place in plate.wells])
     values = values[np.isfinite(values)]
     if not values.size:
         return None
@@ -85,7 +127,8 @@ class Heatmap:
     @property
     def ends(self) -> str:
         """The smallest and the largest value."""
-        known = [value for well in self.plate.wells.values() if math.isfinite(value := self.metric.value(well))]
+        values = (self.metric.value(self.plate, place) for place in self.plate.wells)
+        known = [value for value in values if math.isfinite(value)]
         return f"from {figure(min(known))} to {figure(max(known))}" if known else "without values"
 
     def look(self, row: int, column: int) -> str:
@@ -93,7 +136,7 @@ class Heatmap:
         well = self.plate.wells.get((row, column))
         if well is None:
             return "none"
-        value, (low, high) = self.metric.value(well), self.span
+        value, (low, high) = self.metric.value(self.plate, (row, column)), self.span
         if not math.isfinite(value):
             return "bad" if well.failed and not well.planes else "void"
         return colour((value - low) / (high - low) if high > low else 0.5)
@@ -105,12 +148,17 @@ class Heatmap:
             return f"{name}: no image"
         number = f"{count(well.nuclei, 'nucleus', 'nuclei')} in {count(well.planes, self.per)}"
         failed = f", {well.failed} failed" if well.failed else ""
-        return f"{name}: {figure(self.metric.value(well))}; {number}{failed}"
+        return f"{name}: {figure(self.metric.value(self.plate, (row, column)))}; {number}{failed}"
 
 
-def heatmaps(plates: Sequence[Plate], survey: RunStatistics) -> list[tuple[Plate, list[Heatmap]]]:
-    """The heat maps of as many plates as there is room for, but of one at least."""
-    spans = [(metric, span) for metric in metrics(survey) if (span := limits(plates, metric)) is not None]
+def heatmaps(
+    plates: Sequence[Plate], survey: RunStatistics, chosen: Sequence[Metric] = ()
+) -> list[tuple[Plate, list[Heatmap]]]:
+    """The heat maps of as many plates as there is room for, but of one at least.
+
+    chosen: what else is shown, see `columns_of_wells`.
+    """
+    spans = [(metric, span) for metric in (*metrics(survey), *chosen) if (span := limits(plates, metric)) is not None]
     drawn, room = list[tuple[Plate, list[Heatmap]]](), CELLS
     for plate in plates:
         room -= len(plate.rows) * len(plate.columns) * len(spans)

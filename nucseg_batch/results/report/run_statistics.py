@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.plan import PlaneStatus
+from nucseg_batch.results.plates import Plates
 from nucseg_batch.results.report.distribution import Distribution
+from nucseg_batch.results.report.dna_content import aligned
 from nucseg_batch.results.report.ranking import Finding, Ranking
-from nucseg_batch.results.report.wells import Plates
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
 
@@ -57,7 +58,8 @@ class RunStatistics:
     of_planes: Mapping[str, Distribution]
     """Of values of planes by name: PLANE_VALUES, and `size`, the median area in the unit of sizes."""
     of_nuclei: Mapping[str, Distribution]
-    """Of values of nuclei by name: NUCLEI_VALUES."""
+    """Of values of nuclei by name: NUCLEI_VALUES, and `dna_content`, the summed intensity above background of nuclei
+    that are not cut, also `aligned_dna_content`, see `dna_content.aligned`."""
     border: Ranking
     """Planes many of whose nuclei are cut."""
     plates: Plates
@@ -116,7 +118,7 @@ class _Tally:
     def __init__(self, run: FinishedRun) -> None:
         self._columns = [name for name in NUCLEI_VALUES if name in run.nuclei_columns]
         self._of_planes = {name: Distribution() for name in (*PLANE_VALUES, "size", "size_um2")}
-        self._of_nuclei = {name: Distribution() for name in self._columns}
+        self._of_nuclei = {name: Distribution() for name in (*self._columns, "dna_content", "aligned_dna_content")}
         self._counts = dict.fromkeys((*PlaneStatus, "images", "nuclei", "cut", "unsure", "pixels"), 0)
         self._measured = 0
         self._stacks = False
@@ -155,7 +157,13 @@ class _Tally:
                 self._of_nuclei[name].add(some)
             if "confidence" in values:
                 self._counts["unsure"] += int((values["confidence"] < UNSURE).sum())
-            cut += int(touching(row, piece).sum())
+            at_border = touching(row, piece)
+            cut += int(at_border.sum())
+            if "intensity_background" in row.values and {"area", "intensity_mean"} <= values.keys():
+                above = values["intensity_mean"] - row.values["intensity_background"]
+                contents = (values["area"] * above)[~at_border]
+                self._of_nuclei["dna_content"].add(contents)
+                self._of_nuclei["aligned_dna_content"].add(aligned(contents))
         self._counts["cut"] += cut
         share = cut / row.nuclei
         if row.nuclei >= BORDER_NUCLEI and share >= BORDER_SHARE:

@@ -10,8 +10,8 @@ from small_runs import picture, small_run
 from zarr_examples import multiscales, write_array, write_group
 
 from nucseg_batch.plan import PlaneStatus
+from nucseg_batch.results.plates import Plates, named_well
 from nucseg_batch.results.report.heatmap import colour
-from nucseg_batch.results.report.wells import Plates, named_well
 from nucseg_batch.results.tables import PlaneRow
 
 

@@ -6,8 +6,10 @@ Names are believed where nearly all images of a folder have a well, and there ar
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,22 @@ LETTERED = (
     ),
 )
 """IN Cell; and `A01`, `B02_s1`, `plate1_P24_...`, as most others have it."""
+WELL_NAME = re.compile(r"(?P<row>[A-Z]|A[A-F])0*(?P<column>[1-9]\d?)")
+"""A well as people name it: A1, A01, AF48."""
 FORMATS = ((2, 3), (3, 4), (4, 6), (6, 8), (8, 12), (16, 24), (32, 48))
 """Rows and columns of the plates that there are."""
+BETWEEN = "_-. "
+"""What stands between the name of a plate and a well."""
 BELIEVED = 0.95
 """Share of the images of a folder whose names must have a well."""
 MOST_PREFIXES = 500
 """With more beginnings of names than this in a folder, they name no plates."""
 
+Place = tuple[int, int]
+"""Row and column of a well on its plate, counted from 0."""
 
-@dataclass
+
+@dataclass(slots=True)
 class Well:
     """Sums over the planes of one well."""
 
@@ -76,7 +85,7 @@ class Well:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plate:
     """A plate and what was found on it."""
 
@@ -86,8 +95,18 @@ class Plate:
     """Names of its rows."""
     columns: tuple[str, ...]
     """Names of its columns."""
-    wells: dict[tuple[int, int], Well]
+    wells: dict[Place, Well]
     """What is known of wells, by row and column counted from 0."""
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return f"plate {self.name}" if self.name else "the plate"
+
+    def well_name(self, place: Place) -> str:
+        """What to call a well: `A01`, or `row/column` where these are no letters and digits."""
+        row, column = self.rows[place[0]], self.columns[place[1]]
+        return f"{row}{int(column):02d}" if WELL_NAME.fullmatch(row + column) else f"{row}/{column}"
 
     @property
     def filled(self) -> int:
@@ -109,7 +128,7 @@ class _Folder:
 
     images: int = 0
     named: int = 0
-    plates: dict[str, dict[tuple[int, int], Well]] = field(default_factory=dict)
+    plates: dict[str, dict[Place, Well]] = field(default_factory=dict)
 
 
 class Plates:
@@ -118,7 +137,7 @@ class Plates:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._metadata: dict[str, tuple[tuple[str, ...], tuple[str, ...]] | None] = {}
-        self._stored: dict[str, dict[tuple[int, int], Well]] = {}
+        self._stored: dict[str, dict[Place, Well]] = {}
         self._folders: dict[str, _Folder] = {}
 
     def add(self, row: PlaneRow) -> None:
@@ -140,21 +159,38 @@ class Plates:
         folder.plates.setdefault(prefix, {}).setdefault(found, Well()).add(row)
 
     def found(self) -> list[Plate]:
-        """The plates, by name."""
-        plates = [self._of_store(name, wells) for name, wells in self._stored.items()]
+        """The plates, by name; no plane may be added any more."""
+        return sorted(self._plates.values(), key=lambda plate: plate.name)
+
+    def locate(self, row: PlaneRow) -> tuple[Plate, Place] | None:
+        """The plate of a plane that was added, and its well; None for one that is on no plate."""
+        place = self._place_in_store(row)
+        if place is not None:
+            return self._plates[None, place[0]], place[1]
+        folder, prefix, well = named_well(row.image)
+        plate = self._plates.get((folder, prefix)) or self._plates.get((folder, None))
+        return None if plate is None or well is None else (plate, well)
+
+    @cached_property
+    def _plates(self) -> dict[tuple[str | None, str | None], Plate]:
+        """The plates by None and the group in the store, or by folder and prefix; prefix None: all of the folder."""
+        plates = dict[tuple[str | None, str | None], Plate]()
+        for name, wells in self._stored.items():
+            plates[None, name] = self._of_store(name, wells)
         for name, folder in self._folders.items():
             if folder.named < BELIEVED * folder.images:
                 continue
-            if all(map(_is_plate, folder.plates.values())):
-                plates += [
-                    _of_names("/".join(filter(None, (name, prefix.rstrip("_-. ")))), wells)
-                    for prefix, wells in folder.plates.items()
-                ]
+            if len(folder.plates) > 1 and all(map(_is_plate, folder.plates.values())):
+                short = Counter(prefix.rstrip(BETWEEN) for prefix in folder.plates)
+                for prefix, wells in folder.plates.items():
+                    called = prefix.rstrip(BETWEEN) if short[prefix.rstrip(BETWEEN)] == 1 else prefix
+                    plates[name, prefix] = _of_names("/".join(filter(None, (name, called))), wells)
             elif _is_plate(wells := _merged(folder.plates)):
-                plates.append(_of_names(name, wells))
-        return sorted(plates, key=lambda plate: plate.name)
+                prefix = next(iter(folder.plates)).rstrip(BETWEEN) if len(folder.plates) == 1 else ""
+                plates[name, None] = _of_names("/".join(filter(None, (name, prefix))), wells)
+        return plates
 
-    def _place_in_store(self, row: PlaneRow) -> tuple[str, tuple[int, int]] | None:
+    def _place_in_store(self, row: PlaneRow) -> tuple[str, Place] | None:
         """The plate's group and the well of a plane whose image is a field of an OME-Zarr plate."""
         group = row.mask.removesuffix("/labels/nuclei") if row.mask else row.image
         parts = group.split("/")
@@ -168,13 +204,13 @@ class Plates:
             return None
         return plate, (grid[0].index(row_name), grid[1].index(column))
 
-    def _of_store(self, name: str, wells: dict[tuple[int, int], Well]) -> Plate:
+    def _of_store(self, name: str, wells: dict[Place, Well]) -> Plate:
         grid = self._metadata[name]
         assert grid is not None
         return Plate(name, *grid, wells)
 
 
-def named_well(key: str) -> tuple[str, str, tuple[int, int] | None]:
+def named_well(key: str) -> tuple[str, str, Place | None]:
     """The folder that may be a plate, how names of its files begin, and the well, of an image's path.
 
     The well is None where neither the name nor the folder has one.
@@ -185,19 +221,20 @@ def named_well(key: str) -> tuple[str, str, tuple[int, int] | None]:
     stem = name.partition(".")[0]
     for pattern in LETTERED:
         if match := pattern.match(stem):
-            return folder, match["prefix"], (_row_number(match["row"]), int(match["c"]) - 1)
+            return folder, match["prefix"], (row_number(match["row"]), int(match["c"]) - 1)
     above, _, last = folder.rpartition("/")
     if match := LETTERED[1].fullmatch(last):
-        return above, match["prefix"], (_row_number(match["row"]), int(match["c"]) - 1)
+        return above, match["prefix"], (row_number(match["row"]), int(match["c"]) - 1)
     return folder, "", None
 
 
 def row_name(number: int) -> str:
-    """A to Z, then AA to AF."""
+    """The name of a row, counted from 0: A to Z, then AA to AF."""
     return chr(65 + number) if number < 26 else "A" + chr(65 + number - 26)
 
 
-def _row_number(name: str) -> int:
+def row_number(name: str) -> int:
+    """The reverse, counted from 0."""
     return ord(name) - 65 if len(name) == 1 else 26 + ord(name[1]) - 65
 
 
@@ -210,20 +247,20 @@ def _grid(attributes: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return rows, columns
 
 
-def _merged(plates: dict[str, dict[tuple[int, int], Well]]) -> dict[tuple[int, int], Well]:
-    wells: dict[tuple[int, int], Well] = {}
+def _merged(plates: dict[str, dict[Place, Well]]) -> dict[Place, Well]:
+    wells: dict[Place, Well] = {}
     for one in plates.values():
         for place, well in one.items():
             wells.setdefault(place, Well()).merge(well)
     return wells
 
 
-def _is_plate(wells: Sequence[tuple[int, int]] | dict[tuple[int, int], Well]) -> bool:
+def _is_plate(wells: Sequence[Place] | dict[Place, Well]) -> bool:
     rows, columns = {place[0] for place in wells}, {place[1] for place in wells}
     return len(rows) > 1 and len(columns) > 1 and max(rows) < FORMATS[-1][0] and max(columns) < FORMATS[-1][1]
 
 
-def _of_names(name: str, wells: dict[tuple[int, int], Well]) -> Plate:
+def _of_names(name: str, wells: dict[Place, Well]) -> Plate:
     last_row, last_column = max(place[0] for place in wells), max(place[1] for place in wells)
     rows, columns = next(size for size in FORMATS if size[0] > last_row and size[1] > last_column)
     return Plate(name, tuple(map(row_name, range(rows))), tuple(str(n + 1) for n in range(columns)), wells)
