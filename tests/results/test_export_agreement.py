@@ -91,8 +91,13 @@ def read_geojson(folder: Path) -> Found:
         for feature in json.loads(path.read_text())["features"]:
             shape = shapely.geometry.shape(feature["geometry"])
             assert shape.is_valid
-            assert feature["properties"]["measurements"]["area"] == shape.area
-            found[name, int(feature["properties"]["name"].removeprefix("nucleus "))] = of_shape(shape)
+            properties = feature["properties"]
+            measurements = properties["measurements"]
+            assert all(isinstance(value, int | float) for value in measurements.values())  # as QuPath reads them
+            assert measurements["area"] == shape.area
+            assert (properties["objectType"], properties["classification"]["name"]) == ("detection", "Nucleus")
+            assert properties["name"] == f"nucleus {measurements['label']}"
+            found[name, measurements["label"]] = of_shape(shape)
     return found
 
 
