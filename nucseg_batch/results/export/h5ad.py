@@ -5,6 +5,8 @@ Measurements pass through a file that has no name, so that memory holds only wha
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterator
 
@@ -19,8 +21,10 @@ from nucseg_batch.results.tables import PlaneRow
 
 FILE = "nuclei.h5ad"
 """Name of the file."""
-MOST_NUCLEI = 20_000_000
-"""Nuclei that a file may have: obs takes some 200 bytes of memory for each."""
+MOST_NUCLEI = 10_000_000
+"""Nuclei that a file may have."""
+OBS_BYTES = 300
+"""What obs takes of each nucleus: memory while it is written, and at most that on disk."""
 ROWS = 2**17
 """Rows of X that are written at once."""
 
@@ -35,8 +39,13 @@ def write_h5ad(whole: RunExport) -> list[str]:
         )
     header = whole.run.nuclei_columns
     shape = count, len(measured_columns(header))
+    size = 8 * math.prod(shape)
     with whole_file(whole.folder / FILE) as file, tempfile.TemporaryFile(dir=whole.folder) as space:
-        values = np.memmap(space, np.float64, "w+", shape=shape) if count else np.empty(shape)
+        os.posix_fallocate(file.fileno(), 0, size + OBS_BYTES * count + 2**20)  # HDF5 crashes on a full disk
+        values = np.empty((0, shape[1]))
+        if count:
+            os.posix_fallocate(space.fileno(), 0, size)  # a page that has no room on disk would be a signal
+            values = np.memmap(space, np.float64, "r+", shape=shape)
         nuclei = AnnotatedNuclei(header, values, WellNames(whole.run).of)
         for done, (row, pieces) in enumerate(whole.run.with_nuclei_in_pieces(_rows(whole)), start=1):
             nuclei.add(row, pieces)
