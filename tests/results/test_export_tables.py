@@ -215,6 +215,20 @@ def test_a_store_of_spatialdata_that_was_stopped_is_written_again_and_others_are
     ]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_mask_is_told_and_leaves_no_store(plate: SmallRun, tmp_path: Path) -> None:
+    """Parts of a large plane are read while the store is written."""
+    pytest.importorskip("spatialdata", reason="spatialdata is too large for the extra `test`")
+    for shard in plate.masks():
+        if "150x170" in shard.parts:
+            content = bytearray(shard.read_bytes())
+            content[len(content) // 4] ^= 255
+            shard.write_bytes(content)
+    with pytest.raises(DamageError, match=r"p1_A02\.tif: its mask cannot be read"):
+        exported(plate, tmp_path / "out", "spatialdata")
+    assert [path.name for path in (tmp_path / "out" / "spatialdata").iterdir()] == ["p1_A01.zarr"]
+
+
 def test_squidpy_finds_the_neighbours_of_nuclei_in_their_own_image(plate: SmallRun, tmp_path: Path) -> None:
     """What AnnData with `spatial` is for."""
     with warnings.catch_warnings():

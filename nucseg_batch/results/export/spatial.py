@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pandas
@@ -60,7 +61,8 @@ class _Store:
         annotated = [region for region, count in zip(regions, counts, strict=True) if count]
         tables = {TABLE: TableModel.parse(table, annotated, REGION, "label")} if annotated else {}
         about = {"nucseg-batch-export": dict(self._task.about)}
-        spatialdata.SpatialData(labels=self._labels, tables=tables, attrs=about).write(path)
+        with dask.config.set(scheduler="synchronous"):  # threads would write on after a failure
+            spatialdata.SpatialData(labels=self._labels, tables=tables, attrs=about).write(path)
 
     @property
     def _scale(self) -> Any:
