@@ -193,6 +193,9 @@ def test_spatialdata_has_labels_in_micrometres_and_a_table_that_annotates_them(p
             )
             pixels = np.bincount(np.asarray(data[element]).ravel())[1:]
             assert list(pixels) == list(annotated.to_df()["area"])
+            if stem != "B02":
+                centres = spatialdata.get_centroids(data[element]).compute()
+                np.testing.assert_allclose(centres[["x", "y"]], annotated.obsm["spatial"] + 0.5, rtol=1e-6)
             scale = get_transformation(data.labels[element])
             assert scale == (Scale([0.25, 0.25], axes=("y", "x")) if stem == "B02" else Identity())
     empty = spatialdata.read_zarr(tmp_path / "out" / "spatialdata" / "p1_B01.zarr")
@@ -236,7 +239,7 @@ def test_squidpy_finds_the_neighbours_of_nuclei_in_their_own_image(plate: SmallR
         squidpy = pytest.importorskip("squidpy", reason="squidpy is too large for the extra `test`")
         exported(plate, tmp_path / "out", "anndata")
         nuclei = anndata.read_h5ad(tmp_path / "out" / "nuclei.h5ad")
-        squidpy.gr.spatial_neighbors(nuclei, coord_type="generic", library_key="image", n_neighs=2)
+        squidpy.gr.spatial_neighbors_knn(nuclei, library_key="image", n_neighs=2)
     pairs = nuclei.obsp["spatial_connectivities"].tocoo()
     assert pairs.nnz > nuclei.n_obs
     images = nuclei.obs["image"].to_numpy()
