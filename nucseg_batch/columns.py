@@ -383,16 +383,8 @@ def well_columns(measured: Iterable[str], *, scores: bool) -> tuple[Column, ...]
     )
 
 
-_KEYS_AND_PLACES = names(column for column in (*NUCLEI, *OPTIONAL) if column in NUCLEUS_KEY or column.axis is not None)
-
-
-def is_measurement(name: str) -> bool:
-    """Whether a column of nuclei.csv says more than which nucleus it is and where, so that its mean has a meaning."""
-    return name not in _KEYS_AND_PLACES and not name.startswith(tuple(f"{place}-" for place in _KEYS_AND_PLACES))
-
-
-TYPES: dict[str, ColumnType] = {
-    column.name: column.type
+_KNOWN = {
+    column.name: column
     for column in (
         *IMAGES,
         *NUCLEI,
@@ -403,4 +395,21 @@ TYPES: dict[str, ColumnType] = {
         *WELLS,
     )
 }
+TYPES: dict[str, ColumnType] = {name: column.type for name, column in _KNOWN.items()}
 """Type of each column by its name, which has one type in all tables. Columns of channels are not among them."""
+
+
+def column_named(name: str) -> Column:
+    """The record of a column by its name, which may end in `-<channel>`; without a definition where it is not known."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    for base in (name[:place] for place in range(len(name) - 1, 0, -1) if name[place] == "-"):
+        if base in _KNOWN and (found := channel_columns([name[len(base) + 1 :]], [_KNOWN[base]])):
+            return found[0]
+    return Column(name, "")
+
+
+def is_measurement(name: str) -> bool:
+    """Whether a column of nuclei.csv says more than which nucleus it is and where, so that its mean has a meaning."""
+    column = column_named(name)
+    return column not in NUCLEUS_KEY and column.axis is None and column.type != "string"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from small_runs import SmallRun
@@ -9,6 +10,9 @@ from small_runs import SmallRun
 from nucseg_batch.results.export.formats import FORMATS
 from nucseg_batch.results.export.writing import ExportOutcome, export
 from nucseg_batch.results.run import FinishedRun
+
+INSTALLED = tuple(name for name, one in FORMATS.items() if all(map(importlib.util.find_spec, one.needs)))
+"""Formats whose libraries are there; spatialdata is too large for the extra `test`."""
 
 
 def nobody(what: str, done: int, total: int) -> None:
@@ -20,5 +24,5 @@ def exported(
 ) -> ExportOutcome:
     """What the command `export` does."""
     with FinishedRun(run.store) as finished:
-        names = formats or tuple(FORMATS)
+        names = formats or INSTALLED
         return export(finished, folder, names, pattern=pattern, overwrite=overwrite, progress=nobody)

@@ -23,6 +23,9 @@ class FormatChoice(StrEnum):
     coco = "coco"
     parquet = "parquet"
     ngio = "ngio"
+    anndata = "anndata"
+    spatialdata = "spatialdata"
+    cellprofiler = "cellprofiler"
 
 
 Folder = Annotated[
@@ -35,7 +38,8 @@ Formats = Annotated[
         metavar="KIND",
         rich_help_panel=OUTPUT,
         help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; coco: one JSON; parquet: the "
-        "tables; ngio: OME-Zarr with feature tables. May be given several times.",
+        "tables; ngio: OME-Zarr with feature tables; anndata: for scanpy and squidpy; spatialdata: labels and their "
+        "table; cellprofiler: CSV with CellProfiler's names. May be given several times.",
     ),
 ]
 Matching = Annotated[
@@ -62,7 +66,7 @@ def export(
 ) -> None:
     """Export masks, outlines and tables of a run to other tools.
 
-    Fiji, QuPath, COCO, pandas, R and ngio read them.
+    Fiji, QuPath, COCO, pandas, R, ngio, squidpy and pycytominer read them.
 
     The same call again writes only what is missing, or older than the run. Images without a mask are left out. Exit
     code 3 where a format cannot hold an image.

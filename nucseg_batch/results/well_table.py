@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.columns import TYPES, WELLS, is_measurement, names, well_columns
+from nucseg_batch.columns import WELLS, is_measurement, names, well_columns
 from nucseg_batch.errors import NothingToDoError, OutputError, SettingError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.csv_rows import csv_text
@@ -119,7 +119,7 @@ def write_wells(
             f"{run.store}: its images are on no plate: neither the store nor the names of the images say wells."
         )
     compared = {plate: _places(plate, controls) for plate in found}
-    measured = [name for name in run.nuclei_columns if is_measurement(name) and TYPES.get(name) != "string"]
+    measured = [name for name in run.nuclei_columns if is_measurement(name)]
     table = WellTable(path, len(found))
     with whole_file(path) as file, tempfile.TemporaryFile(dir=path.parent) as waiting:
         file.write(csv_text([names((*WELLS, *well_columns(measured, scores=bool(controls))))]).encode())

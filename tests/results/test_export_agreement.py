@@ -14,7 +14,7 @@ import pytest
 import roifile
 import shapely.geometry
 import tifffile
-from exporting import exported
+from exporting import INSTALLED, exported
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
@@ -91,8 +91,13 @@ def read_geojson(folder: Path) -> Found:
         for feature in json.loads(path.read_text())["features"]:
             shape = shapely.geometry.shape(feature["geometry"])
             assert shape.is_valid
-            assert feature["properties"]["measurements"]["area"] == shape.area
-            found[name, int(feature["properties"]["name"].removeprefix("nucleus "))] = of_shape(shape)
+            properties = feature["properties"]
+            measurements = properties["measurements"]
+            assert all(isinstance(value, int | float) for value in measurements.values())  # as QuPath reads them
+            assert measurements["area"] == shape.area
+            assert (properties["objectType"], properties["classification"]["name"]) == ("detection", "Nucleus")
+            assert properties["name"] == f"nucleus {measurements['label']}"
+            found[name, measurements["label"]] = of_shape(shape)
     return found
 
 
@@ -155,6 +160,45 @@ def read_ngio(folder: Path) -> Found:
     return found
 
 
+def read_anndata(folder: Path) -> Found:
+    """AnnData keeps coordinates of centres only; boxes are those of the mask, so that they are not compared."""
+    import anndata
+
+    nuclei = anndata.read_h5ad(folder / "nuclei.h5ad")
+    table = nuclei.obs.assign(area=nuclei.to_df()["area"])
+    table["centroid-1"], table["centroid-0"] = nuclei.obsm["spatial"].T
+    boxes = pandas.read_csv(f"{folder}.nuclei.csv").filter(like="bbox-").to_numpy()
+    return of_table(table.assign(**{f"bbox-{side}": boxes[:, side] for side in range(4)}))
+
+
+def read_cellprofiler(folder: Path) -> Found:
+    """By CellProfiler's names of what scikit-image measures."""
+    table = pandas.read_csv(folder / "cellprofiler" / "Nuclei.csv")
+    images = pandas.read_csv(folder / "cellprofiler" / "Image.csv", keep_default_na=False)
+    table = table.merge(images, on="ImageNumber")
+    sides = "Minimum_Y", "Minimum_X", "Maximum_Y", "Maximum_X"
+    renamed = {f"AreaShape_BoundingBox{side}": f"bbox-{number}" for number, side in enumerate(sides)}
+    renamed |= {"AreaShape_Area": "area", "ObjectNumber": "label"}
+    renamed |= {"AreaShape_Center_Y": "centroid-0", "AreaShape_Center_X": "centroid-1"}
+    table["image"] = (table["PathName_Nuclei"] + "/" + table["FileName_Nuclei"]).str.lstrip("/")
+    return of_table(table.rename(columns=renamed))
+
+
+def read_spatialdata(folder: Path) -> Found:
+    import spatialdata
+
+    found = {}
+    for name, path in names(folder / "spatialdata", ".zarr").items():
+        data = spatialdata.read_zarr(path)
+        pixels = of_pixels(name, np.asarray(data["nuclei"]))
+        nuclei = data.tables.get("table")
+        if nuclei is not None:
+            areas = nuclei.to_df()["area"].tolist()
+            assert areas == [pixels[name, label].area for label in nuclei.obs["label"]]
+        found |= pixels
+    return found
+
+
 READERS: dict[str, Callable[[Path], Found]] = {
     "tiff": read_tiff,
     "png": read_png,
@@ -163,6 +207,9 @@ READERS: dict[str, Callable[[Path], Found]] = {
     "coco": read_coco,
     "parquet": read_parquet,
     "ngio": read_ngio,
+    "anndata": read_anndata,
+    "cellprofiler": read_cellprofiler,
+    "spatialdata": read_spatialdata,
 }
 
 
@@ -190,16 +237,19 @@ def test_all_formats_say_the_same_of_every_nucleus(varied: SmallRun, tmp_path: P
     table = pandas.read_csv(tmp_path / "out.nuclei.csv")
     expected = of_table(table)
     assert len(expected) == len(table) > 100
-    found = {name: reader(tmp_path / "out") for name, reader in READERS.items()}
-    assert found.keys() == FORMATS.keys()
+    assert READERS.keys() == FORMATS.keys()
+    assert FORMATS.keys() - set(INSTALLED) <= {"spatialdata"}
+    found = {name: READERS[name](tmp_path / "out") for name in INSTALLED}
     for name, nuclei in found.items():
         assert nuclei == expected, name
     assert result.without_mask == 1
-    assert {name: outcome.refused for name, outcome in result.formats.items()} == dict.fromkeys(FORMATS, 0)
+    assert {name: outcome.refused for name, outcome in result.formats.items()} == dict.fromkeys(INSTALLED, 0)
     assert {name: outcome.written for name, outcome in result.formats.items()} == {
-        **dict.fromkeys(FORMATS, 4),
+        **dict.fromkeys(INSTALLED, 4),
         "coco": 1,
         "parquet": 2,
+        "anndata": 1,
+        "cellprofiler": 3,
     }
 
 

@@ -79,7 +79,10 @@ def test_a_kill_leaves_whole_files_and_its_rest_is_cleared_away(three: SmallRun,
     assert not rest.exists()
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_files(three: SmallRun, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "files"), [("geojson", 3), ("anndata", 1)])
+def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_files(
+    three: SmallRun, tmp_path: Path, name: str, files: int
+) -> None:
     """A limit of 600 bytes a file stands for the full disk; the same command goes on afterwards."""
     out = tmp_path / "out"
     program = (
@@ -89,13 +92,13 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_files(three: SmallRu
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))\n"
         "main(sys.argv[1:])\n"
     )
-    command = [sys.executable, "-c", program, "export", str(three.store), str(out), "--format", "geojson"]
+    command = [sys.executable, "-c", program, "export", str(three.store), str(out), "--format", name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=without_coverage())
     assert done.returncode == 74, done.stderr
     assert done.stderr.count("\n") == 1
     assert "cannot be written (File too large)" in done.stderr
     assert [path.name for path in out.rglob("*") if path.is_file()] == [EXPORTED]
-    assert exported(three, out, "geojson").formats["geojson"].written == 3
+    assert exported(three, out, name).formats[name].written == files
 
 
 def test_folders_that_are_not_for_it_are_refused(three: SmallRun, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
 from nucseg_batch.files.find.walk import EXPORTED, is_left_by_run
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.folders import is_store
+from nucseg_batch.results.export.task import FormatRefusal
 from nucseg_batch.results.run import FinishedRun
 
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
@@ -91,6 +93,28 @@ def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Ite
         folder = ExportFolder(path, about, run, made)
         folder.write_about()
         yield folder
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A place to write a folder, which gets its name, from what had it, only when the block ends well.
+
+    Raises FormatRefusal for a name that zarr cannot have.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise FormatRefusal(f"{printable(path.name)}: zarr takes no names that are not UTF-8") from None
+    making = path.with_name(f".{path.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        yield making
+        if path.exists():
+            shutil.rmtree(path)
+        making.rename(path)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
 
 
 def _place_of(run: FinishedRun) -> str:

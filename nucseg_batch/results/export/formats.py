@@ -16,11 +16,21 @@ IMAGE_FORMATS = {
     "png": ImageFormat(".png", f"{_HERE}.png:open_png", per="plane"),
     "geojson": ImageFormat(".geojson", f"{_HERE}.geojson:open_geojson"),
     "roi": ImageFormat(".zip", f"{_HERE}.roi:open_roi", needs=("roifile",), extra="export"),
-    "ngio": ImageFormat("", f"{_HERE}.ngio:open_ngio", needs=("ngio", "pandas", "pyarrow"), extra="ngio"),
+    "ngio": ImageFormat(
+        "", f"{_HERE}.ngio:open_ngio", needs=("ngio", "pandas", "pyarrow"), extra="ngio", is_store=True
+    ),
+    "spatialdata": ImageFormat(
+        ".zarr", f"{_HERE}.spatial:open_spatialdata", needs=("spatialdata",), extra="spatialdata", is_store=True
+    ),
 }
 """Formats with a file for each image, by name."""
 RUN_FORMATS = {
     "coco": RunFormat(("coco.json",), f"{_HERE}.coco:write_coco"),
+    "anndata": RunFormat(("nuclei.h5ad",), f"{_HERE}.h5ad:write_h5ad", needs=("anndata",), extra="anndata"),
+    "cellprofiler": RunFormat(
+        ("cellprofiler/Experiment.csv", "cellprofiler/Image.csv", "cellprofiler/Nuclei.csv"),
+        f"{_HERE}.cellprofiler:write_cellprofiler",
+    ),
     "parquet": RunFormat(
         ("images.parquet", "nuclei.parquet"), f"{_HERE}.parquet:write_parquet", needs=("pyarrow",), extra="export"
     ),

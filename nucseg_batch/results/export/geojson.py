@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 
 from nucseg_batch.arrays.outlines import Polygon, Ring
-from nucseg_batch.columns import NUCLEUS_KEY, names
+from nucseg_batch.columns import PLANE_KEY, names
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.names import printable
 from nucseg_batch.results.export.planes import LabelledPlane, NucleusOutline
@@ -79,10 +79,10 @@ def _closed(ring: Ring) -> str:
 
 
 def _measurements(nuclei: PlaneNuclei) -> list[str]:
-    """Of each nucleus the numbers of nuclei.csv, as they are written there; cells that are empty are left out."""
+    """Of each nucleus its label and the numbers of nuclei.csv, as written there; empty cells are left out."""
     shown: list[tuple[str, int, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]] = []
     for place, name in enumerate(nuclei.columns):
-        if name not in names(NUCLEUS_KEY):
+        if name not in names(PLANE_KEY):
             with contextlib.suppress(ValueError):  # a column of text is no measurement
                 shown.append((json.dumps(name), place, np.isfinite(nuclei[name])))
     return [

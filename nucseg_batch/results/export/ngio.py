@@ -8,7 +8,6 @@ stack of images could lie. Masks are copied at full resolution; pixels stay wher
 from __future__ import annotations
 
 import contextlib
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,12 +34,12 @@ from nucseg_batch.files.masks.nodes import (
     read_attributes,
     write_attributes,
 )
-from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import ShardGrid
+from nucseg_batch.results.export.folder import whole_folder
 from nucseg_batch.results.export.planes import LabelledPlane
-from nucseg_batch.results.export.task import ExportTask, FormatRefusal
+from nucseg_batch.results.export.task import ExportTask
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import MICROMETRE
 
@@ -131,23 +130,10 @@ _PLACES = {"t": "time", "z": "depth"}
 @contextlib.contextmanager
 def open_ngio(task: ExportTask) -> Iterator[_Image]:
     """Begins the image group of an image, which gets its place when it is whole."""
-    try:
-        str(task.path).encode()
-    except UnicodeEncodeError:
-        raise FormatRefusal(f"{printable(task.path.name)}: ngio takes no names that are not UTF-8") from None
-    making = task.path.with_name(f".{task.path.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    try:
+    with whole_folder(task.path) as making:
         image = _Image(making, task)
         yield image
         image.finish()
-        if task.path.exists():
-            shutil.rmtree(task.path)
-        task.path.parent.mkdir(parents=True, exist_ok=True)
-        making.rename(task.path)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
 
 
 def list_images(run: FinishedRun, folder: Path, groups: Iterable[str]) -> None:

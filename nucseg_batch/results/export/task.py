@@ -62,6 +62,8 @@ class ImageFormat:
     """The extra of the package that installs them."""
     per: Literal["image", "plane"] = "image"
     """What a file is for."""
+    is_store: bool = False
+    """Whether its files are zarr stores, which are folders and replaced whole."""
 
 
 @dataclass(frozen=True)
@@ -97,4 +99,7 @@ class RunExport:
 
 
 Writer = Callable[[RunExport], list[str]]
-"""Writes the files of a format; why planes were left out, a line each."""
+"""Writes the files of a format; why planes were left out, a line each.
+
+Raises FormatRefusal where it cannot hold the run.
+"""

@@ -147,7 +147,12 @@ class _Call:
                 self._progress(name, done, total)
 
             whole = RunExport(self._run, self._pattern, self._place.path, self._place.about, told, self._names.planes)
-            for reason in load(RUN_FORMATS[name].writer)(whole):
+            try:
+                reasons = load(RUN_FORMATS[name].writer)(whole)
+            except FormatRefusal as refused:
+                outcome.refuse(str(refused))
+                continue
+            for reason in reasons:
                 outcome.refuse(reason)
             outcome.written = len(files)
             self._place.note(name, self._pattern)
@@ -155,7 +160,7 @@ class _Call:
     def clear(self) -> None:
         """Deletes what an earlier call wrote of images that have no mask any more, or of a run that was done anew."""
         for name in self._openers:
-            if name != "ngio":  # its stores hold many files, and are replaced whole
+            if not IMAGE_FORMATS[name].is_store:  # stores hold many files, and are replaced whole
                 self.result.formats[name].removed = self._place.remove_stale(IMAGE_FORMATS[name].ending, name)
 
     def _rows(self, waiting: deque[_Image]) -> Iterator[PlaneRow]:
@@ -177,7 +182,7 @@ class _Call:
         name, files = self._names.of(rows), []
         for kind in self._openers:
             for path, planes in self._paths(kind, name, rows, good):
-                witness = path / "zarr.json" if kind == "ngio" else path
+                witness = path / "zarr.json" if IMAGE_FORMATS[kind].is_store else path
                 if self._place.is_done(witness) and not self._overwrite:
                     self.result.formats[kind].kept += 1
                 else:
