@@ -16,7 +16,7 @@ from report_pages import Page, rewrite
 from small_runs import SmallRun, picture, small_run
 from zarr_examples import multiscales, write_array, write_group
 
-from nucseg_batch.columns import NO_MEASUREMENTS, WELLS, names
+from nucseg_batch.columns import WELLS, is_measurement, names
 from nucseg_batch.errors import NothingToDoError, OutputError, SettingError
 from nucseg_batch.executors import job, local
 from nucseg_batch.files.run_layout import RunLayout
@@ -67,7 +67,7 @@ def check_against_pandas(store: Path, found: pd.DataFrame, by: list[str], key: p
     nuclei = pd.read_csv(RunLayout(store).tables["nuclei"])
     grouped = pd.concat([nuclei, key], axis=1).groupby(by)
     found = found.set_index(by).sort_index()
-    measured = [column for column in nuclei.columns if column not in NO_MEASUREMENTS]
+    measured = [column for column in nuclei.columns if is_measurement(column)]
     assert list(found.columns) == [
         *[name for name in names(WELLS) if name not in by],
         *(f"{column}_{what}" for column in measured for what in ("mean", "median", "mad")),

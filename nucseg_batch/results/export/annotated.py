@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 from numpy.typing import NDArray
 
-from nucseg_batch.columns import Column, column_named, is_measurement
+from nucseg_batch.columns import Column, column_named, is_measurement, names
 from nucseg_batch.errors import DamageError
 from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from spatialdata.models import Labels2DModel, TableModel
 from spatialdata.transformations import Identity, Scale
 
-from nucseg_batch.files.masks.ngff import LABEL_NAME
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.results.export.annotated import AnnotatedNuclei, measured_columns
 from nucseg_batch.results.export.folder import whole_folder
 from nucseg_batch.results.export.names import plane_suffix
@@ -48,7 +48,7 @@ class _Store:
             self._values = np.empty((self._count, len(measured_columns(header))))
             self._nuclei = AnnotatedNuclei(header, self._values)
         self._nuclei.add(plane.row, [plane.nuclei])
-        name = LABEL_NAME + plane_suffix(plane.row.t, plane.row.z)
+        name = NUCLEI_LABEL + plane_suffix(plane.row.t, plane.row.z)
         self._labels[name] = Labels2DModel.parse(_mask(plane), dims=("y", "x"), transformations={"global": self._scale})
 
     def save(self, path: str) -> None:
