@@ -29,7 +29,7 @@ def test_an_image_is_looked_at_again_only_where_its_nuclei_do_not_fit(radius: in
     assert another_scale(look(1.0, radius), 26.0) == scale
 
 
-@pytest.mark.parametrize(("width", "wanted"), [(5.0, 26 / 2**0.25), (24.0, 24.0), (26.0, 26.0), (90.0, 26.0)])
+@pytest.mark.parametrize(("width", "wanted"), [(5.0, 26 / 2**0.5), (24.0, 24.0), (26.0, 26.0), (90.0, 26.0)])
 def test_grey_images_are_enlarged_only_as_far_as_it_pays(width: float, wanted: float) -> None:
     """Nuclei are never made smaller than they are for it, and tissue is shown as large as the model knows it."""
     assert paying_diameter(width, 26.0, grey=True) == pytest.approx(wanted)
