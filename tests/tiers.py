@@ -22,6 +22,7 @@ LONG = (
     "test_examples.py",
     "test_measure_job.py",
     "test_segment_job.py",
+    "test_translocation_job.py",
     "test_with_images.py",
     "training",
 )
