@@ -117,9 +117,7 @@ PLANE_SUMMARY = (
         "0 to 1",
     ),
     Column(
-        "scale",
-        "factor by which the plane was enlarged (above 1) or reduced for the network; the mask has the pixels of the "
-        "image",
+        "scale", "factor by which the plane was enlarged (above 1) or reduced for the network; the mask is not scaled"
     ),
     Column("pixel_size", "pixel size from `--pixel-size`, else from the file", "µm", "unknown"),
 )
@@ -181,13 +179,12 @@ NUCLEI = (
 )
 """Columns of nuclei.csv in every run."""
 
-
 _per_channel = functools.partial(Column, unit="of the image", per_channel=True)
 _hu = "one of Hu's seven invariants under translation, scale and rotation, of the shape"
-_EDGE = "pixels with another nucleus or background at one of four sides"
+_EDGE = "pixels with another nucleus or background on one of four sides"
 OPTIONAL = (
     _shape("solidity", "area / area of the convex hull; 1 is convex", "0 to 1"),
-    _shape("feret_diameter_max", "largest distance between two places on the hull", "px"),
+    _shape("feret_diameter_max", "largest distance between two points of the hull", "px"),
     Column("form_factor", "4π area / perimeter², as CellProfiler's FormFactor", "", "perimeter is 0", group="shape"),
     *(Column(f"moments_hu-{i}", _hu, group="moments", skimage=True) for i in range(7)),
     _per_channel("intensity_sum", "sum of its pixels; DNA content in a DNA stain", group="intensity"),
@@ -213,7 +210,7 @@ OPTIONAL = (
     *(
         Column(
             f"radial_distribution_frac_at_d_{i}of4",
-            f"share of its intensity in zone {i} of 4 from the middle to the edge, as CellProfiler's FracAtD",
+            f"fraction of its intensity in zone {i} of 4 from the middle to the edge, as CellProfiler's FracAtD",
             "0 to 1",
             "intensities sum to 0",
             group="radial",
@@ -234,17 +231,17 @@ OPTIONAL = (
             ("contrast", "mean squared difference of grey levels of neighbouring pixels", "0 to 49"),
             ("dissimilarity", "mean difference of them", "0 to 7"),
             ("homogeneity", "mean of 1 / (1 + squared difference)", "0 to 1"),
-            ("asm", "sum of squared shares of pairs of grey levels, the angular second moment", "0 to 1"),
+            ("asm", "sum of squared frequencies of pairs of grey levels, the angular second moment", "0 to 1"),
             ("energy", "square root of it", "0 to 1"),
             ("correlation", "correlation of grey levels of neighbouring pixels; 1 if all are equal", "-1 to 1"),
         )
     ),
-    Column("neighbour_distance", "to the nearest other centroid", "px", "only one nucleus", group="neighbours"),
-    _whole("neighbours", "other centroids at most `--neighbour-radius` away", group="neighbours"),
+    Column("neighbour_distance", "distance to the nearest centroid", "px", "only one nucleus", group="neighbours"),
+    _whole("neighbours", "number of other centroids at most `--neighbour-radius` away", group="neighbours"),
     Column(
         "touching_fraction",
-        "share of its border, in sides of pixels, that is also the border of another nucleus; the end of the image is "
-        "none",
+        "fraction of its border, in sides of pixels, that is also the border of another nucleus; the border of the "
+        "image does not count",
         "0 to 1",
         group="neighbours",
     ),
@@ -300,11 +297,7 @@ def channel_columns(channels: Iterable[str], columns: Iterable[Column] = MEASURE
 
 def compartment_columns(*, ring: bool, cell: bool) -> tuple[Column, ...]:
     """Columns of nuclei.csv of rings and of cells, see `arrays.compartment_sums`."""
-    return (
-        *(_compartment("ring") if ring else ()),
-        *((_RATIO,) if ring else ()),
-        *(_compartment("cell") if cell else ()),
-    )
+    return (*((*_compartment("ring"), _RATIO) if ring else ()), *(_compartment("cell") if cell else ()))
 
 
 def _compartment(name: str) -> Iterator[Column]:
@@ -347,9 +340,7 @@ FAILURES = (
 
 WELLS = (
     _text(
-        "plate",
-        "path of the plate, or of its folder and what the names of its files begin with",
-        empty="all of IN is one plate",
+        "plate", "path of the plate, or of its folder and the beginning of file names", empty="all of IN is one plate"
     ),
     _text("row", "name of the row", empty="never"),
     _text("column", "name of the column", empty="never"),
@@ -385,15 +376,8 @@ def well_columns(measured: Iterable[str], *, scores: bool) -> tuple[Column, ...]
 
 _KNOWN = {
     column.name: column
-    for column in (
-        *IMAGES,
-        *NUCLEI,
-        *OPTIONAL,
-        *MICROMETRES,
-        *compartment_columns(ring=True, cell=True),
-        *FAILURES,
-        *WELLS,
-    )
+    for columns in (IMAGES, NUCLEI, OPTIONAL, MICROMETRES, compartment_columns(ring=True, cell=True), FAILURES, WELLS)
+    for column in columns
 }
 TYPES: dict[str, ColumnType] = {name: column.type for name, column in _KNOWN.items()}
 """Type of each column by its name, which has one type in all tables. Columns of channels are not among them."""
