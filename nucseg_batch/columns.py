@@ -117,7 +117,9 @@ PLANE_SUMMARY = (
         "0 to 1",
     ),
     Column(
-        "scale", "factor by which the plane was enlarged (above 1) or reduced for the network; the mask is not scaled"
+        "scale",
+        "factor by which the plane was enlarged (above 1) or reduced for the network; the mask has the pixels of the "
+        "image",
     ),
     Column("pixel_size", "pixel size from `--pixel-size`, else from the file", "µm", "unknown"),
 )
@@ -338,46 +340,16 @@ FAILURES = (
 )
 """Columns of failures.csv."""
 
-WELLS = (
-    _text(
-        "plate", "path of the plate, or of its folder and the beginning of file names", empty="all of IN is one plate"
-    ),
-    _text("row", "name of the row", empty="never"),
-    _text("column", "name of the column", empty="never"),
-    _text("well", "`A01`; `row/column` if row and column are not letters and a number", empty="never"),
-    _whole("t", "time point", "from 0", "no such axis; images that were refused while planning"),
-    _whole("images", "images with a mask, at this time point", empty="never"),
-    _whole("images_failed", "images that failed, or of which a z-slice did", empty="never"),
-    _whole("nuclei", "nuclei in these masks, over all z-slices", empty="never"),
-)
-"""Columns of wells.csv before those of `WELL_STATISTICS`."""
-
-_OF_WELL = (
-    Column("mean", "mean of `{}` over the nuclei of the well, for each column of nuclei.csv that is a measurement"),
-    Column("median", "median of these values"),
-    Column("mad", "median absolute deviation of these values from their median, not scaled"),
-    Column("z", "only with `--controls`: robust z-score of the median, see below", empty="or the controls are equal"),
-)
-
-
-def well_columns(measured: Iterable[str], *, scores: bool) -> tuple[Column, ...]:
-    """Columns of wells.csv of some columns of nuclei.csv, such as `area_median`; scores: whether with z-scores."""
-    return tuple(
-        replace(
-            column,
-            name=f"{name}_{column.name}",
-            definition=column.definition.format(name),
-            empty=", ".join(filter(None, ("no nucleus has a value", column.empty))),
-        )
-        for name in measured
-        for column in _OF_WELL[: 4 if scores else 3]
-    )
-
-
 _KNOWN = {
     column.name: column
-    for columns in (IMAGES, NUCLEI, OPTIONAL, MICROMETRES, compartment_columns(ring=True, cell=True), FAILURES, WELLS)
-    for column in columns
+    for column in (
+        *IMAGES,
+        *NUCLEI,
+        *OPTIONAL,
+        *MICROMETRES,
+        *compartment_columns(ring=True, cell=True),
+        *FAILURES,
+    )
 }
 TYPES: dict[str, ColumnType] = {name: column.type for name, column in _KNOWN.items()}
 """Type of each column by its name, which has one type in all tables. Columns of channels are not among them."""
@@ -396,4 +368,4 @@ def column_named(name: str) -> Column:
 def is_measurement(name: str) -> bool:
     """Whether a column of nuclei.csv says more than which nucleus it is and where, so that its mean has a meaning."""
     column = column_named(name)
-    return column not in NUCLEUS_KEY and column.axis is None and column.type != "string"
+    return name not in names(NUCLEUS_KEY) and column.axis is None and column.type != "string"

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from pages import DOCS
 
-from nucseg_batch.columns import FAILURES, IMAGES, OPTIONAL, WELLS, Column, compartment_columns, well_columns
+from nucseg_batch.columns import FAILURES, IMAGES, OPTIONAL, Column, compartment_columns
 from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.files.run.wells import WELLS, well_columns
 
 TABLES = {
     "images.csv": IMAGES,

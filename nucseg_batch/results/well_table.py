@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.columns import WELLS, is_measurement, names, well_columns
+from nucseg_batch.columns import is_measurement, names
 from nucseg_batch.errors import NothingToDoError, OutputError, SettingError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.csv_rows import csv_text
-from nucseg_batch.files.run.wells import is_wells_table
+from nucseg_batch.files.run.wells import WELLS, is_wells_table, well_columns
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.plates import WELL_NAME, Place, Plate, Plates, row_name, row_number

@@ -16,9 +16,10 @@ from report_pages import Page, rewrite
 from small_runs import SmallRun, picture, small_run
 from zarr_examples import multiscales, write_array, write_group
 
-from nucseg_batch.columns import WELLS, is_measurement, names
+from nucseg_batch.columns import is_measurement, names
 from nucseg_batch.errors import NothingToDoError, OutputError, SettingError
 from nucseg_batch.executors import job, local
+from nucseg_batch.files.run.wells import WELLS
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results import well_values
 from nucseg_batch.results.report import report_text

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nucseg_batch.columns import WELLS, names
+from nucseg_batch.columns import names
 from nucseg_batch.errors import InputMissingError, UsageError
 from nucseg_batch.files.csv_rows import csv_records, open_table, table_header
-from nucseg_batch.files.run.wells import is_wells_table
+from nucseg_batch.files.run.wells import WELLS, is_wells_table
 from nucseg_batch.results.plates import Place, Plate
 from nucseg_batch.results.report.run_statistics import RunStatistics
 from nucseg_batch.results.report.words import count, figure
