@@ -239,7 +239,7 @@ OPTIONAL = (
         )
     ),
     Column("neighbour_distance", "distance to the nearest centroid", "px", "only one nucleus", group="neighbours"),
-    _whole("neighbours", "number of other centroids at most `--neighbour-radius` away", group="neighbours"),
+    _whole("neighbour_count", "number of other centroids at most `--neighbour-radius` away", group="neighbours"),
     Column(
         "touching_fraction",
         "fraction of its border, in sides of pixels, that is also the border of another nucleus; the border of the "
@@ -259,6 +259,15 @@ def requested_columns(words: str) -> tuple[Column, ...]:
     """The optional columns of groups and names, with commas, in the order of OPTIONAL; other words are ignored."""
     asked = {word.strip() for word in words.split(",")}
     return tuple(column for column in OPTIONAL if asked & {column.name, column.group, ALL})
+
+
+def canonical_request(words: str) -> str:
+    """The same columns in one form: groups that are asked for whole, names of the others, in the order of OPTIONAL."""
+    asked = requested_columns(words)
+    if asked == OPTIONAL:
+        return ALL
+    whole = [group for group in OPTIONAL_GROUPS if all(c in asked for c in OPTIONAL if c.group == group)]
+    return ",".join(dict.fromkeys(column.group if column.group in whole else column.name for column in asked))
 
 
 def _micrometres(source: str, power: int) -> Column:

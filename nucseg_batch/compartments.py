@@ -27,7 +27,7 @@ class Distances:
     def parsed(cls, text: str, count: int) -> Distances | None:
         """So many lengths from a text such as `1,5` or `0.5,2um`; None for a text that is none such.
 
-        The last one, how wide a ring is or how far a cell reaches, is above 0.
+        The last one, how wide a ring is or how far a cell reaches, is above 0, and pixels are at most FARTHEST.
         """
         match = re.fullmatch(r"([0-9.,\s]+?)\s*(um|µm|μm)?", text.strip())
         numbers = [one.strip() for one in match[1].split(",")] if match else []
@@ -35,7 +35,12 @@ class Distances:
             return None
         values = tuple(map(float, numbers))
         assert match is not None
-        return cls(values, match[2] is not None) if values[-1] > 0 and sum(values) <= FARTHEST else None
+        micrometres = match[2] is not None
+        return cls(values, micrometres) if values[-1] > 0 and (micrometres or sum(values) <= FARTHEST) else None
+
+    def __str__(self) -> str:
+        """The text that is parsed to it, the same for all texts that are."""
+        return ",".join(f"{value:g}" for value in self.values) + "um" * self.micrometres
 
     def pixels(self, pixel_size: float | None) -> tuple[float, ...]:
         """The lengths in pixels of so many micrometres; of what is in pixels already, these.

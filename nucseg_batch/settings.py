@@ -17,11 +17,12 @@ from nucseg_batch.columns import (
     OPTIONAL,
     OPTIONAL_GROUPS,
     Column,
+    canonical_request,
     compartment_columns,
     names,
     requested_columns,
 )
-from nucseg_batch.compartments import CELLS, FARTHEST, NUCLEI_LABEL, RINGS, Distances
+from nucseg_batch.compartments import CELLS, FARTHEST, NUCLEI_LABEL, OPTIONS, RINGS, Distances
 from nucseg_batch.errors import SettingError, check, check_choice, did_you_mean
 from nucseg_batch.machine.memory import available_memory, parsed_bytes
 from nucseg_batch.options import option
@@ -127,7 +128,7 @@ class SegmentSettings:
     )
     """Further columns of nuclei.csv: groups and names of `columns.OPTIONAL`, with commas; None for none."""
     neighbour_radius: float = option(
-        100.0, OUTPUT, "Distance between centroids up to which the column neighbours counts nuclei, in pixels.", "PX"
+        100.0, OUTPUT, "Distance between centroids up to which neighbour_count counts nuclei, in pixels.", "PX"
     )
     """Distance between centroids in pixels up to which nuclei are neighbours, for `measure`."""
     with_images: bool = option(False, OUTPUT, "Store the pixels beside the masks, to view and correct them together.")
@@ -136,8 +137,8 @@ class SegmentSettings:
     ring: str | None = option(
         None,
         OUTPUT,
-        "Label rings around the nuclei, too: GAP from a nucleus, WIDTH wide, in pixels, or as in 0.5,2um in "
-        "micrometres.",
+        "Label rings around the nuclei, too: GAP from a nucleus, WIDTH wide, in pixels, such as 1,5, or in "
+        "micrometres, such as 0.5,2um.",
         "GAP,WIDTH",
     )
     """Gap and width of rings around nuclei, in pixels such as `1,5`, or in micrometres such as `0.5,2um`; None for no
@@ -145,7 +146,7 @@ class SegmentSettings:
     expand: str | None = option(
         None,
         OUTPUT,
-        "Label cells, too: nuclei with all that is at most so far from them, in pixels, or as in 3um in micrometres.",
+        "Label cells, too: nuclei with all pixels at most this far from them, in pixels, or in micrometres as 3um.",
         "DISTANCE",
     )
     """How far cells reach beyond their nuclei, in pixels such as `10`, or in micrometres such as `3um`; None for no
@@ -221,7 +222,7 @@ class SegmentSettings:
         for name in ("batch_size", "workers"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, "1 or more", value)
-        far = f"at most {FARTHEST:g} from the nucleus"
+        far = f"at most {FARTHEST:g} pixels from the nucleus"
         ring, cell = f"GAP,WIDTH, such as 1,5 or 0.5,2um, {far}", f"a distance above 0, such as 10 or 3um, {far}"
         check(self.ring is None or RINGS in self.compartments, "ring", ring, self.ring)
         check(self.expand is None or CELLS in self.compartments, "expand", cell, self.expand)
@@ -253,11 +254,10 @@ class SegmentSettings:
 
     def result_options(self) -> dict[str, Any]:
         """The options that can change a result: those a resumed run must share with the run it resumes."""
-        return {
-            name: value
-            for name, value in dataclasses.asdict(self).items()
-            if name not in SPEED_OPTIONS | REFUSING_OPTIONS
-        }
+        given = dataclasses.asdict(self)
+        given |= {OPTIONS[label].strip("-"): str(distances) for label, distances in self.compartments.items()}
+        given["measure"] = canonical_request(self.measure) if self.measure else None
+        return {name: value for name, value in given.items() if name not in SPEED_OPTIONS | REFUSING_OPTIONS}
 
     def with_speed(self, options: Mapping[str, Any]) -> SegmentSettings:
         """The same with other options that only change the speed; None leaves one as it is."""

@@ -122,7 +122,7 @@ def test_other_columns_are_those_of_the_functions_that_are_tested_alone(stained:
     }
     for name, values in expected.items():
         np.testing.assert_allclose(column(measured, name), values, rtol=2e-6, atol=1e-9, err_msg=name)
-    assert len(set(column(measured, "neighbours").tolist())) > 2
+    assert len(set(column(measured, "neighbour_count").tolist())) > 2
 
 
 def test_default_columns_stay_as_they_are_and_others_follow_them(stained: Path, measured: Path) -> None:
@@ -137,15 +137,17 @@ def test_default_columns_stay_as_they_are_and_others_follow_them(stained: Path, 
     for row, more, less in zip(default, every, few, strict=True):
         assert list(more.items())[: len(row)] == list(less.items())[: len(row)] == list(row.items())
         assert {name: more[name] for name in less} == less
-    frame = nucseg_batch.read_nuclei(measured, columns=["neighbours", "solidity"], library="pandas")
-    assert (str(frame["neighbours"].dtype), str(frame["solidity"].dtype)) == ("Int64", "float64")
+    frame = nucseg_batch.read_nuclei(measured, columns=["neighbour_count", "solidity"], library="pandas")
+    assert (str(frame["neighbour_count"].dtype), str(frame["solidity"].dtype)) == ("Int64", "float64")
     schema = _schema(measured.with_suffix(".nuclei.csv"))
-    assert (str(schema.field("neighbours").type), str(schema.field("intensity_sum-GFP").type)) == ("int32", "double")
+    types = [str(schema.field(name).type) for name in ("neighbour_count", "intensity_sum-GFP")]
+    assert types == ["int32", "double"]
 
 
 def test_a_run_is_resumed_with_the_same_columns_only(stained: Path, measured: Path) -> None:
     same = ("segment", stained, measured, "--diameter", 26, "--neighbour-radius", 60)
-    assert call(*same, "--measure", "all").stdout.startswith("everything was done")
+    for words in ("all", "neighbours,texture,radial,edge,weighted,intensity,moments,shape"):
+        assert call(*same, "--measure", words).stdout.startswith("everything was done")
     refused = call(*same, "--measure", "shape", code=78)
     assert "--measure: all in the run, shape now" in refused.stderr
 
@@ -179,7 +181,7 @@ def test_regions_without_nuclei_and_planes_with_one_have_empty_cells(
     run.put("one.tif", pixels)
     run.segment()
     (row,) = rows(run.store)
-    assert (row["neighbour_distance"], row["neighbours"], row["touching_fraction"]) == ("", "0", "0")
+    assert (row["neighbour_distance"], row["neighbour_count"], row["touching_fraction"]) == ("", "0", "0")
     assert (row["solidity"], row["centroid_weighted-1"], row["intensity_sum"]) == ("1", "112", "4500")
 
 

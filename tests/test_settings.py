@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nucseg_batch.errors import UsageError
+from nucseg_batch.errors import SettingError, UsageError
 from nucseg_batch.settings import SegmentSettings
 from nucseg_batch.training.settings import TrainSettings
 
@@ -90,3 +90,21 @@ def test_a_training_that_cannot_be_meant_is_refused(name: str, value: object) ->
     """Before an hour is spent on it."""
     with pytest.raises(UsageError, match=name):
         TrainSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_settings_that_mean_the_same_are_the_same_for_a_resumed_run() -> None:
+    """However they are written."""
+    first = SegmentSettings(ring="1,5", expand=".5 µm", measure="solidity, texture")
+    second = SegmentSettings(ring="1.0, 5.00", expand="0.50um", measure="texture,solidity,solidity")
+    assert first.result_options() == second.result_options()
+    assert first.result_options()["ring"] == "1,5"
+    assert first.result_options()["expand"] == "0.5um"
+    assert first.result_options()["measure"] == "solidity,texture"
+    assert SegmentSettings(ring="1,5um").result_options() != SegmentSettings(ring="1,5").result_options()
+
+
+def test_only_pixels_are_limited_before_the_size_of_pixels_is_known() -> None:
+    """600 micrometres may be 300 pixels."""
+    assert SegmentSettings(expand="600um").compartments
+    with pytest.raises(SettingError, match="at most 500 pixels from the nucleus"):
+        SegmentSettings(expand="600")

@@ -12,19 +12,19 @@ from nucseg_batch.arrays.grouping import Groups
 
 
 def neighbour_columns(centroids: NDArray[np.float64], radius: float) -> dict[str, NDArray[Any]]:
-    """`neighbour_distance` (n,) float64 and `neighbours` (n,) int64, from the centroids of all nuclei of a plane.
+    """`neighbour_distance` (n,) float64 and `neighbour_count` (n,) int64, from the centroids of all nuclei of a plane.
 
     centroids: (n, 2), rows and columns. neighbour_distance: to the nearest other centroid, as CellProfiler's
-    FirstClosestDistance; NaN for a nucleus alone. neighbours: other centroids at most `radius` away. Both in the unit
-    of the centroids. Of a plane measured in parts, this needs the table of the whole.
+    FirstClosestDistance; NaN for a nucleus alone. neighbour_count: other centroids at most `radius` away.
+    Both in the unit of the centroids. Of a plane measured in parts, this needs the table of the whole.
     """
     number = len(centroids)
     if number < 2:
-        return {"neighbour_distance": np.full(number, np.nan), "neighbours": np.zeros(number, np.int64)}
+        return {"neighbour_distance": np.full(number, np.nan), "neighbour_count": np.zeros(number, np.int64)}
     tree = KDTree(centroids)
     nearest = tree.query(centroids, k=2)[0][:, 1]
     near = tree.query_ball_point(centroids, radius, return_length=True)
-    return {"neighbour_distance": nearest, "neighbours": near.astype(np.int64) - 1}
+    return {"neighbour_distance": nearest, "neighbour_count": near.astype(np.int64) - 1}
 
 
 def touching_fraction(groups: Groups, labels: NDArray[np.integer]) -> NDArray[np.float64]:

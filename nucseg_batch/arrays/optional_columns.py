@@ -61,6 +61,6 @@ def neighbours(
     columns: Iterable[Column], measures: Mapping[str, NDArray[Any]], radius: float
 ) -> dict[str, NDArray[Any]]:
     """Those that need the table of a whole plane: `neighbour_columns` of the centroids in `measures`, if asked for."""
-    if not {"neighbour_distance", "neighbours"} & set(names(columns)):
+    if not {"neighbour_distance", "neighbour_count"} & set(names(columns)):
         return {}
     return neighbour_columns(np.stack([measures["centroid-0"], measures["centroid-1"]], axis=1), radius)

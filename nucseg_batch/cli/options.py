@@ -62,7 +62,7 @@ Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Start over: delete earlier output at OUT.zarr, or with --in-place the labels called nuclei.",
+        help="Start over: delete earlier output at OUT.zarr, or with --in-place the label images that the run writes.",
         rich_help_panel=OUTPUT,
     ),
 ]

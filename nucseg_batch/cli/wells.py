@@ -9,6 +9,8 @@ import typer
 from nucseg_batch.cli.options import Json, Out
 from nucseg_batch.errors import NucsegError
 
+FEW_CONTROLS = 6
+"""With fewer control wells, their spread is a rough guess."""
 Controls = Annotated[
     str | None,
     typer.Option(
@@ -46,6 +48,8 @@ def wells(store: Out, controls: Controls = None, as_json: Json = False) -> None:
         except OSError as error:
             raise disk_error(store, error) from error
     say(f"{table.wells} wells on {table.plates} plate{'s' * (table.plates != 1)}: {table.path}")
+    if chosen and len(chosen) < FEW_CONTROLS:
+        say(f"{len(chosen)} control well{'s' * (len(chosen) > 1)}: z-scores are rough, and empty with a single one")
     if table.outside:
         say(f"{table.outside} planes are on no plate and were left out")
     if table.missing:

@@ -27,9 +27,17 @@ class ChannelFiles:
         return self._header
 
     def read(self, t: int, z: int, rows: slice, columns: slice) -> NDArray[Any]:
-        """A window of one plane of all channels, (c, h, w), in a type that holds the values of each."""
-        planes = [source.read(t, z, rows, columns) for source in self._sources]
-        planes = [plane[0] if plane.ndim == 3 else plane for plane in planes]
+        """A window of one plane of all channels, (c, h, w), in a type that holds the values of each.
+
+        Raises ImageError where a file cannot be read, and names its channel.
+        """
+        planes = []
+        for source, channel in zip(self._sources, self._header.channels, strict=True):
+            try:
+                plane = source.read(t, z, rows, columns)
+            except ImageError as error:
+                raise ImageError(f"the file of its channel {channel.name}: {error}") from error
+            planes.append(plane[0] if plane.ndim == 3 else plane)
         return np.stack([plane.astype(self._header.dtype, copy=False) for plane in planes])
 
     def close(self) -> None:

@@ -171,9 +171,16 @@ def open_source(
     if group is not None:
         return open_zarr(root, group, axes=settings.axes)
     if files:
-        opened = [open_file(Path(root, name), max_pixels=settings.max_pixels, axes=settings.axes) for name in files]
-        return ChannelFiles(opened, channels)
+        return ChannelFiles([_open_channel(root, name, key, settings) for name in files], channels)
     path = os.path.join(root, key)  # a Path would take as long as the rest
     if os.path.splitext(key)[1].lower() in BIOIO_SUFFIXES:
         return open_bioio(Path(path))
     return open_file(path, max_pixels=settings.max_pixels, axes=settings.axes)
+
+
+def _open_channel(root: str | Path, name: str, key: str, settings: SegmentSettings) -> Source:
+    """Opens the file of a channel; an error names it where it is not the one that names the image."""
+    try:
+        return open_file(Path(root, name), max_pixels=settings.max_pixels, axes=settings.axes)
+    except ImageError as error:
+        raise error if name == key else ImageError(f"{name}: {error}") from error

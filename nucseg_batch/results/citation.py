@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nucseg_batch.compartments import Distances
 from nucseg_batch.settings import SegmentSettings
 
 SHOWN = 16
@@ -207,6 +208,7 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
     if channels := record.get("channels"):
         yield f"Nuclei were taken from channel {' or '.join(channels)}."
     yield _scale(record, given)
+    yield from _compartments(given)
     planes = f" ({output['planes']} planes)" if output["planes"] != output["images"] else ""
     unit = "plane" if record["input"]["planes"] > record["input"]["images"] else "image"
     lost = output["failures"]
@@ -251,6 +253,21 @@ def _others(given: Mapping[str, Any], pattern: str | None) -> str:
     if pattern:
         parts.append(f"files that match {pattern}")
     return "".join(f", {part}" for part in parts)
+
+
+def _compartments(given: Mapping[str, Any]) -> Iterator[str]:
+    """Rings and cells, of runs that have them."""
+    kinds = (("ring", 2, "Rings", "gap and width of "), ("expand", 1, "Cells", "up to "))
+    found = {kind: (what, Distances.parsed(given[name], count)) for name, count, kind, what in kinds if given.get(name)}
+    parts = [
+        f"{kind} ({what}{' and '.join(f'{value:g}' for value in distances.values)} "
+        f"{'micrometres' if distances.micrometres else 'pixels'})"
+        for kind, (what, distances) in found.items()
+        if distances
+    ]
+    if parts:
+        around = " and ".join(parts[:1] + [part.lower() for part in parts[1:]])
+        yield f"{around} around nuclei were measured, too; each pixel belongs to the nearest nucleus."
 
 
 def _scale(record: Mapping[str, Any], given: Mapping[str, Any]) -> str:

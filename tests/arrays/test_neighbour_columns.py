@@ -15,15 +15,15 @@ def test_neighbours_are_those_of_a_table_of_all_distances(radius: float) -> None
     np.fill_diagonal(distance, np.inf)
     found = neighbour_columns(places, radius)
     np.testing.assert_allclose(found["neighbour_distance"], distance.min(axis=1), rtol=1e-15)
-    np.testing.assert_array_equal(found["neighbours"], (distance <= radius).sum(axis=1))
+    np.testing.assert_array_equal(found["neighbour_count"], (distance <= radius).sum(axis=1))
 
 
 def test_a_nucleus_alone_has_no_neighbour() -> None:
     for number in (0, 1):
         found = neighbour_columns(np.zeros((number, 2)), 5)
         assert np.isnan(found["neighbour_distance"]).all()
-        np.testing.assert_array_equal(found["neighbours"], np.zeros(number))
-        assert found["neighbours"].shape == (number,)
+        np.testing.assert_array_equal(found["neighbour_count"], np.zeros(number))
+        assert found["neighbour_count"].shape == (number,)
 
 
 def test_the_border_of_a_box_between_two_touches_them_with_two_sides() -> None:

@@ -209,6 +209,19 @@ def test_an_image_that_lacks_a_measured_channel_is_segmented_and_told(tmp_path: 
     assert [(failure.image, failure.stage) for failure in plate.failures] == [("p_B02_s3_w1.TIF", "plan")]
 
 
+def test_a_damaged_file_of_another_channel_is_named(tmp_path: Path) -> None:
+    """The image is called by the file that shows its nuclei, which is not the one to replace."""
+    for site in (1, 2):
+        for channel in (1, 2):
+            tifffile.imwrite(tmp_path / f"p_B02_s{site}_w{channel}.TIF", np.zeros((97, 83), np.uint16))
+    damaged = tmp_path / "p_B02_s2_w2.TIF"
+    damaged.write_bytes(damaged.read_bytes()[:4000])
+    plate = with_channels(discover(str(tmp_path)), "w1")
+    (failure,) = scan_headers(plate, SegmentSettings(channel="w1"), lambda done: None).failures
+    assert failure.image == "p_B02_s2_w1.TIF"
+    assert failure.message.startswith("p_B02_s2_w2.TIF: the TIFF is truncated")
+
+
 def test_an_image_that_lacks_the_channel_of_the_nuclei_is_a_failure(tmp_path: Path) -> None:
     """There is nothing to segment in it."""
     names = [f"p_B02_s{s}_w{w}.TIF" for s in (1, 2) for w in (1, 2)]

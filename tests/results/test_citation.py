@@ -133,7 +133,14 @@ def test_numbers_that_were_given_are_told_as_given(tmp_path: Path, monkeypatch: 
     assert "above a probability of 0.35, nuclei of at least 77 pixels" in text
     assert "nuclear width of 31 pixels" in text
     assert "tuned" not in text
-    channels = {**record_of(run.store), "channels": {"DAPI": 3, "Hoechst": 1}}
+    assert "Rings" not in text
+    record = record_of(run.store)
+    around = {**record, "settings": {**record["settings"], "ring": "0.5,2um", "expand": "10"}}
+    assert (
+        "Rings (gap and width of 0.5 and 2 micrometres) and cells (up to 10 pixels) around nuclei were measured, too"
+        in paragraph(around)
+    )
+    channels = {**record, "channels": {"DAPI": 3, "Hoechst": 1}}
     assert "taken from channel DAPI or Hoechst" in paragraph(channels)
 
 

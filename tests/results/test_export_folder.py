@@ -154,6 +154,11 @@ def test_a_pattern_that_nothing_matches_is_an_error(three: SmallRun, tmp_path: P
     """An empty folder would look like a run without nuclei."""
     with pytest.raises(NothingToDoError, match="none of its images matches --pattern x"):
         exported(three, tmp_path / "out", "tiff", pattern="x*")
+    exported(three, tmp_path / "out", "parquet", "cellprofiler")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(NothingToDoError, match="none of its images matches --pattern x"):
+        exported(three, tmp_path / "out", "parquet", "cellprofiler", pattern="x*")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
 def test_masks_that_do_not_fit_the_table_are_told(three: SmallRun, tmp_path: Path) -> None:

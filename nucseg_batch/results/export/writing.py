@@ -87,14 +87,14 @@ def export(
     """
     names = list(dict.fromkeys(formats))
     check_installed(names)
+    if next(run.planes(pattern), None) is None:
+        asked = "it has no images" if pattern is None else f"none of its images matches --pattern {pattern}"
+        raise NothingToDoError(f"{run.store}: {asked}.")
     with export_folder(folder, run, origin(run)) as place:
         call = _Call(run, place, names, pattern, overwrite, progress)
         call.images()
         call.whole()
         call.clear()
-        if not call.result.matched:
-            asked = "it has no images" if pattern is None else f"none of its images matches --pattern {pattern}"
-            raise NothingToDoError(f"{run.store}: {asked}.")
         return call.result
 
 

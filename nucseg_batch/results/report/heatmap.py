@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nucseg_batch.columns import names
-from nucseg_batch.errors import InputMissingError, UsageError
+from nucseg_batch.errors import InputMissingError, UsageError, did_you_mean
 from nucseg_batch.files.csv_rows import csv_records, open_table, table_header
 from nucseg_batch.files.run.wells import WELLS, is_wells_table
 from nucseg_batch.results.plates import Place, Plate
@@ -73,8 +73,9 @@ def columns_of_wells(table: Path, chosen: Sequence[str]) -> list[Metric]:
     columns = set(table_header(table)) - set(names(WELLS)) | {"nuclei", "images", "images_failed"}
     for name in chosen:
         if name not in columns:
-            known = ", ".join(sorted(columns))
-            raise UsageError(f"--well-column {name}: {table.name} has no such column; it has {known}.")
+            near = did_you_mean(name, sorted(columns)) or did_you_mean(f"{name}_median", sorted(columns))
+            known = near or f"; it has {', '.join(sorted(columns))}."
+            raise UsageError(f"--well-column {name}: {table.name} has no such column{known}")
     found: dict[tuple[str, str], dict[tuple[str, str, str], float]] = {}
     with open_table(table) as file:
         for row in csv_records(file):
