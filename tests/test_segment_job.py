@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from command import COMMAND, Output, call, contents, run
 from ome_zarr.io import parse_url
@@ -228,6 +229,15 @@ def test_masks_that_were_lost_are_made_again(real_images: Path, finished: Path) 
     store.with_suffix(".nuclei.csv").unlink()
     run("segment", real_images, store)
     assert contents(store) == contents(finished)
+
+
+def test_a_run_without_any_nucleus_says_what_to_look_at(tmp_path: Path) -> None:
+    """All is well for the program, but hardly for its user."""
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", np.zeros((61, 83), np.uint8))
+    printed = call("segment", tmp_path / "in", tmp_path / "out.zarr").stdout
+    assert "1 image, 0 nuclei, 0 failed" in printed
+    assert "no image has nuclei: see with `nucseg-batch inspect` which channel is segmented" in printed
 
 
 def test_a_call_that_cannot_work_leaves_nothing_behind(one_image: Path, tmp_path: Path) -> None:

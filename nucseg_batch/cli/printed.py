@@ -101,6 +101,8 @@ def print_run(job: Job, summary: RunSummary) -> None:
         f"{of_share}{_counts(outcome)}; {summary.new_planes} newly segmented in {duration(summary.seconds)}{speed}"
     )
     _print_failures(summary.failures)
+    if outcome.whole and outcome.images and not outcome.nuclei:
+        out.print("no image has nuclei: see with `nucseg-batch inspect` which channel is segmented, or give --diameter")
     if outcome.whole:
         out.print(readable("files: " + "  ".join(str(path) for path in summary.files)), markup=False)
     else:
