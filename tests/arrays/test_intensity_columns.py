@@ -14,22 +14,22 @@ from nucseg_batch.arrays.intensity_columns import edges, intensity_columns, inte
 
 
 def quartiles(region: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.percentile(values[region].astype(np.float64), (25, 75))  # which wraps around in integers
+    return np.percentile(values[region].astype(np.float64), (25, 50, 75))  # which wraps around in integers
 
 
 def total(region: np.ndarray, values: np.ndarray) -> float:
     return float(values[region].sum(dtype=np.float64))
 
 
-PROPERTIES = ("intensity_mean", "intensity_min", "intensity_max", "intensity_std", "intensity_median")
+PROPERTIES = ("intensity_mean", "intensity_min", "intensity_max", "intensity_std")
 
 
 def assert_like_regionprops(labels: np.ndarray, plane: np.ndarray, rtol: float) -> None:
     found = intensity_columns(Groups.of(labels), {"": plane})
     extra = (quartiles, total)
     expected = regionprops_table(labels, plane, properties=PROPERTIES, extra_properties=extra)
-    for name, other in (("intensity_p25", "quartiles-0"), ("intensity_p75", "quartiles-1"), ("intensity_sum", "total")):
-        expected[name] = expected.pop(other)
+    for name, other in (("p25", "quartiles-0"), ("median", "quartiles-1"), ("p75", "quartiles-2"), ("sum", "total")):
+        expected[f"intensity_{name}"] = expected.pop(other)
     assert set(found) == set(expected)
     for name, column in found.items():
         np.testing.assert_allclose(column, expected[name], rtol=rtol, atol=rtol * 1e3, err_msg=name)
