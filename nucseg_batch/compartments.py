@@ -10,8 +10,7 @@ NUCLEI_LABEL, RINGS, CELLS = "nuclei", "rings", "cells"
 OPTIONS = {RINGS: "--ring", CELLS: "--expand"}
 """Options that ask for compartments."""
 FARTHEST = 500.0
-"""Pixels from a nucleus that a compartment may reach: time grows with them, and so does what is read around a region.
-"""
+"""Largest distance of a compartment from its nucleus, in pixels: it bounds time and the margin read around a region."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a network answers for each pixel, and what it is trained to answer: the channels by name, in their order.
 
-The order is that of every model file. What is made of the channels is in `network.heads`.
+All model files use this order. `network.heads` turns the channels into labels.
 """
 
 from __future__ import annotations

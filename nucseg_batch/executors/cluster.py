@@ -223,7 +223,7 @@ class DaskExecutor:
         return report
 
     def _waiting(self, pool: WorkerPool) -> Iterator[int]:
-        """How much the workers have in flight at once, at each look; the user is told when there are none for long."""
+        """How many tasks the workers can hold, counted at each step; warns the user if no worker comes."""
         seen = time.monotonic()
         while True:
             threads = pool.threads()

@@ -108,7 +108,7 @@ class _Session:
                 begin(job, self._done.progress)
         elif journal.plan_state() != job.plan_state:
             raise LockedError(f"{journal.folder} was just planned again; run the same command again.")
-        else:  # what is there already is kept, so nobody need wait for others
+        else:  # keeps what exists, so no lock is needed
             make_store(job, self._done.progress)
 
     def _root(self) -> AbstractContextManager[bool]:

@@ -81,7 +81,7 @@ class PlaneContext:
     scale: float
     """By how much it is enlarged for the network."""
     channel: str
-    """What is shown of it, see `pipeline.channels.settled`."""
+    """What is shown of it, see `pipeline.channels.resolve_channel`."""
 
 
 TilePixels = tuple[RegionTile, NetworkInput, bytes]

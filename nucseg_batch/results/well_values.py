@@ -1,4 +1,4 @@
-"""Values of nuclei that wait until their well is complete, and what is made of them: mean, median and MAD."""
+"""Values of nuclei, kept until their well is complete, and their mean, median and MAD."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_plane_by_regions_has_the_compartments_of_the_whole_plane(
 
 
 def test_a_ring_wider_than_a_region_is_that_of_the_whole_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read around a region may hold whole regions beyond its neighbours."""
+    """The margin around a region may contain whole regions beyond its neighbours."""
     pixels = mosaic((200, 220), step=90)
     run = small_run(tmp_path, monkeypatch, ring="1,69", expand="70")
     run.put("large.tif", pixels)

@@ -144,7 +144,7 @@ def remove_labels(folder: Path, plan: Plan) -> None:
 
 
 def _made_as(label: Path, name: str) -> bool:
-    """Whether a label group was made by us under this name, and is not a copy that somebody goes on with."""
+    """Whether nucseg-batch made a label group under this name; False for a copy under another name."""
     attributes = read_attributes(label)
     return OWNER in attributes and ome_of(attributes)["multiscales"][0]["name"] == name
 

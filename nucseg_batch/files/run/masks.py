@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,9 +33,9 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
 
     def __init__(self, store: Path, label: str = NUCLEI_LABEL) -> None:
         self._store = store
-        places = mask_places(store).items()
-        self._places = {image: (f"{mask.rpartition('/')[0]}/{label}", index) for image, (mask, index) in places}
-        if not all((store / mask).is_dir() for mask, _ in list(self._places.values())[:1]):
+        self._label = label
+        self._places = mask_places(store)
+        if not all(self._group(mask).is_dir() for mask, _ in itertools.islice(self._places.values(), 1)):
             raise InputMissingError(
                 f"{store} has no label image {label!r}; rings are made with `segment --ring`, cells with `--expand`."
             )
@@ -49,12 +50,16 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         A window of a large plane: `array, place = masks.array(key); array[*place, 5000:6000, 7000:8000]`.
         """
         mask, index = self._places[image]
-        group = self._store / mask
+        group = self._group(mask)
         array = open_array(group / level_name(0), mode="r")
         if index is None:
             return array, (slice(None),) * (array.ndim - 2)
         axes = axes_of(read_attributes(group))
         return array, tuple(index if axis == "i" else slice(None) for axis in axes[:-2])
+
+    def _group(self, mask: str) -> Path:
+        """The group of the label image that is asked for, from that of the nuclei beside it."""
+        return (self._store / mask).with_name(self._label)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -1,6 +1,6 @@
 """The tables with the names that CellProfiler's ExportToSpreadsheet gives them, for CytoTable and pycytominer.
 
-CellProfiler measures with scikit-image, too; what differs is told in docs/export.md.
+CellProfiler also measures with scikit-image; docs/export.md lists the differences.
 """
 
 from __future__ import annotations

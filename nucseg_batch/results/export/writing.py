@@ -56,10 +56,8 @@ class ExportOutcome:
     """By name, in the order in which they were asked for."""
     images: int = 0
     """Images that match and have a mask."""
-    matched: int = 0
-    """Images that match."""
     without_mask: int = 0
-    """Planes of them that have no mask, because they failed or are not done."""
+    """Planes of matching images that have no mask, because they failed or are not done."""
 
 
 @dataclass
@@ -169,7 +167,6 @@ class _Call:
             rows = list(group)
             self._progress("images", number, self._names.images)
             good = [row for row in rows if row.segmented]
-            self.result.matched += 1
             self.result.images += bool(good)
             self.result.without_mask += len(rows) - len(good)
             files = self._files(rows, good) if good and self._openers else []
