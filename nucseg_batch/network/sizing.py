@@ -22,7 +22,7 @@ from nucseg_batch.network.program import Program
 
 FIRST_SCALE = 0.5
 """Scale of the first look, but at small images."""
-SHORTEST = 160
+SHORTEST = 240
 """The longer side of an image, in pixels, in a look at least, if that does not take more than the largest scale."""
 SEEN_WELL = (8.0, 36.0)
 """Widths of nuclei in a look, in pixels, that need no further look."""
