@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from nucseg_batch.executors.worker_state import SharedPredictor
 from nucseg_batch.files.array_source import ArraySource
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.opened import ImageReader
+from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.pipeline.channels import select_channels
 from nucseg_batch.pipeline.region_stream import PlaneContext, plane_context
 from nucseg_batch.pipeline.regions import find, labelled, mask, packed, region_tiles, root_ids, unpacked_labels
@@ -85,13 +86,15 @@ def run_scales(job: ArrayJob) -> Scales:
 def survey_plane(job: ArrayJob, scales: Scales, number: int) -> PlaneContext:
     """What the regions of a large plane share; found out once in each process that asks."""
     key = (job.name, number)
-    with _surveying:
-        if key not in _contexts:
-            plane = LargePlane(job.label_array, number).plane
-            _contexts[key] = plane_context(plane, job.reader, job.predictor(), job.settings, scales)
-            while len(_contexts) > KEPT_CONTEXTS:
-                _contexts.popitem(last=False)
-        return _contexts[key]
+    if (known := _contexts.get(key)) is not None:
+        return known
+    plane = LargePlane(job.label_array, number).plane
+    found = plane_context(plane, job.reader, job.predictor(), job.settings, scales)
+    with _keeping:
+        _contexts[key] = found
+        while len(_contexts) > KEPT_CONTEXTS:
+            _contexts.popitem(last=False)
+    return found
 
 
 def segment_planes(job: ArrayJob, scales: Scales, number: int, dtype: str) -> NDArray[Any]:
@@ -111,7 +114,7 @@ def segment_region(job: ArrayJob, context: PlaneContext, number: int) -> bytes:
     limits, skip_empty = context.survey.limits, job.settings.skip_empty
     found = []
     for tile in region_tiles(unit, predictor, context.scale):
-        pixels = reader.read(plane, *tile.part("source"))
+        pixels = STORAGE_RETRY.run(partial(reader.read, plane, *tile.part("source")))
         shown = select_channels(pixels, plane.image, context.channel)
         found.append(replace(find(tile, shown, predictor, limits, skip_empty=skip_empty), support=None))
     return packed(labelled(unit, found))
@@ -143,7 +146,7 @@ def labels_in_order(job: ArrayJob, region: bytes, ids: Sequence[NDArray[np.uint3
     return mask(unpacked_labels(region), own, _plane_shape(unit)).reshape(unit.shape)
 
 
-_surveying = threading.Lock()
+_keeping = threading.Lock()
 _contexts: OrderedDict[tuple[str, int], PlaneContext] = OrderedDict()
 _loading = threading.Lock()
 _predictors: dict[tuple[Any, ...], SharedPredictor] = {}

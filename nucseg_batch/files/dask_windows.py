@@ -8,6 +8,7 @@ computed in the calling thread. The latest blocks are kept, because windows over
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ class DaskWindows:
         self.shape: tuple[int, ...] = array.shape
         self.dtype: np.dtype[Any] = array.dtype
         (optimized,) = dask.optimize(array)
-        self._graph: dict[Any, Any] = dict(optimized.__dask_graph__())
+        self._futures = _futures_of(array)
+        self._graph: dict[Any, Any] = {**dict.fromkeys(self._futures), **optimized.__dask_graph__()}
         self._name: str = optimized.name
         self._starts = [np.cumsum([0, *lengths]) for lengths in optimized.chunks]
         self._forget()
@@ -74,14 +76,16 @@ class DaskWindows:
         """Blocks of the array; what another thread is computing is waited for."""
         with self._lock:
             missing: dict[Key, Future[NDArray[Any]]] = {p: Future() for p in places if p not in self._blocks}
-            self._blocks.update(missing)
-            futures = [self._blocks[place] for place in places]
-            for place in places:
-                self._blocks.move_to_end(place)
+            kept = self._blocks | missing
+            if not self._futures:  # a cluster needs the thread that would wait
+                self._blocks.update(missing)
         if missing:
             self._compute(missing)
-        found = [future.result() for future in futures]
+        found = [kept[place].result() for place in places]
         with self._lock:
+            self._blocks.update({place: kept[place] for place in places})
+            for place in places:
+                self._blocks.move_to_end(place)
             self._trim()
         return found
 
@@ -89,16 +93,22 @@ class DaskWindows:
         """Computes blocks for all threads that wait for them."""
         keys = [(self._name, *place) for place in missing]
         try:
-            blocks = [np.asarray(block) for block in dask.get(cull(self._graph, keys)[0], keys)]
+            blocks = [np.asarray(block) for block in _results(*self._needed(keys), keys)]
         except BaseException as error:
             with self._lock:
                 for place in missing:
-                    del self._blocks[place]
+                    self._blocks.pop(place, None)
             for future in missing.values():
                 future.set_exception(error)
             raise
         for future, block in zip(missing.values(), blocks, strict=True):
             future.set_result(block)
+
+    def _needed(self, keys: Sequence[Key]) -> tuple[dict[Any, Any], list[Any]]:
+        """The part of the graph that keys need, and what of it a cluster holds."""
+        graph = dict(cull(self._graph, keys)[0])
+        held = {key: self._futures[key] for key in graph if key in self._futures}
+        return graph | held, list(held.values())
 
     def _trim(self) -> None:
         """Lets go of the blocks that were used first, down to KEPT_BYTES."""
@@ -114,3 +124,29 @@ class DaskWindows:
                 break
             del self._blocks[place]
             held -= size
+
+
+def _futures_of(array: Any) -> dict[Any, Any]:
+    """What a cluster holds of an array that was persisted, by key; nothing of others."""
+    if "distributed" not in sys.modules:
+        return {}
+    from distributed import futures_of
+
+    return {future.key: future for future in futures_of(array)}
+
+
+def _results(graph: Mapping[Any, Any], futures: Sequence[Any], keys: Sequence[Key]) -> Sequence[Any]:
+    """What a graph gives for keys, computed in this thread; by the cluster where that holds a part of it.
+
+    While a worker waits for its cluster, it can do other tasks.
+    """
+    if not futures:
+        return dask.get(graph, keys)
+    from distributed import get_worker, worker_client
+
+    try:
+        get_worker()
+    except ValueError:  # not in a worker
+        return futures[0].client.get(graph, keys)
+    with worker_client() as client:
+        return client.get(graph, keys)
