@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ class ArraySource:
         self._header = Header(
             axes, tuple(whole.length(axis) for axis in axes), whole.dtype, whole.size, whole.mtime_ns, chunk=whole.chunk
         )
-        self._array = DaskWindows(array) if hasattr(array, "__dask_graph__") else array
+        self._array = DaskWindows(array) if hasattr(array, "__dask_graph__") else _by_blocks(array, letters)
         self._letters, self._channel = letters, channel
         self._filling = _filling(array)
 
@@ -105,6 +106,16 @@ class ArraySource:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _by_blocks(array: Any, letters: str) -> Any:
+    """An array, read so that a chunk with several planes or channels is not decoded again for each of them."""
+    chunks = getattr(array, "chunks", None)
+    if not chunks or len(chunks) != len(letters):
+        return array
+    if all(chunk == 1 for chunk, letter in zip(chunks, letters, strict=True) if letter in "TZC"):
+        return array
+    return DaskWindows(da.from_array(array, chunks=tuple(chunks), inline_array=True))
 
 
 def _dimension_names(array: Any) -> str | None:

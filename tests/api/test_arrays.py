@@ -297,3 +297,22 @@ def test_dense_and_other_labels_of_one_array_share_their_regions(segmenter: Thre
     found = dask.compute(dense, sparse)
     assert len(segmenter.shown) == 4
     assert_same_partition(found[1], found[0])
+
+
+def test_a_chunk_with_many_planes_is_decoded_once(tmp_path: Path, segmenter: Threshold) -> None:
+    """As stores with time series have them; planes are read one by one."""
+
+    class Counting(zarr.storage.LocalStore):
+        reads = 0
+
+        async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+            Counting.reads += "c/" in key
+            return await super().get(key, *arguments, **options)
+
+    stack = np.stack([picture(n, (40, 50)) for n in range(6)])
+    array = zarr.create_array(Counting(tmp_path / "a.zarr"), shape=stack.shape, chunks=(6, 40, 25), dtype="uint8")
+    array[:] = stack
+    Counting.reads = 0
+    labels = nucseg_batch.segment_array(array, axes="tyx", dense=True, **OPTIONS).compute()
+    assert labels.max(axis=(1, 2)).tolist() == [0, 1, 2, 3, 4, 5]
+    assert Counting.reads == 2
