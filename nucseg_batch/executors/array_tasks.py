@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.seams import join
-from nucseg_batch.errors import MismatchError, UsageError
+from nucseg_batch.errors import InputMissingError, MismatchError
 from nucseg_batch.executors import local
 from nucseg_batch.executors.existing import default_model
 from nucseg_batch.executors.worker_state import SharedPredictor
@@ -35,6 +35,10 @@ from nucseg_batch.settings import SegmentSettings
 
 KEPT_CONTEXTS = 64
 """Large planes of which a process keeps what it has found out about the whole."""
+KEPT_MODELS = 2
+"""Models that a process keeps ready, so that labels of two kinds can be computed together."""
+OF_MODEL = ("threshold", "min_area", "augment", "device", "precision", "batch_size", "memory")
+"""Settings that a model is made ready with."""
 KEPT_LABELS = 4
 """Regions whose labels are held at once while ids are joined."""
 
@@ -149,23 +153,25 @@ def labels_in_order(job: ArrayJob, region: bytes, ids: Sequence[NDArray[np.uint3
 _keeping = threading.Lock()
 _contexts: OrderedDict[tuple[str, int], PlaneContext] = OrderedDict()
 _loading = threading.Lock()
-_predictors: dict[tuple[Any, ...], SharedPredictor] = {}
+_predictors: OrderedDict[tuple[Any, ...], SharedPredictor] = OrderedDict()
 
 
 def _predictor(job: ArrayJob) -> SharedPredictor:
-    """The model of a job on the device of this process; only the latest is kept."""
-    settings = replace(job.settings, workers=None)
-    key = (job.model_sha256, settings)
+    """The model of a job on the device of this process; the latest KEPT_MODELS are kept."""
+    given = {name: getattr(job.settings, name) for name in OF_MODEL}
+    large = LargePlane(job.label_array, 0).plane if job.label_array.regional else None
+    key = (job.model_sha256, large is not None, *given.values())  # not every model does regions
     with _loading:
         if key not in _predictors:
             path = Path(job.model) if job.model else default_model()
             if not path.is_file():
-                raise UsageError(f"model {path}: this process does not see it; all workers need it at this path.")
+                raise InputMissingError(f"model {path}: this process does not see it; all workers need it there.")
             if file_sha256(path) != job.model_sha256:
                 raise MismatchError(f"model {path}: the file is not the one that segment_array was given.")
-            large = LargePlane(job.label_array, 0).plane if job.label_array.regional else None
-            _predictors.clear()
-            _predictors[key] = SharedPredictor(local.predictor_of(path, settings, large))
+            _predictors[key] = SharedPredictor(local.predictor_of(path, SegmentSettings(**given), large))
+        _predictors.move_to_end(key)
+        while len(_predictors) > KEPT_MODELS:
+            _predictors.popitem(last=False)
         return _predictors[key]
 
 

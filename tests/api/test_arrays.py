@@ -30,7 +30,7 @@ def segmenter(monkeypatch: pytest.MonkeyPatch) -> Threshold:
     """What segments arrays in this process."""
     one = Threshold()
     monkeypatch.setattr(local, "predictor_of", lambda *_: one)
-    monkeypatch.setattr(array_tasks, "_predictors", {})
+    monkeypatch.setattr(array_tasks, "_predictors", OrderedDict())
     monkeypatch.setattr(array_tasks, "_contexts", OrderedDict())
     return one
 
@@ -275,6 +275,23 @@ def test_the_model_file_must_be_the_one_that_was_given(tmp_path: Path, monkeypat
     model.unlink()
     with pytest.raises(Exception, match=r"mine\.keras: this process does not see it"):
         labels.compute()
+
+
+def test_labels_of_other_options_share_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the model is not made ready with; else tasks that take turns would load it again and again."""
+    made: list[Threshold] = []
+    monkeypatch.setattr(array_tasks, "_predictors", OrderedDict())
+
+    def make(*_: Any) -> Threshold:
+        made.append(Threshold())
+        return made[-1]
+
+    monkeypatch.setattr(local, "predictor_of", make)
+    pixels = picture(5)
+    variants: list[dict[str, Any]] = [{"diameter": 20}, {"diameter": 30}, {"diameter": 20, "threshold": 0.3}]
+    lazy = [nucseg_batch.segment_array(da.from_array(pixels + k), **one) for k in range(4) for one in variants]
+    assert all(labels.max() == 5 for labels in dask.compute(*lazy, scheduler="synchronous"))
+    assert len(made) == 2
 
 
 def test_names_are_those_of_pixels_and_options() -> None:

@@ -3,8 +3,8 @@
     python tests/benchmarks/arrays.py SOURCE [--side 8192] [--kinds zarr dask dense] [--repeat 3]
     python tests/benchmarks/arrays.py SOURCE --side 30000 --empty --kinds zarr dense --repeat 1
 
-The plane is a mosaic of the grey 256x256 images (--tile) of SOURCE, as in large_zarr.py; with --empty only one tile in
---every of them is a picture, and the others are dark. Each kind is a process of its own that writes labels to zarr,
+The plane is a mosaic of the grey 256x256 images (--tile) of SOURCE, as in large_zarr.py; with --empty only one
+chunk in --every of them has pictures, and the others are dark. Each kind is a process of its own that writes labels to zarr,
 alternating with `segment`; `by segment` is the seconds of a kind by those of `segment`, start-up included. Kinds:
 `zarr` is segment_array of the zarr array, `dask` of a dask array of its chunks, `dense` is `zarr` with dense labels,
 which are compared with the masks of `segment`.
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of dask (2)")
     parser.add_argument("--diameter", type=float, help="of nuclei in pixels (estimated)")
     parser.add_argument("--empty", action="store_true", help="most of the plane is dark")
-    parser.add_argument("--every", type=int, default=16, help="with --empty, one tile in so many is a picture (16)")
+    parser.add_argument("--every", type=int, default=16, help="with --empty, one chunk in so many has pictures (16)")
     arguments = parser.parse_args()
     pictures = inputs.grey_pictures(arguments.source, arguments.tile)
     with common.scratch(arguments) as place:
@@ -95,12 +95,10 @@ def _write_plane(path: Path, pictures: Any, arguments: Any) -> Path:
     step = -(-arguments.chunk // tile) * tile
     for top in range(0, side, step):
         band = np.broadcast_to(dark, (min(step, side - top), side)).copy()
-        band += rng.integers(0, 3, band.shape, dtype=band.dtype)
-        for y in range(0, band.shape[0], tile):
-            for x in range(0, side, tile):
-                if rng.integers(arguments.every) == 0:
-                    part = band[y : y + tile, x : x + tile]
-                    part[...] = pictures[int(rng.integers(len(pictures)))].pixels[: part.shape[0], : part.shape[1]]
+        for left in range(0, side, step):
+            if rng.integers(arguments.every) == 0:
+                square = band[:, left : left + step]
+                square[...] = inputs.mosaic(pictures, step, seed=top + left)[: square.shape[0], : square.shape[1]]
         array[top : top + band.shape[0]] = band
     return path
 
