@@ -48,6 +48,10 @@ The public interface, from its docstrings. [From Python](python.md) has examples
    :members:
 .. autoclass:: SegmentSettings
    :members:
+.. autofunction:: segment_array
+.. autofunction:: open_images
+.. autoclass:: Images
+   :members:
 .. autoclass:: Predictor
    :members:
 .. autofunction:: open_masks

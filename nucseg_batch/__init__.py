@@ -1,6 +1,7 @@
 """nucseg-batch: nuclei in large collections of microscope images, to OME-Zarr masks and CSV statistics.
 
-From Python: `segment` does a collection as the command line does, `Predictor` labels arrays, `open_masks`,
+From Python: `segment` does a collection as the command line does, `segment_array` segments dask and zarr arrays of any
+size lazily, `open_images` opens a collection as dask arrays, `Predictor` labels arrays in memory, `open_masks`,
 `read_nuclei` and `read_images` give what a run wrote, and `evaluate` scores it.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.3.0"
 
 if TYPE_CHECKING:
+    from nucseg_batch.api.arrays import Images, open_images, segment_array
     from nucseg_batch.api.evaluate import evaluate
     from nucseg_batch.api.predictor import Predictor
     from nucseg_batch.api.segment import SegmentResult, segment
@@ -20,28 +22,34 @@ if TYPE_CHECKING:
     from nucseg_batch.settings import SegmentSettings
 
 __all__ = [
+    "Images",
     "Masks",
     "Predictor",
     "SegmentResult",
     "SegmentSettings",
     "__version__",
     "evaluate",
+    "open_images",
     "open_masks",
     "read_images",
     "read_nuclei",
     "segment",
+    "segment_array",
 ]
 
 _PLACES = {
+    "Images": "api.arrays",
     "Masks": "files.run.masks",
     "Predictor": "api.predictor",
     "SegmentResult": "api.segment",
     "SegmentSettings": "settings",
     "evaluate": "api.evaluate",
+    "open_images": "api.arrays",
     "open_masks": "files.run.masks",
     "read_images": "api.tables",
     "read_nuclei": "api.tables",
     "segment": "api.segment",
+    "segment_array": "api.arrays",
 }
 
 

@@ -35,8 +35,10 @@ DOWNWARD_BETWEEN_FAMILIES = {("files", "arrays"), ("network", "arrays")}
 FILES_LEVELS = {
     "annotations": 5,
     "find": 4,
+    "image_array": 4,
     "opened": 3,
     "run": 3,
+    "array_source": 2,
     "bioio_source": 2,
     "images": 2,
     "masks": 2,
@@ -47,7 +49,9 @@ FILES_LEVELS = {
     "raster": 1,
     "tiff": 1,
     "zarr": 1,
-    **dict.fromkeys(("atomic_write", "kinds", "missing", "names", "palettes", "pixel_size", "retry"), 0),
+    **dict.fromkeys(
+        ("atomic_write", "dask_windows", "kinds", "missing", "names", "palettes", "pixel_size", "retry"), 0
+    ),
     **dict.fromkeys(("png", "sample", "source", "toml"), 0),
 }
 """Order of the folders and files within `files`; each imports only from lower levels, so that none imports itself."""

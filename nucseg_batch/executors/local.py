@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucseg_batch.errors import UsageError
@@ -27,7 +28,8 @@ from nucseg_batch.pipeline.region_stream import RegionStream
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
 from nucseg_batch.pipeline.tasks import UnitTask
-from nucseg_batch.plan import Scales, Unit
+from nucseg_batch.plan import Plan, Plane, Scales, Unit
+from nucseg_batch.settings import SegmentSettings
 
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
@@ -127,22 +129,27 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
 
     Raises UsageError where it cannot do these units.
     """
+    large = next((unit.planes[0] for unit in units if unit.label_array.regional), None)
+    return predictor_of(job.model, job.settings, large, choosing=choosing)
+
+
+def predictor_of(model: Path, settings: SegmentSettings, large: Plane | None, *, choosing: bool = True) -> Predictor:
+    """A model on its device, see `load_predictor`; large: a plane that it is to do by regions, where there is one."""
     keep_arenas_few()
     from nucseg_batch.network.backend import keep_programs
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor
 
-    model = load_model(job.model)
-    large = next((unit.planes[0] for unit in units if unit.label_array.regional), None)
-    if large is not None and not model.info.network.head.one_by_one:
+    loaded = load_model(model)
+    if large is not None and not loaded.info.network.head.one_by_one:
         raise UsageError(
-            f"--model {job.model.name} finds the foreground only, which is not done by regions: {large.name} has "
+            f"--model {model.name} finds the foreground only, which is not done by regions: {large.name} has "
             f"{large.image.height} x {large.image.width} pixels; raise --region to have it done whole."
         )
     with suppress(RuntimeError):
         keep_programs(cache_folder() / "programs")
-    predictor = Predictor(model, job.settings)
-    if choosing and job.settings.batch_size is None:
+    predictor = Predictor(loaded, settings)
+    if choosing and settings.batch_size is None:
         choose(predictor)
     return predictor
 
@@ -153,13 +160,16 @@ def freeze_run_parameters(job: Job, images: ImageReader, predictor: Predictor, d
     journal.bind(machine(predictor))
     scales = journal.scales()
     if scales is None:
-        if predictor.sizes_alone and job.settings.diameter is None:
-            scales = Scales(
-                adapt="sized", reason="the scale of each image is estimated by the size network of the model"
-            )
-        else:
-            tell = done.progress.note
-            scales = choose_scales(job.plan, images, predictor.look, predictor.diameter, job.settings, tell)
+        scales = scales_of(job.plan, images, predictor, job.settings, done.progress.note)
         journal.keep_scales(scales)
     done.tell(scales.reason)
     return scales
+
+
+def scales_of(
+    plan: Plan, images: ImageReader, predictor: Predictor, settings: SegmentSettings, tell: Callable[[str], None]
+) -> Scales:
+    """At which scales the images of a plan are segmented, as far as that is the same for all of them."""
+    if predictor.sizes_alone and settings.diameter is None:
+        return Scales(adapt="sized", reason="the scale of each image is estimated by the size network of the model")
+    return choose_scales(plan, images, predictor.look, predictor.diameter, settings, tell)

@@ -84,6 +84,46 @@ class PlaneContext:
     """What is shown of it, see `pipeline.channels.resolve_channel`."""
 
 
+def plane_context(
+    plane: Plane,
+    images: ImageReader,
+    predictor: Segmenter,
+    settings: SegmentSettings,
+    scales: Scales,
+    tell: Callable[[str], None] = lambda line: None,
+) -> PlaneContext:
+    """Looks at a plane as a whole: its range of values, and how wide its nuclei are unless that was given."""
+    info = plane.image
+    with images.opened(info) as source:
+        chunk = source.header.chunk
+    tell(f"{plane.name}: {info.height} x {info.width} pixels, measuring the plane as a whole")
+    channel = resolve_channel(images, plane, settings)
+
+    def read(rows: slice, columns: slice) -> Any:
+        return select_channels(images.read(plane, rows, columns), info, channel).pixels
+
+    survey = survey_intensities(read, (info.height, info.width), chunk, predictor.intensities)
+    channels = network_channel_count(info, channel)
+    scale = scales.of(channels)
+    if settings.diameter is None and (widths := _widths(predictor, survey, read, scale)):
+        scale = predictor.scale_of(float(np.median(widths)), grey=channels == 1)
+        tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")
+    return PlaneContext(survey, scale, channel)
+
+
+def _widths(
+    predictor: Segmenter, survey: IntensitySurvey, read: Callable[[slice, slice], Any], scale: float
+) -> list[float]:
+    """Widths of the nuclei in windows of a plane, in pixels, of those windows that have any."""
+    side = round(LOOK_SIDE / scale)
+    if predictor.sizes_alone:
+        windows = survey.informative(side, SIZED_WINDOWS)
+        sized = [predictor.width(read(*window), survey.limits) for window in windows]
+    else:
+        sized = [predictor.look(read(*window), scale).width for window in survey.informative(side, LOOKS)]
+    return [width for width in sized if width is not None]
+
+
 TilePixels = tuple[RegionTile, NetworkInput, bytes]
 """A tile with what is shown of it, and the hash of its pixels."""
 Advance = Callable[[Unit, RegionOutcome | Failure], None]
@@ -246,39 +286,11 @@ class RegionStream:
         """What the regions of a plane share; an error is kept for all of them."""
         if self._latest is None or self._latest[0] != plane:
             try:
-                self._latest = plane, self._survey(plane)
+                context = plane_context(plane, self.images, self.predictor, self.settings, self.scales, self.tell)
+                self._latest = plane, context
             except Exception as error:  # decoders and devices raise their own classes
                 self._latest = plane, error
         return self._latest[1]
-
-    def _survey(self, plane: Plane) -> PlaneContext:
-        """Looks at a plane as a whole: its range of values, and how wide its nuclei are unless that was given."""
-        info = plane.image
-        with self.images.opened(info) as source:
-            chunk = source.header.chunk
-        self.tell(f"{plane.name}: {info.height} x {info.width} pixels, measuring the plane as a whole")
-        channel = resolve_channel(self.images, plane, self.settings)
-
-        def read(rows: slice, columns: slice) -> Any:
-            return select_channels(self.images.read(plane, rows, columns), info, channel).pixels
-
-        survey = survey_intensities(read, (info.height, info.width), chunk, self.predictor.intensities)
-        channels = network_channel_count(info, channel)
-        scale = self.scales.of(channels)
-        if self.settings.diameter is None and (widths := self._widths(survey, read, scale)):
-            scale = self.predictor.scale_of(float(np.median(widths)), grey=channels == 1)
-            self.tell(f"{plane.name}: nuclei {min(widths):.0f} to {max(widths):.0f} pixels wide, scale {scale:.3g}")
-        return PlaneContext(survey, scale, channel)
-
-    def _widths(self, survey: IntensitySurvey, read: Callable[[slice, slice], Any], scale: float) -> list[float]:
-        """Widths of the nuclei in windows of a plane, in pixels, of those windows that have any."""
-        side = round(LOOK_SIDE / scale)
-        if self.predictor.sizes_alone:
-            windows = survey.informative(side, SIZED_WINDOWS)
-            sized = [self.predictor.width(read(*window), survey.limits) for window in windows]
-        else:
-            sized = [self.predictor.look(read(*window), scale).width for window in survey.informative(side, LOOKS)]
-        return [width for width in sized if width is not None]
 
 
 def _measured(region: RegionInFlight, extra: Sequence[Column]) -> RegionResult | Exception:

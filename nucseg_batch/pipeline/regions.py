@@ -52,22 +52,28 @@ class Labeller(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class RegionResult:
-    """What one region found; ids are its own, 1..n."""
+@dataclass(frozen=True, kw_only=True)
+class RegionLabels:
+    """The nuclei of one region; ids are its own, 1..n."""
 
     part: RegionSeams
     """The nuclei that it owns or that reach into it, for joining."""
     labels: NDArray[np.uint32]
     """Their labels over the core and its rim, `seams.grown(part.core, shape)`."""
+    lost: tuple[int, int] = (0, 0)
+    """Labels and pixels that became background where tiles of the region did not agree, see `seams.MergedIds`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionResult(RegionLabels):
+    """What one region found: its nuclei and what was measured of them."""
+
     measures: dict[str, NDArray[Any]]
     """What `measured_nuclei` says of them, in the order of their ids, in the plane's coordinates."""
     exposure: Exposure
     """Of the measured intensity over the core."""
     skipped: int = 0
     """Pixels of the core that were passed over as empty."""
-    lost: tuple[int, int] = (0, 0)
-    """Labels and pixels that became background where tiles of the region did not agree, see `seams.Joined`."""
 
 
 @dataclass(frozen=True)
@@ -101,33 +107,49 @@ def find(
     return TileResult(tile, shown, *predictor.label_tile(tile, shown.pixels, limits))
 
 
+def labelled(unit: Unit, found: Sequence[TileResult]) -> RegionLabels:
+    """The nuclei of a region from what was found in its tiles, without measuring them."""
+    shape = (unit.label_array.height, unit.label_array.width)
+    results = [_tile_nuclei(one, shape).of_core for one in found]
+    return results[0] if len(results) == 1 else _joined_labels(results, _bounds(unit), shape, found)[0]
+
+
 def finished(unit: Unit, found: Sequence[TileResult], extra: Sequence[Column] = ()) -> RegionResult:
     """Measures what was found in the tiles of a region, and joins them to one; extra: as for `measured_nuclei`."""
     shape = (unit.label_array.height, unit.label_array.width)
-    results = [_tile_result(one, shape, extra) for one in found]
+    results = [_measured(one, shape, extra) for one in found]
     return results[0] if len(results) == 1 else _joined_tiles(results, _bounds(unit), shape, found)
 
 
-def mask(result: RegionResult, ids: NDArray[np.uint32], shape: tuple[int, int]) -> NDArray[np.uint32]:
-    """The core's final labels; ids: the entry of `MergedIds.ids` for this region."""
+def mask(result: RegionLabels, ids: NDArray[np.integer], shape: tuple[int, int]) -> NDArray[Any]:
+    """The core's final labels; ids: the entry of `MergedIds.ids` for this region, or `root_ids`."""
     core = result.part.core
     if not result.part.keys.size:
-        return np.zeros([side.stop - side.start for side in core], np.uint32)
+        return np.zeros([side.stop - side.start for side in core], ids.dtype)
     return ids[result.labels[_within(core, grown(core, shape))]]
 
 
-def packed(result: RegionResult) -> bytes:
-    """A region's result as bytes, compressed, to be kept until the whole plane is done."""
+def root_ids(result: RegionLabels) -> NDArray[np.int64]:
+    """An id for each of its labels, (n + 1,) with that of the background, from the place of the nucleus' root alone.
+
+    All regions that see a nucleus give it the same id, as long as they agree on its root; see `arrays.seams`.
+    """
+    return np.concatenate([[0], result.part.keys + 1])
+
+
+def packed(result: RegionLabels) -> bytes:
+    """A region's labels, and its result where that is given, as bytes, compressed, until the whole plane is done."""
     part = result.part
     arrays: dict[str, NDArray[Any]] = {
         "core": np.array([[side.start, side.stop] for side in part.core]),
-        "numbers": np.array([result.skipped, *result.lost]),
-        "exposure": result.exposure.numbers(),
+        "lost": np.array(result.lost),
         "shape": np.array(result.labels.shape),
         "labels": result.labels if part.keys.size else result.labels[:0],
         **{f"part.{name}": getattr(part, name) for name in _PART},
-        **{f"measures.{name}": values for name, values in result.measures.items()},
     }
+    if isinstance(result, RegionResult):
+        arrays |= {"skipped": np.array(result.skipped), "exposure": result.exposure.numbers()}
+        arrays |= {f"measures.{name}": values for name, values in result.measures.items()}
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return bytes(imagecodecs.zstd_encode(file.getvalue(), level=1))
@@ -135,20 +157,29 @@ def packed(result: RegionResult) -> bytes:
 
 def unpacked(data: bytes, *, labels: bool = True) -> RegionResult:
     """The result of `packed`; without its `labels` where these are not needed."""
-    with np.load(io.BytesIO(imagecodecs.zstd_decode(data)), allow_pickle=False) as arrays:
-        rows, columns = (slice(int(a), int(b)) for a, b in arrays["core"])
-        skipped, *lost = (int(number) for number in arrays["numbers"])
+    with _opened(data) as arrays:
         measures = {name.removeprefix("measures."): arrays[name] for name in arrays if name.startswith("measures.")}
-        part = RegionSeams((rows, columns), **{name: arrays[f"part.{name}"] for name in _PART})
-        none = np.zeros(arrays["shape"] if labels else (0, 0), np.uint32)
-        return RegionResult(
-            part,
-            arrays["labels"] if labels and part.keys.size else none,
-            measures,
-            Exposure.from_numbers(arrays["exposure"]),
-            skipped,
-            (lost[0], lost[1]),
-        )
+        exposure, skipped = Exposure.from_numbers(arrays["exposure"]), int(arrays["skipped"])
+        return RegionResult(**_labels_in(arrays, labels), measures=measures, exposure=exposure, skipped=skipped)
+
+
+def unpacked_labels(data: bytes, *, labels: bool = True) -> RegionLabels:
+    """The same of labels that were packed without a result, or with one."""
+    with _opened(data) as arrays:
+        return RegionLabels(**_labels_in(arrays, labels))
+
+
+def _opened(data: bytes) -> Any:
+    return np.load(io.BytesIO(imagecodecs.zstd_decode(data)), allow_pickle=False)
+
+
+def _labels_in(arrays: Any, labels: bool) -> dict[str, Any]:
+    """The fields of `RegionLabels` among arrays that were packed."""
+    rows, columns = (slice(int(a), int(b)) for a, b in arrays["core"])
+    part = RegionSeams((rows, columns), **{name: arrays[f"part.{name}"] for name in _PART})
+    none = np.zeros(arrays["shape"] if labels else (0, 0), np.uint32)
+    lost, pixels = (int(number) for number in arrays["lost"])
+    return {"part": part, "labels": arrays["labels"] if labels and part.keys.size else none, "lost": (lost, pixels)}
 
 
 _PART = ("keys", "owned", "pixels", "areas", "spans")
@@ -165,16 +196,29 @@ def _within(part: Rect, window: Rect) -> Rect:
     return rows, columns
 
 
-def _tile_result(found: TileResult, shape: tuple[int, int], extra: Sequence[Column]) -> RegionResult:
-    """Measures the nuclei of one tile that it owns or that reach into its core."""
+@dataclass(frozen=True)
+class _TileNuclei:
+    """The nuclei 1..n of a tile that it owns or that reach into its core."""
+
+    of_core: RegionLabels
+    """What the tile says of them."""
+    labels: NDArray[np.integer]
+    """Their labels over the tile's grid."""
+    everything: NDArray[np.uint32]
+    """The same, where all other nuclei are n + 1."""
+
+
+def _tile_nuclei(found: TileResult, shape: tuple[int, int]) -> _TileNuclei:
+    """The nuclei of a tile of a plane of this shape."""
     tile = found.tile
-    core, grid, source = (tile.part(name) for name in ("core", "grid", "source"))
+    core, grid = tile.part("core"), tile.part("grid")
     rim = grown(core, shape)
-    rows, columns = _within(core, source)
-    beside = found.shown.intensity[rows, columns.start : columns.stop + APART]
-    exposure = Exposure.of(beside, columns.stop - columns.start, top_row=core[0].start)
     if found.labels is None:
-        return _nothing(found, core, rim, exposure, extra)
+        none = np.zeros(0, np.int64)
+        part = RegionSeams(core, none, none.astype(bool), none, none, none)
+        rim_labels = np.zeros([side.stop - side.start for side in rim], np.uint32)
+        nothing = np.zeros((1, 1), np.uint32)
+        return _TileNuclei(RegionLabels(part=part, labels=rim_labels), nothing.astype(np.int32), nothing)
     labels, roots = found.labels, found.roots
     if not len(roots):
         labels, roots = _foreground(found)
@@ -187,28 +231,35 @@ def _tile_result(found: TileResult, shape: tuple[int, int], extra: Sequence[Colu
     numbers = np.concatenate([[0], np.where(kept, np.cumsum(kept), count + 1)]).astype(np.uint32)
     everything = numbers[labels]
     kept_labels = everything * (everything <= count)
-    near = _within(grid, source)
-    channels = {name: plane[near] for name, plane in found.shown.channels.items()}
-    intensity = found.shown.intensity[near]
-    measures = measured_nuclei(kept_labels, intensity, channels, found.support, extra, everything)
+    near = np.ascontiguousarray(kept_labels[_within(rim, grid)])
+    reach = spans(near, core, shape, count)
+    part = RegionSeams(core, (y * ROW + x)[kept], owned[kept], inside[kept], anywhere[kept], reach)
+    return _TileNuclei(RegionLabels(part=part, labels=near), kept_labels, everything)
+
+
+def _measured(found: TileResult, shape: tuple[int, int], extra: Sequence[Column]) -> RegionResult:
+    """Measures the nuclei of one tile that it owns or that reach into its core."""
+    tile = found.tile
+    core, grid, source = (tile.part(name) for name in ("core", "grid", "source"))
+    nuclei = _tile_nuclei(found, shape)
+    rows, columns = _within(core, source)
+    beside = found.shown.intensity[rows, columns.start : columns.stop + APART]
+    exposure = Exposure.of(beside, columns.stop - columns.start, top_row=core[0].start)
+    if found.labels is None:
+        channels = {name: np.zeros((1, 1)) for name in found.shown.channels}
+        measures = measured_nuclei(nuclei.labels, np.zeros((1, 1)), channels, None, extra)
+        skipped = math.prod(side.stop - side.start for side in core)
+    else:
+        near = _within(grid, source)
+        channels = {name: plane[near] for name, plane in found.shown.channels.items()}
+        intensity = found.shown.intensity[near]
+        measures = measured_nuclei(nuclei.labels, intensity, channels, found.support, extra, nuclei.everything)
+        skipped = 0
     for column in (*MEASURED, *extra, *channel_columns(channels, extra)):
         if column.axis is not None:
             measures[column.name] = measures[column.name] + grid[column.axis].start
-    keys = y * ROW + x
-    kept_labels = np.ascontiguousarray(kept_labels[_within(rim, grid)])
-    reach = spans(kept_labels, core, shape, count)
-    part = RegionSeams(core, keys[kept], owned[kept], inside[kept], measures["area"], reach)
-    return RegionResult(part, kept_labels, measures, exposure)
-
-
-def _nothing(found: TileResult, core: Rect, rim: Rect, exposure: Exposure, extra: Sequence[Column]) -> RegionResult:
-    """The result of a tile that was passed over."""
-    none = np.zeros(0, np.int64)
-    part = RegionSeams(core, none, none.astype(bool), none, none, none)
-    channels = {name: np.zeros((1, 1)) for name in found.shown.channels}
-    measures = measured_nuclei(np.zeros((1, 1), np.int32), np.zeros((1, 1)), channels, None, extra)
-    labels = np.zeros([side.stop - side.start for side in rim], np.uint32)
-    return RegionResult(part, labels, measures, exposure, math.prod(side.stop - side.start for side in core))
+    of_core = nuclei.of_core
+    return RegionResult(part=of_core.part, labels=of_core.labels, measures=measures, exposure=exposure, skipped=skipped)
 
 
 def _foreground(found: TileResult) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -233,6 +284,19 @@ def _joined_tiles(
     results: Sequence[RegionResult], core: Rect, shape: tuple[int, int], found: Iterable[TileResult]
 ) -> RegionResult:
     """The tiles of a region as one result."""
+    one, first = _joined_labels(results, core, shape, found)
+    measures = {name: np.concatenate([tile.measures[name] for tile in results])[first] for name in results[0].measures}
+    measures["label"] = np.arange(1, one.part.keys.size + 1)
+    exposure, skipped = Exposure.joined([tile.exposure for tile in results]), sum(tile.skipped for tile in results)
+    return RegionResult(
+        part=one.part, labels=one.labels, measures=measures, exposure=exposure, skipped=skipped, lost=one.lost
+    )
+
+
+def _joined_labels(
+    results: Sequence[RegionLabels], core: Rect, shape: tuple[int, int], found: Iterable[TileResult]
+) -> tuple[RegionLabels, NDArray[np.int64]]:
+    """The nuclei of a region from those of its tiles, and the place of each among those of one tile after the other."""
     roots = [one.tile.part("roots") for one in found]
     rows, columns = (
         slice(min(part[axis].start for part in roots), max(part[axis].stop for part in roots)) for axis in (0, 1)
@@ -244,19 +308,15 @@ def _joined_tiles(
 
     joined = join([one.part for one in results], lambda i: results[i].labels, shape, beyond=beyond)
     labels = _composed(results, joined, core, shape)
-    count = joined.keys.size
     first = np.cumsum([0, *(one.part.keys.size for one in results)])[joined.part] + joined.label - 1
-    measures = {name: np.concatenate([one.measures[name] for one in results])[first] for name in results[0].measures}
-    measures["label"] = np.arange(1, count + 1)
-    part = RegionSeams(
-        core, joined.keys, joined.owned, joined.pixels, measures["area"], spans(labels, core, shape, count)
-    )
-    exposure, skipped = Exposure.joined([one.exposure for one in results]), sum(one.skipped for one in results)
-    return RegionResult(part, labels, measures, exposure, skipped, (joined.lost, joined.lost_pixels))
+    areas = np.concatenate([one.part.areas for one in results])[first]
+    reach = spans(labels, core, shape, joined.keys.size)
+    part = RegionSeams(core, joined.keys, joined.owned, joined.pixels, areas, reach)
+    return RegionLabels(part=part, labels=labels, lost=(joined.lost, joined.lost_pixels)), first
 
 
 def _composed(
-    results: Sequence[RegionResult], joined: MergedIds, core: Rect, shape: tuple[int, int]
+    results: Sequence[RegionLabels], joined: MergedIds, core: Rect, shape: tuple[int, int]
 ) -> NDArray[np.uint32]:
     """The labels of a region and its rim from those of its tiles: each core from its own tile, the rim from any."""
     whole = grown(core, shape)

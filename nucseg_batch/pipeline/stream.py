@@ -17,9 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.errors import NucsegError
+from nucseg_batch.errors import ImageError, NucsegError
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import ImageReader, pixels_digest
 from nucseg_batch.files.retry import STORAGE_RETRY
@@ -33,7 +34,7 @@ from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane, PlaneInFlight
 from nucseg_batch.pipeline.measuring import measured
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import UnitTask, kept_rows, killer
-from nucseg_batch.plan import Adapt, Budget, Scales, Unit, bucket_shape
+from nucseg_batch.plan import Adapt, Budget, Failure, Scales, Unit, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
 Before = TypeVar("Before")
@@ -151,6 +152,35 @@ def process_units(
         finisher.stop()
         for unit in begun:
             attempts.end(unit)
+
+
+def label_planes(
+    unit: Unit,
+    *,
+    images: ImageReader,
+    predictor: Segmenter,
+    settings: SegmentSettings,
+    scales: Scales,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Iterator[tuple[int, NDArray[np.int32]]]:
+    """Labels of the planes of a unit, (height, width) each, with their number in the unit, in the order of batches.
+
+    They are those that `process_units` writes; nothing is measured or written. Raises ImageError for a plane that
+    cannot be read or segmented.
+    """
+    sized = scales.adapt == "sized"
+    work = UnitInFlight(UnitTask(unit))
+
+    def read(index: int) -> PlaneInFlight:
+        item = _read(_item(work, index), images=images, settings=settings, scales=scales)
+        return _sized(item, predictor) if sized else item
+
+    items = map(read, range(unit.plane_count))
+    for batch in _batches(items, predictor.batch_size, predictor.budget.waiting_bytes):
+        for item, result in _segment(batch, predictor, "outliers" if sized else scales.adapt, tell):
+            if isinstance(result, Failure):
+                raise ImageError(f"{result.image}: {result.message} ({result.error})")
+            yield item.index, result.labels
 
 
 def _plane_by_plane(

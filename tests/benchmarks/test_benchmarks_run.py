@@ -67,6 +67,17 @@ def test_a_large_plane_is_made_and_segmented(source: Path) -> None:
     assert row["nuclei"] > 6
 
 
+@pytest.mark.parametrize("empty", [(), ("--empty", "--every", 3)], ids=["full", "empty"])
+def test_lazy_labels_are_compared_with_a_run(source: Path, empty: tuple[object, ...]) -> None:
+    """Dense labels must be the same; a plane that is mostly dark is written in bands."""
+    options = ["--side", 200, "--chunk", 100, "--tile", 64, "--diameter", 20, *empty]
+    record, printed = run("arrays.py", source, *options)
+    assert [row["kind"] for row in record["table"]] == ["segment", "zarr", "dask", "dense"]
+    assert all(row["by segment"] > 0 for row in record["table"][1:])
+    assert record["reading"] > 0
+    assert "reading through dask" in printed
+
+
 def test_the_default_command_is_compared_with_runs_that_are_told_the_size(source: Path) -> None:
     """The third way gets the scales that the first has chosen, so both find the same nuclei."""
     record, _ = run("default_command.py", source, "--kinds", "mixed", "--copies", 2)

@@ -26,13 +26,16 @@ from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.pipeline.regions import (
     Labeller,
+    RegionLabels,
     RegionResult,
     find,
     finished,
+    labelled,
     mask,
     packed,
     region_tiles,
     unpacked,
+    unpacked_labels,
 )
 from nucseg_batch.plan import ImageInfo, LabelArray, Unit
 
@@ -112,7 +115,10 @@ def by_regions(
     def done(unit: Unit) -> RegionResult:
         tiles = region_tiles(unit, predictor, scale)
         found = [find(tile, read(*tile.part("source")), predictor, limits, **options) for tile in tiles]
-        return finished(unit, found, extra)
+        result = finished(unit, found, extra)
+        assert_same_labels(labelled(unit, found), result)
+        assert_same_labels(unpacked_labels(packed(labelled(unit, found))), result)
+        return result
 
     results = [done(unit) for unit in reversed(units)][::-1]
     joined = seams.join([one.part for one in results], lambda i: results[i].labels, shape)
@@ -124,6 +130,14 @@ def by_regions(
         own, new = joined.of(i)
         rows.append({name: values[own - 1] for name, values in result.measures.items()} | {"label": new})
     return Whole(labels, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}, results, joined)
+
+
+def assert_same_labels(found: RegionLabels, expected: RegionLabels) -> None:
+    """Labels, and what is needed to join them, measured or not."""
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert (found.part.core, found.lost) == (expected.part.core, expected.lost)
+    for name in ("keys", "owned", "pixels", "areas", "spans"):
+        np.testing.assert_array_equal(getattr(found.part, name), getattr(expected.part, name), err_msg=name)
 
 
 def assert_same_nuclei(

@@ -57,6 +57,17 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         axes = axes_of(read_attributes(group))
         return array, tuple(index if axis == "i" else slice(None) for axis in axes[:-2])
 
+    def dask(self, image: str) -> Any:
+        """The masks of an image as a lazy dask array, with the axes and dtype that reading it gives.
+
+        Its blocks are whole planes, or the regions in which a large plane was segmented.
+        """
+        import dask.array as da
+
+        array, place = self.array(image)
+        sides = (array.shards or array.chunks)[-2:]
+        return da.from_array(array, chunks=(*[1] * (array.ndim - 2), *sides), inline_array=True)[place]
+
     def _group(self, mask: str) -> Path:
         """The group of the label image that is asked for, from that of the nuclei beside it."""
         return (self._store / mask).with_name(self._label)
