@@ -35,6 +35,7 @@ DOWNWARD_BETWEEN_FAMILIES = {("files", "arrays"), ("network", "arrays")}
 FILES_LEVELS = {
     "annotations": 5,
     "find": 4,
+    "flat_field_file": 3,
     "opened": 3,
     "run": 3,
     "bioio_source": 2,
@@ -43,6 +44,7 @@ FILES_LEVELS = {
     "run_layout": 2,
     "channel_source": 1,
     "csv_rows": 1,
+    "flat_fields": 1,
     "picture": 1,
     "raster": 1,
     "tiff": 1,

@@ -17,6 +17,7 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError, NucsegError, UsageError
 from nucseg_batch.executors.colours import colour_assumptions
+from nucseg_batch.executors.plannable import plannable
 from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.header_scan import HeaderScan, ScannedImage, none_usable, scan_headers
@@ -181,7 +182,8 @@ def inspect(
         settings = replace(settings, channel=EACH)
     total = len(joined.entries)
     scanned = scan_headers(joined, settings, lambda done: progress(done, total))
-    plan = make_plan(scanned.images, scanned.failures, region=settings.region, labels=settings.labels)
+    images, failures = plannable(scanned, settings)
+    plan = make_plan(images, failures, region=settings.region, labels=settings.labels)
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     scanned = replace(scanned, found=replace(scanned.found, assumptions=assumptions))
     return Inspection(place, scanned, plan, settings, refusal, _stored(scanned, settings))

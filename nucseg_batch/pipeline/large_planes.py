@@ -27,7 +27,7 @@ from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import MergedPlane, PlaneResult, RegionOutcome
 from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
-from nucseg_batch.pipeline.channels import resolve_channel, select_channels
+from nucseg_batch.pipeline.channels import read_channels, resolve_channel
 from nucseg_batch.pipeline.compartments import compartment_sums, region_compartments
 from nucseg_batch.pipeline.regions import mask, unpacked
 from nucseg_batch.plan import LargePlane, compartment_distances
@@ -117,8 +117,7 @@ def _write_compartments(
     for unit, written in zip(large.units, shards, strict=True):
         around = region_compartments(unit, distances, writer)
         written += writer.write_parts(unit, {name: labels.reshape(unit.shape) for name, labels in around.items()})
-        pixels = STORAGE_RETRY.run(partial(images.read, large.plane, *unit.bounds[-2:]))
-        shown = select_channels(pixels, large.plane.image, channel)
+        shown = STORAGE_RETRY.run(partial(read_channels, images, large.plane, channel, *unit.bounds[-2:]))
         for name, one in compartment_sums(around, shown).items():
             found[name].append(one)
     return {name: CompartmentSums.merged(parts) for name, parts in found.items()}

@@ -37,7 +37,8 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
         around = compartments(found.labels, compartment_distances(item.plane.image, settings))
         measures |= measured_compartments(measures, compartment_sums(around, item.shown))
         rows = table.text(item.plane, measures, pixel_size)
-        values = plane_summary(item.shape, measures, Exposure.of(intensity), found.scale, pixel_size)
+        exposure = Exposure.of(intensity, recorded=item.shown.recorded)
+        values = plane_summary(item.shape, measures, exposure, found.scale, pixel_size)
     except Exception as error:  # whatever it is: this plane fails, not its unit
         return MeasuredPlane(item, item.failed("measure", error))
     result = PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))

@@ -21,7 +21,13 @@ from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneFingerprint, RegionOutcome
-from nucseg_batch.pipeline.channels import NetworkInput, network_channel_count, resolve_channel, select_channels
+from nucseg_batch.pipeline.channels import (
+    NetworkInput,
+    corrected_channels,
+    network_channel_count,
+    read_channels,
+    resolve_channel,
+)
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.regions import (
     Labeller,
@@ -198,7 +204,8 @@ class RegionStream:
         rows, columns = tile.part("source")
         with self.gauge.busy("read"):
             pixels = STORAGE_RETRY.run(lambda: self.images.read(region.plane, rows, columns))
-            shown = select_channels(pixels, region.plane.image, region.context.channel)
+            info, channel = region.plane.image, region.context.channel
+            shown = corrected_channels(self.images, pixels, info, channel, rows, columns)
             return tile, shown, pixels_digest(pixels)
 
     def _find(self, region: RegionInFlight, pixels: Future[TilePixels]) -> None:
@@ -260,7 +267,7 @@ class RegionStream:
         channel = resolve_channel(self.images, plane, self.settings)
 
         def read(rows: slice, columns: slice) -> Any:
-            return select_channels(self.images.read(plane, rows, columns), info, channel).pixels
+            return read_channels(self.images, plane, channel, rows, columns).pixels
 
         survey = survey_intensities(read, (info.height, info.width), chunk, self.predictor.intensities)
         channels = network_channel_count(info, channel)

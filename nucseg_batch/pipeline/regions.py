@@ -96,7 +96,8 @@ def find(
     tile: RegionTile, shown: NetworkInput, predictor: Labeller, limits: tuple[float, float], *, skip_empty: bool = False
 ) -> TileResult:
     """Labels one tile on the device, unless it is empty; shown: its `source`."""
-    if is_constant(shown.pixels) or (skip_empty and nothing_bright(shown.pixels, limits)):
+    recorded = shown.pixels if shown.recorded is None else shown.recorded
+    if is_constant(recorded) or (skip_empty and nothing_bright(shown.pixels, limits)):
         return TileResult(tile, shown, None, np.zeros((0, 2), np.int64))
     return TileResult(tile, shown, *predictor.label_tile(tile, shown.pixels, limits))
 
@@ -171,8 +172,10 @@ def _tile_result(found: TileResult, shape: tuple[int, int], extra: Sequence[Colu
     core, grid, source = (tile.part(name) for name in ("core", "grid", "source"))
     rim = grown(core, shape)
     rows, columns = _within(core, source)
-    beside = found.shown.intensity[rows, columns.start : columns.stop + APART]
-    exposure = Exposure.of(beside, columns.stop - columns.start, top_row=core[0].start)
+    near = rows, slice(columns.start, columns.stop + APART)
+    recorded = None if found.shown.recorded is None else found.shown.recorded[near]
+    width = columns.stop - columns.start
+    exposure = Exposure.of(found.shown.intensity[near], width, top_row=core[0].start, recorded=recorded)
     if found.labels is None:
         return _nothing(found, core, rim, exposure, extra)
     labels, roots = found.labels, found.roots
