@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from nucseg_batch.columns import (
     ALL,
+    BACKGROUND,
     OPTIONAL,
     OPTIONAL_GROUPS,
     Column,
@@ -266,8 +267,10 @@ class SegmentSettings:
     @property
     def extra_columns(self) -> tuple[Column, ...]:
         """Columns of nuclei.csv beyond those of every run."""
-        around = compartment_columns(ring=self.ring is not None, cell=self.expand is not None)
-        return (*requested_columns(self.measure or ""), *around)
+        asked = requested_columns(self.measure or "")
+        background = any(column.group == BACKGROUND for column in asked)
+        ring, cell = self.ring is not None, self.expand is not None
+        return (*asked, *compartment_columns(ring=ring, cell=cell, background=background))
 
     def result_options(self) -> dict[str, Any]:
         """The options that can change a result: those a resumed run must share with the run it resumes."""

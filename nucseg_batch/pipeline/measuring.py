@@ -17,6 +17,7 @@ from nucseg_batch.columns import Column
 from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable, plane_summary
+from nucseg_batch.pipeline.background import PlaneBackground, wants_background
 from nucseg_batch.pipeline.compartments import compartment_sums, compartments
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane
 from nucseg_batch.plan import Failure, compartment_distances
@@ -36,6 +37,10 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
         measures |= neighbours(table.extra, measures, settings.neighbour_radius)
         around = compartments(found.labels, compartment_distances(item.plane.image, settings))
         measures |= measured_compartments(measures, compartment_sums(around, item.shown))
+        if wants_background(table.extra):
+            background = PlaneBackground(measures["label"].size)
+            background.add(found.labels, around, item.shown)
+            measures |= background.columns(measures)
         rows = table.text(item.plane, measures, pixel_size)
         exposure = Exposure.of(intensity, recorded=item.shown.recorded)
         values = plane_summary(item.shape, measures, exposure, found.scale, pixel_size)
