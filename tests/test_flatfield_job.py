@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from small_runs import SmallRun, small_run
 
 from nucseg_batch.errors import InputMissingError, MismatchError, NothingToDoError
+from nucseg_batch.executors.output import begin
 from nucseg_batch.files.flat_fields import FLAT_FIELDS
 from nucseg_batch.files.opened import ImageReader
 
@@ -139,6 +140,20 @@ def test_shares_and_a_run_that_is_resumed_have_the_bytes_of_one_call(
     one.segment(Above())
     changed = {name for name, content in one.results().items() if before[name] != content}
     assert changed <= {"out.provenance.json", "out.zarr/zarr.json"}  # the time of no image is in them
+
+
+def test_shares_without_images_need_no_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may come first; `finish` of a run that has not begun does not miss it either."""
+    run = run_of(tmp_path, monkeypatch, flatfield="estimate")
+    done = [run.segment(Above(), shares=3, share=share).new_planes for share in (0, 2, 1)]
+    assert sorted(done) == [0, 0, COUNT]
+    assert len(nuclei(run)) > 100
+    other = small_run(tmp_path / "other", monkeypatch, flatfield="estimate")
+    other.settings = run.settings
+    for path in run.folder.iterdir():
+        other.put(path.name, tifffile.imread(path))
+    begin(other.prepared(), other.notes)
+    assert len(other.finish().missing) == COUNT
 
 
 def test_a_run_that_died_before_its_scales_were_fixed_estimates_the_same_field(

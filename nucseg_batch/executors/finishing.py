@@ -185,7 +185,9 @@ def join_planes(job: Job, planes: Iterable[LargePlane], progress: ProgressCounte
 
     alone: whether nobody else can be at it, so that what killed processes left may be deleted.
     """
-    journal, writer = job.journal, MaskWriter(job.store)
+    journal, writer, planes = job.journal, MaskWriter(job.store), list(planes)
+    if not planes:
+        return
     with ImageReader(job.begun.root, job.begun.settings, flat_fields=flat_fields(job)) as images:
         for large in planes:
             progress.tell(f"{large.plane.name}: joining {len(large.units)} regions")

@@ -100,9 +100,7 @@ class ImageReader:
 
     def held_bytes(self, info: ImageInfo) -> int:
         """Bytes that a plane takes while it waits: its pixels, and what `corrected` makes of them."""
-        if self.flat_fields is None:
-            return info.plane_bytes
-        return info.plane_bytes + info.plane_bytes // np.dtype(info.dtype).itemsize * 4
+        return info.held_bytes(corrected=self.flat_fields is not None)
 
     def state(self, info: ImageInfo) -> State:
         """Size and time of last change, in nanoseconds, that an image is expected to have."""
