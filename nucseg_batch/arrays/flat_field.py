@@ -34,6 +34,8 @@ SMOOTHING = tuple(10.0**power for power in np.arange(-6, 4.5, 0.5))
 """Penalties that are tried, relative to the weight of the data."""
 RIDGE = 1e-9
 """The same for the size of the spline, where cells without weight leave gaps."""
+BAND = 256
+"""Rows that are computed together."""
 LEAST_SPREAD = 1e-4
 """Residuals are not taken for more exact than this, relative to the background."""
 
@@ -82,8 +84,12 @@ def estimate_flat_field(cells: Sequence[NDArray[np.float64]], shape: tuple[int, 
     rows, columns = (
         _splines((np.arange(side) + 0.5) / side, _intervals(cells)) for side, cells in zip(shape, grid, strict=True)
     )
-    whole = np.exp(rows @ coefficients.reshape(rows.shape[1], -1) @ columns.T)
-    return np.asarray(whole / whole.mean(), np.float32)
+    across = coefficients.reshape(rows.shape[1], -1) @ columns.T
+    whole = np.empty(shape, np.float32)
+    for top in range(0, shape[0], BAND):  # a large plane takes no more than its field
+        whole[top : top + BAND] = np.exp(rows[top : top + BAND] @ across)
+    whole /= np.float32(whole.mean(dtype=np.float64))
+    return whole
 
 
 def _middle_mean(values: NDArray[Any]) -> float:

@@ -10,7 +10,7 @@ from nucseg_batch.plan.images import Failure, ImageInfo
 
 LEAST_PLANES = 8
 """Planes of one height and width from which a flat field is estimated."""
-MOST_PIXELS = 2**26
+MOST_PIXELS = 2**25
 """Pixels of the largest plane that is taken for one field of view of a camera."""
 COLOURS = ("red", "green", "blue")
 """What the channels of colour pictures are called."""
