@@ -28,7 +28,7 @@ def read_flat_field(path: Path, max_pixels: int) -> NDArray[np.float32]:
         raise InputMissingError(f"--flatfield {path}: there is no such file; give an image, or `estimate`.")
     try:
         values = _numbers(path) if path.suffix.lower() == NUMPY else _pixels(path, max_pixels)
-    except (ImageError, OSError, ValueError) as error:
+    except (ImageError, OSError, ValueError, EOFError) as error:
         raise UsageError(f"--flatfield {path}: {error}") from error
     if values.ndim == 3 and values.shape[0] == 1:
         values = values[0]

@@ -28,6 +28,7 @@ Pixels = np.ndarray | Sequence[np.ndarray]
 Estimate = Callable[[Pixels], np.ndarray]
 SCENES: dict[str, tuple[int, tuple[int, int], int, int, int]] = {
     "sparse": (64, (260, 348), 40, 300, 0),
+    "confluent": (64, (260, 348), 90, 300, 0),
     "dense": (64, (260, 348), 160, 300, 0),
     "few": (12, (260, 348), 60, 300, 0),
     "dim": (64, (260, 348), 60, 20, 0),

@@ -76,8 +76,8 @@ def test_a_field_that_cannot_be_divided_by_is_refused(tmp_path: Path, values: np
 def test_a_file_that_is_missing_or_damaged_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="there is no such file; give an image, or `estimate`"):
         read_flat_field(tmp_path / "none.tif", 10_000)
-    for name in ("cut.npy", "cut.tif"):
-        (tmp_path / name).write_bytes(b"II*\0no image")
+    for name, content in (("cut.npy", b"no array"), ("empty.npy", b""), ("cut.tif", b"II*\0no image")):
+        (tmp_path / name).write_bytes(content)
         with pytest.raises(UsageError, match=name) as told:
             read_flat_field(tmp_path / name, 10_000)
         assert "\n" not in str(told.value)
