@@ -18,6 +18,8 @@ from nucseg_batch.arrays.intensity_columns import channel_pixels, channel_suffix
 
 DROPPED_BITS = 8
 """Bits of a float32 that are rounded away before values are counted: 16 significant ones stay, 2 in 100 000."""
+MOST_BINS = 2**22
+"""Values are sorted where they differ by more than so many steps."""
 _SIGNLESS = 2**31 - 1
 
 
@@ -35,17 +37,11 @@ class ValueCounts:
     @classmethod
     def of(cls, values: NDArray[Any]) -> ValueCounts:
         """Counts values (n,) of any real type; NaN is no value."""
-        if values.dtype in (np.uint8, np.uint16):
-            counts = np.bincount(values)
-            (keys,) = np.nonzero(counts)
-            return cls(keys, counts[keys])
         if values.dtype.kind in "bui" and values.dtype.itemsize <= 2:
-            keys, counts = np.unique(values, return_counts=True)
-            return cls(keys.astype(np.int64), counts)
+            return cls(*_counted(values))
         bits = values[~np.isnan(values)].astype(np.float32).view(np.int32).astype(np.int64)
         size = ((bits & _SIGNLESS) + (1 << DROPPED_BITS - 1)) >> DROPPED_BITS
-        keys, counts = np.unique(np.where(bits < 0, -size, size), return_counts=True)
-        return cls(keys, counts, rounded=True)
+        return cls(*_counted(np.where(bits < 0, -size, size)), rounded=True)
 
     @classmethod
     def merged(cls, parts: Sequence[ValueCounts]) -> ValueCounts:
@@ -122,6 +118,17 @@ def background_columns(
         table[f"{prefix}corrected_intensity_mean{suffix}"] = mean
         table[f"{prefix}corrected_intensity_sum{suffix}"] = mean * measures["area"]
     return table
+
+
+def _counted(keys: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The values of whole numbers that occur, ascending, and how often; without sorting unless they lie far apart."""
+    lowest, highest = (int(keys.min()), int(keys.max())) if keys.size else (0, 0)
+    if highest - lowest >= MOST_BINS:
+        found, counts = np.unique(keys, return_counts=True)
+        return found.astype(np.int64), counts
+    counts = np.bincount(keys if lowest == 0 else keys.astype(np.int64) - lowest)
+    (found,) = np.nonzero(counts)
+    return found + lowest, counts[found]
 
 
 def _medians(values: NDArray[Any], first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.float64]:
