@@ -12,9 +12,10 @@ from typing import Literal
 
 ColumnType = Literal["string", "int32", "int64", "float64"]
 """Type of the values, as pyarrow names it."""
-Group = Literal[
-    "basic", "shape", "moments", "intensity", "weighted", "edge", "radial", "texture", "neighbours", "compartments"
-]
+Group = (
+    Literal["basic", "shape", "moments", "intensity", "weighted", "edge", "radial", "texture", "neighbours"]
+    | Literal["compartments", "background"]
+)
 """Columns of nuclei that belong together."""
 
 
@@ -182,6 +183,10 @@ NUCLEI = (
 """Columns of nuclei.csv in every run."""
 
 _per_channel = functools.partial(Column, unit="of the image", per_channel=True)
+BACKGROUND: Group = "background"
+"""The group whose columns need all pixels of a plane."""
+_background = functools.partial(_per_channel, group=BACKGROUND)
+_COVERED = "nuclei cover the plane"
 _hu = "one of Hu's seven invariants under translation, scale and rotation, of the shape"
 _EDGE = "pixels with another nucleus or background on one of four sides"
 OPTIONAL = (
@@ -209,6 +214,9 @@ OPTIONAL = (
     _per_channel("edge_intensity_std", "standard deviation of its edge", empty="no edge in the image", group="edge"),
     _per_channel("edge_intensity_min", "lowest value of its edge", empty="no edge in the image", group="edge"),
     _per_channel("edge_intensity_max", "highest value of its edge", empty="no edge in the image", group="edge"),
+    _background("background_intensity_median", "median of all pixels of the plane outside nuclei", empty=_COVERED),
+    _background("corrected_intensity_mean", "`intensity_mean` - `background_intensity_median`", empty=_COVERED),
+    _background("corrected_intensity_sum", "`area` x that; DNA content in a DNA stain", empty=_COVERED),
     *(
         Column(
             f"radial_distribution_frac_at_d_{i}of4",
@@ -306,9 +314,10 @@ def channel_columns(channels: Iterable[str], columns: Iterable[Column] = MEASURE
     )
 
 
-def compartment_columns(*, ring: bool, cell: bool) -> tuple[Column, ...]:
-    """Columns of nuclei.csv of rings and of cells, see `arrays.compartment_sums`."""
-    return (*((*_compartment("ring"), _RATIO) if ring else ()), *(_compartment("cell") if cell else ()))
+def compartment_columns(*, ring: bool, cell: bool, background: bool = False) -> tuple[Column, ...]:
+    """Columns of nuclei.csv of rings and of cells, see `arrays.compartment_sums`, and of rings as the background."""
+    rings = (*_compartment("ring"), _RATIO, *(_RING_BACKGROUND if background else ())) if ring else ()
+    return (*rings, *(_compartment("cell") if cell else ()))
 
 
 def _compartment(name: str) -> Iterator[Column]:
@@ -331,6 +340,12 @@ _RATIO = Column(
     empty="no ring, or its mean is 0",
     group="compartments",
     per_channel=True,
+)
+
+_RING_BACKGROUND = (
+    _background("ring_intensity_median", "median of the ring, with `--measure background`", empty="no ring"),
+    _background("ring_corrected_intensity_mean", "`intensity_mean` - `ring_intensity_median`", empty="no ring"),
+    _background("ring_corrected_intensity_sum", "`area` x that", empty="no ring"),
 )
 
 FAILURES = (
@@ -356,7 +371,7 @@ _KNOWN = {
         *NUCLEI,
         *OPTIONAL,
         *MICROMETRES,
-        *compartment_columns(ring=True, cell=True),
+        *compartment_columns(ring=True, cell=True, background=True),
         *FAILURES,
     )
 }

@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from nucseg_batch.columns import (
     ALL,
+    BACKGROUND,
     OPTIONAL,
     OPTIONAL_GROUPS,
     Column,
@@ -44,6 +46,8 @@ LEAST_MEMORY = 1_500_000_000
 """The least with which it can do its work: images of up to 1536 x 1536 pixels go through the network in one call."""
 CROP_STEP = 32
 """Sides of training crops are multiples of this, which every network can halve often enough."""
+ESTIMATE = "estimate"
+"""Value of `flatfield` for what is estimated from the images."""
 INPUT, NUCLEI, OUTPUT, COMPUTING = "Input", "Nuclei", "Output", "Computing"
 RESUMING, DATA, NETWORK, TRAINING = "Resuming, stopping, job arrays", "Data", "Network", "Training"
 """Groups of options."""
@@ -91,6 +95,14 @@ class SegmentSettings:
         "UM",
     )
     """Width of a pixel in micrometres; None for that in the file. Sizes are first estimated at this scale."""
+    flatfield: str | None = option(
+        None,
+        INPUT,
+        "Correct uneven illumination before segmenting and measuring: divide by this image of it, or by one that is "
+        "estimated from the images of the run; default: none.",
+        "FILE|estimate",
+    )
+    """Image by which pixels are divided, scaled to mean 1, or `estimate`; None for no correction."""
     max_pixels: int = option(
         100_000_000, INPUT, "Refuse planes with more pixels than this if they must be decoded whole.", "PX"
     )
@@ -209,6 +221,7 @@ class SegmentSettings:
             check(0 < self.threshold < 1, "threshold", "between 0 and 1", self.threshold)
         if self.min_area is not None:
             check(self.min_area >= 0, "min_area", "0 or more pixels", self.min_area)
+        check(self.flatfield != "", "flatfield", f"an image, or {ESTIMATE}", self.flatfield)
         for name in ("diameter", "pixel_size"):
             value = getattr(self, name)
             check(value is None or 0.01 <= value <= 10_000, name, "between 0.01 and 10000", value)
@@ -230,6 +243,11 @@ class SegmentSettings:
         check(enough, "memory", f"a size of at least {LEAST_MEMORY / 1e9:g}GB, such as 4GB", self.memory)
 
     @property
+    def flatfield_file(self) -> Path | None:
+        """The image of the illumination, where one was given."""
+        return None if self.flatfield in (None, ESTIMATE) else Path(str(self.flatfield))
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes that a process may take on the host."""
         return min(DEFAULT_MEMORY if self.memory is None else parsed_bytes(self.memory) or 0, available_memory())
@@ -249,13 +267,16 @@ class SegmentSettings:
     @property
     def extra_columns(self) -> tuple[Column, ...]:
         """Columns of nuclei.csv beyond those of every run."""
-        around = compartment_columns(ring=self.ring is not None, cell=self.expand is not None)
-        return (*requested_columns(self.measure or ""), *around)
+        asked = requested_columns(self.measure or "")
+        background = any(column.group == BACKGROUND for column in asked)
+        ring, cell = self.ring is not None, self.expand is not None
+        return (*asked, *compartment_columns(ring=ring, cell=cell, background=background))
 
     def result_options(self) -> dict[str, Any]:
         """The options that can change a result: those a resumed run must share with the run it resumes."""
         given = dataclasses.asdict(self)
         given |= {OPTIONS[label].strip("-"): str(distances) for label, distances in self.compartments.items()}
+        given["flatfield"] = self.flatfield_file.name if self.flatfield_file else self.flatfield
         given["measure"] = canonical_request(self.measure) if self.measure else None
         return {name: value for name, value in given.items() if name not in SPEED_OPTIONS | REFUSING_OPTIONS}
 

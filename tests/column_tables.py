@@ -15,7 +15,7 @@ TABLES = {
     "images.csv": IMAGES,
     "nuclei.csv": NucleiTable(channels=("<channel>",), micrometres=True).columns,
     "--measure": OPTIONAL,
-    "--ring and --expand": compartment_columns(ring=True, cell=True),
+    "--ring and --expand": compartment_columns(ring=True, cell=True, background=True),
     "wells.csv": (*WELLS, *well_columns(["<column>"], scores=True)),
     "failures.csv": FAILURES,
 }

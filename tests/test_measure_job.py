@@ -31,6 +31,8 @@ from nucseg_batch.columns import (
     requested_columns,
 )
 from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.pipeline.background import PlaneBackground, wants_background
+from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.results.export.parquet import _schema
 
@@ -146,7 +148,7 @@ def test_default_columns_stay_as_they_are_and_others_follow_them(stained: Path, 
 
 def test_a_run_is_resumed_with_the_same_columns_only(stained: Path, measured: Path) -> None:
     same = ("segment", stained, measured, "--diameter", 26, "--neighbour-radius", 60)
-    for words in ("all", "neighbours,texture,radial,edge,weighted,intensity,moments,shape"):
+    for words in ("all", "neighbours,texture,radial,background,edge,weighted,intensity,moments,shape"):
         assert call(*same, "--measure", words).stdout.startswith("everything was done")
     refused = call(*same, "--measure", "shape", code=78)
     assert "--measure: all in the run, shape now" in refused.stderr
@@ -185,6 +187,12 @@ def test_regions_without_nuclei_and_planes_with_one_have_empty_cells(
     assert (row["solidity"], row["centroid_weighted-1"], row["intensity_sum"]) == ("1", "112", "4500")
 
 
+def above_background(labels: np.ndarray, measures: dict[str, np.ndarray], **channels: np.ndarray) -> dict[str, Any]:
+    background = PlaneBackground(measures["label"].size)
+    background.add(labels, {}, NetworkInput(labels, labels, channels))
+    return background.columns(measures)
+
+
 def test_nothing_is_computed_that_was_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default columns cost what they did; a group costs nothing but its own."""
     labels = disks((61, 73), [(20, 20), (40, 50)], 9)
@@ -214,6 +222,7 @@ def test_nothing_is_computed_that_was_not_asked_for(monkeypatch: pytest.MonkeyPa
         "intensity": ["intensity_columns"],
         "weighted": ["weighted_centroids"],
         "edge": ["edges", "intensity_columns"],
+        "background": [],
         "radial": ["radial_columns"],
         "texture": ["texture_columns"],
         "neighbours": ["neighbour_columns", "touching_fraction"],
@@ -224,6 +233,8 @@ def test_nothing_is_computed_that_was_not_asked_for(monkeypatch: pytest.MonkeyPa
         extra = requested_columns(asked)
         measures = measured_nuclei(labels, labels, {}, None, extra)
         measures |= optional_columns.neighbours(extra, measures, 10)
+        if wants_background(extra):
+            measures |= above_background(labels, measures)
         assert sorted(called) == functions_called, asked
         assert set(measures) == {*names((*MEASURED, *extra)), "confidence"}
     called.clear()
@@ -239,6 +250,7 @@ def test_columns_of_the_table_are_all_measured() -> None:
     labels = disks((61, 73), [(20, 20), (40, 50)], 9)
     measures = measured_nuclei(labels, labels, {"GFP": labels}, None, extra)
     measures |= optional_columns.neighbours(extra, measures, 10)
+    measures |= above_background(labels, measures, GFP=labels)
     assert set(names(channel_columns(["GFP"], extra))) < set(measures)
     table = NucleiTable(("GFP",), micrometres=True, extra=extra)
     values = [one.name for one in table.columns if one not in NUCLEUS_KEY]

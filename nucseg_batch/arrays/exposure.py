@@ -44,10 +44,18 @@ class Exposure:
     """Sum of their squares."""
 
     @classmethod
-    def of(cls, plane: NDArray[np.generic], width: int | None = None, *, top_row: int = 0) -> Exposure:
+    def of(
+        cls,
+        plane: NDArray[np.generic],
+        width: int | None = None,
+        *,
+        top_row: int = 0,
+        recorded: NDArray[Any] | None = None,
+    ) -> Exposure:
         """The sums over the first `width` columns of a plane (h, w) of any real dtype; None for all.
 
         Columns after these only serve to be compared with. top_row: which row of the whole plane the first one is.
+        recorded: the plane as the camera recorded it, (h, w), if it was corrected; the highest value is that of this.
         """
         own = plane[:, :width]
         if not own.size:
@@ -58,12 +66,13 @@ class Exposure:
         mine = rows[:, : own.shape[1]]
         there = rows[:, APART : mine.shape[1] + APART]
         apart = there - mine[:, : there.shape[1]]
-        top = own.max()
+        camera = own if recorded is None else recorded[:, :width]
+        top = camera.max()
         return cls(
             own.size,
             float(own.sum(dtype=kind)),
             float(top),
-            int(np.count_nonzero(own == top)),
+            int(np.count_nonzero(camera == top)),
             apart.size,
             float(np.square(apart, dtype=kind).sum()),
             mine.size,

@@ -38,7 +38,7 @@ SHOWN_CHANNELS = 6
 
 
 @with_options(
-    *("channel", "t", "z", "axes", "max_pixels", "strict", "with_images", "memory", "region"),
+    *("channel", "t", "z", "axes", "flatfield", "max_pixels", "strict", "with_images", "memory", "region"),
     with_images="Count the files of a run that also stores the pixels.",
 )
 def inspect(

@@ -34,6 +34,10 @@ def fingerprint(model: Path, settings: SegmentSettings, *, in_place: bool = Fals
     options = {f"--{name.replace('_', '-')}": value for name, value in settings.result_options().items()}
     packages = {name: metadata.version(name) for name in ("keras", "zarr")}
     place = {"--in-place": True} if in_place else {}
+    if settings.flatfield_file is not None:
+        if not settings.flatfield_file.is_file():
+            raise InputMissingError(f"--flatfield {settings.flatfield_file}: there is no such file.")
+        options["--flatfield (sha256)"] = file_sha256(settings.flatfield_file)
     return {"nucseg-batch": __version__, "--model (sha256)": file_sha256(model), **place, **options, **packages}
 
 

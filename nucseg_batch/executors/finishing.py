@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.errors import ImageError
+from nucseg_batch.executors.flat_fields import flat_fields
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.pending import planes_to_merge
 from nucseg_batch.executors.progress import ProgressCounter
@@ -184,8 +185,10 @@ def join_planes(job: Job, planes: Iterable[LargePlane], progress: ProgressCounte
 
     alone: whether nobody else can be at it, so that what killed processes left may be deleted.
     """
-    journal, writer = job.journal, MaskWriter(job.store)
-    with ImageReader(job.begun.root, job.begun.settings) as images:
+    journal, writer, planes = job.journal, MaskWriter(job.store), list(planes)
+    if not planes:
+        return
+    with ImageReader(job.begun.root, job.begun.settings, flat_fields=flat_fields(job)) as images:
         for large in planes:
             progress.tell(f"{large.plane.name}: joining {len(large.units)} regions")
             for unit in large.units if alone else ():

@@ -17,6 +17,7 @@ from typing import Any
 
 from nucseg_batch.errors import ImageError, NucsegError, UsageError
 from nucseg_batch.executors.colours import colour_assumptions
+from nucseg_batch.executors.plannable import plannable
 from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.find.header_scan import HeaderScan, ScannedImage, none_usable, scan_headers
@@ -143,7 +144,7 @@ class Inspection:
     @property
     def memory(self) -> int:
         """Peak memory of a run on a CPU, about, in bytes; see `memory_bytes`."""
-        return memory_bytes(self.plan, self.budget)
+        return memory_bytes(self.plan, self.budget, corrected=self.settings.flatfield is not None)
 
     @property
     def budget(self) -> Budget:
@@ -181,17 +182,18 @@ def inspect(
         settings = replace(settings, channel=EACH)
     total = len(joined.entries)
     scanned = scan_headers(joined, settings, lambda done: progress(done, total))
-    plan = make_plan(scanned.images, scanned.failures, region=settings.region, labels=settings.labels)
+    images, failures = plannable(scanned, settings)
+    plan = make_plan(images, failures, region=settings.region, labels=settings.labels)
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     scanned = replace(scanned, found=replace(scanned.found, assumptions=assumptions))
     return Inspection(place, scanned, plan, settings, refusal, _stored(scanned, settings))
 
 
-def memory_bytes(plan: Plan, budget: Budget) -> int:
+def memory_bytes(plan: Plan, budget: Budget, *, corrected: bool = False) -> int:
     """Peak memory of a run of this plan on a CPU, about, in bytes; however many images there are.
 
     It adds up the program, calls of the network at scale 1, planes that are read, and masks of units. Where images are
-    enlarged, calls take more, up to what the budget gives them.
+    enlarged, calls take more, up to what the budget gives them. corrected: whether pixels are divided by a flat field.
     """
     most = 0.0
     for label_array in plan.label_arrays:
@@ -200,10 +202,10 @@ def memory_bytes(plan: Plan, budget: Budget) -> int:
             CALLS_AT_ONCE * budget.images_pixels(label_array.height * label_array.width) * budget.bytes_per_pixel
         )
         calls = budget.network_bytes if label_array.regional else min(calls, budget.network_bytes)
-        channels = max(image.plane_bytes for image in label_array.images) / (label_array.height * label_array.width)
+        held = max(image.held_bytes(corrected=corrected) for image in label_array.images)
+        channels = held / (label_array.height * label_array.width)
         masks = math.prod(label_array.grid.shard) * LABEL_BYTES * len(label_array.labels)
-        held = COPIES * channels * whole + UNITS_AT_ONCE * masks
-        most = max(most, calls + held)
+        most = max(most, calls + COPIES * channels * whole + UNITS_AT_ONCE * masks)
     return int(BASE_BYTES + KEPT_BYTES + most)
 
 

@@ -26,6 +26,7 @@ from nucseg_batch.executors.existing import (
     found_files,
     other_files,
 )
+from nucseg_batch.executors.plannable import plannable
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.find.channel_files import with_channels
 from nucseg_batch.files.find.discover import discover
@@ -138,6 +139,8 @@ def prepare(
     was made with other settings or is divided in another way.
     """
     place, options = str(place), options or RunSettings()
+    if settings.flatfield_file is not None:
+        settings = replace(settings, flatfield=os.path.abspath(settings.flatfield_file))
     found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
     if in_place and os.path.isfile(place):
         raise UsageError(f"--in-place: IN {place} is an archive, which cannot be changed; give OUT instead.")
@@ -277,11 +280,11 @@ def _plan(
     """The plan of all that was found, and what was assumed of it."""
     total = len(found.entries)
     scanned = scan_headers(found, settings, lambda done: progress.headers(done, total), headers=False)
-    images = scanned.images
-    plan = make_plan(images, scanned.failures, region=settings.region, labels=settings.labels)
+    images, failures = plannable(scanned, settings)
+    plan = make_plan(images, failures, region=settings.region, labels=settings.labels)
     check_compartments(plan, settings)
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     _tell(replace(scanned.found, assumptions=assumptions), progress)
     if not images:
-        raise none_usable(place, scanned.failures)
+        raise none_usable(place, failures)
     return plan, assumptions

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nucseg_batch.errors import UsageError
 from nucseg_batch.executors.batches import cache_folder, choose, described
 from nucseg_batch.executors.executor import NeverStopping, Stopping
+from nucseg_batch.executors.flat_fields import flat_fields, freeze_flat_fields
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Progress, ProgressCounter
 from nucseg_batch.executors.run_job import RunSummary, run_job
@@ -70,7 +71,7 @@ class LocalExecutor:
         """See Executor."""
         assert self._predictor is not None
         job, predictor, attempts = self._job, self._predictor, Attempts(self._job.journal.folder)
-        with ImageReader(job.begun.root, job.settings, states) as images:
+        with ImageReader(job.begun.root, job.settings, states, flat_fields(job)) as images:
             gauge = process(job, tasks, images, predictor, self._scales, attempts, self._done, stopped)
         for line in (*described(predictor, tasks, self._scales, job.settings.channel), *gauge.lines()):
             self._done.progress.detail(line)
@@ -158,6 +159,7 @@ def freeze_run_parameters(job: Job, images: ImageReader, predictor: Predictor, d
     """Fixes what all processes of a run must share, under its root lock: how is computed, and at which scales."""
     journal = job.journal
     journal.bind(machine(predictor))
+    freeze_flat_fields(job, images, done.progress.note)
     scales = journal.scales()
     if scales is None:
         scales = scales_of(job.plan, images, predictor, job.settings, done.progress.note)

@@ -12,6 +12,7 @@ from nucseg_batch import __version__
 from nucseg_batch.executors.existing import default_model
 from nucseg_batch.executors.job import Job
 from nucseg_batch.files.atomic_write import file_sha256
+from nucseg_batch.files.flat_fields import listed_flat_fields
 
 CARD = "nucseg.json"
 """What a model file says of itself; `network.model_file` reads all of it, and needs Keras."""
@@ -24,6 +25,8 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
     - `model`: `name` of its file (`default` for the one that ships), `sha256`, and of what it says of itself
       `architecture`, `task`, `diameter` (pixels), `threshold`, `min_area` (pixels);
     - `settings`: all options that can change a result; None where the model's own, or automatic;
+    - `flatfield`: of each flat field that pixels were divided by its `height`, `width`, `channel`, `planes` that it was
+      estimated from (0 where it was given), `lowest` and `highest` value, and `sha256`; None without a correction;
     - `channels`: which separate channel showed the nuclei, by name, and in how many images; empty without any;
     - `assumptions`: what the input did not say and was assumed, each an `Assumption` as plain data;
     - `computed`: `precision`, `device` and `backend`; `scales`: how images were enlarged, and why;
@@ -42,6 +45,7 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
             **_card(job),
         },
         "settings": begun.settings.result_options(),
+        "flatfield": _flat_fields(job),
         "channels": dict(sorted(_channels(job).items())),
         "pattern": begun.pattern,
         "in_place": begun.in_place,
@@ -55,6 +59,13 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
             "sha256": input_sha256,
         },
     }
+
+
+def _flat_fields(job: Job) -> list[dict[str, Any]] | None:
+    if job.begun.settings.flatfield is None:
+        return None
+    found = [dataclasses.asdict(one) for one in listed_flat_fields(job.journal.folder) or ()]
+    return [{name: value for name, value in one.items() if name != "file"} for one in found]
 
 
 def _channels(job: Job) -> Counter[str]:

@@ -31,6 +31,7 @@ from distributed import Worker as DaskWorker
 
 from nucseg_batch.errors import InputMissingError, NucsegError, OutputError
 from nucseg_batch.executors import local
+from nucseg_batch.executors.flat_fields import flat_fields
 from nucseg_batch.executors.job import Job, planned
 from nucseg_batch.executors.stop import SIGNALS
 from nucseg_batch.executors.surroundings import machine
@@ -120,7 +121,7 @@ def do_units(assignment: TaskContext, orders: Sequence[UnitOrder], states: Mappi
     """
     with _at_work(assignment.token), _reported() as report:
         run = _run(assignment)
-        with ImageReader(run.job.begun.root, run.job.settings, states) as images:
+        with ImageReader(run.job.begun.root, run.job.settings, states, run.flat_fields) as images:
             run.do(orders, images, report, lambda: _leaving.is_set() or assignment.token in _stopped)
     return report
 
@@ -197,6 +198,7 @@ class _Run:
         if scales is None:
             raise OutputError(f"{self._journal.folder}: scales.json is missing or damaged; run the same command again.")
         self._scales = scales
+        self.flat_fields = flat_fields(self.job)
         self.attempts = AttemptsInFlight(self._journal.folder)
 
     def do(self, orders: Sequence[UnitOrder], images: ImageReader, report: Report, stopped: Callable[[], bool]) -> None:

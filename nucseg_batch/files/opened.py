@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.bioio_source import BIOIO_SUFFIXES, open_bioio
 from nucseg_batch.files.channel_source import ChannelFiles
+from nucseg_batch.files.flat_fields import FlatFields
 from nucseg_batch.files.images import open_file
 from nucseg_batch.files.source import ChannelInfo, Header, Source
 from nucseg_batch.files.zarr.source import open_zarr
@@ -42,13 +43,20 @@ class ImageReader:
     """The images of a run below IN; threads may read at once. A context manager, which closes them.
 
     states: size and time of last change of images that were changed after they were planned, and are meant as they are
-    now, by key.
+    now, by key; flat_fields: what `corrected` divides by, None for nothing.
     """
 
-    def __init__(self, root: str | Path, settings: SegmentSettings, states: Mapping[str, State] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        settings: SegmentSettings,
+        states: Mapping[str, State] | None = None,
+        flat_fields: FlatFields | None = None,
+    ) -> None:
         self._root = root
         self._settings = settings
         self._states = {} if states is None else states
+        self.flat_fields = flat_fields
         self._open: OrderedDict[str, _OpenImage] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -81,6 +89,18 @@ class ImageReader:
         if info.group is None and state_of(self._root, info, self._settings) != self.state(info):
             raise ImageError("the file was changed while it was read; run the same command again.")
         return pixels
+
+    def corrected(
+        self, pixels: NDArray[Any], info: ImageInfo, rows: slice | None = None, columns: slice | None = None
+    ) -> NDArray[Any]:
+        """What `read` returned, divided by the flat fields of the run, as float32; the same array without any."""
+        if self.flat_fields is None:
+            return pixels
+        return self.flat_fields.corrected(pixels, info, rows or slice(0, info.height), columns or slice(0, info.width))
+
+    def held_bytes(self, info: ImageInfo) -> int:
+        """Bytes that a plane takes while it waits: its pixels, and what `corrected` makes of them."""
+        return info.held_bytes(corrected=self.flat_fields is not None)
 
     def state(self, info: ImageInfo) -> State:
         """Size and time of last change, in nanoseconds, that an image is expected to have."""

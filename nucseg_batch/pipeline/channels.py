@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class NetworkInput:
     """(h, w): what `intensity_mean` and the like are of."""
     channels: dict[str, NDArray[Any]] = field(default_factory=dict)
     """(h, w) each: the separate channels by name; none for grey and colour pictures."""
+    recorded: NDArray[Any] | None = None
+    """(h, w): `intensity` as the camera recorded it, where a flat field changed it."""
 
 
 def is_open(info: ImageInfo, channel: str) -> bool:
@@ -81,6 +83,27 @@ def colour_of(info: ImageInfo, read: Read, region: int, chunk: tuple[int, int] |
 def resolve_channel_of_pixels(pixels: NDArray[Any], info: ImageInfo, channel: str) -> str:
     """The same as `resolve_channel` where all pixels of the plane are at hand."""
     return named(one_colour(pixels)) if is_open(info, channel) else channel
+
+
+def read_channels(
+    images: ImageReader, plane: Plane, channel: str, rows: slice | None = None, columns: slice | None = None
+) -> NetworkInput:
+    """What is shown and measured of a plane or of a window of it, corrected by the flat fields of the run."""
+    return corrected_channels(images, images.read(plane, rows, columns), plane.image, channel, rows, columns)
+
+
+def corrected_channels(
+    images: ImageReader,
+    pixels: NDArray[Any],
+    info: ImageInfo,
+    channel: str,
+    rows: slice | None = None,
+    columns: slice | None = None,
+) -> NetworkInput:
+    """The same of pixels that were read from this window; all of a plane where there is none."""
+    corrected = images.corrected(pixels, info, rows, columns)
+    shown = select_channels(corrected, info, channel)
+    return shown if corrected is pixels else replace(shown, recorded=select_channels(pixels, info, channel).intensity)
 
 
 def select_channels(pixels: NDArray[Any], info: ImageInfo, channel: str) -> NetworkInput:

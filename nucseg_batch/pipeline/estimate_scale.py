@@ -13,7 +13,7 @@ from nucseg_batch.arrays.scale import step_scale
 from nucseg_batch.arrays.scale_search import ScaleTrial
 from nucseg_batch.errors import ImageError
 from nucseg_batch.files.opened import ImageReader
-from nucseg_batch.pipeline.channels import network_channel_count, resolve_channel, select_channels
+from nucseg_batch.pipeline.channels import network_channel_count, read_channels, resolve_channel
 from nucseg_batch.plan import Adapt, ImageInfo, Plan, Plane, Scales
 from nucseg_batch.settings import SegmentSettings
 
@@ -92,12 +92,13 @@ def sample_widths(
         )
         try:
             channel = resolve_channel(images, middle, settings)
-            pixels = images.read(middle, *(_middle(length, side) for length in (info.height, info.width)))
+            window = (_middle(length, side) for length in (info.height, info.width))
+            shown = read_channels(images, middle, channel, *window)
         except ImageError:
             continue  # it will be one of the failures
         of_kind = widths.setdefault(network_channel_count(info, channel), [])
         try:
-            width = look(np.ascontiguousarray(select_channels(pixels, info, channel).pixels), begin).width
+            width = look(np.ascontiguousarray(shown.pixels), begin).width
         except MemoryError:
             continue  # the run goes on in smaller batches, or it fails there and is told
         if width is not None:

@@ -17,6 +17,7 @@ from nucseg_batch.columns import Column
 from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable, plane_summary
+from nucseg_batch.pipeline.background import PlaneBackground, wants_background
 from nucseg_batch.pipeline.compartments import compartment_sums, compartments
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane
 from nucseg_batch.plan import Failure, compartment_distances
@@ -36,8 +37,13 @@ def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> M
         measures |= neighbours(table.extra, measures, settings.neighbour_radius)
         around = compartments(found.labels, compartment_distances(item.plane.image, settings))
         measures |= measured_compartments(measures, compartment_sums(around, item.shown))
+        if wants_background(table.extra):
+            background = PlaneBackground(measures["label"].size)
+            background.add(found.labels, around, item.shown)
+            measures |= background.columns(measures)
         rows = table.text(item.plane, measures, pixel_size)
-        values = plane_summary(item.shape, measures, Exposure.of(intensity), found.scale, pixel_size)
+        exposure = Exposure.of(intensity, recorded=item.shown.recorded)
+        values = plane_summary(item.shape, measures, exposure, found.scale, pixel_size)
     except Exception as error:  # whatever it is: this plane fails, not its unit
         return MeasuredPlane(item, item.failed("measure", error))
     result = PlaneResult(item.plane.image.key, int(measures["label"].size), values, len(rows.encode()))

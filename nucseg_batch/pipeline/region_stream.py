@@ -21,7 +21,13 @@ from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneFingerprint, RegionOutcome
-from nucseg_batch.pipeline.channels import NetworkInput, network_channel_count, resolve_channel, select_channels
+from nucseg_batch.pipeline.channels import (
+    NetworkInput,
+    corrected_channels,
+    network_channel_count,
+    read_channels,
+    resolve_channel,
+)
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.regions import (
     Labeller,
@@ -100,7 +106,7 @@ def plane_context(
     channel = resolve_channel(images, plane, settings)
 
     def read(rows: slice, columns: slice) -> Any:
-        return select_channels(images.read(plane, rows, columns), info, channel).pixels
+        return read_channels(images, plane, channel, rows, columns).pixels
 
     survey = survey_intensities(read, (info.height, info.width), chunk, predictor.intensities)
     channels = network_channel_count(info, channel)
@@ -238,7 +244,8 @@ class RegionStream:
         rows, columns = tile.part("source")
         with self.gauge.busy("read"):
             pixels = STORAGE_RETRY.run(lambda: self.images.read(region.plane, rows, columns))
-            shown = select_channels(pixels, region.plane.image, region.context.channel)
+            info, channel = region.plane.image, region.context.channel
+            shown = corrected_channels(self.images, pixels, info, channel, rows, columns)
             return tile, shown, pixels_digest(pixels)
 
     def _find(self, region: RegionInFlight, pixels: Future[TilePixels]) -> None:

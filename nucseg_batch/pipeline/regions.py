@@ -102,7 +102,8 @@ def find(
     tile: RegionTile, shown: NetworkInput, predictor: Labeller, limits: tuple[float, float], *, skip_empty: bool = False
 ) -> TileResult:
     """Labels one tile on the device, unless it is empty; shown: its `source`."""
-    if is_constant(shown.pixels) or (skip_empty and nothing_bright(shown.pixels, limits)):
+    recorded = shown.pixels if shown.recorded is None else shown.recorded
+    if is_constant(recorded) or (skip_empty and nothing_bright(shown.pixels, limits)):
         return TileResult(tile, shown, None, np.zeros((0, 2), np.int64))
     return TileResult(tile, shown, *predictor.label_tile(tile, shown.pixels, limits))
 
@@ -243,8 +244,10 @@ def _measured(found: TileResult, shape: tuple[int, int], extra: Sequence[Column]
     core, grid, source = (tile.part(name) for name in ("core", "grid", "source"))
     nuclei = _tile_nuclei(found, shape)
     rows, columns = _within(core, source)
-    beside = found.shown.intensity[rows, columns.start : columns.stop + APART]
-    exposure = Exposure.of(beside, columns.stop - columns.start, top_row=core[0].start)
+    beside = rows, slice(columns.start, columns.stop + APART)
+    recorded = None if found.shown.recorded is None else found.shown.recorded[beside]
+    width = columns.stop - columns.start
+    exposure = Exposure.of(found.shown.intensity[beside], width, top_row=core[0].start, recorded=recorded)
     if found.labels is None:
         channels = {name: np.zeros((1, 1)) for name in found.shown.channels}
         measures = measured_nuclei(nuclei.labels, np.zeros((1, 1)), channels, None, extra)

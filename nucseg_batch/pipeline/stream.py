@@ -28,13 +28,13 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneFingerprint
 from nucseg_batch.files.run.tables import NucleiTable
-from nucseg_batch.pipeline.channels import network_channel_count, resolve_channel_of_pixels, select_channels
+from nucseg_batch.pipeline.channels import corrected_channels, network_channel_count, resolve_channel_of_pixels
 from nucseg_batch.pipeline.finisher import Advance, Finisher
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane, PlaneInFlight, Result, UnitInFlight
 from nucseg_batch.pipeline.measuring import measured
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import UnitTask, kept_rows, killer
-from nucseg_batch.plan import Adapt, Budget, Failure, Scales, Unit, bucket_shape
+from nucseg_batch.plan import Adapt, Budget, Failure, ImageInfo, Scales, Unit, bucket_shape
 from nucseg_batch.settings import SegmentSettings
 
 Before = TypeVar("Before")
@@ -136,8 +136,9 @@ def process_units(
             ThreadPoolExecutor(measuring, thread_name_prefix="measure") as measurers,
         ):
             ordinary = (begin(task) for task in tasks if not task.history.careful and not stopped())
-            ahead = _read_ahead(ordinary, readers, read, gauge, predictor.budget.waiting_bytes)
-            batches = _batches(ahead, predictor.batch_size, predictor.budget.waiting_bytes)
+            room, held = predictor.budget.waiting_bytes, images.held_bytes
+            ahead = _read_ahead(ordinary, readers, read, gauge, room, held)
+            batches = _batches(ahead, predictor.batch_size, room, held)
             labelled = _in_flight(batches, segmenters, segment, IN_FLIGHT)
             for done in _in_flight(labelled, measurers, finished, measuring):
                 finisher.put(done)
@@ -176,7 +177,8 @@ def label_planes(
         return _sized(item, predictor) if sized else item
 
     items = map(read, range(unit.plane_count))
-    for batch in _batches(items, predictor.batch_size, predictor.budget.waiting_bytes):
+    room = predictor.budget.waiting_bytes
+    for batch in _batches(items, predictor.batch_size, room, images.held_bytes):
         for item, result in _segment(batch, predictor, "outliers" if sized else scales.adapt, tell):
             if isinstance(result, Failure):
                 raise ImageError(f"{result.image}: {result.message} ({result.error})")
@@ -245,10 +247,11 @@ def _read_ahead(
     read: Callable[[PlaneInFlight], PlaneInFlight],
     gauge: StageTimer,
     room: int,
+    held_bytes: Callable[[ImageInfo], int],
 ) -> Iterator[PlaneInFlight]:
     """Items in the order of the units, read by the pool before they are asked for, up to `room` bytes of images.
 
-    One image may always be read ahead.
+    One image may always be read ahead. held_bytes: of a plane of an image.
     """
     waiting: deque[tuple[int, Future[PlaneInFlight]]] = deque()
     held, taken = 0, 0
@@ -266,7 +269,7 @@ def _read_ahead(
         for work in works:
             for index in work.task.indices:
                 item = _item(work, index)
-                size = item.plane.image.plane_bytes
+                size = held_bytes(item.plane.image)
                 while waiting and held + size > room:
                     yield first()
                 waiting.append((size, readers.submit(read, item)))
@@ -286,7 +289,7 @@ def _read(item: PlaneInFlight, *, images: ImageReader, settings: SegmentSettings
     try:
         pixels = STORAGE_RETRY.run(lambda: images.read(item.plane))
         channel = resolve_channel_of_pixels(pixels, info, settings.channel)
-        shown = select_channels(pixels, info, channel)
+        shown = corrected_channels(images, pixels, info, channel)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
         return replace(item, failure=item.failed("read", error), seen=PlaneFingerprint(*state, ""))
     scale = scales.of(network_channel_count(info, channel))
@@ -307,7 +310,10 @@ def _sized(item: PlaneInFlight, predictor: Segmenter) -> PlaneInFlight:
 
 
 def _batches(
-    items: Iterable[PlaneInFlight], batch_size: Callable[[tuple[int, int], float], int], room: int
+    items: Iterable[PlaneInFlight],
+    batch_size: Callable[[tuple[int, int], float], int],
+    room: int,
+    held_bytes: Callable[[ImageInfo], int],
 ) -> Iterator[list[PlaneInFlight]]:
     """Full batches of images that may share one.
 
@@ -331,7 +337,7 @@ def _batches(
         batch.append(item)
         if len(batch) == batch_size(item.shape, item.scale):
             yield filling.pop(item.batch_key)
-        waiting = sum(map(len, filling.values())) * item.plane.image.plane_bytes
+        waiting = sum(map(len, filling.values())) * held_bytes(item.plane.image)
         oldest = next(iter(filling), None)
         if oldest is not None and (number - begun[oldest] >= LATER_IMAGES or waiting > room):
             yield filling.pop(oldest)

@@ -9,6 +9,7 @@ sees what, and `budget` how memory is divided. What the input does not say and w
 from nucseg_batch.plan.assumptions import Assumption, doubt_error, merged
 from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
 from nucseg_batch.plan.compartments import check_compartments, compartment_distances
+from nucseg_batch.plan.flat_fields import FieldShape, channel_names, fitting_images
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, PlaneStatus
 from nucseg_batch.plan.plan import Plan, make_plan
 from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
@@ -26,6 +27,7 @@ __all__ = [
     "Assumption",
     "Budget",
     "Failure",
+    "FieldShape",
     "ImageInfo",
     "KnownImages",
     "LabelArray",
@@ -37,11 +39,13 @@ __all__ = [
     "ShardGrid",
     "Unit",
     "bucket_shape",
+    "channel_names",
     "check_compartments",
     "coarse_bucket_shape",
     "compartment_distances",
     "doubt_error",
     "file_stem",
+    "fitting_images",
     "make_plan",
     "merged",
 ]

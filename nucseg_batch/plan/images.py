@@ -8,6 +8,9 @@ from enum import StrEnum
 
 import numpy as np
 
+FLOAT_BYTES = 4
+"""Bytes of a pixel that was divided by a flat field."""
+
 
 class PlaneStatus(StrEnum):
     """What became of a plane: column `status` of images.csv."""
@@ -61,6 +64,11 @@ class ImageInfo:
     def plane_bytes(self) -> int:
         """Bytes of the decoded pixels of one of its planes, of all channels."""
         return self.height * self.width * self.channels * max(1, len(self.names)) * np.dtype(self.dtype).itemsize
+
+    def held_bytes(self, *, corrected: bool) -> int:
+        """Bytes that such a plane takes while it waits; corrected: whether there is a copy of it as float32, too."""
+        pixels = self.plane_bytes // np.dtype(self.dtype).itemsize
+        return self.plane_bytes + (pixels * FLOAT_BYTES if corrected else 0)
 
     @property
     def times(self) -> range:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nucseg_batch.compartments import Distances
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import ESTIMATE, SegmentSettings
 
 SHOWN = 16
 """Digits of a hash that a paragraph shows; the provenance has all 64."""
@@ -207,6 +207,9 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"Settings: {', '.join(parts)}{_others(given, record.get('pattern'))}."
     if channels := record.get("channels"):
         yield f"Nuclei were taken from channel {' or '.join(channels)}."
+    if given.get("flatfield"):
+        how = "estimated from the images" if given["flatfield"] == ESTIMATE else f"given as {given['flatfield']}"
+        yield f"Uneven illumination was corrected: pixels were divided by the flat field {how}."
     yield _scale(record, given)
     yield from _compartments(given)
     planes = f" ({output['planes']} planes)" if output["planes"] != output["images"] else ""

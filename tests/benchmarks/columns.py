@@ -31,6 +31,9 @@ from nucseg_batch.arrays.neighbour_columns import neighbour_columns, touching_fr
 from nucseg_batch.arrays.radial_columns import radial_columns
 from nucseg_batch.arrays.shape_columns import moments_hu, shape_columns
 from nucseg_batch.arrays.texture_columns import texture_columns
+from nucseg_batch.compartments import RINGS
+from nucseg_batch.pipeline.background import PlaneBackground
+from nucseg_batch.pipeline.channels import NetworkInput
 
 PEERS = ("solidity", "feret_diameter_max", "moments_hu")
 """The columns of shape and moments that scikit-image has."""
@@ -40,6 +43,14 @@ def columns(labels: np.ndarray, channels: dict[str, np.ndarray]) -> dict[str, Ca
     """Each group of columns as a function without arguments."""
     groups, measures = Groups.of(labels), measure(labels, channels["a"])
     centroids = np.stack([measures["centroid-0"], measures["centroid-1"]], axis=1)
+    around = rings(labels, 1, 7)
+
+    def plane_background(labels: np.ndarray, compartments: dict[str, np.ndarray]) -> object:
+        background = PlaneBackground(measures["label"].size)
+        background.add(labels, compartments, NetworkInput(channels["a"], channels["a"], more))
+        means = {f"intensity_mean-{name}": measures["intensity_mean"] for name in more}
+        return background.columns({**measures, **means})
+
     more = {name: plane for name, plane in channels.items() if name != "a"}
     return {
         "default columns": lambda: measure(labels, channels["a"], more),
@@ -54,6 +65,8 @@ def columns(labels: np.ndarray, channels: dict[str, np.ndarray]) -> dict[str, Ca
         "intensity": lambda: intensity_columns(groups, channels),
         "weighted": lambda: weighted_centroids(groups, channels),
         "edge": lambda: intensity_columns(Groups.of(edges(labels)), channels, "edge_", ()),
+        "background": lambda: plane_background(labels, {}),
+        "background with rings": lambda: plane_background(labels, {RINGS: around}),
         "radial": lambda: radial_columns(groups, labels, channels),
         "texture": lambda: texture_columns(groups, channels),
         "neighbours": lambda: (neighbour_columns(centroids, 50), touching_fraction(groups, labels)),

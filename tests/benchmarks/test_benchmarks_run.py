@@ -181,3 +181,15 @@ def test_what_each_group_of_columns_costs_is_measured(tmp_path: Path) -> None:
     subprocess.run([str(word) for word in words], capture_output=True, timeout=240, check=True)
     speeds = json.loads((tmp_path / "c.json").read_text())["Mpx/s"]
     assert {"default columns", "rings with columns", *OPTIONAL_GROUPS} <= speeds.keys()
+
+
+def test_the_error_of_flat_fields_is_that_of_simulated_images(tmp_path: Path) -> None:
+    """The estimate is far better than none; the simulation does not depend on the machine."""
+    record = tmp_path / "record.json"
+    words = [sys.executable, HERE / "flat_field.py", "--only", "few", "--json", record]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    none, own = json.loads(record.read_text())
+    assert (none["by"], own["by"], own["scene"]) == ("none", "own", "few")
+    assert none["rms"] > 0.15
+    assert own["rms"] < 0.01

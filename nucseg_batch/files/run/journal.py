@@ -28,6 +28,7 @@ from typing import Any
 
 from nucseg_batch.errors import MismatchError, OutputError
 from nucseg_batch.files.atomic_write import PARTIAL, remove_leftovers, write_whole
+from nucseg_batch.files.flat_fields import FLAT_FIELDS
 from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
@@ -49,7 +50,7 @@ FOLDERS = ("units", "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
     {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", ONE_LOG}
-    | {LOCKS, BEGUN, TIMINGS, *FOLDERS}
+    | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, *FOLDERS}
 )
 """All that a run folder can hold, but for the logs of shares and temporary names."""
 
@@ -347,7 +348,7 @@ class Journal:
         """Forgets the run; the plan goes first, so that half a clearing is no run at all. Locks and logs stay."""
         for path in (self._plan, self._config, self._mirror, self._machine, self._scales, self._finished):
             path.unlink(missing_ok=True)
-        for name in (*FOLDERS, BEGUN, TIMINGS):
+        for name in (*FOLDERS, BEGUN, TIMINGS, FLAT_FIELDS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _take_apart(self, unit: Unit) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from nucseg_batch.files.run.provenance import read_provenance
 from nucseg_batch.plan import Assumption
 from nucseg_batch.results.run import FinishedRun
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import ESTIMATE, SegmentSettings
 
 MODEL_HASH = "--model (sha256)"
 """Where the fingerprint of a run has the hash of its model."""
@@ -64,6 +64,10 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "device": ("Device", lambda v: "a GPU where there is one" if v == "auto" else str(v)),
     "ring": ("Rings around nuclei, gap and width", lambda v: "none" if v is None else _distance(v)),
     "expand": ("Cells: nuclei and what is around them", lambda v: "none" if v is None else f"up to {_distance(v)}"),
+    "flatfield": (
+        "Correction of uneven illumination",
+        lambda v: "none" if v is None else "estimated from the images" if v == ESTIMATE else f"divided by {v}",
+    ),
     "with_images": ("Pixels in the store", lambda v: "stored beside the masks" if v else "not stored"),
     "max_pixels": ("Largest image that is decoded whole", lambda v: f"{v:,} pixels"),
 }
