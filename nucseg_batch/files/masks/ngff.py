@@ -71,7 +71,7 @@ def label_path(label_array: LabelArray, label: str = NUCLEI_LABEL) -> str:
 
 def label_paths(label_array: LabelArray) -> list[str]:
     """Paths of all label groups of a label array, nuclei first."""
-    return [label_path(label_array, label) for label in label_array.labels]
+    return [label_path(label_array, label) for label in label_array.label_images]
 
 
 def level_name(number: int) -> str:

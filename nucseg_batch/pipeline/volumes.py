@@ -1,0 +1,145 @@
+"""Stacks whose slices are all done: one id for each nucleus over the slices, then masks of volumes and their rows.
+
+Masks are read slice by slice, and of a slice shard by shard: pixels that labels share are added up over shards, so that
+volumes do not depend on how planes are cut. Memory is that of three slices, or of three shards of larger ones, and of
+some bytes for each nucleus. What is measured comes from the rows of nuclei.csv.
+
+Volumes are a label image of their own beside the nuclei. Each slice keeps its labels, which its rows of nuclei.csv
+name, and a plane that is segmented again changes no shard but its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg_batch.arrays.label_overlaps import LabelRuns, Overlaps, overlaps, summed
+from nucseg_batch.arrays.volume_sums import VolumeSums
+from nucseg_batch.arrays.volumes import VolumeLinker
+from nucseg_batch.compartments import VOLUMES
+from nucseg_batch.errors import DamageError
+from nucseg_batch.files.masks.store import MaskWriter
+from nucseg_batch.files.run.finish import PlaneEntry, collect_large, collect_unit
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import PlaneResult
+from nucseg_batch.files.run.stack_records import LinkedStacks, StackRecords
+from nucseg_batch.files.run.volume_table import VolumeTable
+from nucseg_batch.plan import StackGroup, Unit
+from nucseg_batch.settings import SegmentSettings
+
+SLICES = 3
+"""Slices that are compared with each other; so many windows are held as runs."""
+Place = tuple[int, ...]
+"""Where a stack lies along the axes of its array before z."""
+
+
+def link_stacks(
+    group: StackGroup, *, journal: Journal, writer: MaskWriter, table: VolumeTable, settings: SegmentSettings
+) -> LinkedStacks:
+    """Joins the nuclei of a group of stacks whose units are all done, and writes masks and rows of volumes.
+
+    Doing it again gives the same bytes. Raises DamageError where masks or rows cannot be read.
+    """
+    records = StackRecords(journal)
+    source = records.source_state(group)
+    assert source is not None, group.name
+    records.retract(group)
+    planes = _planes(group, journal)
+    ids, texts, counts = {}, [], []
+    for place in group.places:
+        slices = [planes[*place, z] for z in range(group.depth)]
+        ids[place] = _ids(group, place, slices, writer, table)
+        counts.append(max(int(one.max()) for one in ids[place]))
+        sums = VolumeSums(counts[-1], table.intensities)
+        for z, entry in enumerate(slices):
+            sections = _sections(entry, table)
+            sums.add(z, ids[place][z][sections["label"].astype(np.int64)], sections)
+        texts.append(table.text(group, place, sums.measures(), _voxel(group, place, settings)).encode())
+    shards = []
+    for unit in group.units:
+        masks = _masks(writer, unit, unit.bounds)
+        for plane, at in zip(masks.reshape(-1, *masks.shape[-2:]), unit.places, strict=True):
+            plane[...] = ids[at[:-1]][at[-1]][plane]
+        shards += writer.write_parts(unit, {VOLUMES: masks})
+    linked = LinkedStacks(
+        source,
+        tuple(counts),
+        tuple(map(len, texts)),
+        tuple(shard.bytes for shard in shards),
+        tuple(shard.sha256 for shard in shards),
+    )
+    records.commit(group, linked, b"".join(texts))
+    return linked
+
+
+def _planes(group: StackGroup, journal: Journal) -> dict[Place, PlaneEntry]:
+    """What became of each plane of a group, by its place along the axes before y."""
+    if group.label_array.regional:
+        return {large.place: collect_large(large, journal) for large in group.large_planes()}
+    return {
+        place: entry
+        for unit in group.units
+        for place, entry in zip(unit.places, collect_unit(unit, journal), strict=True)
+    }
+
+
+def _ids(
+    group: StackGroup, place: Place, slices: Sequence[PlaneEntry], writer: MaskWriter, table: VolumeTable
+) -> list[NDArray[np.uint32]]:
+    """The volume of each label of each slice of a stack, as `VolumeLinker.ids` gives them."""
+    linker = VolumeLinker()
+
+    @lru_cache(maxsize=SLICES)
+    def runs(z: int, window: int) -> LabelRuns:
+        bounds = (*(slice(at, at + 1) for at in (*place, z)), *group.windows[window])
+        return LabelRuns.of(_masks(writer, group.units[0], bounds)[(0,) * len(bounds[:-2])])
+
+    def shared(z: int, steps: int) -> Overlaps | None:
+        if z < steps:
+            return None
+        return summed([overlaps(runs(z - steps, window), runs(z, window)) for window in range(len(group.windows))])
+
+    for z, entry in enumerate(slices):
+        sections = _sections(entry, table)
+        areas = np.zeros(sections["label"].size, np.int64)
+        areas[sections["label"].astype(np.int64) - 1] = sections["area"].astype(np.int64)
+        linker.add(areas, shared(z, 1), shared(z, 2))
+    return linker.ids()
+
+
+def _sections(entry: PlaneEntry, table: VolumeTable) -> Mapping[str, NDArray[np.float64]]:
+    """The nuclei of a slice; none of one that failed."""
+    if not isinstance(entry.outcome, PlaneResult) or entry.part is None:
+        return table.sections("")
+    try:
+        with open(entry.part, "rb") as file:
+            file.seek(entry.offset)
+            return table.sections(file.read(entry.outcome.part_bytes).decode())
+    except (ValueError, IndexError) as error:
+        raise DamageError(
+            f"{entry.part}: its rows cannot be read ({type(error).__name__}); `nucseg-batch verify --redo` and then "
+            "the same `segment` mend it."
+        ) from error
+
+
+def _masks(writer: MaskWriter, unit: Unit, bounds: tuple[slice, ...]) -> NDArray[np.uint32]:
+    """Masks of nuclei in some bounds of the array of a unit."""
+    try:
+        return writer.read(unit, bounds=bounds)
+    except OSError:
+        raise
+    except Exception as error:  # what zarr and its codecs raise for damaged chunks is of many classes
+        raise DamageError(
+            f"{writer.path}: masks of {unit.label_array.name} cannot be read ({type(error).__name__}); `nucseg-batch "
+            "verify --redo` and then the same `segment` mend it."
+        ) from error
+
+
+def _voxel(group: StackGroup, place: Place, settings: SegmentSettings) -> float | None:
+    """Volume of a voxel in µm³; None where the pixel size or the distance of slices is not known."""
+    image = group.image(place)
+    size, step = settings.pixel_size or image.pixel_size, settings.z_step or image.z_step
+    return None if size is None or step is None else size**2 * step * image.depths.step
