@@ -31,6 +31,11 @@ class LabelRuns:
         starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
         return cls(starts.astype(np.int64), flat[starts].astype(np.int64), flat.size)
 
+    def areas(self, count: int) -> NDArray[np.int64]:
+        """(count,): pixels of the labels 1..count, which are all that the image has."""
+        lengths = np.diff(self.starts, append=self.pixels)
+        return np.bincount(self.labels, weights=lengths, minlength=count + 1).astype(np.int64)[1:]
+
     def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The labels of pixels, given by their number along the rows."""
         return self.labels[np.searchsorted(self.starts, places, side="right") - 1]
@@ -57,7 +62,8 @@ class Overlaps:
 
 def overlaps(first: LabelRuns, second: LabelRuns) -> Overlaps:
     """Pixels that labels of two images of one shape share; background is left out."""
-    starts = np.union1d(first.starts, second.starts)
+    starts = np.sort(np.concatenate([first.starts, second.starts]), kind="stable")  # which merges what is sorted
+    starts = starts[np.append(True, starts[1:] != starts[:-1])]
     one, other, lengths = first.at(starts), second.at(starts), np.diff(starts, append=first.pixels)
     both = (one > 0) & (other > 0)
     return Overlaps.counted(one[both], other[both], lengths[both])

@@ -16,12 +16,12 @@ Slices are given one after the other, and only the last two are compared with a 
 4. Fragments. A volume of a single section of which CONTAINED lies in one other volume, in the slice before and in the
    slice after, is a part of that: the network cut a nucleus in two in one slice.
 
-Joining by IoU is that of Cellpose (Stringer et al. 2021, Nat. Methods 18:100, doi:10.1038/s41592-020-01018-x; IOU is
-the default of its `stitch3D`). Building volumes from finished 2D segmentations whose errors are corrected from the slices
-around is the approach of LaTorre et al. 2013 (Front. Neuroanat. 7:49, doi:10.3389/fnana.2013.00049) and of CellStitch
-(Liu et al. 2023, BMC Bioinformatics 24:480, doi:10.1186/s12859-023-05608-2). One-to-one joins and bridged gaps are
-common in tracking (Jaqaman et al. 2008, Nat. Methods 5:695, doi:10.1038/nmeth.1237). CONTAINED, NECK and BRIDGE were
-chosen on simulated stacks of `tests/stacks.py`.
+Joining by IoU is what Cellpose does (Stringer et al. 2021, Nat. Methods 18:100, doi:10.1038/s41592-020-01018-x); IOU
+is the default of its `stitch3D`. Building volumes from finished 2D segmentations whose errors are corrected from the
+slices around is the approach of LaTorre et al. 2013 (Front. Neuroanat. 7:49, doi:10.3389/fnana.2013.00049) and of
+CellStitch (Liu et al. 2023, BMC Bioinformatics 24:480, doi:10.1186/s12859-023-05608-2). One-to-one joins and bridged
+gaps are common in tracking (Jaqaman et al. 2008, Nat. Methods 5:695, doi:10.1038/nmeth.1237). CONTAINED, NECK and
+BRIDGE were chosen on simulated stacks of `tests/stacks.py`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _check_unchanged(job: Job, group: StackGroup, units: Iterable[Unit], records
     committed = records.committed_ns(group)
     if any(masks_changed_ns(job.store, unit, (VOLUMES,)) > committed for unit in units):
         raise MismatchError(
-            f"{job.store}: the volumes of {group.label_array.name or 'its image'} were changed after they were "
-            f"written. To keep the changes, delete {job.journal.folder.name}. To replace them, run `nucseg-batch verify "
-            "--redo` first, or start over with --overwrite."
+            f"{job.store}: the volumes of {group.label_array.name or 'its image'} were changed since they were made. "
+            f"To keep the changes, delete {job.journal.folder.name}. To replace them, run `nucseg-batch verify --redo` "
+            "first, or start over with --overwrite."
         )

@@ -1,8 +1,7 @@
 """Stacks whose slices are all done: one id for each nucleus over the slices, then masks of volumes and their rows.
 
-Masks are read slice by slice, and of a slice shard by shard: pixels that labels share are added up over shards, so that
-volumes do not depend on how planes are cut. Memory is that of three slices, or of three shards of larger ones, and of
-some bytes for each nucleus. What is measured comes from the rows of nuclei.csv.
+Masks are read shard by shard: of large planes, pixels that labels share are added up over shards, so that volumes do
+not depend on how planes are cut. Memory is that of two shards, and some hundred bytes for each nucleus of a slice. What is measured comes from the rows of nuclei.csv.
 
 Volumes are a label image of their own beside the nuclei. Each slice keeps its labels, which its rows of nuclei.csv
 name, and a plane that is segmented again changes no shard but its own.
@@ -31,7 +30,7 @@ from nucseg_batch.plan import StackGroup, Unit
 from nucseg_batch.settings import SegmentSettings
 
 SLICES = 3
-"""Slices that are compared with each other; so many windows are held as runs."""
+"""Slices that are compared with each other. So many are held, as runs; of larger planes, so many regions."""
 Place = tuple[int, ...]
 """Where a stack lies along the axes of its array before z."""
 
@@ -47,11 +46,11 @@ def link_stacks(
     source = records.source_state(group)
     assert source is not None, group.name
     records.retract(group)
-    planes = _planes(group, journal)
+    planes, masks = _planes(group, journal), _Masks(group, writer)
     ids, texts, counts = {}, [], []
     for place in group.places:
         slices = [planes[*place, z] for z in range(group.depth)]
-        ids[place] = _ids(group, place, slices, writer, table)
+        ids[place] = _ids(group, place, slices, masks)
         counts.append(max(int(one.max()) for one in ids[place]))
         sums = VolumeSums(counts[-1], table.intensities)
         for z, entry in enumerate(slices):
@@ -60,10 +59,10 @@ def link_stacks(
         texts.append(table.text(group, place, sums.measures(), _voxel(group, place, settings)).encode())
     shards = []
     for unit in group.units:
-        masks = _masks(writer, unit, unit.bounds)
-        for plane, at in zip(masks.reshape(-1, *masks.shape[-2:]), unit.places, strict=True):
+        volumes = masks.of(unit).copy()
+        for plane, at in zip(volumes.reshape(-1, *volumes.shape[-2:]), unit.places, strict=True):
             plane[...] = ids[at[:-1]][at[-1]][plane]
-        shards += writer.write_parts(unit, {VOLUMES: masks})
+        shards += writer.write_parts(unit, {VOLUMES: volumes})
     linked = LinkedStacks(
         source,
         tuple(counts),
@@ -86,26 +85,46 @@ def _planes(group: StackGroup, journal: Journal) -> dict[Place, PlaneEntry]:
     }
 
 
-def _ids(
-    group: StackGroup, place: Place, slices: Sequence[PlaneEntry], writer: MaskWriter, table: VolumeTable
-) -> list[NDArray[np.uint32]]:
-    """The volume of each label of each slice of a stack, as `VolumeLinker.ids` gives them."""
-    linker = VolumeLinker()
+class _Masks:
+    """The masks of nuclei of a group of stacks, of which the unit that was read last is kept."""
 
-    @lru_cache(maxsize=SLICES)
-    def runs(z: int, window: int) -> LabelRuns:
-        bounds = (*(slice(at, at + 1) for at in (*place, z)), *group.windows[window])
-        return LabelRuns.of(_masks(writer, group.units[0], bounds)[(0,) * len(bounds[:-2])])
+    def __init__(self, group: StackGroup, writer: MaskWriter) -> None:
+        self._group = group
+        self._path = writer.path
+        self._array = writer.open(group.label_array)
+        self.of = lru_cache(maxsize=1)(self._read)
+        """The masks of a unit, of its shape."""
+
+    def slice(self, place: Place, z: int, region: int) -> NDArray[np.uint32]:
+        """The masks of a region of a slice, (height, width)."""
+        unit = self._group.unit(z, region)
+        at = tuple(index - part.start for index, part in zip((*place, z), unit.bounds[:-2], strict=True))
+        found: NDArray[np.uint32] = self.of(unit)[at]
+        return found
+
+    def _read(self, unit: Unit) -> NDArray[np.uint32]:
+        try:
+            return np.asarray(self._array[unit.bounds], np.uint32)
+        except OSError:
+            raise
+        except Exception as error:  # what zarr and its codecs raise for damaged chunks is of many classes
+            raise DamageError(
+                f"{self._path}: masks of {unit.label_array.name} cannot be read ({type(error).__name__}); "
+                "`nucseg-batch verify --redo` and then the same `segment` mend it."
+            ) from error
+
+
+def _ids(group: StackGroup, place: Place, slices: Sequence[PlaneEntry], masks: _Masks) -> list[NDArray[np.uint32]]:
+    """The volume of each label of each slice of a stack, as `VolumeLinker.ids` gives them."""
+    linker, regions = VolumeLinker(), range(group.regions)
+    runs = lru_cache(maxsize=SLICES)(lambda z, region: LabelRuns.of(masks.slice(place, z, region)))
 
     def shared(z: int, steps: int) -> Overlaps | None:
-        if z < steps:
-            return None
-        return summed([overlaps(runs(z - steps, window), runs(z, window)) for window in range(len(group.windows))])
+        return summed([overlaps(runs(z - steps, one), runs(z, one)) for one in regions]) if z >= steps else None
 
     for z, entry in enumerate(slices):
-        sections = _sections(entry, table)
-        areas = np.zeros(sections["label"].size, np.int64)
-        areas[sections["label"].astype(np.int64) - 1] = sections["area"].astype(np.int64)
+        count = entry.outcome.nuclei if isinstance(entry.outcome, PlaneResult) else 0
+        areas = sum((runs(z, one).areas(count) for one in regions), np.zeros(count, np.int64))
         linker.add(areas, shared(z, 1), shared(z, 2))
     return linker.ids()
 
@@ -122,19 +141,6 @@ def _sections(entry: PlaneEntry, table: VolumeTable) -> Mapping[str, NDArray[np.
         raise DamageError(
             f"{entry.part}: its rows cannot be read ({type(error).__name__}); `nucseg-batch verify --redo` and then "
             "the same `segment` mend it."
-        ) from error
-
-
-def _masks(writer: MaskWriter, unit: Unit, bounds: tuple[slice, ...]) -> NDArray[np.uint32]:
-    """Masks of nuclei in some bounds of the array of a unit."""
-    try:
-        return writer.read(unit, bounds=bounds)
-    except OSError:
-        raise
-    except Exception as error:  # what zarr and its codecs raise for damaged chunks is of many classes
-        raise DamageError(
-            f"{writer.path}: masks of {unit.label_array.name} cannot be read ({type(error).__name__}); `nucseg-batch "
-            "verify --redo` and then the same `segment` mend it."
         ) from error
 
 

@@ -43,15 +43,14 @@ class StackGroup:
         """Slices of each stack."""
         return self.label_array.shape[-3]
 
-    @cached_property
-    def windows(self) -> list[tuple[slice, slice]]:
-        """Rows and columns of the shards of a slice, in raster order."""
-        units = self.units[: self.label_array.grid.per_plane]
-        return [(unit.bounds[-2], unit.bounds[-1]) for unit in units]
+    @property
+    def regions(self) -> int:
+        """Shards in which a slice lies: 1, or the regions of a large one."""
+        return self.label_array.grid.per_plane
 
-    def unit_at(self, z: int) -> Unit:
-        """The first unit of a slice."""
-        return self.units[z // self.label_array.grid.shard[-3] * self.label_array.grid.per_plane]
+    def unit(self, z: int, region: int) -> Unit:
+        """The unit of a region of a slice."""
+        return self.units[z // self.label_array.grid.shard[-3] * self.regions + region]
 
     def large_plane(self, place: tuple[int, ...], z: int) -> LargePlane:
         """A slice of a stack whose planes are done by regions."""
@@ -89,8 +88,8 @@ def stack_groups(plan: Plan) -> Iterator[StackGroup]:
 
 
 def check_stacks(plan: Plan, link: str | None) -> None:
-    """Raises UsageError where nuclei are to be joined over z-slices and no image has any."""
-    if link is not None and not any(label_array.has_volumes for label_array in plan.label_arrays):
+    """Raises UsageError where nuclei are to be joined over z-slices and no image that can be used has any."""
+    if link is not None and plan.label_arrays and not any(one.has_volumes for one in plan.label_arrays):
         raise UsageError(
             "--link z joins nuclei over z-slices, but no image has an axis z; leave it out, leave out --z max, or say "
             "with --axes which axis is z."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from stacks import ellipsoids, f1, linked
 from zarr_examples import multiscales, write_array, write_group
 
 from nucseg_batch.errors import MismatchError, UsageError
-from nucseg_batch.executors import job, local
+from nucseg_batch.executors import job, linking, local
+from nucseg_batch.executors.progress import ProgressCounter
 from nucseg_batch.executors.verification import forget
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.run.masks import open_masks
@@ -205,6 +207,24 @@ def test_shares_in_any_order_leave_the_bytes_of_one_process(tmp_path: Path, monk
         assert other.keys() == results[0].keys()
 
 
+def test_memory_does_not_grow_with_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for some bytes a nucleus and slice: of a hundred times as many slices it is far from a hundred times."""
+    small_units(monkeypatch)
+    peaks = []
+    for depth in (7, 300):
+        run = small_run(tmp_path / str(depth), monkeypatch, link="z")
+        run.put("a.tif", pixels(np.resize(truth(), (depth, *SHAPE[1:]))))
+        run.segment()
+        (group,) = stack_groups(run.plan)
+        StackRecords(run.journal).retract(group)
+        tracemalloc.start()
+        linking.link_groups(run.prepared(), [group], ProgressCounter(Notes(), run.journal))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    masks = 300 * SHAPE[1] * SHAPE[2] * 4
+    assert peaks[1] - peaks[0] < masks / 3
+
+
 def test_a_second_call_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file is written, and the volumes are still counted."""
     run = stacked_run(tmp_path, monkeypatch)
@@ -262,7 +282,7 @@ def test_volumes_that_were_changed_are_not_replaced(tmp_path: Path, monkeypatch:
     run.segment()
     shard = next(path for path in run.store.glob("*/labels/volumes/0/c/**/*") if path.is_file())
     shard.write_bytes(shard.read_bytes() + b"1")
-    with pytest.raises(MismatchError, match="volumes of 11z-47x59 were changed after they were written"):
+    with pytest.raises(MismatchError, match="volumes of 11z-47x59 were changed since they were made"):
         run.segment()
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
@@ -242,8 +243,11 @@ class MaskWriter:
         self, unit: Unit, label: str = NUCLEI_LABEL, bounds: tuple[slice, ...] | None = None
     ) -> NDArray[np.uint32]:
         """A label image of a unit as it is now, of the shape of the unit; or of other bounds in its label array."""
-        array = open_array(self._path / label_path(unit.label_array, label) / level_name(0), mode="r")
-        return np.asarray(array[bounds or unit.bounds])
+        return np.asarray(self.open(unit.label_array, label)[bounds or unit.bounds])
+
+    def open(self, label_array: LabelArray, label: str = NUCLEI_LABEL) -> zarr.Array[Any]:
+        """The array of a label image, to read from."""
+        return open_array(self._path / label_path(label_array, label) / level_name(0), mode="r")
 
     def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> StoredPart:
         folder = self._path / name
@@ -302,7 +306,7 @@ def _pixel_files(store: Path, unit: Unit) -> list[Path]:
 
 
 def masks_changed_ns(store: Path, unit: Unit, labels: Collection[str] | None = None) -> int:
-    """When a file of the label images that a unit writes, or of others, was last written, in ns; 0 where there is none."""
+    """When a file of a unit's label images, or of some of all, was last written, in ns; 0 where there is none."""
     chosen = unit.label_array.labels if labels is None else labels
     return max(_changed_ns(file) for label in chosen for file in _files(store, unit, label))
 
