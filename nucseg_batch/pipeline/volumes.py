@@ -1,7 +1,8 @@
 """Stacks whose slices are all done: one id for each nucleus over the slices, then masks of volumes and their rows.
 
 Masks are read shard by shard: of large planes, pixels that labels share are added up over shards, so that volumes do
-not depend on how planes are cut. Memory is that of two shards, and some hundred bytes for each nucleus of a slice. What is measured comes from the rows of nuclei.csv.
+not depend on how planes are cut. Memory is that of two shards, and some hundred bytes for each nucleus of each slice.
+What is measured comes from the rows of nuclei.csv.
 
 Volumes are a label image of their own beside the nuclei. Each slice keeps its labels, which its rows of nuclei.csv
 name, and a plane that is segmented again changes no shard but its own.
