@@ -36,10 +36,6 @@ class LabelRuns:
         lengths = np.diff(self.starts, append=self.pixels)
         return np.bincount(self.labels, weights=lengths, minlength=count + 1).astype(np.int64)[1:]
 
-    def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The labels of pixels, given by their number along the rows."""
-        return self.labels[np.searchsorted(self.starts, places, side="right") - 1]
-
 
 @dataclass(frozen=True)
 class Overlaps:
@@ -62,10 +58,12 @@ class Overlaps:
 
 def overlaps(first: LabelRuns, second: LabelRuns) -> Overlaps:
     """Pixels that labels of two images of one shape share; background is left out."""
-    starts = np.sort(np.concatenate([first.starts, second.starts]), kind="stable")  # which merges what is sorted
-    starts = starts[np.append(True, starts[1:] != starts[:-1])]
-    one, other, lengths = first.at(starts), second.at(starts), np.diff(starts, append=first.pixels)
-    both = (one > 0) & (other > 0)
+    starts = np.concatenate([first.starts, second.starts])
+    order = np.argsort(starts, kind="stable")  # a merge, since both are sorted
+    of_first = order < first.starts.size
+    one, other = first.labels[np.cumsum(of_first) - 1], second.labels[np.cumsum(~of_first) - 1]  # -1 only at the start
+    lengths = np.diff(starts[order], append=first.pixels)
+    both = (one > 0) & (other > 0) & (lengths > 0)
     return Overlaps.counted(one[both], other[both], lengths[both])
 
 

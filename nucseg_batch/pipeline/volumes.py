@@ -1,8 +1,8 @@
 """Stacks whose slices are all done: one id for each nucleus over the slices, then masks of volumes and their rows.
 
-Masks are read shard by shard: of large planes, pixels that labels share are added up over shards, so that volumes do
-not depend on how planes are cut. Memory is that of two shards, and some hundred bytes for each nucleus of each slice.
-What is measured comes from the rows of nuclei.csv.
+Masks are read slice by slice, and of large planes region by region. Pixels that labels share are added up over
+regions, so volumes do not depend on how planes are cut. Memory is that of one shard and a few planes, and some hundred
+bytes for each nucleus of each slice. What is measured comes from the rows of nuclei.csv.
 
 Volumes are a label image of their own beside the nuclei. Each slice keeps its labels, which its rows of nuclei.csv
 name, and a plane that is segmented again changes no shard but its own.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +61,9 @@ def link_stacks(
         texts.append(table.text(group, place, sums.measures(), _voxel(group, place, settings)).encode())
     shards = []
     for unit in group.units:
-        volumes = masks.of(unit).copy()
+        volumes = np.zeros(unit.shape, np.uint32)
         for plane, at in zip(volumes.reshape(-1, *volumes.shape[-2:]), unit.places, strict=True):
-            plane[...] = ids[at[:-1]][at[-1]][plane]
+            np.take(ids[at[:-1]][at[-1]], masks.window(at, unit), out=plane, mode="clip")  # which is quick
         shards += writer.write_parts(unit, {VOLUMES: volumes})
     linked = LinkedStacks(
         source,
@@ -87,25 +88,17 @@ def _planes(group: StackGroup, journal: Journal) -> dict[Place, PlaneEntry]:
 
 
 class _Masks:
-    """The masks of nuclei of a group of stacks, of which the unit that was read last is kept."""
+    """The masks of nuclei of a group of stacks, of which none is kept."""
 
     def __init__(self, group: StackGroup, writer: MaskWriter) -> None:
-        self._group = group
         self._path = writer.path
         self._array = writer.open(group.label_array)
-        self.of = lru_cache(maxsize=1)(self._read)
-        """The masks of a unit, of its shape."""
 
-    def slice(self, place: Place, z: int, region: int) -> NDArray[np.uint32]:
-        """The masks of a region of a slice, (height, width)."""
-        unit = self._group.unit(z, region)
-        at = tuple(index - part.start for index, part in zip((*place, z), unit.bounds[:-2], strict=True))
-        found: NDArray[np.uint32] = self.of(unit)[at]
-        return found
-
-    def _read(self, unit: Unit) -> NDArray[np.uint32]:
+    def window(self, at: Place, unit: Unit) -> NDArray[np.uint32]:
+        """The part in a unit of the plane at a place, (height, width)."""
         try:
-            return np.asarray(self._array[unit.bounds], np.uint32)
+            window: tuple[Any, ...] = (*at, *unit.bounds[-2:])
+            return np.asarray(self._array[window], np.uint32)
         except OSError:
             raise
         except Exception as error:  # what zarr and its codecs raise for damaged chunks is of many classes
@@ -118,14 +111,20 @@ class _Masks:
 def _ids(group: StackGroup, place: Place, slices: Sequence[PlaneEntry], masks: _Masks) -> list[NDArray[np.uint32]]:
     """The volume of each label of each slice of a stack, as `VolumeLinker.ids` gives them."""
     linker, regions = VolumeLinker(), range(group.regions)
-    runs = lru_cache(maxsize=SLICES)(lambda z, region: LabelRuns.of(masks.slice(place, z, region)))
+    runs = lru_cache(maxsize=SLICES)(lambda z, region: LabelRuns.of(masks.window((*place, z), group.unit(z, region))))
 
     def shared(z: int, steps: int) -> Overlaps | None:
         return summed([overlaps(runs(z - steps, one), runs(z, one)) for one in regions]) if z >= steps else None
 
     for z, entry in enumerate(slices):
         count = entry.outcome.nuclei if isinstance(entry.outcome, PlaneResult) else 0
-        areas = sum((runs(z, one).areas(count) for one in regions), np.zeros(count, np.int64))
+        labels = max(int(runs(z, one).labels.max()) for one in regions)
+        areas = sum((runs(z, one).areas(max(count, labels)) for one in regions), np.zeros(max(count, labels), np.int64))
+        if labels > count or not areas.all():
+            raise DamageError(
+                f"{entry.image}: the mask of slice {z} has {np.count_nonzero(areas)} nuclei, its rows {count}; "
+                "`nucseg-batch verify --redo` and then the same `segment` mend it."
+            )
         linker.add(areas, shared(z, 1), shared(z, 2))
     return linker.ids()
 

@@ -17,7 +17,7 @@ from small_runs import Notes, SmallRun, small_run
 from stacks import ellipsoids, f1, linked
 from zarr_examples import multiscales, write_array, write_group
 
-from nucseg_batch.errors import MismatchError, UsageError
+from nucseg_batch.errors import DamageError, MismatchError, UsageError
 from nucseg_batch.executors import job, linking, local
 from nucseg_batch.executors.progress import ProgressCounter
 from nucseg_batch.executors.verification import forget
@@ -300,6 +300,20 @@ def test_verify_finds_damaged_volumes_and_segment_mends_them(tmp_path: Path, mon
     run.segment()
     assert run.segmenter.shown == []
     assert run.everything() == before
+
+
+def test_a_mask_that_is_gone_is_no_slice_without_nuclei(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes would be cut there without a word."""
+    small_units(monkeypatch)
+    run = stacked_run(tmp_path, monkeypatch)
+    run.segment()
+    run.masks()[1].unlink()
+    (group, *_) = stack_groups(run.plan)
+    StackRecords(run.journal).retract(group)
+    with pytest.raises(DamageError, match=r"a.tif: the mask of slice 3 has 0 nuclei, its rows 5; `nucseg-batch verify"):
+        run.finish()
+    run.segment()
+    assert f1(open_masks(run.store, label="volumes")["a.tif"], truth()) == 1
 
 
 def test_a_slice_that_failed_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
