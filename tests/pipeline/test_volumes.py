@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -25,9 +25,12 @@ from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.run.masks import open_masks
 from nucseg_batch.files.run.stack_records import StackRecords
 from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.zarr.ome import ome_of
+from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import stack_groups, units
 from nucseg_batch.settings import SegmentSettings
 
+LABELS = ("nuclei", "volumes")
 SHAPE = (11, 47, 59)
 CENTRES = ((2, 12, 13), (7.5, 12, 14), (5, 30, 17), (5, 24, 42), (3, 37, 44), (9.5, 38, 30), (4, 8, 33))
 RADII = ((2.6, 7, 8), (2.7, 8, 7), (4.2, 8, 9), (4.1, 6, 7), (2.4, 6, 8), (3, 5, 6), (3.1, 6, 6))
@@ -343,18 +346,47 @@ def test_an_unfinished_run_has_the_volumes_of_stacks_that_are_done(
     assert {row["image"] for row in rows(run)} == {"a.tif"}
 
 
-def test_labels_in_place_get_volumes_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_labels_in_place_get_volumes_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: Literal["0.4", "0.5"]
+) -> None:
     """Listed with the nuclei, and deleted with them when the run starts over without."""
-    group = write_group(tmp_path / "in.zarr", multiscales("zyx"))
-    write_array(group / "0", pixels(truth()))
+    group = write_group(tmp_path / "in.zarr", multiscales("zyx"), version=version)
+    write_array(group / "0", pixels(truth()), version=version)
     monkeypatch.setattr(local, "load_predictor", lambda *_: Threshold())
     linked_and_not = SegmentSettings(diameter=26.0, link="z"), SegmentSettings(diameter=26.0)
     for settings, labels in zip(linked_and_not, (["nuclei", "volumes"], ["nuclei"]), strict=True):
         overwrite = settings.link is None
         local.run(job.prepare(group, group, None, settings, Notes(), in_place=True, overwrite=overwrite), Notes())
-        assert read_attributes(group / "labels")["ome"]["labels"] == labels
+        assert ome_of(read_attributes(group / "labels"))["labels"] == labels
         assert sorted(path.name for path in (group / "labels").iterdir() if path.is_dir()) == labels
+        if "volumes" in labels:
+            assert f1(np.asarray(open_array(group / "labels" / "volumes" / "0", mode="r")), truth()) == 1
         assert RunLayout(group).volumes_csv.exists() == (settings.link == "z")
+
+
+def test_an_image_of_a_store_keeps_its_place_levels_and_distances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Volumes have the levels that the nuclei have, and voxels the size that the store says."""
+    ome = multiscales("zyx", size=0.5, levels=2)
+    ome["multiscales"][0]["axes"][0]["unit"] = "micrometer"
+    for dataset in ome["multiscales"][0]["datasets"]:
+        dataset["coordinateTransformations"][0]["scale"][0] = 3.0
+    group = write_group(tmp_path / "in.zarr" / "A", ome)
+    for level in range(2):
+        write_array(group / str(level), pixels(truth())[:, :: 2**level, :: 2**level])
+    monkeypatch.setattr(local, "load_predictor", lambda *_: Threshold())
+    store = tmp_path / "out.zarr"
+    local.run(job.prepare(group.parent, store, None, SegmentSettings(diameter=26.0, link="z"), Notes()), Notes())
+    first, second = (np.asarray(open_array(store / "A" / "labels" / "volumes" / level, mode="r")) for level in "01")
+    assert np.array_equal(second, first[:, ::2, ::2])
+    assert f1(first, truth()) == 1
+    names = [read_attributes(store / "A" / "labels" / name)["ome"]["multiscales"][0]["datasets"] for name in LABELS]
+    assert names[0] == names[1]
+    with open(RunLayout(store).volumes_csv, newline="", encoding="utf-8") as file:
+        sizes = [(float(row["volume_um3"]), int(row["volume"])) for row in csv.DictReader(file)]
+    assert [size for size, _ in sizes] == pytest.approx([0.25 * 3 * voxels for _, voxels in sizes])
 
 
 def test_linking_is_refused_where_there_are_no_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
