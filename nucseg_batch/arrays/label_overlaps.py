@@ -32,9 +32,10 @@ class LabelRuns:
         return cls(starts.astype(np.int64), flat[starts].astype(np.int64), flat.size)
 
     def areas(self, count: int) -> NDArray[np.int64]:
-        """(count,): pixels of the labels 1..count, which are all that the image has."""
+        """(count + 1,): pixels of the labels 1..count, and then of all larger ones."""
         lengths = np.diff(self.starts, append=self.pixels)
-        return np.bincount(self.labels, weights=lengths, minlength=count + 1).astype(np.int64)[1:]
+        labels = np.minimum(self.labels, count + 1)
+        return np.bincount(labels, weights=lengths, minlength=count + 2).astype(np.int64)[1:]
 
 
 @dataclass(frozen=True)

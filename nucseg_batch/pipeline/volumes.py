@@ -31,8 +31,8 @@ from nucseg_batch.files.run.volume_table import VolumeTable
 from nucseg_batch.plan import StackGroup, Unit
 from nucseg_batch.settings import SegmentSettings
 
-SLICES = 3
-"""Slices that are compared with each other. So many are held, as runs; of larger planes, so many regions."""
+KEPT = 4
+"""Slices that are held as runs, or regions of slices: three that are compared, and one that comes."""
 Place = tuple[int, ...]
 """Where a stack lies along the axes of its array before z."""
 
@@ -110,22 +110,22 @@ class _Masks:
 
 def _ids(group: StackGroup, place: Place, slices: Sequence[PlaneEntry], masks: _Masks) -> list[NDArray[np.uint32]]:
     """The volume of each label of each slice of a stack, as `VolumeLinker.ids` gives them."""
-    linker, regions = VolumeLinker(), range(group.regions)
-    runs = lru_cache(maxsize=SLICES)(lambda z, region: LabelRuns.of(masks.window((*place, z), group.unit(z, region))))
-
-    def shared(z: int, steps: int) -> Overlaps | None:
-        return summed([overlaps(runs(z - steps, one), runs(z, one)) for one in regions]) if z >= steps else None
-
+    linker = VolumeLinker()
+    runs = lru_cache(maxsize=KEPT)(lambda z, region: LabelRuns.of(masks.window((*place, z), group.unit(z, region))))
     for z, entry in enumerate(slices):
         count = entry.outcome.nuclei if isinstance(entry.outcome, PlaneResult) else 0
-        labels = max(int(runs(z, one).labels.max()) for one in regions)
-        areas = sum((runs(z, one).areas(max(count, labels)) for one in regions), np.zeros(max(count, labels), np.int64))
-        if labels > count or not areas.all():
+        areas, shared = np.zeros(count + 1, np.int64), [list[Overlaps](), list[Overlaps]()]
+        for region in range(group.regions):
+            here = runs(z, region)
+            areas += here.areas(count)
+            for steps in range(1, min(z, 2) + 1):
+                shared[steps - 1].append(overlaps(runs(z - steps, region), here))
+        if areas[-1] or not areas[:count].all():
             raise DamageError(
-                f"{entry.image}: the mask of slice {z} has {np.count_nonzero(areas)} nuclei, its rows {count}; "
+                f"{entry.image}: the mask of slice {z} does not hold the {count} nuclei of its rows; "
                 "`nucseg-batch verify --redo` and then the same `segment` mend it."
             )
-        linker.add(areas, shared(z, 1), shared(z, 2))
+        linker.add(areas[:count], *(summed(one) if one else None for one in shared))
     return linker.ids()
 
 
