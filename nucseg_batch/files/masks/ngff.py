@@ -224,10 +224,10 @@ def _dump(model: Any) -> dict[str, Any]:
 
 
 def _calibration_of_files(label_array: LabelArray) -> Calibration:
-    scale, translation = dict[str, float](), dict[str, float]()
     size = next(iter(label_array.pixel_sizes)) if len(label_array.pixel_sizes) == 1 else None
-    if size is not None:
-        scale |= dict.fromkeys("yx", size)
+    if size is None:
+        return Calibration({}, {}, {})
+    scale, translation = dict.fromkeys("yx", size), dict[str, float]()
     steps = {(image.z_step, image.z) for image in label_array.images} if "z" in label_array.axes else set()
     step, chosen = next(iter(steps)) if len(steps) == 1 else (None, None)
     if step is not None and chosen is not None:
