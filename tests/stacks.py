@@ -50,7 +50,8 @@ def packed(
     centres, radii = np.empty((0, 3)), np.empty((0, 3))
     for _ in range(count * 400):
         own = radius * rng.uniform(0.67, 1.0) * rng.uniform(0.85, 1.15, 3)
-        centre = rng.uniform(own * 0.6, size - own * 0.6)
+        edge = np.minimum(own * 0.6, size / 2)
+        centre = rng.uniform(edge, size - edge)
         if ((np.linalg.norm(centres - centre, axis=1)) >= closeness * (radii.mean(axis=1) + own.mean())).all():
             centres, radii = np.vstack([centres, centre]), np.vstack([radii, own])
         if len(centres) == count:

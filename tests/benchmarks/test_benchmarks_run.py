@@ -170,3 +170,15 @@ def test_what_each_group_of_columns_costs_is_measured(tmp_path: Path) -> None:
     subprocess.run([str(word) for word in words], capture_output=True, timeout=240, check=True)
     speeds = json.loads((tmp_path / "c.json").read_text())["Mpx/s"]
     assert {"default columns", "rings with columns", *OPTIONAL_GROUPS} <= speeds.keys()
+
+
+@pytest.mark.parametrize("options", [("--depth", "4"), ("--segment", "--depth", "3", "--side", "128")])
+def test_volumes_are_scored_against_the_truth(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Of slices that are simulated, and of those that the default model segments."""
+    record = tmp_path / "volumes.json"
+    command = [sys.executable, HERE / "volumes.py", "--json", record, *options]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(record.read_text())
+    assert len(rows) == (1 if "--segment" in options else 32)
+    assert all(0 < row["F1"] <= 1 and 0 < row["AP@.5"] <= 1 for row in rows)
