@@ -135,7 +135,7 @@ _intensity = functools.partial(Column, unit="of the image", group="intensity", p
 _LABEL = _whole(
     "label",
     "label of the nucleus in the mask of this plane, 1 to n. Nuclei are not tracked: labels of different time points "
-    "or z-slices are unrelated",
+    "or z-slices are unrelated, but see `--link z`",
     skimage=True,
 )
 NUCLEUS_KEY = (*PLANE_KEY, _LABEL)

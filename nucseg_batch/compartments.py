@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-NUCLEI_LABEL, RINGS, CELLS = "nuclei", "rings", "cells"
-"""Names of label images in the store, in the order in which they are listed."""
+NUCLEI_LABEL, RINGS, CELLS, VOLUMES = "nuclei", "rings", "cells", "volumes"
+"""Names of label images in the store, in the order in which they are listed; volumes are nuclei over the slices of a
+stack."""
 OPTIONS = {RINGS: "--ring", CELLS: "--expand"}
 """Options that ask for compartments."""
 FARTHEST = 500.0

@@ -34,6 +34,8 @@ Device = Literal["auto", "cpu", "gpu"]
 Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3", "efficientnetlite0"]
 Task = Literal["instances", "semantic"]
 VerifyInputs = Literal["quick", "full", "none"]
+Link = Literal["z"]
+"""Axes along which nuclei can be joined."""
 Intensities = Literal["percentiles", "nuclei"]
 """How a model's images are brought to one range: by percentiles of all pixels, or as `arrays.ranges` describes."""
 
@@ -95,6 +97,13 @@ class SegmentSettings:
         "UM",
     )
     """Width of a pixel in micrometres; None for that in the file. Sizes are first estimated at this scale."""
+    z_step: float | None = option(
+        None,
+        INPUT,
+        "Distance of z-slices in micrometres, for the volumes of --link z; default: from the metadata of the files.",
+        "UM",
+    )
+    """Distance of z-slices in micrometres; None for that in the file."""
     flatfield: str | None = option(
         None,
         INPUT,
@@ -164,6 +173,13 @@ class SegmentSettings:
     """How far cells reach beyond their nuclei, in pixels such as `10`, or in micrometres such as `3um`; None for no
     cells."""
 
+    link: Link | None = option(
+        None,
+        OUTPUT,
+        "z: join the nuclei of neighbouring z-slices into volumes: a label image of the stack, and out.volumes.csv.",
+    )
+    """Axis along which nuclei are joined: `z` makes volumes of the nuclei of z-slices; None for none."""
+
     device: Device = option("auto", COMPUTING, DEVICE_HELP)
     """Where the network runs; `auto` uses a GPU if there is one."""
     precision: Precision = option("auto", COMPUTING, PRECISION_HELP, "KIND")
@@ -222,7 +238,9 @@ class SegmentSettings:
         if self.min_area is not None:
             check(self.min_area >= 0, "min_area", "0 or more pixels", self.min_area)
         check(self.flatfield != "", "flatfield", f"an image, or {ESTIMATE}", self.flatfield)
-        for name in ("diameter", "pixel_size"):
+        if self.link is not None:
+            check_choice("link", self.link, Link)
+        for name in ("diameter", "pixel_size", "z_step"):
             value = getattr(self, name)
             check(value is None or 0.01 <= value <= 10_000, name, "between 0.01 and 10000", value)
         for word in () if self.measure is None else self.measure.split(","):

@@ -36,6 +36,8 @@ class SegmentResult:
     """Nuclei in all masks."""
     failures: tuple[Failure, ...]
     """Images that could not be segmented, and why."""
+    volumes: int | None = None
+    """Nuclei over z-slices, with `link="z"`; else None."""
 
 
 class _NotesOnly:
@@ -102,7 +104,7 @@ def segment(
     )
     outcome = local.run(task, progress).outcome
     counts = outcome.images, outcome.planes, outcome.nuclei
-    return SegmentResult(out, RunLayout(out).tables, *counts, outcome.failures)
+    return SegmentResult(out, RunLayout(out).tables, *counts, outcome.failures, outcome.volumes)
 
 
 def settings_of(options: dict[str, Any]) -> SegmentSettings:

@@ -126,8 +126,10 @@ def print_finish(outcome: RunOutcome, files: Sequence[Path]) -> None:
 def _counts(outcome: RunOutcome) -> str:
     planes = f" of {outcome.planes} planes" if outcome.planes != outcome.images else ""
     missing = f", {len(outcome.missing)} not done yet" if outcome.missing else ""
+    volumes = "" if outcome.volumes is None else f" in {counted(outcome.volumes, 'volume')}"
     return (
-        f"{counted(outcome.images, 'image')}{planes}, {outcome.nuclei} nuclei, {len(outcome.failures)} failed{missing}"
+        f"{counted(outcome.images, 'image')}{planes}, {outcome.nuclei} nuclei{volumes}, {len(outcome.failures)} failed"
+        f"{missing}"
     )
 
 

@@ -89,6 +89,7 @@ def _outcome(outcome: RunOutcome) -> dict[str, Any]:
         "images": outcome.images,
         "planes": outcome.planes,
         "nuclei": outcome.nuclei,
+        **({} if outcome.volumes is None else {"volumes": outcome.volumes}),
         "missing": len(outcome.missing),
     }
 

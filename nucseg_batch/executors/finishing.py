@@ -12,6 +12,7 @@ from typing import Any
 from nucseg_batch.errors import ImageError
 from nucseg_batch.executors.flat_fields import flat_fields
 from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.linking import groups_to_link, link_groups, volume_count, write_volume_table
 from nucseg_batch.executors.pending import planes_to_merge
 from nucseg_batch.executors.progress import ProgressCounter
 from nucseg_batch.executors.provenance import provenance
@@ -32,10 +33,10 @@ from nucseg_batch.files.run.finish import PlaneEntry, collect, result_hashes, ta
 from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, holders
 from nucseg_batch.files.run.provenance import InputFingerprint, write_provenance
 from nucseg_batch.files.run.records import FinishRecord, Marker, PlaneResult
-from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.run_layout import VOLUMES_CSV, RunLayout
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.large_planes import join_plane
-from nucseg_batch.plan import Failure, LargePlane
+from nucseg_batch.plan import Failure, LargePlane, stack_groups
 
 
 class RunOutcome:
@@ -53,6 +54,8 @@ class RunOutcome:
         """Images with a mask, or several."""
         self.nuclei = 0
         """Nuclei in all masks."""
+        self.volumes: int | None = None
+        """Nuclei over the z-slices of stacks; None in a run that does not join these, and for a share."""
         self._failures: list[Failure] = []
         self._missing: list[PlaneEntry] = []
         self._groups: dict[str, bool] = {}
@@ -117,20 +120,27 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
             remove_leftovers(table.parent, {table.name})
     unmerged = planes_to_merge(plan.large_planes(), job.store, journal)
     unscaled = [label_array for label_array in plan.label_arrays if levels_missing(job.store, label_array)]
-    noted = _still_finished(job, rewrite=rewrite) if not unmerged and not unscaled else None
+    unlinked = groups_to_link(job, stack_groups(plan))
+    noted = _still_finished(job, rewrite=rewrite) if not (unmerged or unscaled or unlinked) else None
     if noted is not None:
         if not job.begun.in_place:
             set_complete(job.store, not noted.missing)  # a call that ended as the one before it may have taken it away
-        return RunOutcome(collect(plan, journal))
+        outcome = RunOutcome(collect(plan, journal))
+        outcome.volumes = volume_count(job)
+        return outcome
     if alone:
         remove_common_leftovers(job.store, plan)
         for label_array in unscaled:
             remove_leftovers_of_levels(job.store, label_array)
     join_planes(job, unmerged, progress, alone=alone)
+    if unmerged:
+        unlinked = groups_to_link(job, stack_groups(plan))
+    link_groups(job, unlinked, progress, alone=alone)
     for label_array in plan.label_arrays:
         build_levels(job.store, label_array)
     outcome, inputs, digests = RunOutcome(), InputFingerprint(), dict[str, bytes]()
     write_tables(job.store, inputs.counted(outcome.counted(collect(plan, journal, digests))), job.table)
+    outcome.volumes = write_volume_table(job)
     made = _record_provenance(job, outcome, inputs)
     state = journal.state(plan.units(), plan.large_planes(), digests)
     _describe_store(job, outcome, made)
@@ -147,17 +157,25 @@ def _still_finished(job: Job, *, rewrite: bool) -> FinishRecord | None:
     rewrite: also where they have changed since.
     """
     noted = job.journal.finished()
-    if noted is None or not all(path.exists() for path in RunLayout(job.store).results.values()):
+    if noted is None or not all(path.exists() for path in _expected(job)):
         return None
     if rewrite and noted.tables != result_hashes(job.store):
         return None
     return noted if noted.state == job.journal.state(job.plan.units(), job.plan.large_planes()) else None
 
 
+def _expected(job: Job) -> list[Path]:
+    """The files beside the store that the run has when its tables are written."""
+    results = RunLayout(job.store).results
+    return [path for name, path in results.items() if name != VOLUMES_CSV or job.begun.settings.link is not None]
+
+
 def _record_provenance(job: Job, outcome: RunOutcome, inputs: InputFingerprint) -> dict[str, Any]:
     """Writes the provenance beside the tables, and returns what of it the store gets."""
     made = provenance(job, inputs.sha256)
     found = {"images": outcome.images, "planes": outcome.planes, "nuclei": outcome.nuclei}
+    if outcome.volumes is not None:
+        found["volumes"] = outcome.volumes
     counts = {**found, "failures": len(outcome.failures), "missing": len(outcome.missing)}
     write_provenance(job.store, {**made, "output": {**counts, "sha256": table_hashes(job.store)}})
     return made
@@ -216,4 +234,5 @@ def all_done(job: Job) -> bool:
 
 def files_of(store: Path) -> tuple[Path, ...]:
     """What a finished run has: the store and the tables."""
-    return store, *RunLayout(store).results.values()
+    results = RunLayout(store).results
+    return store, *(path for name, path in results.items() if name != VOLUMES_CSV or path.exists())

@@ -213,7 +213,7 @@ def output_files(plan: Plan, *, with_images: bool) -> int:
     """Files that a store of masks would consist of, at most: shards of planes without nuclei are not written."""
     count, groups = 0, {""}
     for label_array in plan.label_arrays:
-        arrays = len(label_array.labels) + with_images
+        arrays = len(label_array.label_images) + with_images
         levels = choose_levels(label_array, calibration_of(label_array, None))
         grids = [label_array.grid, *(label_array.grid.level(level.shape) for level in levels)]
         count += arrays * sum(grid.count + 1 for grid in grids)

@@ -42,7 +42,17 @@ from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
 from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG, check_is_store
-from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, check_compartments, doubt_error, make_plan, merged
+from nucseg_batch.plan import (
+    Assumption,
+    LargePlane,
+    Plan,
+    Unit,
+    check_compartments,
+    check_stacks,
+    doubt_error,
+    make_plan,
+    merged,
+)
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
 TOLD_ASSUMPTIONS = 20
@@ -281,8 +291,10 @@ def _plan(
     total = len(found.entries)
     scanned = scan_headers(found, settings, lambda done: progress.headers(done, total), headers=False)
     images, failures = plannable(scanned, settings)
-    plan = make_plan(images, failures, region=settings.region, labels=settings.labels)
+    linked = settings.link == "z"
+    plan = make_plan(images, failures, region=settings.region, labels=settings.labels, linked=linked)
     check_compartments(plan, settings)
+    check_stacks(plan, settings.link)
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     _tell(replace(scanned.found, assumptions=assumptions), progress)
     if not images:

@@ -16,6 +16,7 @@ from nucseg_batch.executors.executor import Executor, Stopping
 from nucseg_batch.executors.finishing import RunOutcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.garbage import spared
 from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.linking import groups_to_link, link_groups, own_groups
 from nucseg_batch.executors.output import begin, check_free, make_store
 from nucseg_batch.executors.pending import find_tasks, planes_to_merge
 from nucseg_batch.executors.progress import ProgressCounter
@@ -97,6 +98,7 @@ class _Session:
                 outcome = finish(job, self._done, self._job_name, own=[ALL, *locks])
             else:
                 join_planes(job, planes_to_merge(job.own_planes(), job.store, self._journal), self._done, alone=alone)
+                link_groups(job, groups_to_link(job, own_groups(job)), self._done, alone=alone)
                 outcome = RunOutcome(tuple(self._own_entries(units)), whole=False)
         return self._summary(outcome, units, time.monotonic() - started)
 

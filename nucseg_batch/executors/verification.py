@@ -14,12 +14,13 @@ from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.pending import regions_done
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.masks.metadata import metadata_damage
-from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_written
+from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_written, volumes_written
 from nucseg_batch.files.run.finish import result_hashes
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.records import Marker, PlaneResult, RunSpec
-from nucseg_batch.plan import Failure, LargePlane, Unit
+from nucseg_batch.files.run.stack_records import StackRecords
+from nucseg_batch.plan import Failure, LargePlane, StackGroup, Unit, stack_groups
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class Damage:
     """The unit that must be done again, where it is one."""
     large: LargePlane | None = None
     """The large plane that must be joined again, where it is one."""
+    stacks: StackGroup | None = None
+    """The stacks whose nuclei must be joined again, where it is some."""
     metadata: str | None = None
     """The file of metadata in the store that must be made again, where it is one."""
 
@@ -161,6 +164,10 @@ def verify(job: Job, step: Callable[[int, int], None]) -> VerificationResult:
         wrong = _large_damage(job, large, noted is not None)
         if wrong:
             damage.append(Damage(large.name, wrong, large=large))
+    for group in stack_groups(job.plan):
+        wrong = _volume_damage(job, group, noted is not None and not noted.missing)
+        if wrong:
+            damage.append(Damage(group.name, wrong, stacks=group))
     for name in noted.metadata if noted is not None else ():
         wrong = metadata_damage(job.store, name)
         if wrong:
@@ -185,6 +192,8 @@ def forget(job: Job, damage: Sequence[Damage], tell: Callable[[str], None]) -> N
                 journal.retract(one.unit)
             if one.large is not None:
                 journal.retract_plane(one.large)
+            if one.stacks is not None:
+                StackRecords(journal).retract(one.stacks)
             if one.metadata is not None:
                 (job.store / one.metadata).unlink(missing_ok=True)
         journal.reopen()
@@ -243,6 +252,22 @@ def _large_damage(job: Job, large: LargePlane, finished: bool) -> str | None:
     if _sha256(job.journal.plane_part(large)) != joined.part_sha256:
         return "checksum mismatch in its rows of nuclei.csv"
     return None
+
+
+def _volume_damage(job: Job, group: StackGroup, finished: bool) -> str | None:
+    """What is wrong with the volumes of stacks; None where nothing is, or they are not joined yet."""
+    records = StackRecords(job.journal)
+    linked, source = records.record(group), records.source_state(group)
+    if linked is None or linked.source != source:
+        lost = finished and source is not None
+        return "the record or the rows of its volumes are missing, truncated or of other masks" if lost else None
+    for unit, size, digest in zip(group.units, linked.shard_bytes, linked.sha256, strict=True):
+        now = volumes_written(job.store, unit)
+        if (now.bytes, now.sha256) != (size, digest):
+            return f"checksum mismatch in the volumes of {unit.name}"
+    return (
+        "checksum mismatch in its rows of volumes.csv" if _sha256(records.part(group)) != linked.part_sha256 else None
+    )
 
 
 def _sha256(path: Path) -> str:

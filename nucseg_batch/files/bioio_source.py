@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.pixel_size import PLAUSIBLE
+from nucseg_batch.files.pixel_size import PLAUSIBLE, plausible_step
 from nucseg_batch.files.source import AXES, ChannelInfo, Header
 from nucseg_batch.files.zarr.guard import pixel_type, read_type
 from nucseg_batch.files.zarr.header import UNITS
@@ -125,6 +125,7 @@ def _header(image: Any, status: os.stat_result) -> Header:
         mtime_ns=status.st_mtime_ns,
         channels=tuple(ChannelInfo(str(name)) for name in channels) if "C" in axes else (),
         pixel_size=_pixel_size(image),
+        z_step=_z_step(image),
         chunk=chunk if chunk != shape[3:5] else None,
     )
 
@@ -145,6 +146,17 @@ def _pixel_size(image: Any) -> float | None:
         return None
     good = PLAUSIBLE[0] <= width <= PLAUSIBLE[1] and math.isclose(width, height, rel_tol=0.01)
     return width if good else None
+
+
+def _z_step(image: Any) -> float | None:
+    """Distance of z-slices in micrometres likewise; None where it is not known, or is 1."""
+    try:
+        step = image.physical_pixel_sizes.Z
+        unit = getattr(getattr(getattr(image, "dimension_properties", None), "Z", None), "unit", None)
+        factor = 1.0 if unit is None else UNITS.get(str(unit).strip().replace("metre", "meter"))
+        return None if factor is None or step is None or step == 1.0 else plausible_step(float(step) * factor)
+    except Exception:  # as above
+        return None
 
 
 def _bioio() -> Any:

@@ -67,6 +67,7 @@ def _joint_header(headers: Sequence[Header], channels: Sequence[ChannelInfo]) ->
         mtime_ns=max(header.mtime_ns for header in headers),
         channels=tuple(channels),
         pixel_size=next((header.pixel_size for header in headers if header.pixel_size is not None), None),
+        z_step=next((header.z_step for header in headers if header.z_step is not None), None),
         chunk=first.chunk if all(header.chunk == first.chunk for header in headers) else None,
         assumptions=first.assumptions,
         unused_axes=any(header.unused_axes for header in headers),

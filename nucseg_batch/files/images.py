@@ -325,6 +325,7 @@ def _header(decoder: _Decoder, status: os.stat_result) -> Header:
         mtime_ns=status.st_mtime_ns,
         channels=getattr(decoder, "channels", ()),
         pixel_size=getattr(decoder, "pixel_size", None),
+        z_step=getattr(decoder, "z_step", None),
         levels=getattr(decoder, "levels", 1),
         chunk=None if chunk == plane else chunk,
         stored_bytes=getattr(decoder, "stored_bytes", status.st_size),

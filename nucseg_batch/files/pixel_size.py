@@ -1,4 +1,4 @@
-"""The size of a pixel in micrometres, as microscope software wrote it into a TIFF.
+"""The size of a pixel and the distance of z-slices in micrometres, as microscope software wrote them into a TIFF.
 
 OME-XML is read in `ome_xml`; here are the units, the range that can be meant, and the other places where software keeps
 it: ImageJ, MetaMorph and MetaXpress, Aperio slides, Zeiss LSM and STK.
@@ -14,6 +14,8 @@ MICROMETRES = {"pm": 1e-6, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 
 """Units that are understood, in micrometres; µ has two code points."""
 PLAUSIBLE = (0.02, 10.0)
 """Sizes outside this range are somebody's default, not a microscope's, and count as unknown."""
+PLAUSIBLE_STEP = (0.01, 1000.0)
+"""Distances of z-slices outside this range count as unknown."""
 _SPELLED = {**MICROMETRES, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0}
 _METASERIES_SIZE = re.compile(r'id="spatial-calibration-x"[^>]*value="([^"]*)"')
 _METASERIES_UNIT = re.compile(r'id="spatial-calibration-units"[^>]*value="([^"]*)"')
@@ -23,6 +25,12 @@ _APERIO_SIZE = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 def plausible(size: float | None) -> float | None:
     """The size where a microscope can have it, else None."""
     return size if size is not None and math.isfinite(size) and PLAUSIBLE[0] <= size <= PLAUSIBLE[1] else None
+
+
+def plausible_step(step: float | None) -> float | None:
+    """The distance of z-slices where a microscope can have it, else None."""
+    good = step is not None and math.isfinite(step) and PLAUSIBLE_STEP[0] <= step <= PLAUSIBLE_STEP[1]
+    return step if good else None
 
 
 def micrometres(size: str | float | None, unit: str) -> float | None:
@@ -46,6 +54,20 @@ def tiff_pixel_size(tiff: Any, kind: str) -> float | None:
     try:
         return None if read is None else plausible(read(tiff))
     except (ValueError, TypeError, KeyError, ZeroDivisionError, IndexError):
+        return None
+
+
+def tiff_z_step(tiff: Any, kind: str) -> float | None:
+    """Distance of z-slices of a tifffile.TiffFile that is no OME-TIFF, in micrometres; None where it is not known.
+
+    kind: what tifffile calls this kind of TIFF. ImageJ and Zeiss LSM write it.
+    """
+    try:
+        if kind == "lsm":
+            return plausible_step(float((tiff.lsm_metadata or {})["VoxelSizeZ"]) * MICROMETRES["m"])
+        metadata = (tiff.imagej_metadata or {}) if kind == "imagej" else {}
+        return plausible_step(micrometres(metadata.get("spacing"), str(metadata.get("unit", ""))))
+    except (ValueError, TypeError, KeyError, IndexError):
         return None
 
 

@@ -14,8 +14,10 @@ FOLDER_ENDING = ".run"
 """Ending of a run folder, in place of that of the store."""
 TABLES = ("images", "nuclei", "failures")
 """The tables of a run."""
-OUTPUT_NAME = re.compile(rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells)\.csv|provenance\.json|report\.html)")
+OUTPUT_NAME = re.compile(rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells|volumes)\.csv|provenance\.json|report\.html)")
 """Names of the files beside a store; the group is the store's name without its ending."""
+VOLUMES_CSV = "volumes.csv"
+"""What the name of the table of volumes ends in."""
 PLAN = "plan.json"
 """The plan, by which a run folder is known."""
 ONE_LOG, SHARE_LOG, WORKER_LOG = "log.txt", "log-{:05d}.txt", "log-worker-{}.txt"
@@ -87,11 +89,20 @@ class RunLayout:
         return path_beside(self.store, ".wells.csv")
 
     @property
+    def volumes_csv(self) -> Path:
+        """The table with a row per volume, of runs that join nuclei over z-slices."""
+        return path_beside(self.store, ".volumes.csv")
+
+    @property
     def report(self) -> Path:
         """The report, unless another place is given for it."""
         return path_beside(self.store, ".report.html")
 
     @property
     def results(self) -> dict[str, Path]:
-        """All files that a finished run has beside its store and its run folder, by what their names end in."""
-        return {**{f"{name}.csv": path for name, path in self.tables.items()}, "provenance.json": self.provenance}
+        """All files that a finished run can have beside its store and its run folder, by what their names end in.
+
+        Only a run that joins nuclei over z-slices has `volumes.csv`.
+        """
+        tables = {f"{name}.csv": path for name, path in self.tables.items()}
+        return {**tables, VOLUMES_CSV: self.volumes_csv, "provenance.json": self.provenance}

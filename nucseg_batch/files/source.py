@@ -43,6 +43,8 @@ class Header:
     """Of axis C, in order; empty without one."""
     pixel_size: float | None = None
     """Width of a pixel in micrometres, where it is known."""
+    z_step: float | None = None
+    """Distance of its z-slices in micrometres, where it is known."""
     levels: int = 1
     """Levels of its pyramid, the full resolution included."""
     chunk: tuple[int, int] | None = None

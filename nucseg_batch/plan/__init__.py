@@ -14,6 +14,7 @@ from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, Pla
 from nucseg_batch.plan.plan import Plan, make_plan
 from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
 from nucseg_batch.plan.shards import ShardGrid
+from nucseg_batch.plan.stacks import StackGroup, check_stacks, stack_groups
 from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LabelArray, LargePlane, Unit, file_stem
 
 __all__ = [
@@ -37,10 +38,12 @@ __all__ = [
     "PlaneStatus",
     "Scales",
     "ShardGrid",
+    "StackGroup",
     "Unit",
     "bucket_shape",
     "channel_names",
     "check_compartments",
+    "check_stacks",
     "coarse_bucket_shape",
     "compartment_distances",
     "doubt_error",
@@ -48,4 +51,5 @@ __all__ = [
     "fitting_images",
     "make_plan",
     "merged",
+    "stack_groups",
 ]

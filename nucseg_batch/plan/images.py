@@ -59,6 +59,8 @@ class ImageInfo:
     """Path of its group in a store whose structure the output keeps; None for an image that is a file."""
     levels: int = 1
     """Levels of its pyramid."""
+    z_step: float | None = None
+    """Distance of its z-slices in micrometres, where the file says so."""
 
     @property
     def plane_bytes(self) -> int:

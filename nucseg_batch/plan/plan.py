@@ -70,7 +70,9 @@ class Plan:
     @property
     def mask_bytes(self) -> int:
         """Size of all masks before compression."""
-        return sum(label_array.pixels * len(label_array.labels) for label_array in self.label_arrays) * LABEL_BYTES
+        return (
+            sum(label_array.pixels * len(label_array.label_images) for label_array in self.label_arrays) * LABEL_BYTES
+        )
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -84,8 +86,9 @@ def make_plan(
     *,
     region: int = REGION,
     labels: tuple[str, ...] = (NUCLEI_LABEL,),
+    linked: bool = False,
 ) -> Plan:
-    """Groups images into label arrays, each with such label images.
+    """Groups images into label arrays, each with such label images; linked: whether nuclei are joined over z-slices.
 
     The plan depends only on the images, the region size and the label images, not on their order.
     """
@@ -94,7 +97,7 @@ def make_plan(
         planes = (image.axes, len(image.times), len(image.depths))
         groups[image.height, image.width, planes, image.group].append(image)
     label_arrays = [
-        LabelArray(one[0].height, one[0].width, tuple(sorted(one, key=lambda image: image.key)), region, labels)
+        LabelArray(one[0].height, one[0].width, tuple(sorted(one, key=lambda image: image.key)), region, labels, linked)
         for one in groups.values()
     ]
     label_arrays.sort(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from nucseg_batch.compartments import NUCLEI_LABEL
+from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
 from nucseg_batch.plan.images import ImageInfo, KnownImages, Plane
 from nucseg_batch.plan.shards import ShardGrid
 from nucseg_batch.settings import REGION
@@ -43,7 +43,19 @@ class LabelArray:
     region: int = REGION
     """Side of the regions in which planes of more than so many pixels squared are done."""
     labels: tuple[str, ...] = (NUCLEI_LABEL,)
-    """Names of its label images, of one shape and cut alike: nuclei, and compartments around them."""
+    """Names of the label images that units write, of one shape and cut alike: nuclei, and compartments around them."""
+    linked: bool = False
+    """Whether nuclei are joined over z-slices, where it has such an axis."""
+
+    @property
+    def label_images(self) -> tuple[str, ...]:
+        """Names of all its label images: those that units write, and volumes, which are made of whole stacks."""
+        return (*self.labels, VOLUMES) if self.has_volumes else self.labels
+
+    @property
+    def has_volumes(self) -> bool:
+        """Whether nuclei are joined over its z-slices."""
+        return self.linked and "z" in self.axes
 
     @property
     def group(self) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nucseg_batch.arrays.volumes import CONTAINED, IOU
 from nucseg_batch.compartments import Distances
 from nucseg_batch.settings import ESTIMATE, SegmentSettings
 
@@ -137,6 +138,19 @@ CENTRES = Reference(
         "note": "arXiv:1906.11109",
     },
 )
+STITCHING = Reference(
+    "stringer2021cellpose",
+    "article",
+    {
+        "author": "Stringer, C. and Wang, T. and Michaelos, M. and Pachitariu, M.",
+        "title": "Cellpose: a generalist algorithm for cellular segmentation",
+        "journal": "Nature Methods",
+        "volume": "18",
+        "pages": "100-106",
+        "year": "2021",
+        "doi": "10.1038/s41592-020-01018-x",
+    },
+)
 SKIMAGE = Reference(
     "vanderwalt2014skimage",
     "article",
@@ -178,7 +192,8 @@ def references(record: Mapping[str, Any]) -> list[Reference]:
     named = [UNET, EFFICIENTNET] if lite else [UNET] if model.get("architecture") in ("default", "unet") else []
     trained = [] if model["name"] != "default" else [BOWL, BBBC039, KROMP, NAYLOR] if lite else [BOWL]
     votes = [CENTRES] if model.get("task", "instances") == "instances" else []
-    return [Reference("nucsegbatch", "misc", own), *named, *trained, *votes, SKIMAGE, NGFF]
+    joined = [STITCHING] if record["settings"].get("link") else []
+    return [Reference("nucsegbatch", "misc", own), *named, *trained, *votes, *joined, SKIMAGE, NGFF]
 
 
 def paragraph(record: Mapping[str, Any]) -> str:
@@ -212,6 +227,12 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"Uneven illumination was corrected: pixels were divided by the flat field {how}."
     yield _scale(record, given)
     yield from _compartments(given)
+    if given.get("link") == "z":
+        yield (
+            f"Nuclei of neighbouring z-slices were joined if their intersection over union was at least {IOU:g}, or if "
+            f"{CONTAINED:.0%} of the smaller one lay in the larger one; gaps of one slice were bridged, and nuclei on "
+            f"top of each other separated at necks. This gave {output['volumes']} volumes."
+        )
     planes = f" ({output['planes']} planes)" if output["planes"] != output["images"] else ""
     unit = "plane" if record["input"]["planes"] > record["input"]["images"] else "image"
     lost = output["failures"]

@@ -1,8 +1,9 @@
 """A run as layers of a viewer, as plain data: what napari is given, read when it is looked at.
 
-One image is a layer of its pixels and one of its nuclei, with time points and depths as axes. Many images of one shape
-are the same with an axis `image`, along which one turns the pages. Where a layer has several planes, nuclei are
-numbered on from plane to plane, so that each has a row of its own in the table of features.
+One image is a layer of its pixels and one of its nuclei, with time points and depths as axes; nuclei that are joined
+over slices are a third. Many images of one shape are the same with an axis `image`, along which one turns the pages.
+Where a layer has several planes, nuclei are numbered on from plane to plane, so that each has a row of its own in the
+table of features.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -19,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import percentile_range
+from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
 from nucseg_batch.errors import NothingToDoError, NucsegError
-from nucseg_batch.files.masks.ngff import levels_listed
+from nucseg_batch.files.masks.ngff import level_name, levels_listed
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.opening import open_array
@@ -65,7 +68,7 @@ class RunView:
     """What is shown of a run."""
 
     layers: list[Layer]
-    """The image, where its pixels can be read, and the labels over it."""
+    """The image, where its pixels can be read, and the labels over it: nuclei, and volumes if the run has them."""
     axes: tuple[str, ...]
     """Names of the axes of all layers, colours aside."""
     unit: str | None
@@ -90,8 +93,11 @@ def view_of(run: FinishedRun, image: str | None) -> RunView:
     spacing = spacing_of(run, good[0])
     scale = tuple(spacing.steps.get(axis, 1.0) for axis in axes)
     offsets = np.cumsum([0, *(row.nuclei for row in rows[:-1])]).tolist()
-    levels = _label_levels(run, rows, offsets, shape)
-    layers = [Layer("labels", "nuclei", levels, scale, features=_features(run, rows, offsets))]
+    group = run.store / good[0].mask
+    levels = _label_levels(run, group, rows, offsets, shape)
+    layers = [Layer("labels", NUCLEI_LABEL, levels, scale, features=_features(run, rows, offsets))]
+    if "z" in axes and (volumes := group.with_name(VOLUMES)).is_dir():
+        layers.append(Layer("labels", VOLUMES, _label_levels(run, volumes, rows, [0] * len(rows), shape), scale))
     try:
         layers.insert(0, _image_layer(run, rows, good[0], shape, scale))
     except (OSError, NucsegError) as error:
@@ -135,13 +141,12 @@ def _stacked(planes: list[da.Array], shape: tuple[int, ...]) -> da.Array:
 
 
 def _label_levels(
-    run: FinishedRun, rows: Sequence[PlaneRow], offsets: Sequence[int], shape: tuple[int, ...]
+    run: FinishedRun, group: Path, rows: Sequence[PlaneRow], offsets: Sequence[int], shape: tuple[int, ...]
 ) -> list[da.Array]:
-    """The masks at all levels that the store has."""
-    good = next(row for row in rows if row.segmented)
+    """A label image, given by its group, at all levels that the store has."""
     levels = []
-    for level in range(max(1, levels_listed(read_attributes(run.store / good.mask)))):
-        array = da.from_zarr(open_array(run.store / good.mask / str(level), mode="r"))
+    for level in range(max(1, levels_listed(read_attributes(group)))):
+        array = da.from_zarr(open_array(group / level_name(level), mode="r"))
         planes = []
         for row, offset in zip(rows, offsets, strict=True):
             if row.segmented:

@@ -193,3 +193,15 @@ def test_the_error_of_flat_fields_is_that_of_simulated_images(tmp_path: Path) ->
     assert (none["by"], own["by"], own["scene"]) == ("none", "own", "few")
     assert none["rms"] > 0.15
     assert own["rms"] < 0.01
+
+
+@pytest.mark.parametrize("options", [("--depth", "4"), ("--segment", "--depth", "3", "--side", "128")])
+def test_volumes_are_scored_against_the_truth(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Of slices that are simulated, and of those that the default model segments."""
+    record = tmp_path / "volumes.json"
+    command = [sys.executable, HERE / "volumes.py", "--json", record, *options]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(record.read_text())
+    assert len(rows) == (1 if "--segment" in options else 32)
+    assert all(0 < row["F1"] <= 1 and 0 < row["AP@.5"] <= 1 for row in rows)

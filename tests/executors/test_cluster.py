@@ -20,6 +20,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from executors.worker_preload import QuickPredictor, told
 from pictures import disks, fluorescence
 
@@ -102,13 +103,16 @@ def quick_reference(images: Path) -> Path:
 
 
 def test_two_processes_of_which_one_is_killed_write_the_bytes_of_one(images: Path, tmp_path: Path) -> None:
-    """The network itself, whole planes and regions; dask hands the units of the dead to the living."""
+    """The network itself, whole planes, regions and a stack; dask hands the units of the dead to the living."""
     folder = tmp_path / "in"
     folder.mkdir()
     for path in images.iterdir():
         (folder / path.name).hardlink_to(path)
     write_picture(folder / "large.png", (150, 210), 9)
-    options = ("--region", "128", "--diameter", "26")
+    labels = disks((96, 112), [(22, 25), (60, 60), (70, 20), (25, 80)], 11)
+    stack = np.stack([np.minimum(fluorescence(labels, seed=seed), DEADLY - 1) for seed in range(3)])
+    tifffile.imwrite(folder / "stack.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    options = ("--region", "128", "--diameter", "26", "--link", "z")
     with pytest.raises(SystemExit) as ended:
         main(["segment", str(folder), str(tmp_path / "one.zarr"), *options])
     assert ended.value.code == 3
@@ -117,6 +121,7 @@ def test_two_processes_of_which_one_is_killed_write_the_bytes_of_one(images: Pat
     errors = segment(folder, tmp_path / "two.zarr", *options, *TWO, code=3, environment=told(once=str(once)))
     assert not once.exists(), "nobody died"
     assert digest(tmp_path / "two.zarr") == digest(tmp_path / "one.zarr")
+    assert {int(row["slices"]) for row in rows(tmp_path / "two.zarr", "volumes")} == {3}
     assert "Restarting worker" in (tmp_path / "two.run" / "log.txt").read_text()
     assert noise(errors) < 8, errors
     assert [row["image"] for row in rows(tmp_path / "two.zarr", "failures")] == ["6.png"]

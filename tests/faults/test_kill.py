@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from faults.harness import COMMAND, FIXED, call, digest, needs
 from faults.sweep import Command, Sweep
 from faults.tree import KILLED, REGION, Driver, differences, pictures, planes_done, slow, wait_for, write_picture
@@ -72,6 +73,24 @@ def compartments(drivers: Sequence[Driver], images: Path, tmp_path_factory: pyte
     return Sweep(drivers, tmp_path_factory.mktemp("compartments"), commands).prepare()
 
 
+@pytest.fixture(scope="module")
+def linked(drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Stacks whose nuclei are joined over slices, in two shares: three in one unit, and one with regions and levels."""
+    folder = tmp_path_factory.mktemp("linked")
+    images = folder / "in"
+    images.mkdir()
+    for name, shape in (("a.tif", (3, 20, 30)), ("b.tif", (3, 20, 30)), ("large.tif", (2, 130, 100))):
+        stack = np.full(shape, 10, np.uint8)
+        stack[:, 5::30, 6:-6] = stack[:, 6::30, 6:-6] = 200
+        tifffile.imwrite(images / name, stack, imagej=True, metadata={"axes": "ZYX"})
+
+    def commands(store: Path) -> list[Command]:
+        tasks = [("segment", "--run", store, "--share", share) for share in (1, 0)]
+        return [("plan", images, store, "--link", "z", "--shares", 2, *REGION), *tasks]
+
+    return Sweep(drivers, folder / "sweep", commands).prepare()
+
+
 @pytest.fixture(scope="module", params=["0.4", "0.5"])
 def in_place(
     request: pytest.FixtureRequest, drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory
@@ -119,12 +138,19 @@ def test_a_run_with_compartments_killed_at_a_point_goes_on_to_the_same_bytes(com
     assert compartments.wrong(compartments.points(2 * FIFTH)) == []
 
 
+def test_a_run_that_joins_slices_killed_at_a_point_goes_on_to_the_same_bytes(linked: Sweep) -> None:
+    """Row 1: volumes are made by whoever did the last unit of a stack, and their rows and shards come with a record."""
+    assert sum("/labels/volumes/" in name for name in linked.reference) > 8
+    assert sum("/volumes/" in call for step in linked.steps for call in step.calls) > 12
+    assert linked.wrong(linked.points(2 * FIFTH)) == []
+
+
 def test_a_run_in_place_killed_at_a_point_goes_on_to_the_same_bytes(in_place: Sweep) -> None:
     """Row 1, and nothing else of the user's store is changed or left in it."""
     assert in_place.wrong(in_place.points(3 * FIFTH)) == []
 
 
-@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "with_images", "compartments"])
+@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "with_images", "compartments", "linked"])
 @pytest.mark.timeout(3600)
 @slow[0]
 @slow[1]

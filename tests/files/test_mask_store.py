@@ -296,6 +296,9 @@ def test_places_are_told_in_micrometres_where_all_images_of_a_stack_agree(tmp_pa
         info("b.tif", pixel_size=0.65),
         info("c.tif", 41, 43, pixel_size=0.65),
         info("d.tif", 41, 43),
+        info("e.tif", pixel_size=0.65, z=(4, 10, 2), z_step=1.5),
+        info("f.tif", pixel_size=0.65, z=(4, 12, 2), z_step=1.5),
+        info("g.tif", pixel_size=0.65, z=(4, 12, 2), z_step=2.5),
     ]
     create_store(tmp_path / "out.zarr", make_plan(images))
 
@@ -308,6 +311,8 @@ def test_places_are_told_in_micrometres_where_all_images_of_a_stack_agree(tmp_pa
 
     assert said("31x37") == ([1.0, 0.65, 0.65], [None, "micrometer", "micrometer"])
     assert said("41x43") == ([1.0, 1.0, 1.0], [None, None, None])
+    assert said("3z-31x37") == ([1.0, 3.0, 0.65, 0.65], [None, "micrometer", "micrometer", "micrometer"])
+    assert said("4z-31x37") == ([1.0, 1.0, 0.65, 0.65], [None, None, "micrometer", "micrometer"])
 
 
 def test_two_images_never_share_a_place(tmp_path: Path) -> None:

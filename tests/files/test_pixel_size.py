@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from nucseg_batch.files.images import read_header
+from nucseg_batch.files.images import open_file, read_header
 
 METASERIES = (
     '<MetaData><PlaneInfo><prop id="spatial-calibration-x" type="float" value="1.3672"/>'
@@ -53,3 +53,24 @@ def test_the_size_of_a_pixel_is_what_a_microscope_wrote(
     tifffile.imwrite(tmp_path / "a.tif", PIXELS, **options)
     found = read_header(tmp_path / "a.tif", max_pixels=10**6).pixel_size
     assert found == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeZ": 2.5, "PhysicalSizeZUnit": "µm"}}, 2.5),
+        ({"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeZ": 750.0, "PhysicalSizeZUnit": "nm"}}, 0.75),
+        ({"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeX": 0.3, "PhysicalSizeXUnit": "µm"}}, None),
+        ({"imagej": True, "metadata": {"axes": "ZYX", "spacing": 1.25, "unit": "micron"}}, 1.25),
+        ({"imagej": True, "metadata": {"axes": "ZYX", "spacing": 1.25}}, None),
+        ({"imagej": True, "metadata": {"axes": "ZYX", "spacing": 0.0, "unit": "um"}}, None),
+    ],
+    ids=["OME", "OME in nm", "OME without", "ImageJ", "ImageJ without a unit", "ImageJ with nonsense"],
+)
+def test_the_distance_of_slices_is_read_where_software_wrote_it(
+    tmp_path: Path, options: dict[str, Any], expected: float | None
+) -> None:
+    """As the size of a pixel is: volumes are measured with both."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((7, 31, 37), np.uint16), **options)
+    assert open_file(path, max_pixels=10**6).header.z_step == (None if expected is None else pytest.approx(expected))

@@ -140,6 +140,13 @@ def test_numbers_that_were_given_are_told_as_given(tmp_path: Path, monkeypatch: 
         "Rings (gap and width of 0.5 and 2 micrometres) and cells (up to 10 pixels) around nuclei were measured, too"
         in paragraph(around)
     )
+    linked = {**record, "settings": {**record["settings"], "link": "z"}, "output": {**record["output"], "volumes": 7}}
+    assert "joined if their intersection over union was at least 0.25, or if 50% of the smaller one" in paragraph(
+        linked
+    )
+    assert "This gave 7 volumes." in paragraph(linked)
+    keys = [{one.key for one in references(each)} for each in (linked, record)]
+    assert keys[0] - keys[1] == {"stringer2021cellpose"}
     channels = {**record, "channels": {"DAPI": 3, "Hoechst": 1}}
     assert "taken from channel DAPI or Hoechst" in paragraph(channels)
 

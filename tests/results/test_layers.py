@@ -72,6 +72,24 @@ def test_a_stack_has_its_axes_and_distances_and_a_number_for_each_nucleus(run: S
     assert labels.features["plane"][last] == "stack.tif (t=1, z=2)"
 
 
+def test_nuclei_that_are_joined_over_slices_are_a_layer_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose labels are those of volumes.csv; images without slices have none."""
+    run = small_run(tmp_path, monkeypatch, link="z")
+    stack = np.stack([picture(3 - z) for z in range(3)])
+    metadata = {"axes": "ZYX", "spacing": 2.0, "unit": "um"}
+    tifffile.imwrite(run.folder / "a.tif", stack, imagej=True, resolution=(2, 2), metadata=metadata)
+    run.put("plane.tif", picture(2))
+    run.segment()
+    nuclei, volumes = view(run, "a.tif").layers[1:]
+    assert (volumes.kind, volumes.name, volumes.scale) == ("labels", "volumes", (2.0, 0.5, 0.5))
+    found = volumes.levels[0].compute()
+    assert ((found > 0) == (nuclei.levels[0].compute() > 0)).all()
+    assert [np.unique(plane).tolist() for plane in found] == [[0, 1, 2, 3], [0, 1, 2], [0, 1]]
+    assert [layer.name for layer in view(run, "plane.tif").layers] == ["plane.tif", "nuclei"]
+
+
 def test_without_a_name_images_of_the_commonest_shape_are_pages(run: SmallRun) -> None:
     """So one turns through a folder; contrast is each image's own."""
     shown = view(run, None)

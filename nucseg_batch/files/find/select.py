@@ -77,6 +77,7 @@ def image_info(
         files=tuple(files),
         group=group,
         levels=header.levels,
+        z_step=header.z_step,
     )
 
 

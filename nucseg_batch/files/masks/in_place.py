@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.compartments import CELLS, RINGS
+from nucseg_batch.compartments import CELLS, RINGS, VOLUMES
 from nucseg_batch.errors import OutputError, UsageError
 from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.masks.ngff import (
@@ -70,7 +70,7 @@ def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: 
             )
         if not os.access(group, os.W_OK):
             raise OutputError(f"--in-place: {group} cannot be written to; change its permissions, or give OUT instead.")
-        for name in label_array.labels:
+        for name in label_array.label_images:
             label, listed = folder / label_path(label_array, name), name in _names(group / "labels")
             begun = zarr_format(label) is None and not listed  # a run that was stopped while it made its groups
             mine = resumed and (begun or OWNER in read_attributes(label))
@@ -88,7 +88,7 @@ def create_labels(folder: Path, plan: Plan) -> None:
         calibration = calibration_of(label_array, _ome(group))
         levels = choose_levels(label_array, calibration, _level_shapes(group), as_image=True)
         put_group(group / "labels", labels_attributes((), version=VERSIONS[version]), version=version)
-        for name in label_array.labels:
+        for name in label_array.label_images:
             label = folder / label_path(label_array, name)
             attributes = label_attributes(
                 label_array.axes, calibration, levels, source=True, name=name, version=VERSIONS[version]
@@ -109,12 +109,12 @@ def register(
             continue
         labels = folder / label_array.name / "labels"
         if provenance is not None:
-            for name in label_array.labels:
+            for name in label_array.label_images:
                 _say(labels / name, provenance)
         names = _names(labels)
-        if new := [name for name in label_array.labels if name not in names]:
+        if new := [name for name in label_array.label_images if name not in names]:
             _list(labels, [*names, *new])
-    _consolidate(folder, {folder / one.name / "labels": set(one.labels) for one in plan.label_arrays})
+    _consolidate(folder, {folder / one.name / "labels": set(one.label_images) for one in plan.label_arrays})
 
 
 def _say(label: Path, provenance: Mapping[str, Any]) -> None:
@@ -128,12 +128,15 @@ def _say(label: Path, provenance: Mapping[str, Any]) -> None:
 def remove_labels(folder: Path, plan: Plan) -> None:
     """Takes label images that a plan writes out of the lists, and then deletes them, whoever made them.
 
-    Compartments that an earlier run of ours made go, too: the nuclei that they belong to are gone.
+    Compartments and volumes that an earlier run of ours made go, too: the nuclei that they belong to are gone.
     """
     gone: dict[Path, set[str]] = {}
     for label_array in plan.label_arrays:
         labels = folder / label_array.name / "labels"
-        gone[labels] = {*label_array.labels, *(name for name in (RINGS, CELLS) if _made_as(labels / name, name))}
+        gone[labels] = {
+            *label_array.label_images,
+            *(name for name in (RINGS, CELLS, VOLUMES) if _made_as(labels / name, name)),
+        }
         names = _names(labels)
         if gone[labels] & set(names):
             _list(labels, [name for name in names if name not in gone[labels]])

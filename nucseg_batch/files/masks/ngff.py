@@ -71,7 +71,7 @@ def label_path(label_array: LabelArray, label: str = NUCLEI_LABEL) -> str:
 
 def label_paths(label_array: LabelArray) -> list[str]:
     """Paths of all label groups of a label array, nuclei first."""
-    return [label_path(label_array, label) for label in label_array.labels]
+    return [label_path(label_array, label) for label in label_array.label_images]
 
 
 def level_name(number: int) -> str:
@@ -227,7 +227,13 @@ def _calibration_of_files(label_array: LabelArray) -> Calibration:
     size = next(iter(label_array.pixel_sizes)) if len(label_array.pixel_sizes) == 1 else None
     if size is None:
         return Calibration({}, {}, {})
-    return Calibration(dict.fromkeys("yx", size), {}, dict.fromkeys("yx", "micrometer"))
+    scale, translation = dict.fromkeys("yx", size), dict[str, float]()
+    steps = {(image.z_step, image.z) for image in label_array.images} if "z" in label_array.axes else set()
+    step, chosen = next(iter(steps)) if len(steps) == 1 else (None, None)
+    if step is not None and chosen is not None:
+        scale["z"] = step * chosen[2]
+        translation["z"] = step * chosen[0]
+    return Calibration(scale, translation, dict.fromkeys(scale, "micrometer"))
 
 
 def _parsed(multiscale: Mapping[str, Any]) -> Calibration:

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
-from nucseg_batch.compartments import NUCLEI_LABEL
+from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
 from nucseg_batch.errors import OutputError
 from nucseg_batch.files.atomic_write import remove_leftovers, write_whole
 from nucseg_batch.files.masks.metadata import METADATA_FILES
@@ -79,6 +80,8 @@ __all__ = [
     "set_complete",
     "shard_bytes",
     "shards_written",
+    "volume_bytes",
+    "volumes_written",
 ]
 
 Metadata = Mapping[str, Mapping[str, Any]]
@@ -124,7 +127,7 @@ def list_masks(path: Path, plan: Plan, mirror: Metadata, failed: Collection[str]
     for name, attributes in translated(mirror, good).groups.items():
         _update(path / name, attributes["ome"])
     for label_array in grouped:
-        names = label_array.labels if label_array.name not in failed else ()
+        names = label_array.label_images if label_array.name not in failed else ()
         _update(path / label_path(label_array).rpartition("/")[0], labels_attributes(names)["ome"])
 
 
@@ -153,9 +156,9 @@ def _add_label_array(
     elif label_array.group is not None:
         name = calibration.name or label_array.name.rpartition("/")[2] or label_array.images[0].key.rpartition("/")[2]
         _merge(groups, label_array.name, image_attributes(name, label_array.axes, calibration, "labels"))
-    _merge(groups, label_path(label_array).rpartition("/")[0], labels_attributes(label_array.labels))
+    _merge(groups, label_path(label_array).rpartition("/")[0], labels_attributes(label_array.label_images))
     levels, source = choose_levels(label_array, calibration), label_array.group is not None
-    for name, label in zip(label_array.labels, label_paths(label_array), strict=True):
+    for name, label in zip(label_array.label_images, label_paths(label_array), strict=True):
         _merge(groups, label, label_attributes(label_array.axes, calibration, levels, source=source, name=name))
         arrays[f"{label}/{level_name(0)}"] = label_layout(label_array)
 
@@ -240,8 +243,11 @@ class MaskWriter:
         self, unit: Unit, label: str = NUCLEI_LABEL, bounds: tuple[slice, ...] | None = None
     ) -> NDArray[np.uint32]:
         """A label image of a unit as it is now, of the shape of the unit; or of other bounds in its label array."""
-        array = open_array(self._path / label_path(unit.label_array, label) / level_name(0), mode="r")
-        return np.asarray(array[bounds or unit.bounds])
+        return np.asarray(self.open(unit.label_array, label)[bounds or unit.bounds])
+
+    def open(self, label_array: LabelArray, label: str = NUCLEI_LABEL) -> zarr.Array[Any]:
+        """The array of a label image, to read from."""
+        return open_array(self._path / label_path(label_array, label) / level_name(0), mode="r")
 
     def _put(self, name: str, bounds: tuple[slice, ...], values: NDArray[Any]) -> StoredPart:
         folder = self._path / name
@@ -260,9 +266,19 @@ def shards_written(store: Path, unit: Unit) -> StoredPart:
     return combined([*([stored_part(pixels)] if pixels else []), *map(stored_part, labels)])
 
 
-def remove_leftovers_of(store: Path, unit: Unit) -> None:
-    """Deletes what killed writers left of a unit's shards; nobody else may be at the unit."""
-    for file in _all_files(store, unit):
+def volume_bytes(store: Path, unit: Unit) -> int:
+    """Size of a unit's shard of volumes; 0 where there is none."""
+    return sum(map(_size, _files(store, unit, VOLUMES)))
+
+
+def volumes_written(store: Path, unit: Unit) -> StoredPart:
+    """A unit's shard of volumes, found out from its files as they are now."""
+    return stored_part(_files(store, unit, VOLUMES))
+
+
+def remove_leftovers_of(store: Path, unit: Unit, *, volumes: bool = False) -> None:
+    """Deletes what killed writers left of a unit's shards, or of its shard of volumes; nobody else may be at it."""
+    for file in _files(store, unit, VOLUMES) if volumes else _all_files(store, unit):
         remove_leftovers(file.parent, {file.name})
 
 
@@ -289,9 +305,10 @@ def _pixel_files(store: Path, unit: Unit) -> list[Path]:
     return part_files(array, pixel_grid(unit.label_array).shard, pixel_bounds(unit))
 
 
-def masks_changed_ns(store: Path, unit: Unit) -> int:
-    """When a file of a unit's label images was last written, in nanoseconds; 0 where there is none."""
-    return max(_changed_ns(file) for label in unit.label_array.labels for file in _files(store, unit, label))
+def masks_changed_ns(store: Path, unit: Unit, labels: Collection[str] | None = None) -> int:
+    """When a file of a unit's label images, or of some of all, was last written, in ns; 0 where there is none."""
+    chosen = unit.label_array.labels if labels is None else labels
+    return max(_changed_ns(file) for label in chosen for file in _files(store, unit, label))
 
 
 def _all_files(store: Path, unit: Unit) -> list[Path]:

@@ -128,7 +128,7 @@ def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable)
     """
     remove_wells(store)
     paths, failures = RunLayout(store).tables, list[Failure]()
-    with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, _Parts() as parts:
+    with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, TableParts() as parts:
         images.write(csv_text([names(IMAGES)]).encode())
         nuclei.write(csv_text([names(table.columns)]).encode())
         waiting: list[list[Any]] = []
@@ -166,13 +166,13 @@ def _images_row(entry: PlaneEntry) -> list[Any]:
     return [entry.image, PlaneStatus.OK, label_path(entry.label_array), entry.index, entry.t, entry.z, *values]
 
 
-class _Parts:
-    """The parts of nuclei.csv, of which the most recently read stay open."""
+class TableParts:
+    """The parts of a table, of which the most recently read stay open."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, IO[bytes]] = OrderedDict()
 
-    def __enter__(self) -> _Parts:
+    def __enter__(self) -> TableParts:
         return self
 
     def __exit__(self, *_: object) -> None:

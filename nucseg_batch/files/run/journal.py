@@ -46,11 +46,13 @@ from nucseg_batch.files.run_layout import ONE_LOG, PLAN, TIMINGS, RunLayout
 from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
+VOLUME_RECORDS = "volumes"
+"""Folder of a run folder with what stacks left whose nuclei are joined, see `stack_records`."""
 FOLDERS = ("units", "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
     {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", ONE_LOG}
-    | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, *FOLDERS}
+    | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, VOLUME_RECORDS, *FOLDERS}
 )
 """All that a run folder can hold, but for the logs of shares and temporary names."""
 
@@ -342,13 +344,14 @@ class Journal:
     def remove_common_leftovers(self) -> None:
         """The same of what all shares have in common; only under the root lock."""
         remove_leftovers(self.folder)
-        remove_leftovers(self.folder / "planes")
+        for name in ("planes", VOLUME_RECORDS):
+            remove_leftovers(self.folder / name)
 
     def clear(self) -> None:
         """Forgets the run; the plan goes first, so that half a clearing is no run at all. Locks and logs stay."""
         for path in (self._plan, self._config, self._mirror, self._machine, self._scales, self._finished):
             path.unlink(missing_ok=True)
-        for name in (*FOLDERS, BEGUN, TIMINGS, FLAT_FIELDS):
+        for name in (*FOLDERS, VOLUME_RECORDS, BEGUN, TIMINGS, FLAT_FIELDS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _take_apart(self, unit: Unit) -> None:

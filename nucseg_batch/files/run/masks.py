@@ -37,7 +37,8 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
         self._places = mask_places(store)
         if not all(self._group(mask).is_dir() for mask, _ in itertools.islice(self._places.values(), 1)):
             raise InputMissingError(
-                f"{store} has no label image {label!r}; rings are made with `segment --ring`, cells with `--expand`."
+                f"{store} has no label image {label!r}; rings are made with `segment --ring`, cells with `--expand`, "
+                "volumes with `--link z`."
             )
 
     def __getitem__(self, image: str) -> NDArray[np.uint32]:
@@ -85,7 +86,7 @@ def open_masks(store: str | os.PathLike[str], *, label: str = NUCLEI_LABEL) -> M
     Args:
         store: The store, `out.zarr`; `out.images.csv` must lie beside it.
         label: Which label image: `nuclei`, or `rings` or `cells` of a run with `--ring` or `--expand`, whose labels are
-            those of the nuclei.
+            those of the nuclei; or `volumes` of a run with `--link z`, whose labels are those of volumes.csv.
 
     Returns:
         The masks by image, uint32, each (height, width) or with axes t and z before.

@@ -166,7 +166,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
     label_arrays = []
     for height, width, count, *known in more.pop("label_arrays"):
         images = PlannedImages(lines, first, count, *known)
-        label_arrays.append(LabelArray(height, width, images, settings.region, settings.labels))
+        label_arrays.append(LabelArray(height, width, images, settings.region, settings.labels, settings.link == "z"))
         first += count
     return Plan(tuple(label_arrays), tuple(Failure(*values) for values in more.pop("failures"))), more
 

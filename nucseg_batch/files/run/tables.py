@@ -56,7 +56,7 @@ class NucleiTable:
         """
         count = int(measures["label"].size)
         values = (_of(column, measures, pixel_size) for column in self._values)
-        cells = ([""] * count if one is None else _column(one) for one in values)
+        cells = ([""] * count if one is None else column_cells(one) for one in values)
         return [",".join(row) for row in zip(*cells, strict=True)]
 
     def text(self, plane: Plane, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> str:
@@ -112,7 +112,8 @@ def _of(column: Column, measures: Mapping[str, NDArray[Any]], pixel_size: float 
     return None if pixel_size is None else values * pixel_size**column.power
 
 
-def _column(values: NDArray[Any]) -> list[str]:
+def column_cells(values: NDArray[Any]) -> list[str]:
+    """The cells of a column of numbers."""
     if values.dtype.kind in "iu":
         return [str(value) for value in values.tolist()]
     return [f"{value:.7g}" if value == value else "" for value in values.tolist()]  # NaN is not known

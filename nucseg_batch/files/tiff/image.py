@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.pixel_size import tiff_pixel_size
+from nucseg_batch.files.pixel_size import tiff_pixel_size, tiff_z_step
 from nucseg_batch.files.source import ChannelInfo
 from nucseg_batch.files.tiff.axes import is_narrow, narrow_claim
 from nucseg_batch.files.tiff.colours import Samples, samples_of
@@ -52,6 +52,7 @@ class TiffImage:
                 _told(layout.channels, count) if ome else channel_names(tiff.file, layout, count)
             )
             self.pixel_size = layout.pixel_size if ome else tiff_pixel_size(tiff.file, layout.kind)
+            self.z_step = layout.z_step if ome else tiff_z_step(tiff.file, layout.kind)
             self._known = {path: (tiff.size, tiff.status.st_mtime_ns)}
         self._layout, self._samples = layout, samples
         self.assumptions = (*layout.assumptions, *samples.assumptions)

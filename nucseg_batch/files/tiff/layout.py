@@ -59,6 +59,8 @@ class PlaneLayout:
     """Of axis C, or of the whole image where it names its only channel."""
     pixel_size: float | None = None
     """Width of a pixel in micrometres."""
+    z_step: float | None = None
+    """Distance of z-slices in micrometres."""
     permuted: AxisOrder | None = None
     """Where its axes lie if its pages are not its planes."""
     assumptions: tuple[Assumption, ...] = ()

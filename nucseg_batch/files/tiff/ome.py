@@ -62,6 +62,7 @@ def lay_out_ome(tiff: OpenTiff) -> PlaneLayout:
         part_channels=_part_channels(places, strides["C"], sizes["C"]),
         channels=_channels(image, samples if apart else sizes["C"]),
         pixel_size=image.pixel_size,
+        z_step=image.z_step,
     )
 
 

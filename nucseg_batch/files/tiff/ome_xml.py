@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.pixel_size import micrometres, plausible
+from nucseg_batch.files.pixel_size import micrometres, plausible, plausible_step
 from nucseg_batch.files.source import ChannelInfo
 
 MAX_XML = 64 * 2**20
@@ -55,6 +55,8 @@ class OmeImage:
     """SamplesPerPixel of each channel."""
     pixel_size: float | None
     """Width of a pixel in micrometres."""
+    z_step: float | None
+    """Distance of z-slices in micrometres."""
     planes: tuple[PlaneData, ...]
     """Where its planes are stored."""
 
@@ -116,6 +118,7 @@ def _image(element: ElementTree.Element) -> OmeImage | None:
         raise ValueError(f"sizes {sizes}")
     elements = tuple(_children(pixels, "Channel"))
     size = micrometres(pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", "µm"))
+    step = micrometres(pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm"))
     return OmeImage(
         element.get("Name", ""),
         order,
@@ -123,6 +126,7 @@ def _image(element: ElementTree.Element) -> OmeImage | None:
         tuple(_channel(channel, number) for number, channel in enumerate(elements)),
         tuple(int(channel.get("SamplesPerPixel", "1")) for channel in elements),
         plausible(size),
+        plausible_step(step),
         tuple(_plane_data(data) for data in _children(pixels, "TiffData")),
     )
 

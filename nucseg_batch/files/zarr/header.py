@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nucseg_batch.errors import ImageError
-from nucseg_batch.files.pixel_size import MICROMETRES, PLAUSIBLE
+from nucseg_batch.files.pixel_size import MICROMETRES, PLAUSIBLE, plausible_step
 from nucseg_batch.files.source import AXES, ChannelInfo, Header
 from nucseg_batch.files.zarr.guard import ArrayFacts, check_array, member_path, read_type
 from nucseg_batch.files.zarr.nodes import Node
@@ -119,7 +119,7 @@ def describe(
         letters = told = _letters(multiscale, array, facts, axes, stacked)
         omero = list(group.ome.get("omero", {}).get("channels", [])) if group is not None else []
         letters, channels = _channels(letters, facts, omero)
-        size = _pixel_size(multiscale, letters)
+        size, step = _pixel_size(multiscale, letters), _z_step(multiscale, letters)
     except ImageError:
         raise
     except _DAMAGE as error:
@@ -135,6 +135,7 @@ def describe(
         mtime_ns=max(node.mtime_ns for node in nodes),
         channels=channels,
         pixel_size=size,
+        z_step=step,
         levels=len(multiscale.get("datasets", "1")),
         chunk=_window(facts, letters),
     )
@@ -269,19 +270,27 @@ def _scale(holder: dict[str, Any]) -> list[float] | None:
 
 def _pixel_size(multiscale: dict[str, Any], letters: str) -> float | None:
     """Width of a pixel in micrometres; None where it is not known, or rows and columns differ in it."""
+    height, width = (_distance(multiscale, letters.index(axis)) for axis in "YX")
+    good = all(size is not None and PLAUSIBLE[0] <= size <= PLAUSIBLE[1] for size in (height, width))
+    return width if good and math.isclose(height or 0.0, width or 0.0, rel_tol=0.01) else None
+
+
+def _z_step(multiscale: dict[str, Any], letters: str) -> float | None:
+    """Distance of z-slices in micrometres; None where it is not known."""
+    return plausible_step(_distance(multiscale, letters.index("Z"))) if "Z" in letters else None
+
+
+def _distance(multiscale: dict[str, Any], place: int) -> float | None:
+    """Distance of neighbours along an axis, in micrometres; None where it is not known."""
     axes = multiscale.get("axes")
     scale = _scale(multiscale["datasets"][0]) if multiscale else None
     if not axes or not scale or not all(isinstance(axis, dict) for axis in axes):
         return None
-    whole = _scale(multiscale)
-    sizes = []
-    for place in (letters.index("Y"), letters.index("X")):
-        factor = UNITS.get(str(axes[place].get("unit")).replace("metre", "meter"))
-        if factor is None:
-            return None
-        sizes.append(scale[place] * factor * (whole[place] if whole else 1.0))
-    good = all(math.isfinite(size) and PLAUSIBLE[0] <= size <= PLAUSIBLE[1] for size in sizes)
-    return sizes[1] if good and math.isclose(*sizes, rel_tol=0.01) else None
+    whole, factor = _scale(multiscale), UNITS.get(str(axes[place].get("unit")).replace("metre", "meter"))
+    if factor is None:
+        return None
+    size = scale[place] * factor * (whole[place] if whole else 1.0)
+    return size if math.isfinite(size) else None
 
 
 def _window(facts: ArrayFacts, letters: str) -> tuple[int, int]:

@@ -68,6 +68,8 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
         "Correction of uneven illumination",
         lambda v: "none" if v is None else "estimated from the images" if v == ESTIMATE else f"divided by {v}",
     ),
+    "link": ("Nuclei over z-slices", lambda v: "separate in each" if v is None else "joined by overlap"),
+    "z_step": ("Distance of z-slices", lambda v: "from the files" if v is None else f"{v:g} µm for all images"),
     "with_images": ("Pixels in the store", lambda v: "stored beside the masks" if v else "not stored"),
     "max_pixels": ("Largest image that is decoded whole", lambda v: f"{v:,} pixels"),
 }
