@@ -1,7 +1,7 @@
 """nucseg-batch: nuclei in large collections of microscope images, to OME-Zarr masks and CSV statistics.
 
 From Python: `segment` does a collection as the command line does, `Predictor` labels arrays, `open_masks`,
-`read_nuclei` and `read_images` give what a run wrote, and `evaluate` scores it.
+`read_nuclei`, `read_images` and `read_wells` give what a run wrote, and `evaluate` scores it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nucseg_batch.api.evaluate import evaluate
     from nucseg_batch.api.predictor import Predictor
     from nucseg_batch.api.segment import SegmentResult, segment
-    from nucseg_batch.api.tables import read_images, read_nuclei
+    from nucseg_batch.api.tables import read_images, read_nuclei, read_wells
     from nucseg_batch.files.run.masks import Masks, open_masks
     from nucseg_batch.settings import SegmentSettings
 
@@ -29,6 +29,7 @@ __all__ = [
     "open_masks",
     "read_images",
     "read_nuclei",
+    "read_wells",
     "segment",
 ]
 
@@ -41,6 +42,7 @@ _PLACES = {
     "open_masks": "files.run.masks",
     "read_images": "api.tables",
     "read_nuclei": "api.tables",
+    "read_wells": "api.tables",
     "segment": "api.segment",
 }
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from nucseg_batch.columns import TYPES
 from nucseg_batch.errors import InputMissingError, UsageError
 from nucseg_batch.files.csv_rows import table_header
+from nucseg_batch.files.run.wells import WELLS, is_wells_table
 from nucseg_batch.files.run_layout import RunLayout, check_is_store
 from nucseg_batch.results.run import matches
 
@@ -19,6 +20,8 @@ Library = Literal["pandas", "polars"]
 LIBRARIES: tuple[Library, ...] = ("pandas", "polars")
 CHUNK = 500_000
 """Rows that are read at once."""
+KINDS = {**TYPES, **{column.name: column.type for column in WELLS}}
+"""Type of each column by its name; those of channels and the statistics of wells are real numbers."""
 PANDAS_TYPES = {"string": "string", "int32": "Int64", "int64": "Int64"}
 """What pandas is to make of columns that are no real numbers; these it recognises."""
 
@@ -73,6 +76,35 @@ def read_images(
     return _read(store, "images", columns, pattern, library)
 
 
+def read_wells(
+    store: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    library: Library | None = None,
+) -> Any:
+    """Reads the wells table of a run over plates as a data frame with one row per plate, well and time point.
+
+    Args:
+        store: As for `read_nuclei`.
+        columns: As for `read_nuclei`.
+        library: As for `read_nuclei`.
+
+    Returns:
+        A data frame of that library. `row`, `column` and `well` are text; `t` is missing without time points.
+
+    Raises:
+        InputMissingError: As for `read_nuclei`, and where the images are on no plate.
+        UsageError: As for `read_nuclei`.
+    """
+    check_is_store(Path(store))
+    path = RunLayout(Path(store)).wells
+    if not is_wells_table(path):
+        raise InputMissingError(
+            f"{store}: its table {path.name} is missing; `nucseg-batch wells` writes it if the images are on a plate."
+        )
+    return _frame(path, columns, None, library)
+
+
 def _read(
     store: str | os.PathLike[str],
     name: str,
@@ -84,6 +116,10 @@ def _read(
     path = RunLayout(Path(store)).tables[name]
     if not path.is_file():
         raise InputMissingError(f"{store}: its table {path.name} is missing; give the OUT.zarr of a finished run.")
+    return _frame(path, columns, pattern, library)
+
+
+def _frame(path: Path, columns: Sequence[str] | None, pattern: str | None, library: Library | None) -> Any:
     header = table_header(path)
     unknown = [column for column in columns or () if column not in header]
     if unknown:
@@ -105,8 +141,8 @@ def _installed(library: Library | None) -> Library:
 
 def _pandas(path: Path, header: Sequence[str], wanted: list[str], pattern: str | None) -> Any:
     pandas = importlib.import_module("pandas")
-    kinds = {name: PANDAS_TYPES[TYPES[name]] for name in header if TYPES.get(name) in PANDAS_TYPES}
-    read = list(dict.fromkeys([*wanted, "image"]))
+    kinds = {name: PANDAS_TYPES[KINDS[name]] for name in header if KINDS.get(name) in PANDAS_TYPES}
+    read = wanted if pattern is None else list(dict.fromkeys([*wanted, "image"]))
     options = {"usecols": read, "dtype": kinds, "encoding": "utf-8", "keep_default_na": False, "na_values": [""]}
     if pattern is None:
         return pandas.read_csv(path, **options)[wanted]
@@ -118,7 +154,7 @@ def _pandas(path: Path, header: Sequence[str], wanted: list[str], pattern: str |
 def _polars(path: Path, header: Sequence[str], wanted: list[str], pattern: str | None) -> Any:
     polars = importlib.import_module("polars")
     types = {"string": polars.String, "int32": polars.Int64, "int64": polars.Int64, "float64": polars.Float64}
-    kinds = {name: types[TYPES.get(name, "float64")] for name in header}
+    kinds = {name: types[KINDS.get(name, "float64")] for name in header}
     rows = polars.scan_csv(path, schema=kinds)
     if pattern is not None:
         names = polars.col("image").map_elements(lambda image: matches(image, pattern), return_dtype=polars.Boolean)

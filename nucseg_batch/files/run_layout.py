@@ -22,6 +22,8 @@ ONE_LOG, SHARE_LOG, WORKER_LOG = "log.txt", "log-{:05d}.txt", "log-worker-{}.txt
 """Logs of a run by one process, of a share, and of a process that a scheduler starts."""
 WORKER_LOGS = WORKER_LOG.format("*")
 """Pattern of the last."""
+CONTROLS = "controls.json"
+"""The control wells of the table of wells, in the run folder."""
 TIMINGS = "timings"
 """Folder with a file per process."""
 
@@ -85,6 +87,11 @@ class RunLayout:
     def wells(self) -> Path:
         """The table with a row per well, of plates for which it was asked."""
         return path_beside(self.store, ".wells.csv")
+
+    @property
+    def controls(self) -> Path:
+        """The file in the run folder that says which control wells that table has."""
+        return self.folder / CONTROLS
 
     @property
     def report(self) -> Path:
