@@ -37,6 +37,8 @@ Intensities = Literal["percentiles", "nuclei"]
 """How a model's images are brought to one range: by percentiles of all pixels, or as `arrays.ranges` describes."""
 
 
+TABLE_FORMATS = ("csv", "parquet")
+"""Formats of the nuclei table."""
 REGION = 3072
 """Side in pixels of the regions in which planes that are too large for one piece of work are done."""
 DEFAULT_MEMORY = 2_000_000_000
@@ -143,6 +145,14 @@ class SegmentSettings:
         listed=True,
     )
     """Control wells of plates, such as `A01,A02` or `A01:H01`, for z-scores in the table of wells; None for none."""
+    tables: str = option(
+        "csv",
+        OUTPUT,
+        "Formats of the nuclei table: csv, parquet (a folder of files; extra export), or both, with a comma.",
+        "FORMATS",
+        listed=True,
+    )
+    """Formats of the nuclei table: `csv`, `parquet`, or both, with a comma."""
     with_images: bool = option(False, OUTPUT, "Store the pixels beside the masks, to view and correct them together.")
     """Whether the pixels of the images are written to the store beside their masks."""
 
@@ -230,6 +240,8 @@ class SegmentSettings:
                 near = did_you_mean(word.strip(), [*OPTIONAL_GROUPS, *names(OPTIONAL)])
                 expected = f"some of {', '.join(OPTIONAL_GROUPS)}, {ALL}, or names of their columns"
                 raise SettingError("measure", f"must be {expected}, but has {word.strip()!r}{near or '.'}")
+        formats = {word.strip() for word in self.tables.split(",")}
+        check(formats <= set(TABLE_FORMATS), "tables", "csv, parquet, or csv,parquet", self.tables)
         named = self.controls is None or any(part.strip() for part in self.controls.split(","))
         check(named, "controls", "wells, such as A01,A02 or A01:H01", self.controls)
         check(self.neighbour_radius >= 0, "neighbour_radius", "0 or more pixels", self.neighbour_radius)
@@ -262,6 +274,11 @@ class SegmentSettings:
         return (NUCLEI_LABEL, *self.compartments)
 
     @property
+    def table_formats(self) -> tuple[str, ...]:
+        """Formats of the nuclei table, in the order of TABLE_FORMATS."""
+        return tuple(kind for kind in TABLE_FORMATS if kind in (word.strip() for word in self.tables.split(",")))
+
+    @property
     def extra_columns(self) -> tuple[Column, ...]:
         """Columns of nuclei.csv beyond those of every run."""
         around = compartment_columns(ring=self.ring is not None, cell=self.expand is not None)
@@ -272,6 +289,7 @@ class SegmentSettings:
         given = dataclasses.asdict(self)
         given |= {OPTIONS[label].strip("-"): str(distances) for label, distances in self.compartments.items()}
         given["measure"] = canonical_request(self.measure) if self.measure else None
+        given["tables"] = ",".join(self.table_formats)
         if NEIGHBOUR_COUNT not in names(self.extra_columns):
             given["neighbour_radius"] = type(self).neighbour_radius  # the default: another one would change nothing
         others = SPEED_OPTIONS | REFUSING_OPTIONS | WELLS_OPTIONS

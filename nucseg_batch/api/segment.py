@@ -12,7 +12,6 @@ from typing import Any
 from nucseg_batch.errors import UsageError, did_you_mean
 from nucseg_batch.executors import job, local
 from nucseg_batch.files.run.wells import is_wells_table
-from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import Failure
 from nucseg_batch.results.controls import check_controls
 from nucseg_batch.results.run import FinishedRun
@@ -111,7 +110,7 @@ def segment(
     outcome = local.run(task, progress).outcome
     with FinishedRun(out) as run:
         update_wells(run, settings.controls)
-    tables, wells = RunLayout(out).tables, RunLayout(out).wells
+    tables, wells = dict(task.layout.tables), task.layout.wells
     if is_wells_table(wells):
         tables["wells"] = wells
     return SegmentResult(out, tables, outcome.images, outcome.planes, outcome.nuclei, outcome.failures)

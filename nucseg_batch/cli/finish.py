@@ -42,7 +42,7 @@ def finish(store: Out, as_json: Json = False) -> None:
             outcome = finishing.finish(job, ProgressCounter(progress, job.journal), job_name(), rewrite=True)
         except OSError as error:
             raise storage_error(store, error) from error
-    files = finishing.files_of(store)
+    files = finishing.files_of(job)
     print_finish(outcome, files)
     files = (*files, *updated_wells(store, None))
     code = EXIT_SOME_FAILED if outcome.failures or outcome.missing else EXIT_OK

@@ -18,6 +18,7 @@ from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.executors.existing import (
     check_beside,
     check_fingerprint,
+    check_formats,
     check_output,
     check_shares,
     default_model,
@@ -40,7 +41,7 @@ from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
-from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG, check_is_store
+from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG, RunLayout, check_is_store
 from nucseg_batch.plan import Assumption, LargePlane, Plan, Unit, check_compartments, doubt_error, make_plan, merged
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -99,6 +100,11 @@ class Job:
         return NucleiTable(self.plan.channel_names, sizes != {None}, self.begun.settings.extra_columns)
 
     @property
+    def layout(self) -> RunLayout:
+        """Where its results are."""
+        return RunLayout(self.store, self.begun.settings.table_formats)
+
+    @property
     def shares(self) -> list[int]:
         """The shares that this process does."""
         return list(range(self.begun.shares)) if self.options.share is None else [self.options.share]
@@ -133,11 +139,13 @@ def prepare(
     place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself; shares:
     into how many the run is divided, None for one, or as many as an earlier call said.
 
-    Raises InputMissingError without images or model, NothingToDoError where no image can be used, DoubtfulInputError
-    where `settings.strict` forbids what would be assumed, OutputError where OUT is not ours, and MismatchError where it
-    was made with other settings or is divided in another way.
+    Raises InputMissingError without images or model, UsageError where a library is missing that an option needs,
+    NothingToDoError where no image can be used, DoubtfulInputError where `settings.strict` forbids what would be
+    assumed, OutputError where OUT is not ours, and MismatchError where it was made with other settings or is divided in
+    another way.
     """
     place, options = str(place), options or RunSettings()
+    check_formats(store, settings)
     found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
     if in_place and os.path.isfile(place):
         raise UsageError(f"--in-place: IN {place} is an archive, which cannot be changed; give OUT instead.")
@@ -223,6 +231,7 @@ def planned(
     check_shares(journal, begun.shares, shares, options.share)
     model = Path(begun.model) if begun.model else default_model()
     check_fingerprint(journal, begun.fingerprint, fingerprint(model, begun.settings, in_place=begun.in_place))
+    check_formats(store, begun.settings)
     now = begun.settings.with_speed(speed or {})
     return Job(store, begun, now, options, resumed=True, mirror=journal.mirror(), plan_state=plan_state)
 

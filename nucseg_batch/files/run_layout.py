@@ -14,7 +14,9 @@ FOLDER_ENDING = ".run"
 """Ending of a run folder, in place of that of the store."""
 TABLES = ("images", "nuclei", "failures")
 """The tables of a run."""
-OUTPUT_NAME = re.compile(rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells)\.csv|provenance\.json|report\.html)")
+CSV, PARQUET = "csv", "parquet"
+"""Formats of the nuclei table."""
+OUTPUT_NAME = re.compile(rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells)\.csv|nuclei\.parquet|provenance\.json|report\.html)")
 """Names of the files beside a store; the group is the store's name without its ending."""
 PLAN = "plan.json"
 """The plan, by which a run folder is known."""
@@ -57,6 +59,14 @@ class RunLayout:
 
     store: Path
     """The OME-Zarr store with the masks."""
+    formats: tuple[str, ...] = (CSV,)
+    """The formats in which it has the nuclei table."""
+
+    @classmethod
+    def found(cls, store: Path) -> RunLayout:
+        """The same, with those formats of the nuclei table that are there; CSV if there is none."""
+        written = (kind for kind in (CSV, PARQUET) if path_beside(store, f".nuclei.{kind}").exists())
+        return cls(store, tuple(written) or (CSV,))
 
     @property
     def folder(self) -> Path:
@@ -70,8 +80,9 @@ class RunLayout:
 
     @property
     def tables(self) -> dict[str, Path]:
-        """The tables by name, see TABLES."""
-        return {name: path_beside(self.store, f".{name}.csv") for name in TABLES}
+        """The tables by name, see TABLES; of the nuclei, the CSV file or, if there is none, the Parquet dataset."""
+        kinds = {"nuclei": CSV if CSV in self.formats else PARQUET}
+        return {name: path_beside(self.store, f".{name}.{kinds.get(name, CSV)}") for name in TABLES}
 
     @property
     def images_csv(self) -> Path:
@@ -100,5 +111,9 @@ class RunLayout:
 
     @property
     def results(self) -> dict[str, Path]:
-        """All files that a finished run has beside its store and its run folder, by what their names end in."""
-        return {**{f"{name}.csv": path for name, path in self.tables.items()}, "provenance.json": self.provenance}
+        """All that a finished run has beside its store and its run folder, by what the names end in."""
+        nuclei = [f"nuclei.{kind}" for kind in (CSV, PARQUET) if kind in self.formats]
+        return {
+            name: path_beside(self.store, f".{name}")
+            for name in ("images.csv", *nuclei, "failures.csv", "provenance.json")
+        }

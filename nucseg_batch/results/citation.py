@@ -235,9 +235,10 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
         "Properties of nuclei are defined as in scikit-image's regionprops; masks are OME-Zarr "
         f"{'labels written into the input store' if record.get('in_place') else '0.5 label images'}."
     )
+    table = "nuclei.parquet" if "nuclei.csv" not in output["sha256"] else "nuclei.csv"
     yield (
-        f"Input: SHA-256 {record['input']['sha256'][:SHOWN]} over names and pixels; output: nuclei.csv SHA-256 "
-        f"{output['sha256'].get('nuclei.csv', '')[:SHOWN]}."
+        f"Input: SHA-256 {record['input']['sha256'][:SHOWN]} over names and pixels; output: {table} SHA-256 "
+        f"{output['sha256'].get(table, '')[:SHOWN]}."
     )
 
 

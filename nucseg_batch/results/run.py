@@ -18,7 +18,6 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.errors import DamageError, ImageError, InputMissingError, MismatchError, NucsegError
-from nucseg_batch.files.csv_rows import table_header
 from nucseg_batch.files.masks.ngff import axes_of, image_kind, level_name
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
@@ -40,6 +39,7 @@ from nucseg_batch.plan import ImageInfo, LabelArray, Plane
 from nucseg_batch.results.tables import (
     PlaneNuclei,
     PlaneRow,
+    nuclei_header,
     read_nuclei,
     read_nuclei_in_pieces,
     read_planes,
@@ -68,8 +68,8 @@ class FinishedRun:
         if images is not None and "://" not in str(images) and not images.exists():
             raise InputMissingError(f"--images {images}: there is no such place; give where the images are now.")
         self.store = store
-        self.tables = RunLayout(store).tables
-        """The tables by name: images, nuclei, failures."""
+        self.tables = RunLayout.found(store).tables
+        """The tables by name: images, nuclei (a folder of Parquet files, if there is no CSV file), failures."""
         missing = [path.name for path in (store, *self.tables.values()) if not path.exists()]
         if missing:
             raise InputMissingError(
@@ -109,7 +109,7 @@ class FinishedRun:
     @cached_property
     def nuclei_columns(self) -> tuple[str, ...]:
         """Names of the columns of nuclei.csv."""
-        return table_header(self.tables["nuclei"])
+        return nuclei_header(self.tables["nuclei"])
 
     def with_nuclei(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, PlaneNuclei]]:
         """Some of the planes, in their order, each with its nuclei; reads nuclei.csv once."""

@@ -72,6 +72,19 @@ def compartments(drivers: Sequence[Driver], images: Path, tmp_path_factory: pyte
     return Sweep(drivers, tmp_path_factory.mktemp("compartments"), commands).prepare()
 
 
+@pytest.fixture(scope="module", params=["parquet", "csv,parquet"])
+def parquet(
+    request: pytest.FixtureRequest, drivers: Sequence[Driver], images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Sweep:
+    """A run with the nuclei table as a folder of files, and a second call that writes it again."""
+
+    def commands(store: Path) -> list[Command]:
+        call = ("segment", images, store, "--tables", request.param, *REGION)
+        return [call, (*call, "--retry-failed")]
+
+    return Sweep(drivers, tmp_path_factory.mktemp("parquet"), commands).prepare()
+
+
 @pytest.fixture(scope="module", params=["0.4", "0.5"])
 def in_place(
     request: pytest.FixtureRequest, drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory
@@ -117,6 +130,15 @@ def test_a_run_with_compartments_killed_at_a_point_goes_on_to_the_same_bytes(com
     """Row 1: a unit then has three shards, and those of a large plane are written after all of its nuclei."""
     assert sum("/labels/rings/" in name for name in compartments.reference) > 8
     assert compartments.wrong(compartments.points(2 * FIFTH)) == []
+
+
+def test_a_run_with_parquet_tables_killed_at_a_point_goes_on_to_the_same_bytes(parquet: Sweep) -> None:
+    """Rows 1 and 3, from the last committed unit on: while the folder is written, and replaced by a second call."""
+    assert ".nuclei.parquet/part-00000.parquet" in parquet.reference
+    points = [point for point in parquet.points(after="/units/") if point[0] == 0][::3]
+    points += [point for point in parquet.points(2 * FIFTH) if point[0] == 1]
+    assert len(points) > 12
+    assert parquet.wrong(points) == []
 
 
 def test_a_run_in_place_killed_at_a_point_goes_on_to_the_same_bytes(in_place: Sweep) -> None:
