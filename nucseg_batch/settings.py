@@ -144,7 +144,7 @@ class SegmentSettings:
         of_wells=True,
         listed=True,
     )
-    """Control wells of plates, such as `A01,A02` or `A01:H01`, for z-scores in the table of wells; None for none."""
+    """Control wells of plates, such as A01,A02 or A01:H01, for z-scores in the table of wells; None for none."""
     tables: str = option(
         "csv",
         OUTPUT,
