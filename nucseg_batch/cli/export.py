@@ -26,6 +26,7 @@ class FormatChoice(StrEnum):
     anndata = "anndata"
     spatialdata = "spatialdata"
     cellprofiler = "cellprofiler"
+    omero = "omero"
 
 
 Folder = Annotated[
@@ -39,7 +40,7 @@ Formats = Annotated[
         rich_help_panel=OUTPUT,
         help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; coco: one JSON; parquet: the "
         "tables; ngio: OME-Zarr with feature tables; anndata: for scanpy and squidpy; spatialdata: labels and their "
-        "table; cellprofiler: CSV with CellProfiler's names. May be given several times.",
+        "table; cellprofiler: CSV with CellProfiler's names; omero: CSV for OMERO.tables. May be given several times.",
     ),
 ]
 Matching = Annotated[

@@ -31,6 +31,7 @@ RUN_FORMATS = {
         ("cellprofiler/Experiment.csv", "cellprofiler/Image.csv", "cellprofiler/Nuclei.csv"),
         f"{_HERE}.cellprofiler:write_cellprofiler",
     ),
+    "omero": RunFormat(("omero.csv",), f"{_HERE}.omero:write_omero"),
     "parquet": RunFormat(
         ("images.parquet", "nuclei.parquet"), f"{_HERE}.parquet:write_parquet", needs=("pyarrow",), extra="export"
     ),
