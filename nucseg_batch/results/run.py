@@ -17,12 +17,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS
 from nucseg_batch.errors import DamageError, ImageError, InputMissingError, MismatchError, NucsegError
 from nucseg_batch.files.masks.ngff import axes_of, image_kind, level_name
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.opened import ImageReader, State, state_of
 from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.provenance import read_provenance
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run_layout import RunLayout, check_is_store
 from nucseg_batch.files.zarr.opening import open_array
@@ -105,6 +107,14 @@ class FinishedRun:
         """The rows of images.csv, in order; of those images only whose path or name matches a glob pattern."""
         rows = read_planes(self.tables["images"])
         return rows if pattern is None else (row for row in rows if matches(row.image, pattern))
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The label images of the run, nuclei first, as the run folder or else the provenance says."""
+        if self.begun is not None:
+            return self.begun.settings.labels
+        given = (read_provenance(self.store) or {}).get("settings") or {}
+        return (NUCLEI_LABEL, *(label for label, option in OPTIONS.items() if given.get(option.strip("-"))))
 
     @cached_property
     def nuclei_columns(self) -> tuple[str, ...]:
