@@ -39,6 +39,9 @@ COPIES = 3
 """Planes of all channels that are in memory at once: read ahead, shown to the network, and measured."""
 UNITS_AT_ONCE = 2
 """Units whose masks are in memory at once: one is written while the next is filled."""
+COLUMNS_BYTES, COMPARTMENTS_BYTES = 4, 6
+"""Memory that a run takes for each pixel of a plane or region if it measures further columns of nuclei, and if it makes
+rings or cells (fitted to measured runs). How many, and of how many channels, does not matter."""
 COUNTED_FILES = 100_000
 """Chunk files of zarr stores whose sizes are added up, in all; with more they are not counted."""
 TABLES = 3
@@ -143,7 +146,7 @@ class Inspection:
     @property
     def memory(self) -> int:
         """Peak memory of a run on a CPU, about, in bytes; see `memory_bytes`."""
-        return memory_bytes(self.plan, self.budget)
+        return memory_bytes(self.plan, self.budget, self.settings)
 
     @property
     def budget(self) -> Budget:
@@ -187,13 +190,15 @@ def inspect(
     return Inspection(place, scanned, plan, settings, refusal, _stored(scanned, settings))
 
 
-def memory_bytes(plan: Plan, budget: Budget) -> int:
+def memory_bytes(plan: Plan, budget: Budget, settings: SegmentSettings) -> int:
     """Peak memory of a run of this plan on a CPU, about, in bytes; however many images there are.
 
-    It adds up the program, calls of the network at scale 1, planes that are read, and masks of units. Where images are
-    enlarged, calls take more, up to what the budget gives them.
+    It adds up the program, calls of the network at scale 1, planes that are read and measured, and masks of units.
+    Where images are enlarged, calls take more, up to what the budget gives them.
     """
     most = 0.0
+    groups = {column.group for column in settings.extra_columns} - {"compartments"}
+    measuring = COLUMNS_BYTES * bool(groups) + COMPARTMENTS_BYTES * bool(settings.compartments)
     for label_array in plan.label_arrays:
         whole = min(label_array.height * label_array.width, label_array.region**2)
         calls: float = (
@@ -202,7 +207,7 @@ def memory_bytes(plan: Plan, budget: Budget) -> int:
         calls = budget.network_bytes if label_array.regional else min(calls, budget.network_bytes)
         channels = max(image.plane_bytes for image in label_array.images) / (label_array.height * label_array.width)
         masks = math.prod(label_array.grid.shard) * LABEL_BYTES * len(label_array.labels)
-        held = COPIES * channels * whole + UNITS_AT_ONCE * masks
+        held = (COPIES * channels + measuring) * whole + UNITS_AT_ONCE * masks
         most = max(most, calls + held)
     return int(BASE_BYTES + KEPT_BYTES + most)
 
