@@ -16,11 +16,11 @@ from nucseg_batch.cli.main import parser
 from nucseg_batch.cli.record_options import PANELS
 from nucseg_batch.executors.existing import default_model, fingerprint
 from nucseg_batch.options import option_names
-from nucseg_batch.settings import REFUSING_OPTIONS, SPEED_OPTIONS, RunSettings, SegmentSettings
+from nucseg_batch.settings import REFUSING_OPTIONS, SPEED_OPTIONS, WELLS_OPTIONS, RunSettings, SegmentSettings
 
 PAGE = Path(__file__).with_name("options.md")
 KINDS = {bool: "flag", int: "whole number", float: "number", str: "text", Path: "path", list: "text, can be repeated"}
-FREE = SPEED_OPTIONS | REFUSING_OPTIONS | set(option_names(RunSettings))
+FREE = SPEED_OPTIONS | REFUSING_OPTIONS | WELLS_OPTIONS | set(option_names(RunSettings))
 """Settings that a resumed run may change."""
 FIXED = {key.split()[0] for key in fingerprint(default_model(), SegmentSettings(), in_place=True)}
 """Options that a resumed run must share with the run that it resumes."""
@@ -33,7 +33,7 @@ from the commands.
   N: a count. A flag takes no value.
 - **Default.** If the column is empty, the description says what happens without the option.
 - **Resume.** For `segment` and `plan`: *same* options must have the values that the run was planned with; *free*
-  options may differ in each call, because they do not change results.
+  options may differ in each call, because they change no mask and no measurement.
 - In a file of `--config`, options have the same names without the leading dashes, see
   [Options in a file](command-line.md#options-in-a-file).
 """

@@ -188,6 +188,8 @@ BACKGROUND: Group = "background"
 _background = functools.partial(_per_channel, group=BACKGROUND)
 _COVERED = "nuclei cover the plane"
 _hu = "one of Hu's seven invariants under translation, scale and rotation, of the shape"
+NEIGHBOUR_COUNT = "neighbour_count"
+"""The column that depends on the radius of neighbours."""
 _EDGE = "pixels with another nucleus or background on one of four sides"
 OPTIONAL = (
     _shape("solidity", "area / area of the convex hull; 1 is convex", "0 to 1"),
@@ -247,7 +249,7 @@ OPTIONAL = (
         )
     ),
     Column("neighbour_distance", "distance to the nearest centroid", "px", "only one nucleus", group="neighbours"),
-    _whole("neighbour_count", "number of other centroids at most `--neighbour-radius` away", group="neighbours"),
+    _whole(NEIGHBOUR_COUNT, "number of other centroids at most `--neighbour-radius` away", group="neighbours"),
     Column(
         "touching_fraction",
         "fraction of its border, in sides of pixels, that is also the border of another nucleus; the border of the "

@@ -24,7 +24,7 @@ def option(default: Any, panel: str, help: str, metavar: str | None = None, **ma
     """A field of a record that is an option of commands, too.
 
     marks: `speed_only` where it changes nothing but the speed, `refuses_only` where it only decides whether a run
-    begins.
+    begins, `of_wells` where it only changes the table of wells, `listed` where it is several words with commas.
     """
     return field(default=default, metadata={"option": Option(panel, help, metavar), **marks})
 

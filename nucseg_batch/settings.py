@@ -16,6 +16,7 @@ from typing import Any, Literal
 from nucseg_batch.columns import (
     ALL,
     BACKGROUND,
+    NEIGHBOUR_COUNT,
     OPTIONAL,
     OPTIONAL_GROUPS,
     Column,
@@ -40,6 +41,8 @@ Intensities = Literal["percentiles", "nuclei"]
 """How a model's images are brought to one range: by percentiles of all pixels, or as `arrays.ranges` describes."""
 
 
+TABLE_FORMATS = ("csv", "parquet")
+"""Formats of the nuclei table."""
 REGION = 3072
 """Side in pixels of the regions in which planes that are too large for one piece of work are done."""
 DEFAULT_MEMORY = 2_000_000_000
@@ -146,12 +149,31 @@ class SegmentSettings:
         OUTPUT,
         f"Further columns of nuclei.csv: {', '.join(OPTIONAL_GROUPS)}, {ALL}, or names of single columns, with commas.",
         "GROUPS",
+        listed=True,
     )
     """Further columns of nuclei.csv: groups and names of `columns.OPTIONAL`, with commas; None for none."""
     neighbour_radius: float = option(
         100.0, OUTPUT, "Distance between centroids up to which neighbour_count counts nuclei, in pixels.", "PX"
     )
     """Distance between centroids in pixels up to which nuclei are neighbours, for `measure`."""
+    controls: str | None = option(
+        None,
+        OUTPUT,
+        "Control wells of every plate, such as A01,A02 or the rectangle A01:H01: adds robust z-scores of all wells "
+        "against them to out.wells.csv. Can be changed later.",
+        "WELLS",
+        of_wells=True,
+        listed=True,
+    )
+    """Control wells of plates, such as A01,A02 or A01:H01, for z-scores in the table of wells; None for none."""
+    tables: str = option(
+        "csv",
+        OUTPUT,
+        "Formats of the nuclei table: csv, parquet (a folder of files; extra export), or both, with a comma.",
+        "FORMATS",
+        listed=True,
+    )
+    """Formats of the nuclei table: `csv`, `parquet`, or both, with a comma."""
     with_images: bool = option(False, OUTPUT, "Store the pixels beside the masks, to view and correct them together.")
     """Whether the pixels of the images are written to the store beside their masks."""
 
@@ -161,6 +183,7 @@ class SegmentSettings:
         "Label rings around the nuclei, too: GAP from a nucleus, WIDTH wide, in pixels, such as 1,5, or in "
         "micrometres, such as 0.5,2um.",
         "GAP,WIDTH",
+        listed=True,
     )
     """Gap and width of rings around nuclei, in pixels such as `1,5`, or in micrometres such as `0.5,2um`; None for no
     rings."""
@@ -248,6 +271,10 @@ class SegmentSettings:
                 near = did_you_mean(word.strip(), [*OPTIONAL_GROUPS, *names(OPTIONAL)])
                 expected = f"some of {', '.join(OPTIONAL_GROUPS)}, {ALL}, or names of their columns"
                 raise SettingError("measure", f"must be {expected}, but has {word.strip()!r}{near or '.'}")
+        formats = {word.strip() for word in self.tables.split(",")}
+        check(formats <= set(TABLE_FORMATS), "tables", "csv, parquet, or csv,parquet", self.tables)
+        named = self.controls is None or any(part.strip() for part in self.controls.split(","))
+        check(named, "controls", "wells, such as A01,A02 or A01:H01", self.controls)
         check(self.neighbour_radius >= 0, "neighbour_radius", "0 or more pixels", self.neighbour_radius)
         check(self.max_pixels >= 1, "max_pixels", "1 or more", self.max_pixels)
         for name in ("batch_size", "workers"):
@@ -283,6 +310,11 @@ class SegmentSettings:
         return (NUCLEI_LABEL, *self.compartments)
 
     @property
+    def table_formats(self) -> tuple[str, ...]:
+        """Formats of the nuclei table, in the order of TABLE_FORMATS."""
+        return tuple(kind for kind in TABLE_FORMATS if kind in (word.strip() for word in self.tables.split(",")))
+
+    @property
     def extra_columns(self) -> tuple[Column, ...]:
         """Columns of nuclei.csv beyond those of every run."""
         asked = requested_columns(self.measure or "")
@@ -296,7 +328,11 @@ class SegmentSettings:
         given |= {OPTIONS[label].strip("-"): str(distances) for label, distances in self.compartments.items()}
         given["flatfield"] = self.flatfield_file.name if self.flatfield_file else self.flatfield
         given["measure"] = canonical_request(self.measure) if self.measure else None
-        return {name: value for name, value in given.items() if name not in SPEED_OPTIONS | REFUSING_OPTIONS}
+        given["tables"] = ",".join(self.table_formats)
+        if NEIGHBOUR_COUNT not in names(self.extra_columns):
+            given["neighbour_radius"] = type(self).neighbour_radius  # the default: another one would change nothing
+        others = SPEED_OPTIONS | REFUSING_OPTIONS | WELLS_OPTIONS
+        return {name: value for name, value in given.items() if name not in others}
 
     def with_speed(self, options: Mapping[str, Any]) -> SegmentSettings:
         """The same with other options that only change the speed; None leaves one as it is."""
@@ -310,6 +346,10 @@ SPEED_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if
 """Options that change nothing but the speed."""
 REFUSING_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if f.metadata.get("refuses_only"))
 """Options that only decide whether a run begins: a run that they let pass has the same result without them."""
+WELLS_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if f.metadata.get("of_wells"))
+"""Options of the table of wells, which is computed again whenever they change."""
+LISTED_OPTIONS = frozenset(f.name for f in dataclasses.fields(SegmentSettings) if f.metadata.get("listed"))
+"""Options of several words with commas, for which files and Python may give a list."""
 
 
 @dataclass(frozen=True)

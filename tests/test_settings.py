@@ -103,6 +103,16 @@ def test_settings_that_mean_the_same_are_the_same_for_a_resumed_run() -> None:
     assert SegmentSettings(ring="1,5um").result_options() != SegmentSettings(ring="1,5").result_options()
 
 
+def test_a_radius_counts_only_where_neighbours_are_counted() -> None:
+    """A run without the column can be resumed with any radius; one with it cannot."""
+    for measure, same in ((None, True), ("shape", True), ("neighbour_distance", True), ("neighbours", False)):
+        near, far = (SegmentSettings(measure=measure, neighbour_radius=radius) for radius in (40.0, 90.0))
+        assert (near.result_options() == far.result_options()) is same, measure
+    default = SegmentSettings().result_options()
+    assert SegmentSettings(neighbour_radius=40.0).result_options() == default
+    assert SegmentSettings(controls="A01").result_options() == default
+
+
 def test_only_pixels_are_limited_before_the_size_of_pixels_is_known() -> None:
     """600 micrometres may be 300 pixels."""
     assert SegmentSettings(expand="600um").compartments

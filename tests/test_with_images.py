@@ -79,7 +79,7 @@ def segment(folder: Path, store: Path, *, size: int = 4, workers: int = 2, with_
             tell=lambda _: None,
             gauge=StageTimer(),
         )
-    write_tables(store, collect(plan, journal), table)
+    write_tables(RunLayout(store), collect(plan, journal), table)
     return plan
 
 

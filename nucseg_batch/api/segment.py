@@ -11,9 +11,12 @@ from typing import Any
 
 from nucseg_batch.errors import UsageError, did_you_mean
 from nucseg_batch.executors import job, local
-from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.run.wells import is_wells_table
 from nucseg_batch.plan import Failure
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.results.controls import check_controls
+from nucseg_batch.results.run import FinishedRun
+from nucseg_batch.results.well_table import update_wells
+from nucseg_batch.settings import LISTED_OPTIONS, SegmentSettings
 
 TEXTS = ("channel", "t", "z", "expand")
 """Options that are text, and for which a number may be given."""
@@ -27,7 +30,7 @@ class SegmentResult:
     store: Path
     """The masks."""
     tables: dict[str, Path]
-    """The tables by name: images, nuclei, failures."""
+    """The tables by name: images, nuclei, failures, wells if the images are on a plate, and volumes with `link="z"`."""
     images: int
     """Images with a mask."""
     planes: int
@@ -76,7 +79,8 @@ def segment(
         in_place: Whether to write the masks as labels into the OME-Zarr store `images`.
         overwrite: Whether to delete an existing output first.
         tell: Called with each line of progress.
-        options: Fields of `nucseg_batch.SegmentSettings`, such as `diameter=26` (pixels) or `channel="DAPI"`.
+        options: Fields of `nucseg_batch.SegmentSettings`, such as `diameter=26` (pixels) or `channel="DAPI"`; of
+            several words with commas also as a list, such as `measure=["shape", "texture"]`.
 
     Returns:
         The outcome, once every image has been tried; images that could not be segmented are in its `failures`.
@@ -92,19 +96,29 @@ def segment(
     if store is not None and out.suffix != ".zarr":
         raise UsageError(f"store must be a name that ends in .zarr, such as out.zarr, but is {out}.")
     progress = _NotesOnly(tell or (lambda line: None))
+    settings = settings_of(options)
     task = job.prepare(
         place,
         out,
         None if model is None else Path(model),
-        settings_of(options),
+        settings,
         progress,
         overwrite=overwrite,
         pattern=pattern,
         in_place=in_place,
     )
+    if settings.controls is not None:
+        check_controls(settings.controls, task.plan, task.mirror, out)
     outcome = local.run(task, progress).outcome
+    with FinishedRun(out) as run:
+        update_wells(run, settings.controls)
+    tables, wells = dict(task.layout.tables), task.layout.wells
+    if is_wells_table(wells):
+        tables["wells"] = wells
+    if task.layout.linked:
+        tables["volumes"] = task.layout.volumes_csv
     counts = outcome.images, outcome.planes, outcome.nuclei
-    return SegmentResult(out, RunLayout(out).tables, *counts, outcome.failures, outcome.volumes)
+    return SegmentResult(out, tables, *counts, outcome.failures, outcome.volumes)
 
 
 def settings_of(options: dict[str, Any]) -> SegmentSettings:
@@ -114,7 +128,11 @@ def settings_of(options: dict[str, Any]) -> SegmentSettings:
         if name not in known:
             hint = did_you_mean(name, known, mark="") or f"; there are {', '.join(known)}."
             raise UsageError(f"there is no option {name}{hint}")
-    options = {name: str(value) if name in TEXTS and type(value) is int else value for name, value in options.items()}
+    for name, value in options.items():
+        if name in TEXTS and type(value) is int:
+            options[name] = str(value)
+        elif name in LISTED_OPTIONS and isinstance(value, list | tuple):
+            options[name] = ",".join(map(str, value))
     try:
         return SegmentSettings(**options)
     except (TypeError, AttributeError) as error:

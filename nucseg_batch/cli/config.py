@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.errors import InputMissingError, UsageError, did_you_mean
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import LISTED_OPTIONS, SegmentSettings
 
 COMMAND_LINE_ONLY = frozenset({"quiet", "verbose", "debug", "config", "help"})
 """Options that a file cannot say: they are about one call."""
@@ -110,6 +110,8 @@ def _values(
         parameter = keys[key]
         if parameter.name in found:
             raise UsageError(f"--config {place}: {key} is given twice in [{name}].")
+        if parameter.name in LISTED_OPTIONS and isinstance(value, list):
+            value = ",".join(map(str, value))
         found[parameter.name] = _checked(value, hints[parameter.name], f"--config {place}: {written}")
     return found
 

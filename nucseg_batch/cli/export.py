@@ -26,6 +26,7 @@ class FormatChoice(StrEnum):
     anndata = "anndata"
     spatialdata = "spatialdata"
     cellprofiler = "cellprofiler"
+    omero = "omero"
 
 
 Folder = Annotated[
@@ -39,7 +40,7 @@ Formats = Annotated[
         rich_help_panel=OUTPUT,
         help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; coco: one JSON; parquet: the "
         "tables; ngio: OME-Zarr with feature tables; anndata: for scanpy and squidpy; spatialdata: labels and their "
-        "table; cellprofiler: CSV with CellProfiler's names. May be given several times.",
+        "table; cellprofiler: CSV with CellProfiler's names; omero: CSV for OMERO.tables. May be given several times.",
     ),
 ]
 Matching = Annotated[
@@ -77,11 +78,10 @@ def export(
     # only wells of row A
     nucseg-batch export out.zarr row_a/ --format roi --pattern 'A*'
     """
-    from nucseg_batch.cli.console import answer
-    from nucseg_batch.cli.progress import StepProgress
+    from nucseg_batch.cli.console import answer, answer_error
+    from nucseg_batch.cli.progress import RunProgress, StepProgress
     from nucseg_batch.cli.records import exported_record
-    from nucseg_batch.results.export.writing import export as write
-    from nucseg_batch.results.run import FinishedRun
+    from nucseg_batch.executors.stop import Stop
 
     steps: dict[str, StepProgress] = {}
 
@@ -91,14 +91,19 @@ def export(
     if not formats:
         known = ", ".join(choice.value for choice in FormatChoice)
         raise UsageError(f"--format is missing: give one or several of {known}.")
-    with FinishedRun(store) as run:
-        try:
-            names = [choice.value for choice in formats]
-            exported = write(run, folder, names, pattern=pattern, overwrite=overwrite, progress=progress)
-        except NucsegError:
-            raise
-        except OSError as error:
-            raise disk_error(folder, error) from error
+    with RunProgress() as notes, Stop(tell=notes.note, ended=answer_error):
+        # since libraries of formats may keep an interrupt to themselves
+        from nucseg_batch.results.export.writing import export as write
+        from nucseg_batch.results.run import FinishedRun
+
+        with FinishedRun(store) as run:
+            try:
+                names = [choice.value for choice in formats]
+                exported = write(run, folder, names, pattern=pattern, overwrite=overwrite, progress=progress)
+            except NucsegError:
+                raise
+            except OSError as error:
+                raise disk_error(folder, error) from error
     _print(exported, folder)
     code = EXIT_SOME_FAILED if any(outcome.refused for outcome in exported.formats.values()) else EXIT_OK
     if as_json:

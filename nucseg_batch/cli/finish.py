@@ -7,6 +7,7 @@ import time
 import typer
 
 from nucseg_batch.cli.options import Json, Out
+from nucseg_batch.cli.wells import updated_wells
 from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED
 
 
@@ -41,8 +42,10 @@ def finish(store: Out, as_json: Json = False) -> None:
             outcome = finishing.finish(job, ProgressCounter(progress, job.journal), job_name(), rewrite=True)
         except OSError as error:
             raise storage_error(store, error) from error
-    print_finish(outcome, finishing.files_of(store))
+    files = finishing.files_of(job)
+    print_finish(outcome, files)
+    files = (*files, *updated_wells(store, None))
     code = EXIT_SOME_FAILED if outcome.failures or outcome.missing else EXIT_OK
     if as_json:
-        answer(finish_record(store, outcome, finishing.files_of(store), time.monotonic() - began), code)
+        answer(finish_record(store, outcome, files, time.monotonic() - began), code)
     raise typer.Exit(code)

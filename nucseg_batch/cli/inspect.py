@@ -38,7 +38,24 @@ SHOWN_CHANNELS = 6
 
 
 @with_options(
-    *("channel", "t", "z", "axes", "flatfield", "max_pixels", "strict", "with_images", "memory", "region"),
+    *(
+        "channel",
+        "t",
+        "z",
+        "axes",
+        "pixel_size",
+        "flatfield",
+        "max_pixels",
+        "strict",
+        "measure",
+        "ring",
+        "expand",
+        "with_images",
+    ),
+    *("memory", "region"),
+    measure="Count the memory that these further columns of nuclei.csv take: groups or names, with commas, or all.",
+    ring="Count memory and files of a run with rings: GAP,WIDTH.",
+    expand="Count memory and files of a run with cells: DISTANCE.",
     with_images="Count the files of a run that also stores the pixels.",
 )
 def inspect(

@@ -136,7 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", "Image appears to be a malformed MPO file", UserWarning)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     voice.__dict__.update(vars(Verbosity(json=wants_json(arguments, _named(arguments)))))
-    sys.exit(_flushed(_run(arguments)))
+    code = _run(arguments)
+    if code in (EXIT_INTERRUPTED, StoppedError.exit_code):
+        warnings.simplefilter("ignore")  # of libraries, about work that was broken off
+    sys.exit(_flushed(code))
 
 
 def _run(arguments: list[str]) -> int:

@@ -61,6 +61,7 @@ def plan(
         from nucseg_batch.cli.records import planned_record
         from nucseg_batch.executors import job as jobs
         from nucseg_batch.executors.planning import write_plan
+        from nucseg_batch.results.controls import check_controls
 
         job = jobs.prepare(
             place,
@@ -73,6 +74,8 @@ def plan(
             in_place=in_place,
             shares=shares,
         )
+        if settings.controls is not None:
+            check_controls(settings.controls, job.plan, job.mirror, job.store)
         write_plan(job, progress)
     print_planned(job)
     if as_json:

@@ -38,8 +38,8 @@ def planned_record(job: Job) -> dict[str, Any]:
     }
 
 
-def run_record(job: Job, summary: RunSummary) -> dict[str, Any]:
-    """What a call of `segment` came to."""
+def run_record(job: Job, summary: RunSummary, tables: Sequence[Path] = ()) -> dict[str, Any]:
+    """What a call of `segment` came to; tables: what was written besides the files of the summary."""
     return {
         "store": str(job.store),
         "input": job.begun.root,
@@ -53,7 +53,7 @@ def run_record(job: Job, summary: RunSummary) -> dict[str, Any]:
         "new_nuclei": summary.new_nuclei,
         "seconds": round(summary.seconds, 3),
         "stream_seconds": round(summary.stream_seconds, 3),
-        "files": [str(path) for path in summary.files],
+        "files": [str(path) for path in (*summary.files, *tables)],
     }
 
 

@@ -21,6 +21,7 @@ from nucseg_batch.cli.options import (
     places,
 )
 from nucseg_batch.cli.record_options import CLUSTER, with_options
+from nucseg_batch.cli.wells import updated_wells
 from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, MismatchError, UsageError
 from nucseg_batch.settings import OUTPUT, RESUMING, SPEED_OPTIONS, RunSettings, SegmentSettings
 
@@ -156,6 +157,7 @@ def segment(
         from nucseg_batch.cli.shares import array_number, share_of
         from nucseg_batch.executors import job as planning
         from nucseg_batch.executors import local
+        from nucseg_batch.results.controls import check_controls
 
         if run is not None:
             _check_alone(context)
@@ -163,7 +165,7 @@ def segment(
             speed: dict[str, Any] = {name: getattr(settings, name) for name in SPEED_OPTIONS}
             options = dataclasses.replace(options, share=number)
             job = planning.planned(run, options, speed, shares=shares, otherwise=_whole if many else array_number)
-            _check_config(context, job)
+            _check_config(context, job, settings)
         else:
             if not place:
                 raise UsageError(
@@ -185,6 +187,8 @@ def segment(
                 shares=shares,
                 options=dataclasses.replace(options, share=number),
             )
+        if settings.controls is not None:
+            check_controls(settings.controls, job.plan, job.mirror, job.store)
         if dry_run:
             print_job(job)
             code = EXIT_SOME_FAILED if job.plan.failures else EXIT_OK
@@ -201,6 +205,7 @@ def segment(
         else:
             summary = local.run(job, progress, stop)
     print_run(job, summary)
+    tables = updated_wells(job.store, settings.controls) if summary.outcome.whole else []
     if report and summary.outcome.whole and not summary.outcome.missing:
         from nucseg_batch.cli.report import write
 
@@ -208,7 +213,7 @@ def segment(
         write(job.store, None if "://" in root else Path(root))
     code = EXIT_SOME_FAILED if summary.failures else EXIT_OK
     if as_json:
-        answer(run_record(job, summary), code)
+        answer(run_record(job, summary, tables), code)
     raise typer.Exit(code)
 
 
@@ -221,6 +226,7 @@ _WITH_RUN = {"context", "run", "share", "batch_size", "memory", "workers", "dry_
     "retry_failed",
     "max_failures",
     "fail_fast",
+    "controls",
     "scheduler",
     "cluster",
     "processes",
@@ -242,7 +248,7 @@ def _check_alone(context: typer.Context) -> None:
             )
 
 
-def _check_config(context: typer.Context, job: Job) -> None:
+def _check_config(context: typer.Context, job: Job, settings: SegmentSettings) -> None:
     """Raises MismatchError where a file of --config says other settings than the run was planned with."""
     begun = job.begun
     for name, value in (context.default_map or {}).items():
@@ -252,7 +258,7 @@ def _check_config(context: typer.Context, job: Job) -> None:
         elif name in ("pattern", "in_place"):
             planned = getattr(begun, name)
         elif name in begun.settings.result_options():
-            planned, now = getattr(begun.settings, name), getattr(now, "value", now)
+            planned, now = (one.result_options()[name] for one in (begun.settings, settings))
         else:
             continue
         if now != planned:

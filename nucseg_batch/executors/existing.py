@@ -15,11 +15,12 @@ from nucseg_batch.files.find.entries import Discovery
 from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import State
+from nucseg_batch.files.run.dataset import is_own_dataset, pyarrow
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.run_layout import PARQUET, RunLayout
 from nucseg_batch.files.zarr.folders import is_store
 from nucseg_batch.plan import Plan
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.settings import TABLE_FORMATS, SegmentSettings
 
 
 def default_model() -> Path:
@@ -39,6 +40,16 @@ def fingerprint(model: Path, settings: SegmentSettings, *, in_place: bool = Fals
             raise InputMissingError(f"--flatfield {settings.flatfield_file}: there is no such file.")
         options["--flatfield (sha256)"] = file_sha256(settings.flatfield_file)
     return {"nucseg-batch": __version__, "--model (sha256)": file_sha256(model), **place, **options, **packages}
+
+
+def check_formats(store: Path, settings: SegmentSettings) -> None:
+    """Raises UsageError where the tables need a library that is not installed, OutputError where one is not ours."""
+    if PARQUET not in settings.table_formats:
+        return
+    pyarrow("--tables parquet")
+    folder = RunLayout(store, (PARQUET,)).tables["nuclei"]
+    if folder.exists() and not is_own_dataset(folder):
+        raise OutputError(f"{store}: {folder} belongs to no run of ours; move it, or give another name.")
 
 
 def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
@@ -86,7 +97,7 @@ def check_beside(store: Path, journal: Journal) -> None:
     if journal.exists():
         return
     _check_room(store, journal.folder)
-    beside = [path for path in RunLayout(store).results.values() if path.exists()]
+    beside = [path for path in RunLayout(store, TABLE_FORMATS, linked=True).results.values() if path.exists()]
     if journal.is_foreign():
         beside.append(journal.folder)
     if beside:

@@ -33,7 +33,6 @@ from nucseg_batch.files.run.finish import PlaneEntry, collect, result_hashes, ta
 from nucseg_batch.files.run.locks import PATIENCE, ROOT, held, holders
 from nucseg_batch.files.run.provenance import InputFingerprint, write_provenance
 from nucseg_batch.files.run.records import FinishRecord, Marker, PlaneResult
-from nucseg_batch.files.run_layout import VOLUMES_CSV, RunLayout
 from nucseg_batch.pipeline.failures import failure_of
 from nucseg_batch.pipeline.large_planes import join_plane
 from nucseg_batch.plan import Failure, LargePlane, stack_groups
@@ -116,7 +115,7 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
     journal, plan = job.journal, job.plan
     if alone:
         journal.remove_common_leftovers()
-        for table in RunLayout(job.store).results.values():
+        for table in job.layout.results.values():
             remove_leftovers(table.parent, {table.name})
     unmerged = planes_to_merge(plan.large_planes(), job.store, journal)
     unscaled = [label_array for label_array in plan.label_arrays if levels_missing(job.store, label_array)]
@@ -124,6 +123,8 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
     noted = _still_finished(job, rewrite=rewrite) if not (unmerged or unscaled or unlinked) else None
     if noted is not None:
         if not job.begun.in_place:
+            if alone:
+                remove_leftovers(job.store)
             set_complete(job.store, not noted.missing)  # a call that ended as the one before it may have taken it away
         outcome = RunOutcome(collect(plan, journal))
         outcome.volumes = volume_count(job)
@@ -139,7 +140,7 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
     for label_array in plan.label_arrays:
         build_levels(job.store, label_array)
     outcome, inputs, digests = RunOutcome(), InputFingerprint(), dict[str, bytes]()
-    write_tables(job.store, inputs.counted(outcome.counted(collect(plan, journal, digests))), job.table)
+    write_tables(job.layout, inputs.counted(outcome.counted(collect(plan, journal, digests))), job.table)
     outcome.volumes = write_volume_table(job)
     made = _record_provenance(job, outcome, inputs)
     state = journal.state(plan.units(), plan.large_planes(), digests)
@@ -147,7 +148,7 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
     if not outcome.missing:
         _forget_attempts(job)
     metadata = metadata_files(job.store, plan, in_place=job.begun.in_place)
-    journal.finish(FinishRecord(state, len(outcome.missing), result_hashes(job.store), metadata))
+    journal.finish(FinishRecord(state, len(outcome.missing), result_hashes(job.layout), metadata))
     return outcome
 
 
@@ -157,17 +158,11 @@ def _still_finished(job: Job, *, rewrite: bool) -> FinishRecord | None:
     rewrite: also where they have changed since.
     """
     noted = job.journal.finished()
-    if noted is None or not all(path.exists() for path in _expected(job)):
+    if noted is None or not all(path.exists() for path in job.layout.results.values()):
         return None
-    if rewrite and noted.tables != result_hashes(job.store):
+    if rewrite and noted.tables != result_hashes(job.layout):
         return None
     return noted if noted.state == job.journal.state(job.plan.units(), job.plan.large_planes()) else None
-
-
-def _expected(job: Job) -> list[Path]:
-    """The files beside the store that the run has when its tables are written."""
-    results = RunLayout(job.store).results
-    return [path for name, path in results.items() if name != VOLUMES_CSV or job.begun.settings.link is not None]
 
 
 def _record_provenance(job: Job, outcome: RunOutcome, inputs: InputFingerprint) -> dict[str, Any]:
@@ -177,7 +172,7 @@ def _record_provenance(job: Job, outcome: RunOutcome, inputs: InputFingerprint) 
     if outcome.volumes is not None:
         found["volumes"] = outcome.volumes
     counts = {**found, "failures": len(outcome.failures), "missing": len(outcome.missing)}
-    write_provenance(job.store, {**made, "output": {**counts, "sha256": table_hashes(job.store)}})
+    write_provenance(job.store, {**made, "output": {**counts, "sha256": table_hashes(job.layout)}})
     return made
 
 
@@ -232,7 +227,6 @@ def all_done(job: Job) -> bool:
     return job.journal.marker_count() >= sum(1 for _ in job.plan.units())
 
 
-def files_of(store: Path) -> tuple[Path, ...]:
+def files_of(job: Job) -> tuple[Path, ...]:
     """What a finished run has: the store and the tables."""
-    results = RunLayout(store).results
-    return store, *(path for name, path in results.items() if name != VOLUMES_CSV or path.exists())
+    return job.store, *job.layout.results.values()

@@ -40,6 +40,9 @@ COPIES = 3
 """Planes of all channels that are in memory at once: read ahead, shown to the network, and measured."""
 UNITS_AT_ONCE = 2
 """Units whose masks are in memory at once: one is written while the next is filled."""
+COLUMNS_BYTES, COMPARTMENTS_BYTES = 4, 6
+"""Memory that a run takes for each pixel of a plane or region if it measures further columns of nuclei, and if it makes
+rings or cells (fitted to measured runs). How many, and of how many channels, does not matter."""
 COUNTED_FILES = 100_000
 """Chunk files of zarr stores whose sizes are added up, in all; with more they are not counted."""
 TABLES = 3
@@ -144,7 +147,7 @@ class Inspection:
     @property
     def memory(self) -> int:
         """Peak memory of a run on a CPU, about, in bytes; see `memory_bytes`."""
-        return memory_bytes(self.plan, self.budget, corrected=self.settings.flatfield is not None)
+        return memory_bytes(self.plan, self.budget, self.settings)
 
     @property
     def budget(self) -> Budget:
@@ -189,23 +192,26 @@ def inspect(
     return Inspection(place, scanned, plan, settings, refusal, _stored(scanned, settings))
 
 
-def memory_bytes(plan: Plan, budget: Budget, *, corrected: bool = False) -> int:
+def memory_bytes(plan: Plan, budget: Budget, settings: SegmentSettings) -> int:
     """Peak memory of a run of this plan on a CPU, about, in bytes; however many images there are.
 
-    It adds up the program, calls of the network at scale 1, planes that are read, and masks of units. Where images are
-    enlarged, calls take more, up to what the budget gives them. corrected: whether pixels are divided by a flat field.
+    It adds up the program, calls of the network at scale 1, planes that are read and measured, and masks of units.
+    Where images are enlarged, calls take more, up to what the budget gives them.
     """
     most = 0.0
+    groups = {column.group for column in settings.extra_columns} - {"compartments"}
+    measuring = COLUMNS_BYTES * bool(groups) + COMPARTMENTS_BYTES * bool(settings.compartments)
     for label_array in plan.label_arrays:
         whole = min(label_array.height * label_array.width, label_array.region**2)
         calls: float = (
             CALLS_AT_ONCE * budget.images_pixels(label_array.height * label_array.width) * budget.bytes_per_pixel
         )
         calls = budget.network_bytes if label_array.regional else min(calls, budget.network_bytes)
-        held = max(image.held_bytes(corrected=corrected) for image in label_array.images)
+        held = max(image.held_bytes(corrected=settings.flatfield is not None) for image in label_array.images)
         channels = held / (label_array.height * label_array.width)
         masks = math.prod(label_array.grid.shard) * LABEL_BYTES * len(label_array.labels)
-        most = max(most, calls + COPIES * channels * whole + UNITS_AT_ONCE * masks)
+        kept = (COPIES * channels + measuring) * whole + UNITS_AT_ONCE * masks
+        most = max(most, calls + kept)
     return int(BASE_BYTES + KEPT_BYTES + most)
 
 

@@ -18,6 +18,7 @@ from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.executors.existing import (
     check_beside,
     check_fingerprint,
+    check_formats,
     check_output,
     check_shares,
     default_model,
@@ -41,7 +42,7 @@ from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
-from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG, check_is_store
+from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG, RunLayout, check_is_store
 from nucseg_batch.plan import (
     Assumption,
     LargePlane,
@@ -110,6 +111,11 @@ class Job:
         return NucleiTable(self.plan.channel_names, sizes != {None}, self.begun.settings.extra_columns)
 
     @property
+    def layout(self) -> RunLayout:
+        """Where its results are."""
+        return layout_of(self.store, self.begun.settings)
+
+    @property
     def shares(self) -> list[int]:
         """The shares that this process does."""
         return list(range(self.begun.shares)) if self.options.share is None else [self.options.share]
@@ -144,13 +150,15 @@ def prepare(
     place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself; shares:
     into how many the run is divided, None for one, or as many as an earlier call said.
 
-    Raises InputMissingError without images or model, NothingToDoError where no image can be used, DoubtfulInputError
-    where `settings.strict` forbids what would be assumed, OutputError where OUT is not ours, and MismatchError where it
-    was made with other settings or is divided in another way.
+    Raises InputMissingError without images or model, UsageError where a library is missing that an option needs,
+    NothingToDoError where no image can be used, DoubtfulInputError where `settings.strict` forbids what would be
+    assumed, OutputError where OUT is not ours, and MismatchError where it was made with other settings or is divided in
+    another way.
     """
     place, options = str(place), options or RunSettings()
     if settings.flatfield_file is not None:
         settings = replace(settings, flatfield=os.path.abspath(settings.flatfield_file))
+    check_formats(store, settings)
     found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
     if in_place and os.path.isfile(place):
         raise UsageError(f"--in-place: IN {place} is an archive, which cannot be changed; give OUT instead.")
@@ -200,6 +208,11 @@ def prepare(
     return Job(store, begun, settings, options, resumed, overwriting, found.metadata, known, plan_state, config)
 
 
+def layout_of(store: Path, settings: SegmentSettings) -> RunLayout:
+    """Where the results of a run with these settings are."""
+    return RunLayout(store, settings.table_formats, linked=settings.link is not None)
+
+
 def journal_at(store: Path) -> Journal:
     """The run folder of OUT; raises InputMissingError where no run was planned there."""
     check_is_store(store)
@@ -236,6 +249,7 @@ def planned(
     check_shares(journal, begun.shares, shares, options.share)
     model = Path(begun.model) if begun.model else default_model()
     check_fingerprint(journal, begun.fingerprint, fingerprint(model, begun.settings, in_place=begun.in_place))
+    check_formats(store, begun.settings)
     now = begun.settings.with_speed(speed or {})
     return Job(store, begun, now, options, resumed=True, mirror=journal.mirror(), plan_state=plan_state)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 
 from nucseg_batch.errors import LockedError, MismatchError
 from nucseg_batch.executors.existing import check_fingerprint
-from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.job import Job, layout_of
 from nucseg_batch.executors.progress import Progress
+from nucseg_batch.files.atomic_write import remove
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
 from nucseg_batch.files.masks.store import create_store, remove_store
 from nucseg_batch.files.run.locks import ALL, ROOT, holders, share_lock
 from nucseg_batch.files.run.wells import remove_wells
-from nucseg_batch.files.run_layout import RunLayout
 
 
 def begin(job: Job, progress: Progress) -> None:
@@ -59,8 +60,12 @@ def _remove_output(job: Job) -> None:
     """Deletes an earlier output, unless processes are at it."""
     check_free(job, own={ROOT, ALL, *(share_lock(share) for share in job.shares)})
     remove_wells(job.store)
-    for path in RunLayout(job.store).results.values():
-        path.unlink(missing_ok=True)
+    layout = job.layout
+    with contextlib.suppress(MismatchError):
+        layout = layout_of(job.store, job.journal.load().settings) if job.journal.exists() else layout
+    for path in layout.results.values():
+        with contextlib.suppress(FileNotFoundError):
+            remove(path)
     job.journal.clear()
     if job.begun.in_place:
         remove_labels(job.store, job.plan)

@@ -173,7 +173,7 @@ class _Session:
             seconds=seconds,
             stream_seconds=self._stream_seconds,
             gauge=self._gauge,
-            files=files_of(job.store) if outcome.whole else (job.store,),
+            files=files_of(job) if outcome.whole else (job.store,),
         )
 
 

@@ -173,7 +173,7 @@ def verify(job: Job, step: Callable[[int, int], None]) -> VerificationResult:
         if wrong:
             damage.append(Damage(f"{job.store.name}/{name}", wrong, metadata=name))
     if noted is not None:
-        now = result_hashes(job.store)
+        now = result_hashes(job.layout)
         damage += [
             Damage(name, "it has changed since it was written" if name in now else "it is missing")
             for name, digest in noted.tables.items()

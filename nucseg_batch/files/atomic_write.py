@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import platform
+import shutil
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO
@@ -30,7 +31,7 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     The temporary name is this writer's own, so that two processes that write one file, as after the death of a node, do
     not meet: one whole file replaces the other. `durable` waits until it is on disk.
     """
-    temporary = path.with_name(f".{path.name[:LONGEST_STEM]}.{process_name()}-{next(_numbers)}{PARTIAL}")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -45,6 +46,34 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         sync(path.parent)
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to put files into, which gets its name, and takes the place of an earlier one, when the block ends well.
+
+    For a moment between the two there is none of this name. All files are on disk then.
+    """
+    new, old = (_temporary(path) for _ in range(2))
+    try:
+        new.mkdir()
+        yield new
+        for file in (*new.iterdir(), new):
+            sync(file)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        os.rename(new, path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+    sync(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside a file or folder that is this writer's own."""
+    return path.with_name(f".{path.name[:LONGEST_STEM]}.{process_name()}-{next(_numbers)}{PARTIAL}")
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file; text as UTF-8, in which bytes of file names that are none stay what they are."""
     with whole_file(path) as file:
@@ -52,7 +81,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's content."""
+    """The sha256 of a file's content; of a folder, of the names and the sha256 of its files."""
+    if path.is_dir():
+        lines = (f"{file.name} {file_sha256(file)}\n" for file in sorted(path.iterdir()))
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -68,7 +100,15 @@ def remove_leftovers(folder: Path, names: Container[str] | None = None) -> None:
                 meant = entry.name[1 : -len(PARTIAL)].rpartition(".")[0]
                 if names is None or meant in names:
                     with contextlib.suppress(FileNotFoundError):
-                        os.unlink(entry.path)
+                        remove(Path(entry.path))
+
+
+def remove(path: Path) -> None:
+    """Deletes a file, or a folder of files; raises FileNotFoundError where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def sync(path: Path) -> None:

@@ -14,7 +14,11 @@ FOLDER_ENDING = ".run"
 """Ending of a run folder, in place of that of the store."""
 TABLES = ("images", "nuclei", "failures")
 """The tables of a run."""
-OUTPUT_NAME = re.compile(rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells|volumes)\.csv|provenance\.json|report\.html)")
+CSV, PARQUET = "csv", "parquet"
+"""Formats of the nuclei table."""
+OUTPUT_NAME = re.compile(
+    rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells|volumes)\.csv|nuclei\.parquet|provenance\.json|report\.html)"
+)
 """Names of the files beside a store; the group is the store's name without its ending."""
 VOLUMES_CSV = "volumes.csv"
 """What the name of the table of volumes ends in."""
@@ -24,6 +28,8 @@ ONE_LOG, SHARE_LOG, WORKER_LOG = "log.txt", "log-{:05d}.txt", "log-worker-{}.txt
 """Logs of a run by one process, of a share, and of a process that a scheduler starts."""
 WORKER_LOGS = WORKER_LOG.format("*")
 """Pattern of the last."""
+CONTROLS = "controls.json"
+"""The control wells of the table of wells, in the run folder."""
 TIMINGS = "timings"
 """Folder with a file per process."""
 
@@ -57,6 +63,16 @@ class RunLayout:
 
     store: Path
     """The OME-Zarr store with the masks."""
+    formats: tuple[str, ...] = (CSV,)
+    """The formats in which it has the nuclei table."""
+    linked: bool = False
+    """Whether it joins nuclei over z-slices, and so has a table of volumes."""
+
+    @classmethod
+    def found(cls, store: Path) -> RunLayout:
+        """The same, with the tables and formats that are there; the nuclei table as CSV if there is none."""
+        written = (kind for kind in (CSV, PARQUET) if path_beside(store, f".nuclei.{kind}").exists())
+        return cls(store, tuple(written) or (CSV,), linked=path_beside(store, f".{VOLUMES_CSV}").exists())
 
     @property
     def folder(self) -> Path:
@@ -70,8 +86,9 @@ class RunLayout:
 
     @property
     def tables(self) -> dict[str, Path]:
-        """The tables by name, see TABLES."""
-        return {name: path_beside(self.store, f".{name}.csv") for name in TABLES}
+        """The tables by name, see TABLES; of the nuclei, the CSV file or, if there is none, the Parquet dataset."""
+        kinds = {"nuclei": CSV if CSV in self.formats else PARQUET}
+        return {name: path_beside(self.store, f".{name}.{kinds.get(name, CSV)}") for name in TABLES}
 
     @property
     def images_csv(self) -> Path:
@@ -94,15 +111,21 @@ class RunLayout:
         return path_beside(self.store, ".volumes.csv")
 
     @property
+    def controls(self) -> Path:
+        """The file in the run folder that says which control wells that table has."""
+        return self.folder / CONTROLS
+
+    @property
     def report(self) -> Path:
         """The report, unless another place is given for it."""
         return path_beside(self.store, ".report.html")
 
     @property
     def results(self) -> dict[str, Path]:
-        """All files that a finished run can have beside its store and its run folder, by what their names end in.
-
-        Only a run that joins nuclei over z-slices has `volumes.csv`.
-        """
-        tables = {f"{name}.csv": path for name, path in self.tables.items()}
-        return {**tables, VOLUMES_CSV: self.volumes_csv, "provenance.json": self.provenance}
+        """All that a finished run has beside its store and its run folder, by what the names end in."""
+        nuclei = [f"nuclei.{kind}" for kind in (CSV, PARQUET) if kind in self.formats]
+        volumes = [VOLUMES_CSV] if self.linked else []
+        return {
+            name: path_beside(self.store, f".{name}")
+            for name in ("images.csv", *nuclei, "failures.csv", *volumes, "provenance.json")
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,31 @@ SHOWN = 16
 """Digits of a hash that a paragraph shows; the provenance has all 64."""
 PRECISIONS = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16", "float32": "float32"}
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
-OPTIONS = {
-    "t": "time points",
-    "z": "depths",
-    "channel": "channel of the nuclei",
-    "region": "side in pixels of the regions of large planes",
-    "augment": "answers averaged over mirror images",
-    "skip_empty": "regions without anything bright skipped",
+
+
+def _lengths(text: str, names: tuple[str, ...]) -> str:
+    """`gap 0.5, width 2 micrometres` for distances as options have them."""
+    distances = Distances.parsed(text, len(names))
+    if distances is None:
+        return text
+    values = (f"{name} {value:g}" for name, value in zip(names, distances.values, strict=True))
+    return f"{', '.join(values)} {'micrometres' if distances.micrometres else 'pixels'}"
+
+
+_NEAREST = "each pixel of the nearest nucleus"
+OPTIONS: dict[str, Callable[[Any], str]] = {
+    "t": "time points {}".format,
+    "z": "depths {}".format,
+    "channel": "channel of the nuclei {}".format,
+    "region": "side in pixels of the regions of large planes {}".format,
+    "augment": "answers averaged over mirror images".format,
+    "skip_empty": "regions without anything bright skipped".format,
+    "ring": lambda v: f"rings around nuclei ({_lengths(v, ('gap', 'width'))}; {_NEAREST})",
+    "expand": lambda v: f"cells around nuclei ({_lengths(v, ('up to',))}; {_NEAREST})",
+    "measure": "further columns {}".format,
+    "neighbour_radius": "neighbours at most {:g} pixels away".format,
 }
-"""What options are called in a paragraph, of those that are named only where they are not the default."""
+"""What a paragraph says of options, of those that are named only where they are not the default."""
 
 
 @dataclass(frozen=True)
@@ -218,15 +234,15 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
         least = model.get("min_area") if smallest is None else smallest
         unit = "pixels at the network's scale" if smallest is None else "pixels"
         parts.append(f"nuclei of at least {least} {unit}")
+    parts += _others(given, record.get("pattern"))
     if parts:
-        yield f"Settings: {', '.join(parts)}{_others(given, record.get('pattern'))}."
+        yield f"Settings: {', '.join(parts)}."
     if channels := record.get("channels"):
         yield f"Nuclei were taken from channel {' or '.join(channels)}."
     if given.get("flatfield"):
         how = "estimated from the images" if given["flatfield"] == ESTIMATE else f"given as {given['flatfield']}"
         yield f"Uneven illumination was corrected: pixels were divided by the flat field {how}."
     yield _scale(record, given)
-    yield from _compartments(given)
     if given.get("link") == "z":
         yield (
             f"Nuclei of neighbouring z-slices were joined if their intersection over union was at least {IOU:g}, or if "
@@ -243,9 +259,10 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
         "Properties of nuclei are defined as in scikit-image's regionprops; masks are OME-Zarr "
         f"{'labels written into the input store' if record.get('in_place') else '0.5 label images'}."
     )
+    table = "nuclei.parquet" if "nuclei.csv" not in output["sha256"] else "nuclei.csv"
     yield (
-        f"Input: SHA-256 {record['input']['sha256'][:SHOWN]} over names and pixels; output: nuclei.csv SHA-256 "
-        f"{output['sha256'].get('nuclei.csv', '')[:SHOWN]}."
+        f"Input: SHA-256 {record['input']['sha256'][:SHOWN]} over names and pixels; output: {table} SHA-256 "
+        f"{output['sha256'].get(table, '')[:SHOWN]}."
     )
 
 
@@ -271,27 +288,13 @@ def _computed(computed: Mapping[str, str]) -> str:
     return f"; {BACKENDS.get(library, library)} {version}, {precision} on a {device}"
 
 
-def _others(given: Mapping[str, Any], pattern: str | None) -> str:
-    named = {name: given[name] for name in OPTIONS if given.get(name) != getattr(SegmentSettings, name)}
-    parts = [f"{OPTIONS[name]}{'' if value is True else f' {value}'}" for name, value in named.items()]
+def _others(given: Mapping[str, Any], pattern: str | None) -> Iterator[str]:
+    for name, words in OPTIONS.items():
+        value, default = given.get(name), getattr(SegmentSettings, name)
+        if value not in (None, default):
+            yield words(value)
     if pattern:
-        parts.append(f"files that match {pattern}")
-    return "".join(f", {part}" for part in parts)
-
-
-def _compartments(given: Mapping[str, Any]) -> Iterator[str]:
-    """Rings and cells, of runs that have them."""
-    kinds = (("ring", 2, "Rings", "gap and width of "), ("expand", 1, "Cells", "up to "))
-    found = {kind: (what, Distances.parsed(given[name], count)) for name, count, kind, what in kinds if given.get(name)}
-    parts = [
-        f"{kind} ({what}{' and '.join(f'{value:g}' for value in distances.values)} "
-        f"{'micrometres' if distances.micrometres else 'pixels'})"
-        for kind, (what, distances) in found.items()
-        if distances
-    ]
-    if parts:
-        around = " and ".join(parts[:1] + [part.lower() for part in parts[1:]])
-        yield f"{around} around nuclei were measured, too; each pixel belongs to the nearest nucleus."
+        yield f"files that match {pattern}"
 
 
 def _scale(record: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nucseg_batch.files.masks.nodes import read_attributes
+from nucseg_batch.files.run_layout import path_beside
 from nucseg_batch.files.zarr.ome import ome_of
 from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.tables import PlaneRow
@@ -90,18 +91,13 @@ class Plate:
     """A plate and what was found on it."""
 
     name: str
-    """Path of its group or folder, with how its files' names begin; empty where all of IN is the plate."""
+    """Path of its group or folder, with how its files' names begin; of all of IN, the name of OUT without ending."""
     rows: tuple[str, ...]
     """Names of its rows."""
     columns: tuple[str, ...]
     """Names of its columns."""
     wells: dict[Place, Well]
     """What is known of wells, by row and column counted from 0."""
-
-    @property
-    def called(self) -> str:
-        """What messages call it."""
-        return f"plate {self.name}" if self.name else "the plate"
 
     def well_name(self, place: Place) -> str:
         """What to call a well: `A01`, or `row/column` where these are no letters and digits."""
@@ -132,10 +128,15 @@ class _Folder:
 
 
 class Plates:
-    """The plates of a run, added up image by image; memory grows with the wells and folders."""
+    """The plates of a run, added up image by image; memory grows with the wells and folders.
 
-    def __init__(self, store: Path) -> None:
-        self._store = store
+    store: OUT, after which a plate is named that is all of IN. attributes: gives those of a group of the store; by
+    default they are read there.
+    """
+
+    def __init__(self, store: Path, attributes: Callable[[str], dict[str, Any]] | None = None) -> None:
+        self._whole = path_beside(store, "").name
+        self._attributes = attributes or (lambda group: read_attributes(store / group))
         self._metadata: dict[str, tuple[tuple[str, ...], tuple[str, ...]] | None] = {}
         self._stored: dict[str, dict[Place, Well]] = {}
         self._folders: dict[str, _Folder] = {}
@@ -184,10 +185,10 @@ class Plates:
                 short = Counter(prefix.rstrip(BETWEEN) for prefix in folder.plates)
                 for prefix, wells in folder.plates.items():
                     called = prefix.rstrip(BETWEEN) if short[prefix.rstrip(BETWEEN)] == 1 else prefix
-                    plates[name, prefix] = _of_names("/".join(filter(None, (name, called))), wells)
+                    plates[name, prefix] = _of_names("/".join(filter(None, (name, called))) or self._whole, wells)
             elif _is_plate(wells := _merged(folder.plates)):
                 prefix = next(iter(folder.plates)).rstrip(BETWEEN) if len(folder.plates) == 1 else ""
-                plates[name, None] = _of_names("/".join(filter(None, (name, prefix))), wells)
+                plates[name, None] = _of_names("/".join(filter(None, (name, prefix))) or self._whole, wells)
         return plates
 
     def _place_in_store(self, row: PlaneRow) -> tuple[str, Place] | None:
@@ -198,7 +199,7 @@ class Plates:
             return None
         plate, row_name, column = "/".join(parts[:-3]), parts[-3], parts[-2]
         if plate not in self._metadata:
-            self._metadata[plate] = _grid(read_attributes(self._store / plate))
+            self._metadata[plate] = _grid(self._attributes(plate))
         grid = self._metadata[plate]
         if grid is None or row_name not in grid[0] or column not in grid[1]:
             return None
@@ -207,7 +208,7 @@ class Plates:
     def _of_store(self, name: str, wells: dict[Place, Well]) -> Plate:
         grid = self._metadata[name]
         assert grid is not None
-        return Plate(name, *grid, wells)
+        return Plate(name or self._whole, *grid, wells)
 
 
 def named_well(key: str) -> tuple[str, str, Place | None]:

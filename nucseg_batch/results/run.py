@@ -17,13 +17,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS
 from nucseg_batch.errors import DamageError, ImageError, InputMissingError, MismatchError, NucsegError
-from nucseg_batch.files.csv_rows import table_header
 from nucseg_batch.files.masks.ngff import axes_of, image_kind, level_name
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.masks.store import label_path
 from nucseg_batch.files.opened import ImageReader, State, state_of
 from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.provenance import read_provenance
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run_layout import RunLayout, check_is_store
 from nucseg_batch.files.zarr.opening import open_array
@@ -40,6 +41,7 @@ from nucseg_batch.plan import ImageInfo, LabelArray, Plane
 from nucseg_batch.results.tables import (
     PlaneNuclei,
     PlaneRow,
+    nuclei_header,
     read_nuclei,
     read_nuclei_in_pieces,
     read_planes,
@@ -68,8 +70,8 @@ class FinishedRun:
         if images is not None and "://" not in str(images) and not images.exists():
             raise InputMissingError(f"--images {images}: there is no such place; give where the images are now.")
         self.store = store
-        self.tables = RunLayout(store).tables
-        """The tables by name: images, nuclei, failures."""
+        self.tables = RunLayout.found(store).tables
+        """The tables by name: images, nuclei (a folder of Parquet files, if there is no CSV file), failures."""
         missing = [path.name for path in (store, *self.tables.values()) if not path.exists()]
         if missing:
             raise InputMissingError(
@@ -107,9 +109,17 @@ class FinishedRun:
         return rows if pattern is None else (row for row in rows if matches(row.image, pattern))
 
     @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The label images of the run, nuclei first, as the run folder or else the provenance says."""
+        if self.begun is not None:
+            return self.begun.settings.labels
+        given = (read_provenance(self.store) or {}).get("settings") or {}
+        return (NUCLEI_LABEL, *(label for label, option in OPTIONS.items() if given.get(option.strip("-"))))
+
+    @cached_property
     def nuclei_columns(self) -> tuple[str, ...]:
         """Names of the columns of nuclei.csv."""
-        return table_header(self.tables["nuclei"])
+        return nuclei_header(self.tables["nuclei"])
 
     def with_nuclei(self, planes: Iterator[PlaneRow]) -> Iterator[tuple[PlaneRow, PlaneNuclei]]:
         """Some of the planes, in their order, each with its nuclei; reads nuclei.csv once."""

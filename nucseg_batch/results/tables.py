@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from nucseg_batch.columns import PLANE_KEY, PLANE_STATE, PLANE_SUMMARY, names
 from nucseg_batch.errors import DamageError
-from nucseg_batch.files.csv_rows import csv_rows, open_table
+from nucseg_batch.files.csv_rows import csv_rows, open_table, table_header
 from nucseg_batch.files.names import file_name
+from nucseg_batch.files.run.dataset import dataset_columns, dataset_rows, is_dataset
 from nucseg_batch.plan import PlaneStatus
 
 PlaneKey = tuple[str, str, str]
@@ -139,8 +141,23 @@ def _number(cell: str) -> int:
     return int(cell) if cell else -1
 
 
+def nuclei_header(table: Path) -> tuple[str, ...]:
+    """Names of the columns of the nuclei table, a CSV file or a dataset."""
+    return dataset_columns(table) if is_dataset(table) else table_header(table)
+
+
+@contextlib.contextmanager
+def _nuclei_rows(table: Path) -> Iterator[Iterator[list[str]]]:
+    """The rows of the nuclei table, the header first."""
+    if is_dataset(table):
+        yield dataset_rows(table)
+        return
+    with open_table(table) as file:
+        yield csv_rows(file)
+
+
 def read_nuclei(table: Path, planes: Iterable[PlaneRow]) -> Iterator[tuple[PlaneRow, PlaneNuclei]]:
-    """Planes, in the order of the tables but not necessarily all of them, each with its rows of nuclei.csv.
+    """Planes, in the order of the tables but not necessarily all of them, each with its rows of the nuclei table.
 
     The table is read once, from its beginning. Raises DamageError where it has rows of a plane that comes later in
     images.csv, or of none.
@@ -169,8 +186,7 @@ def _nuclei_of(
     table: Path, planes: Iterable[PlaneRow]
 ) -> Iterator[tuple[PlaneRow, Sequence[str], Iterator[list[str]]]]:
     """The planes, each with the names of the columns and its rows."""
-    with open_table(table) as file:
-        rows = csv_rows(file)
+    with _nuclei_rows(table) as rows:
         columns = next(rows, [])
         if tuple(columns[:3]) != names(PLANE_KEY):
             raise DamageError(f"{table}: this is not a table of nuclei that nucseg-batch wrote.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.columns import is_measurement, names
-from nucseg_batch.errors import NothingToDoError, OutputError, SettingError
+from nucseg_batch.errors import NothingToDoError, OutputError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.csv_rows import csv_text
-from nucseg_batch.files.run.wells import WELLS, is_wells_table, well_columns
+from nucseg_batch.files.run.wells import WELLS, is_wells_table, note_controls, remove_wells, well_columns
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import PlaneStatus
-from nucseg_batch.results.plates import WELL_NAME, Place, Plate, Plates, row_name, row_number
+from nucseg_batch.results.controls import control_wells, controls_of, places_of_controls
+from nucseg_batch.results.plates import Place, Plate, Plates
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneRow
 from nucseg_batch.results.well_values import WaitingValues, robust_scores
@@ -45,6 +46,8 @@ class WellTable:
     """Planes with a mask that are on no plate and therefore not in it."""
     missing: int = 0
     """Planes that were not done yet."""
+    controls: tuple[str, ...] = ()
+    """Control wells of its z-scores."""
 
 
 @dataclass
@@ -72,43 +75,44 @@ class _WellRow:
 
 WellRows = dict[Place, dict[int | None, _WellRow]]
 """The rows of a plate by well and time point."""
+Progress = Callable[[int, int], None]
+"""Is told how many planes of all are done."""
 
 
-def control_wells(text: str) -> tuple[str, ...]:
-    """Names of control wells, as wells.csv has them, from `A01,A2` and rectangles of wells such as `A01:H02`.
+def _silent(done: int, total: int) -> None: ...
 
-    Raises SettingError where the text names none.
+
+def update_wells(run: FinishedRun, controls: str | None = None, progress: Progress = _silent) -> WellTable | None:
+    """Writes out.wells.csv where a run is over plates and the table is not there, or has other controls.
+
+    controls: as for `write_wells`. None where there is nothing to write: the table is there, the images are on no
+    plate, or a user's file has its name. Raises as `write_wells` does otherwise.
     """
-    found = dict[str, None]()
-    for part in filter(None, map(str.strip, text.split(","))):
-        ends = [WELL_NAME.fullmatch(end.strip().upper()) for end in part.split(":", 1)]
-        known = [end for end in ends if end is not None]
-        if len(known) < len(ends):  # of a store whose rows and columns have other names
-            found[part] = None
-            continue
-        rows, columns = sorted(row_number(end["row"]) for end in known), sorted(int(end["column"]) for end in known)
-        for row in range(rows[0], rows[-1] + 1):
-            found |= {f"{row_name(row)}{column:02d}": None for column in range(columns[0], columns[-1] + 1)}
-    if not found:
-        raise SettingError("controls", "names no well; give wells such as A01,A02, or a rectangle such as A01:H01.")
-    return tuple(found)
+    path = RunLayout(run.store).wells
+    wanted = controls_of(run) if controls is None else controls
+    if path.exists() and (not is_wells_table(path) or control_wells(wanted) == control_wells(controls_of(run))):
+        return None
+    try:
+        return write_wells(run, wanted, progress)
+    except NothingToDoError:
+        return None
 
 
-def write_wells(
-    run: FinishedRun,
-    controls: Collection[str] = (),
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> WellTable:
+def write_wells(run: FinishedRun, controls: str | None = None, progress: Progress = _silent) -> WellTable:
     """Writes out.wells.csv of a run: one row per plate, well and time point.
 
-    controls: names of wells of every plate with which the others are compared, see `well_values.robust_scores`.
+    controls: wells of every plate with which the others are compared, as `controls.control_wells` reads them; see
+    `well_values.robust_scores`. They are noted in the run folder; None for those that were noted last.
 
-    Raises NothingToDoError where the images are on no plate, SettingError where a plate lacks a control well, and
-    OutputError where a file of this name is no table of wells.
+    Raises NothingToDoError where the images are on no plate, SettingError where a plate lacks a control well,
+    InputMissingError where it is no longer known which controls the table had, and OutputError where a file of this
+    name is no table of wells.
     """
     path = RunLayout(run.store).wells
     if path.exists() and not is_wells_table(path):
         raise OutputError(f"{path}: this is not a table that `nucseg-batch wells` wrote; move it.")
+    wanted = controls_of(run) if controls is None else controls
+    chosen = control_wells(wanted)
     plates, planes = Plates(run.store), 0
     for row in run.planes():
         plates.add(row)
@@ -118,26 +122,20 @@ def write_wells(
         raise NothingToDoError(
             f"{run.store}: its images are on no plate: neither the store nor the names of the images say wells."
         )
-    compared = {plate: _places(plate, controls) for plate in found}
+    compared = {plate: places_of_controls(plate, chosen) for plate in found}
     measured = [name for name in run.nuclei_columns if is_measurement(name)]
-    table = WellTable(path, len(found))
+    table = WellTable(path, len(found), controls=chosen)
+    if controls is not None and run.journal.exists() and control_wells(controls_of(run)) != chosen:
+        remove_wells(run.store)  # first, so that a table that is there always has the controls that are noted
+        note_controls(run.store, controls)
     with whole_file(path) as file, tempfile.TemporaryFile(dir=path.parent) as waiting:
-        file.write(csv_text([names((*WELLS, *well_columns(measured, scores=bool(controls))))]).encode())
+        file.write(csv_text([names((*WELLS, *well_columns(measured, scores=bool(chosen))))]).encode())
         values = WaitingValues(waiting, len(measured))
         for plate, rows in _complete_plates(run, plates, measured, values, table, lambda n: progress(n, planes)):
             file.write(csv_text(_cells(plate, rows, compared[plate])).encode())
             table.wells += len(rows)
             table.rows += sum(map(len, rows.values()))
     return table
-
-
-def _places(plate: Plate, controls: Collection[str]) -> set[Place]:
-    """The control wells of a plate."""
-    wells = {plate.well_name(place): place for place, well in plate.wells.items() if well.planes + well.failed}
-    for name in controls:
-        if name not in wells:
-            raise SettingError("controls", f"names {name}, but {plate.called} has no image of this well.")
-    return {wells[name] for name in controls}
 
 
 def _complete_plates(

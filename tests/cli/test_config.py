@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from command import Output, call, contents
 
+from nucseg_batch.api.segment import settings_of
 from nucseg_batch.cli.config import COMMAND_LINE_ONLY, keys_of, read_config
 from nucseg_batch.cli.main import parser
 from nucseg_batch.cli.train import used_config
 from nucseg_batch.files.toml import to_toml
+from nucseg_batch.settings import SegmentSettings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -109,6 +111,23 @@ def test_what_cannot_be_meant_is_refused_with_its_line(one_image: Path, tmp_path
     assert told in refused.stderr
     assert "run.toml" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_what_has_commas_may_be_a_list(one_image: Path, tmp_path: Path) -> None:
+    """As lists are written in TOML; other texts take none."""
+    config = written(tmp_path, '[segment]\nmeasure = ["shape", "texture"]\nring = [1, 5.5]\n')
+    store = tmp_path / "out.zarr"
+    call("plan", one_image, store, "--config", config)
+    assert (planned(store)["measure"], planned(store)["ring"]) == ("shape,texture", "1,5.5")
+    again = written(tmp_path, '[segment]\nmeasure = "texture,shape"\nring = ["1", "5.5"]\nneighbour-radius = 3\n')
+    call("segment", "--run", store, "--config", again, "--dry-run")
+    assert settings_of({"measure": ["shape", "texture"], "controls": ("A01", "A02"), "ring": "1,2"}) == SegmentSettings(
+        measure="shape,texture", controls="A01,A02", ring="1,2"
+    )
+    other = written(tmp_path, '[segment]\nmeasure = ["shape", "textur"]\n')
+    refused = call("segment", one_image, store, "--config", other, "--dry-run", code=2)
+    assert "run.toml, line 2: --measure must be some of" in refused.stderr
+    assert "did you mean 'texture'" in refused.stderr
 
 
 def test_a_file_that_is_not_there_or_no_text_is_told(one_image: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import zarr
 from nucseg_batch.cli.inspect import inspect
 from nucseg_batch.cli.main import main
 from nucseg_batch.errors import InputMissingError, NothingToDoError, NucsegError, UsageError
+from nucseg_batch.executors.inspection import COLUMNS_BYTES, memory_bytes, output_files
 from nucseg_batch.executors.inspection import inspect as look
-from nucseg_batch.executors.inspection import memory_bytes, output_files
 from nucseg_batch.plan import Budget, ImageInfo, make_plan
 from nucseg_batch.settings import SegmentSettings
 
@@ -205,11 +205,40 @@ def infos(height: int, width: int, count: int) -> list[ImageInfo]:
 def test_memory_grows_with_the_largest_piece_and_not_with_the_number_of_images() -> None:
     """A plane larger than a region takes no more than the region."""
     budget = Budget(2 * 10**9, "mixed_bfloat16")
-    few, many = (memory_bytes(make_plan(infos(1031, 1033, count)), budget) for count in (200, 2000))
+    few, many = (memory_bytes(make_plan(infos(1031, 1033, count)), budget, SegmentSettings()) for count in (200, 2000))
     assert few == many
-    large, larger = (memory_bytes(make_plan(infos(side, side, 1)), budget) for side in (10_007, 100_003))
+    large, larger = (
+        memory_bytes(make_plan(infos(side, side, 1)), budget, SegmentSettings()) for side in (10_007, 100_003)
+    )
     assert large == larger > few
-    assert memory_bytes(make_plan(infos(10_007, 10_007, 1)), Budget(6 * 10**9, "mixed_bfloat16")) > large
+    assert (
+        memory_bytes(make_plan(infos(10_007, 10_007, 1)), Budget(6 * 10**9, "mixed_bfloat16"), SegmentSettings())
+        > large
+    )
+
+
+def test_what_is_measured_and_labelled_counts(
+    capsys: pytest.CaptureFixture[str], image_folder: Path, tmp_path: Path
+) -> None:
+    """By the pixels of the largest plane; the commands take the options of `segment`."""
+    budget, plan = Budget(2 * 10**9, "mixed_bfloat16"), make_plan(infos(2080, 2088, 4))
+    plain, columns, rings, both = (
+        memory_bytes(make_plan(infos(2080, 2088, 4), labels=settings.labels), budget, settings)
+        for settings in (
+            SegmentSettings(),
+            SegmentSettings(measure="texture"),
+            SegmentSettings(ring="1,5", expand="10"),
+            SegmentSettings(measure="all", ring="1,5", expand="10"),
+        )
+    )
+    assert columns - plain == COLUMNS_BYTES * 2080 * 2088
+    assert both - rings == columns - plain
+    assert rings > columns > plain
+    assert memory_bytes(plan, budget, SegmentSettings(measure="all")) == columns
+    without = as_json(capsys, image_folder)
+    more = as_json(capsys, image_folder, "--measure", "all", "--ring", "1,5", "--expand", "3")
+    assert more["memory_bytes"] > without["memory_bytes"]
+    assert more["output_files"]["store"] > without["output_files"]["store"]
 
 
 def test_files_of_the_output_are_counted() -> None:

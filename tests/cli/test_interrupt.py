@@ -76,3 +76,45 @@ def test_reads_that_an_interrupt_leaves_unfinished_print_no_traceback(
         preexec_fn=_listening,
     )
     assert (done.returncode, done.stderr) == (130, "nucseg-batch: stopped.\n")
+
+
+SWALLOWING = """
+import os, signal, sys, warnings
+from nucseg_batch.__main__ import main
+from nucseg_batch.results.export import writing
+
+class Left:
+    def __del__(self):
+        warnings.warn("broken off", RuntimeWarning)
+
+left, number = Left(), getattr(signal, sys.argv.pop())
+
+def export(*_, **__):
+    try:
+        os.kill(os.getpid(), number)
+        while True:
+            pass
+    except KeyboardInterrupt:  # as code has it that Python calls back
+        return writing.ExportOutcome({})
+
+writing.export = export
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 75)])
+def test_an_export_ends_where_a_library_keeps_the_interrupt_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    """And what the library then warns of is not for the user."""
+    run = small_run(tmp_path, monkeypatch)
+    run.put("a.tif", picture(3))
+    run.segment()
+    program = [sys.executable, "-c", SWALLOWING, "export", run.store, tmp_path / "to", "--format", "tiff", name]
+    done = subprocess.run(
+        [*map(str, program)], capture_output=True, text=True, timeout=240, preexec_fn=_listening, check=False
+    )
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr.startswith("nucseg-batch: stopped")
+    assert len(done.stderr.splitlines()) == 1

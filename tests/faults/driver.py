@@ -35,9 +35,10 @@ from nucseg_batch.cli import finish, plan, printed, progress, shares, status  # 
 from nucseg_batch.cli import main as cli
 from nucseg_batch.executors import finishing, job, local, planning, stop, verification  # noqa: F401 - likewise
 from nucseg_batch.files.masks import pyramid
+from nucseg_batch.files.run import dataset
 from nucseg_batch.plan import budget, units
 
-WARM = (imagecodecs.png_decode, imagecodecs.zstd_encode)
+WARM = (imagecodecs.png_decode, imagecodecs.zstd_encode, dataset.pyarrow("Parquet"))
 """Named here so that they are loaded before forking."""
 BATCH = 2
 """Images in a batch."""

@@ -115,7 +115,9 @@ class Sweep:
         """Tables that are neither as they were nor as they will be."""
         now, earlier = tree(store), tree(before)
         return [
-            f"{name} is a half one" for name in TABLES if now.get(name) not in (earlier.get(name), self.reference[name])
+            f"{name} is a half one"
+            for name in TABLES
+            if now.get(name) not in (earlier.get(name), self.reference.get(name))
         ]
 
     def _place(self, name: str, base: Path | None) -> Path:

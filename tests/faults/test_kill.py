@@ -91,6 +91,19 @@ def linked(drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory) 
     return Sweep(drivers, folder / "sweep", commands).prepare()
 
 
+@pytest.fixture(scope="module", params=["parquet", "csv,parquet"])
+def parquet(
+    request: pytest.FixtureRequest, drivers: Sequence[Driver], images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Sweep:
+    """A run with the nuclei table as a folder of files, and a second call that writes it again."""
+
+    def commands(store: Path) -> list[Command]:
+        call = ("segment", images, store, "--tables", request.param, *REGION)
+        return [call, (*call, "--retry-failed")]
+
+    return Sweep(drivers, tmp_path_factory.mktemp("parquet"), commands).prepare()
+
+
 @pytest.fixture(scope="module", params=["0.4", "0.5"])
 def in_place(
     request: pytest.FixtureRequest, drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory
@@ -143,6 +156,15 @@ def test_a_run_that_joins_slices_killed_at_a_point_goes_on_to_the_same_bytes(lin
     assert sum("/labels/volumes/" in name for name in linked.reference) > 8
     assert sum("/volumes/" in call for step in linked.steps for call in step.calls) > 12
     assert linked.wrong(linked.points(2 * FIFTH)) == []
+
+
+def test_a_run_with_parquet_tables_killed_at_a_point_goes_on_to_the_same_bytes(parquet: Sweep) -> None:
+    """Rows 1 and 3, from the last committed unit on: while the folder is written, and replaced by a second call."""
+    assert ".nuclei.parquet/part-00000.parquet" in parquet.reference
+    points = [point for point in parquet.points(after="/units/") if point[0] == 0][::3]
+    points += [point for point in parquet.points(2 * FIFTH) if point[0] == 1]
+    assert len(points) > 12
+    assert parquet.wrong(points) == []
 
 
 def test_a_run_in_place_killed_at_a_point_goes_on_to_the_same_bytes(in_place: Sweep) -> None:

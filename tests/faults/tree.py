@@ -190,7 +190,7 @@ def tree(store: Path) -> dict[str, str]:
     """
     run, here = store.with_suffix(".run"), str(store.absolute()).encode()
     found = [*store.parent.glob(f"{store.stem}.*"), *store.parent.glob(f".{store.stem}.*")]
-    found += [path for top in (store, run) for path in top.rglob("*")]
+    found += [path for top in (store, run, store.with_suffix(".nuclei.parquet")) for path in top.rglob("*")]
     return {
         str(path.relative_to(store.parent)).removeprefix(store.stem): (
             "folder" if path.is_dir() else hashlib.sha256(path.read_bytes().replace(here, b"OUT")).hexdigest()

@@ -157,7 +157,7 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
         planes = tuple(failed if r.image == "d.png" else r for r in results)
         marker = Marker(planes, 9, "", (SEEN,) * len(planes))
         journal.commit(unit, marker, "".join(r for r in rows if not r.startswith("d")))
-    write_tables(store, collect(plan, journal), NucleiTable())
+    write_tables(RunLayout(store), collect(plan, journal), NucleiTable())
     assert [entry.image for entry in collect(plan, journal)] == ["a.png", "b.png", "bb.png", "c.png", "d.png"]
     paths = RunLayout(store).tables
     table = {name: path.read_bytes() for name, path in paths.items()}
@@ -171,5 +171,5 @@ def test_finishing_sorts_by_image_whatever_the_units_and_can_be_repeated(tmp_pat
         ("c.png", "ok", "31x37/labels/nuclei", "1"),
         ("d.png", "failed", "", ""),
     ]
-    write_tables(store, collect(plan, journal), NucleiTable())
+    write_tables(RunLayout(store), collect(plan, journal), NucleiTable())
     assert {name: path.read_bytes() for name, path in paths.items()} == table

@@ -133,12 +133,15 @@ def test_numbers_that_were_given_are_told_as_given(tmp_path: Path, monkeypatch: 
     assert "above a probability of 0.35, nuclei of at least 77 pixels" in text
     assert "nuclear width of 31 pixels" in text
     assert "tuned" not in text
-    assert "Rings" not in text
+    assert "rings" not in text
+    assert "further columns" not in text
     record = record_of(run.store)
-    around = {**record, "settings": {**record["settings"], "ring": "0.5,2um", "expand": "10"}}
+    around = {"ring": "0.5,2um", "expand": "10", "measure": "shape,neighbours", "neighbour_radius": 40.0}
     assert (
-        "Rings (gap and width of 0.5 and 2 micrometres) and cells (up to 10 pixels) around nuclei were measured, too"
-        in paragraph(around)
+        "nuclei of at least 77 pixels, side in pixels of the regions of large planes 64, rings around nuclei (gap 0.5, "
+        "width 2 micrometres; each pixel of the nearest nucleus), cells around nuclei (up to 10 pixels; each pixel of "
+        "the nearest nucleus), further columns shape,neighbours, neighbours at most 40 pixels away."
+        in paragraph({**record, "settings": {**record["settings"], **around}})
     )
     linked = {**record, "settings": {**record["settings"], "link": "z"}, "output": {**record["output"], "volumes": 7}}
     assert "joined if their intersection over union was at least 0.25, or if 50% of the smaller one" in paragraph(
@@ -147,6 +150,9 @@ def test_numbers_that_were_given_are_told_as_given(tmp_path: Path, monkeypatch: 
     assert "This gave 7 volumes." in paragraph(linked)
     keys = [{one.key for one in references(each)} for each in (linked, record)]
     assert keys[0] - keys[1] == {"stringer2021cellpose"}
+    plain = {**record, "model": {**record["model"], "threshold": None, "min_area": None}}
+    plain["settings"] = {**record["settings"], "threshold": None, "min_area": None, "region": 3072, "ring": "1,5"}
+    assert "Settings: rings around nuclei (gap 1, width 5 pixels;" in paragraph(plain)
     channels = {**record, "channels": {"DAPI": 3, "Hoechst": 1}}
     assert "taken from channel DAPI or Hoechst" in paragraph(channels)
 

@@ -184,6 +184,13 @@ def read_cellprofiler(folder: Path) -> Found:
     return of_table(table.rename(columns=renamed))
 
 
+def read_omero(folder: Path) -> Found:
+    """Without the row of types; a dash in the name of a column is `_`."""
+    table = pandas.read_csv(folder / "omero.csv", skiprows=1)
+    dashed = {f"{name}_{number}": f"{name}-{number}" for name in ("bbox", "centroid") for number in range(4)}
+    return of_table(table.rename(columns={"image_path": "image", **dashed}))
+
+
 def read_spatialdata(folder: Path) -> Found:
     import spatialdata
 
@@ -209,6 +216,7 @@ READERS: dict[str, Callable[[Path], Found]] = {
     "ngio": read_ngio,
     "anndata": read_anndata,
     "cellprofiler": read_cellprofiler,
+    "omero": read_omero,
     "spatialdata": read_spatialdata,
 }
 
@@ -250,6 +258,7 @@ def test_all_formats_say_the_same_of_every_nucleus(varied: SmallRun, tmp_path: P
         "parquet": 2,
         "anndata": 1,
         "cellprofiler": 3,
+        "omero": 1,
     }
 
 

@@ -50,12 +50,12 @@ def plates_of(names: list[str], status: PlaneStatus = PlaneStatus.OK) -> list[tu
 
 def test_names_are_believed_only_where_nearly_all_of_several_rows_and_columns_have_one() -> None:
     """`T01` to `T99` are time points, and one `A1` among holiday pictures is chance."""
-    assert plates_of([f"{letter}{number:02d}.tif" for letter in "ABH" for number in range(1, 13)]) == [("", 96)]
+    assert plates_of([f"{letter}{number:02d}.tif" for letter in "ABH" for number in range(1, 13)]) == [("nowhere", 96)]
     assert plates_of([f"T{number:02d}.tif" for number in range(1, 40)]) == []
     assert plates_of([f"{letter}01.tif" for letter in "ABCDEFGH"]) == []
     assert plates_of(["A01.tif", "B02.tif", *(f"picture{number}.tif" for number in range(30))]) == []
     assert plates_of([f"x/{letter}{number}_s1.tif" for letter in "AP" for number in (1, 24)]) == [("x", 384)]
-    assert plates_of([f"{letter}{number}.tif" for letter in ("A", "AF") for number in (1, 48)]) == [("", 1536)]
+    assert plates_of([f"{letter}{number}.tif" for letter in ("A", "AF") for number in (1, 48)]) == [("nowhere", 1536)]
 
 
 def test_plates_in_one_folder_are_kept_apart_by_how_names_begin() -> None:
@@ -65,7 +65,7 @@ def test_plates_in_one_folder_are_kept_apart_by_how_names_begin() -> None:
         ("control", 6),
         ("drug", 6),
     ]
-    assert plates_of([f"{number:05d}_{wells[number % 4]}.tif" for number in range(900)]) == [("", 6)]
+    assert plates_of([f"{number:05d}_{wells[number % 4]}.tif" for number in range(900)]) == [("nowhere", 6)]
 
 
 def test_a_plate_is_drawn_with_missing_and_failed_wells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_a_plate_is_drawn_with_missing_and_failed_wells(tmp_path: Path, monkeypa
     run.segment(Threshold(support=None))
     content = report_of(run.store)
     page = Page(content)
-    assert "The plate: 3 rows and 4 columns" in page.text
+    assert "Plate out: 3 rows and 4 columns" in page.text
     assert "10 wells with results, 22 nuclei, 1 failed" in page.text
     assert "B3: 3; 3 nuclei in 1 image" in page.text
     assert "C3: unknown; 0 nuclei in 0 images, 1 failed" in page.text
@@ -110,7 +110,7 @@ def test_a_plate_of_a_store_is_known_by_its_metadata(tmp_path: Path, monkeypatch
     run.folder = plate
     run.segment()
     page = Page(report_of(run.store))
-    assert "The plate: 2 rows and 3 columns" in page.text
+    assert "Plate out: 2 rows and 3 columns" in page.text
     assert "C11: 3; 3 nuclei in 1 image" in page.text
     assert "Mean area of nuclei (µm²)" in page.text
     assert "B05: 5; 3 nuclei" in page.text  # 20 pixels of 0.25 um2

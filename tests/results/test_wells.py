@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from command import call
 from doubles import Threshold
+from plate_runs import WELL_NAMES, field, numbers, stored_plate
 from report_pages import Page, rewrite
-from small_runs import SmallRun, picture, small_run
-from zarr_examples import multiscales, write_array, write_group
+from small_runs import SmallRun, small_run
 
 from nucseg_batch.columns import names
 from nucseg_batch.errors import NothingToDoError, OutputError, SettingError
@@ -22,21 +21,11 @@ from nucseg_batch.executors import job, local
 from nucseg_batch.files.run.wells import WELLS
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results import well_values
+from nucseg_batch.results.controls import control_wells
 from nucseg_batch.results.report import report_text
 from nucseg_batch.results.report.words import figure
 from nucseg_batch.results.run import FinishedRun
-from nucseg_batch.results.well_table import WellTable, control_wells, write_wells
-
-
-def field(nuclei: int, seed: int) -> Any:
-    """A picture whose nuclei have several brightnesses and sizes."""
-    random = np.random.default_rng(seed)
-    pixels = picture(nuclei).astype(np.uint16)
-    for number in range(nuclei):
-        y, x = 3 + 9 * (number // 5), 3 + 9 * (number % 5)
-        pixels[y : y + 4, x : x + 5] = random.integers(150, 900, (4, 5))
-        pixels[y : y + 1, x : x + random.integers(0, 5)] = 10
-    return pixels
+from nucseg_batch.results.well_table import WellTable, write_wells
 
 
 def plate_run(place: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> SmallRun:
@@ -51,12 +40,8 @@ def plate_run(place: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]) ->
 
 def wells_of(store: Path, *controls: str) -> tuple[WellTable, pd.DataFrame]:
     with FinishedRun(store) as run:
-        table = write_wells(run, controls)
+        table = write_wells(run, ",".join(controls) or "none")
     return table, pd.read_csv(table.path, keep_default_na=False, na_values={"t": [""]})
-
-
-def numbers(frame: pd.DataFrame, column: str) -> Any:
-    return pd.to_numeric(frame[column], errors="coerce").to_numpy(float)
 
 
 def mad(values: pd.Series) -> float:
@@ -86,9 +71,6 @@ def check_against_pandas(store: Path, found: pd.DataFrame, by: list[str], key: p
             values = numbers(filled, f"{column}_{what}")
             np.testing.assert_allclose(values, expected.to_numpy(float), rtol=2e-6, atol=1e-6, err_msg=column)
     assert (found[found.nuclei == 0].drop(columns=list(names(WELLS)), errors="ignore") == "").all(axis=None)
-
-
-WELL_NAMES = [f"{row}{column:02d}" for row in "AB" for column in (1, 2, 3)]
 
 
 def test_wells_of_several_plates_equal_a_groupby(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,26 +104,6 @@ def test_the_bytes_do_not_depend_on_what_waits_on_disk(tmp_path: Path, monkeypat
     monkeypatch.setattr(well_values, "AT_ONCE", 100)
     wells_of(run.store)
     assert table.path.read_bytes() == before
-
-
-def stored_plate(place: Path, rows: list[str], columns: list[str], times: int = 0) -> Path:
-    """An OME-Zarr plate with a field in each well, of so many time points."""
-    plate = place / "plate.zarr"
-    indexed = [
-        {"path": f"{row}/{column}", "rowIndex": rows.index(row), "columnIndex": columns.index(column)}
-        for row in rows
-        for column in columns
-    ]
-    named = {"rows": [{"name": row} for row in rows], "columns": [{"name": column} for column in columns]}
-    write_group(plate, {"plate": {"version": "0.5", **named, "wells": indexed}})
-    for number, (row, column) in enumerate((row, column) for row in rows for column in columns):
-        well = plate / row / column
-        write_group(plate / row)
-        write_group(well, {"well": {"version": "0.5", "images": [{"path": "0"}]}})
-        write_group(well / "0", multiscales("tyx" if times else "yx", size=0.5))
-        fields = [field(2 + (number + 3 * t) % 9, 10 * number + t) for t in range(max(times, 1))]
-        write_array(well / "0" / "0", np.stack(fields) if times else fields[0])
-    return plate
 
 
 def segmented(plate: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
@@ -200,6 +162,7 @@ def test_a_column_that_does_not_vary_among_controls_has_no_scores(
         ("A1:B2", ("A01", "A02", "B01", "B02")),
         ("AF48:AE47", ("AE47", "AE48", "AF47", "AF48")),
         ("A1,A01,x/y", ("A01", "x/y")),
+        ("none", ()),
     ],
 )
 def test_controls_are_named_as_people_name_wells(text: str, wells: tuple[str, ...]) -> None:

@@ -7,23 +7,25 @@ the order of the table, so that the markers of an array are read one after the o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from nucseg_batch.columns import FAILURES, IMAGES, PLANE_SUMMARY, names
-from nucseg_batch.files.atomic_write import file_sha256, whole_file
+from nucseg_batch.files.atomic_write import file_sha256, whole_file, whole_folder
 from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.masks.store import label_path
+from nucseg_batch.files.run.dataset import DatasetWriter
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.wells import remove_wells
-from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.files.run_layout import CSV, PARQUET, RunLayout
 from nucseg_batch.plan import Failure, LabelArray, LargePlane, Plan, PlaneStatus, Unit
 
 OPEN_PARTS = 32
@@ -121,16 +123,15 @@ def _index(label_array: LabelArray, place: tuple[int, ...]) -> int | None:
     return place[label_array.axes.index("i")] if "i" in label_array.axes else None
 
 
-def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable) -> None:
-    """Writes the three tables from what `collect` finds; doing it again gives the same bytes.
+def write_tables(layout: RunLayout, entries: Iterable[PlaneEntry], table: NucleiTable) -> None:
+    """Writes the tables from what `collect` finds; doing it again gives the same bytes.
 
     A table of wells is deleted, since it may no longer agree with them.
     """
-    remove_wells(store)
-    paths, failures = RunLayout(store).tables, list[Failure]()
-    with whole_file(paths["images"]) as images, whole_file(paths["nuclei"]) as nuclei, TableParts() as parts:
+    remove_wells(layout.store)
+    paths, failures = layout.results, list[Failure]()
+    with whole_file(paths["images.csv"]) as images, _nuclei(layout, table) as nuclei, TableParts() as parts:
         images.write(csv_text([names(IMAGES)]).encode())
-        nuclei.write(csv_text([names(table.columns)]).encode())
         waiting: list[list[Any]] = []
         for entry in entries:
             waiting.append(_images_row(entry))
@@ -142,19 +143,34 @@ def write_tables(store: Path, entries: Iterable[PlaneEntry], table: NucleiTable)
             elif isinstance(entry.outcome, Failure):
                 failures.append(entry.outcome)
         images.write(csv_text(waiting).encode())
-    with whole_file(paths["failures"]) as file:
+    with whole_file(paths["failures.csv"]) as file:
         rows = [(f.image, f.stage, f.error, f.message) for f in failures]
         file.write(csv_text([names(FAILURES), *rows]).encode())
 
 
-def table_hashes(store: Path) -> dict[str, str]:
-    """The sha256 of each table that is there, by its name."""
-    return {f"{name}.csv": file_sha256(path) for name, path in RunLayout(store).tables.items() if path.is_file()}
+@contextlib.contextmanager
+def _nuclei(layout: RunLayout, table: NucleiTable) -> Iterator[list[_Rows]]:
+    """The nuclei table in all its formats, each of which takes rows."""
+    with contextlib.ExitStack() as stack:
+        formats: list[_Rows] = []
+        if CSV in layout.formats:
+            file = stack.enter_context(whole_file(layout.results["nuclei.csv"]))
+            file.write(csv_text([names(table.columns)]).encode())
+            formats.append(file)
+        if PARQUET in layout.formats:
+            folder = stack.enter_context(whole_folder(layout.results["nuclei.parquet"]))
+            formats.append(stack.enter_context(DatasetWriter(folder, table.columns)))
+        yield formats
 
 
-def result_hashes(store: Path) -> dict[str, str]:
+def table_hashes(layout: RunLayout) -> dict[str, str]:
+    """The sha256 of each table that is there, by what its name ends in."""
+    return {name: digest for name, digest in result_hashes(layout).items() if name != "provenance.json"}
+
+
+def result_hashes(layout: RunLayout) -> dict[str, str]:
     """The sha256 of each of these that is there."""
-    return {name: file_sha256(path) for name, path in RunLayout(store).results.items() if path.is_file()}
+    return {name: file_sha256(path) for name, path in layout.results.items() if path.exists()}
 
 
 def _images_row(entry: PlaneEntry) -> list[Any]:
@@ -164,6 +180,12 @@ def _images_row(entry: PlaneEntry) -> list[Any]:
         return [entry.image, PlaneStatus.FAILED, None, None, entry.t, entry.z, *[None] * len(PLANE_SUMMARY)]
     values = [entry.outcome.summary[column.name] for column in PLANE_SUMMARY]
     return [entry.image, PlaneStatus.OK, label_path(entry.label_array), entry.index, entry.t, entry.z, *values]
+
+
+class _Rows(Protocol):
+    """Takes rows of nuclei.csv as bytes, of which a piece may end within a row."""
+
+    def write(self, rows: bytes, /) -> object: ...
 
 
 class TableParts:
@@ -179,8 +201,8 @@ class TableParts:
         for file in self._open.values():
             file.close()
 
-    def copy(self, part: Path, offset: int, length: int, to: IO[bytes]) -> None:
-        """Copies so many bytes of a part to another file."""
+    def copy(self, part: Path, offset: int, length: int, to: Iterable[_Rows]) -> None:
+        """Copies so many bytes of a part to some tables."""
         if length == 0:
             return
         if part not in self._open:
@@ -194,5 +216,6 @@ class TableParts:
             piece = file.read(min(length, COPIED))
             if not piece:
                 raise OSError(f"{part} ends before its rows do")
-            to.write(piece)
+            for one in to:
+                one.write(piece)
             length -= len(piece)

@@ -42,7 +42,7 @@ from nucseg_batch.files.run.records import (
     RegionOutcome,
     RunSpec,
 )
-from nucseg_batch.files.run_layout import ONE_LOG, PLAN, TIMINGS, RunLayout
+from nucseg_batch.files.run_layout import CONTROLS, ONE_LOG, PLAN, TIMINGS, RunLayout
 from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
@@ -51,7 +51,7 @@ VOLUME_RECORDS = "volumes"
 FOLDERS = ("units", "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
-    {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", ONE_LOG}
+    {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", CONTROLS, ONE_LOG}
     | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, VOLUME_RECORDS, *FOLDERS}
 )
 """All that a run folder can hold, but for the logs of shares and temporary names."""
@@ -349,7 +349,8 @@ class Journal:
 
     def clear(self) -> None:
         """Forgets the run; the plan goes first, so that half a clearing is no run at all. Locks and logs stay."""
-        for path in (self._plan, self._config, self._mirror, self._machine, self._scales, self._finished):
+        own = self._plan, self._config, self._mirror, self._machine, self._scales, self._finished
+        for path in (*own, self.folder / CONTROLS):
             path.unlink(missing_ok=True)
         for name in (*FOLDERS, VOLUME_RECORDS, BEGUN, TIMINGS, FLAT_FIELDS):
             shutil.rmtree(self.folder / name, ignore_errors=True)

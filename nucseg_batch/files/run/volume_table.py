@@ -118,7 +118,7 @@ def write_volumes(store: Path, groups: Iterable[StackGroup], records: StackRecor
     with whole_file(RunLayout(store).volumes_csv) as file, TableParts() as parts:
         file.write(csv_text([names(table.columns)]).encode())
         for _, _, _, part, offset, length in stacks:
-            parts.copy(part, offset, length, file)
+            parts.copy(part, offset, length, [file])
     return sum(stack[2] for stack in stacks)
 
 

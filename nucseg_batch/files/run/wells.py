@@ -1,14 +1,16 @@
-"""The table of wells: its columns, whether a file is one, and its end when the tables it is computed from change."""
+"""The table of wells: its columns and controls, whether a file is one, and its end when what it summarises changes."""
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from nucseg_batch.columns import Column, names
 from nucseg_batch.errors import DamageError
+from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.csv_rows import table_header
 from nucseg_batch.files.run_layout import RunLayout
 
@@ -18,8 +20,9 @@ _whole = functools.partial(Column, type="int32")
 WELLS = (
     _text(
         "plate",
-        "path of the plate, or of its folder and the common beginning of file names",
-        empty="all of IN is one plate",
+        "path of the plate, or of its folder and the common beginning of file names; if all of IN is one plate, the "
+        "name of OUT",
+        empty="never",
     ),
     _text("row", "name of the row", empty="never"),
     _text("column", "name of the column", empty="never"),
@@ -59,6 +62,24 @@ def is_wells_table(path: Path) -> bool:
         return path.is_file() and table_header(path)[: len(WELLS)] == names(WELLS)
     except DamageError:
         return False
+
+
+def has_scores(path: Path) -> bool:
+    """Whether a file is a table of wells with z-scores."""
+    return is_wells_table(path) and any(name.endswith(f"_{_OF_WELL[3].name}") for name in table_header(path))
+
+
+def note_controls(store: Path, controls: str) -> None:
+    """Notes in the run folder which control wells the table has, as they were given."""
+    write_whole(RunLayout(store).controls, json.dumps(controls))
+
+
+def noted_controls(store: Path) -> str | None:
+    """What `note_controls` noted last; None before that."""
+    try:
+        return str(json.loads(RunLayout(store).controls.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
 
 
 def remove_wells(store: Path) -> None:

@@ -12,15 +12,20 @@ from nucseg_batch.results.export.task import ImageFormat, RunFormat
 
 _HERE = "nucseg_batch.results.export"
 IMAGE_FORMATS = {
-    "tiff": ImageFormat(".tif", f"{_HERE}.tiff:open_tiff"),
-    "png": ImageFormat(".png", f"{_HERE}.png:open_png", per="plane"),
+    "tiff": ImageFormat(".tif", f"{_HERE}.tiff:open_tiff", labels=True),
+    "png": ImageFormat(".png", f"{_HERE}.png:open_png", per="plane", labels=True),
     "geojson": ImageFormat(".geojson", f"{_HERE}.geojson:open_geojson"),
     "roi": ImageFormat(".zip", f"{_HERE}.roi:open_roi", needs=("roifile",), extra="export"),
     "ngio": ImageFormat(
         "", f"{_HERE}.ngio:open_ngio", needs=("ngio", "pandas", "pyarrow"), extra="ngio", is_store=True
     ),
     "spatialdata": ImageFormat(
-        ".zarr", f"{_HERE}.spatial:open_spatialdata", needs=("spatialdata",), extra="spatialdata", is_store=True
+        ".zarr",
+        f"{_HERE}.spatial:open_spatialdata",
+        needs=("spatialdata",),
+        extra="spatialdata",
+        wells=True,
+        is_store=True,
     ),
 }
 """Formats with a file for each image, by name."""
@@ -31,6 +36,7 @@ RUN_FORMATS = {
         ("cellprofiler/Experiment.csv", "cellprofiler/Image.csv", "cellprofiler/Nuclei.csv"),
         f"{_HERE}.cellprofiler:write_cellprofiler",
     ),
+    "omero": RunFormat(("omero.csv",), f"{_HERE}.omero:write_omero"),
     "parquet": RunFormat(
         ("images.parquet", "nuclei.parquet"), f"{_HERE}.parquet:write_parquet", needs=("pyarrow",), extra="export"
     ),

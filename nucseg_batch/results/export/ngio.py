@@ -60,12 +60,11 @@ class _Image:
         self._folder = folder
         self._task = task
         self._columns: dict[str, list[np.ndarray[Any, Any]]] = {}
-        self._array: zarr.Array[Any] | None = None
+        self._arrays: dict[str, zarr.Array[Any]] = {}
 
     def add(self, plane: LabelledPlane) -> None:
-        """Writes the mask of a plane and takes its measurements."""
-        if self._array is None:
-            self._array = self._begin(plane)
+        """Writes the label images of a plane and takes its measurements."""
+        self._arrays = self._arrays or self._begin(plane)
         places = {"t": plane.row.time, "z": plane.row.depth}
         before = tuple(places[axis] for axis in self._axes[:-2])
         height, width = plane.row.shape
@@ -74,7 +73,8 @@ class _Image:
             for left in range(0, width, side):
                 window = slice(top, min(top + side, height)), slice(left, min(left + side, width))
                 region: tuple[int | slice, ...] = (*before, *window)
-                self._array[region] = plane.read(*window)
+                for label, array in self._arrays.items():
+                    array[region] = plane.of(label).read(*window)
         self._take(plane)
 
     def finish(self) -> None:
@@ -88,7 +88,8 @@ class _Image:
             features = ngio.tables.FeatureTable(table.set_index("label"), reference_label=NUCLEI_LABEL)
             ngio.open_ome_zarr_container(str(self._folder)).add_table(TABLE, features, backend=BACKEND)
 
-    def _begin(self, plane: LabelledPlane) -> zarr.Array[Any]:
+    def _begin(self, plane: LabelledPlane) -> dict[str, zarr.Array[Any]]:
+        """Makes the group of the image and the arrays of its labels, which are returned by name."""
         attributes = read_attributes(plane.run.store / plane.row.mask)
         self._axes = axes_of(attributes).replace("i", "")
         frame = _frame(attributes, self._task)
@@ -104,11 +105,14 @@ class _Image:
         name = self._task.path.name
         own = image_attributes(name, self._axes, frame, "labels")
         put_group(self._folder, {**own, "nucseg-batch-export": dict(self._task.about)})
-        put_group(self._folder / "labels", labels_attributes([NUCLEI_LABEL]))
-        label = self._folder / "labels" / NUCLEI_LABEL
-        put_group(label, label_attributes(self._axes, frame, (), source=True))
-        put_array(label / level_name(0), layout)
-        return open_array(label / level_name(0), mode="r+")
+        put_group(self._folder / "labels", labels_attributes(plane.run.labels))
+        arrays = {}
+        for name in plane.run.labels:
+            label = self._folder / "labels" / name
+            put_group(label, label_attributes(self._axes, frame, (), source=True))
+            put_array(label / level_name(0), layout)
+            arrays[name] = open_array(label / level_name(0), mode="r+")
+        return arrays
 
     def _take(self, plane: LabelledPlane) -> None:
         nuclei = plane.nuclei

@@ -1,10 +1,11 @@
-"""The tables as Parquet: the columns and rows of nuclei.csv and images.csv, with types, compressed.
+"""The tables as Parquet: the columns and rows of the tables of nuclei and images, with types, compressed.
 
 pyarrow reads and writes blocks of rows, so that memory does not grow with the tables.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nucseg_batch.errors import DamageError
 from nucseg_batch.files.atomic_write import whole_file
 from nucseg_batch.files.csv_rows import csv_rows, open_table
 from nucseg_batch.files.names import file_name
+from nucseg_batch.files.run.dataset import dataset_batches, is_dataset
 from nucseg_batch.results.export.task import RunExport
 from nucseg_batch.results.run import matches
 
@@ -37,7 +39,7 @@ def write_parquet(whole: RunExport) -> list[str]:
 def _convert(table: Path, to: Path, whole: RunExport, progress: Callable[[int, int], None]) -> None:
     """One table, of the images that match."""
     schema = _schema(table).with_metadata(dict(whole.about))
-    size = table.stat().st_size
+    size = sum(file.stat().st_size for file in (table.iterdir() if is_dataset(table) else [table]))
     try:
         with whole_file(to) as file, _reader(table, schema) as reader:
             writer = pa.parquet.ParquetWriter(file, schema, compression="zstd")
@@ -46,6 +48,7 @@ def _convert(table: Path, to: Path, whole: RunExport, progress: Callable[[int, i
             for batch in reader:
                 done += batch.nbytes
                 progress(min(done, size), size)
+                batch = batch.replace_schema_metadata(schema.metadata)
                 waiting.append(batch if whole.pattern is None else batch.filter(_matching(batch, whole.pattern)))
                 if sum(map(len, waiting)) >= GROUP_ROWS:
                     _write(writer, waiting, schema)
@@ -63,13 +66,18 @@ def _write(writer: Any, waiting: list[Any], schema: Any) -> None:
 
 
 def _reader(table: Path, schema: Any) -> Any:
+    """A context of batches of rows."""
+    if is_dataset(table):
+        return contextlib.nullcontext(dataset_batches(table))
     options = pa.csv.ConvertOptions(column_types=schema, null_values=[""], strings_can_be_null=True)
     parsing = pa.csv.ParseOptions(newlines_in_values=True)
     return pa.csv.open_csv(table, pa.csv.ReadOptions(block_size=BLOCK), parsing, options)
 
 
 def _schema(table: Path) -> Any:
-    """Types by name, and by the first row for columns that are not known."""
+    """Types by name, and by the first row for columns that are not known; of a dataset those that it has."""
+    if is_dataset(table):
+        return next(dataset_batches(table)).schema
     with open_table(table) as file:
         rows = csv_rows(file)
         header = next(rows, [])

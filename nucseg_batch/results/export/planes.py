@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.outlines import Polygon, trace
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.errors import DamageError
 from nucseg_batch.results.run import FinishedRun, checked, read_masks
 from nucseg_batch.results.tables import PlaneNuclei, PlaneRow
@@ -58,12 +59,12 @@ class MaskBlocks:
         """The run."""
         self._kept: OrderedDict[tuple[str, int], NDArray[np.uint32]] = OrderedDict()
 
-    def mask(self, row: PlaneRow) -> NDArray[np.uint32]:
-        """A plane's mask, (height, width); not to be changed."""
+    def mask(self, row: PlaneRow, *, checking: bool = True) -> NDArray[np.uint32]:
+        """A plane's mask, (height, width); not to be changed. checking: whether an empty one is damage."""
         array, place = self.run.mask_array(row)
         step = max(1, BLOCK_BYTES // (4 * row.shape[0] * row.shape[1]))
         if len(place) != 1 or step == 1:
-            return self.run.mask(row)
+            return self.run.mask(row) if checking else self.run.mask(row, *map(slice, row.shape))
         key = row.mask, place[0] // step
         if key not in self._kept:
             begin = key[1] * step
@@ -71,14 +72,21 @@ class MaskBlocks:
             while len(self._kept) > KEPT_BLOCKS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
-        return checked(self._kept[key][place[0] % step], row)
+        mask = self._kept[key][place[0] % step]
+        return checked(mask, row) if checking else mask
 
 
 class LabelledPlane:
-    """A plane that has a mask, with its nuclei. What is read of a small one is kept as long as the object."""
+    """A plane that has a mask, with its nuclei. What is read of a small one is kept as long as the object.
 
-    def __init__(self, blocks: MaskBlocks, row: PlaneRow, nuclei: PlaneNuclei) -> None:
+    label: which label image its mask is, such as `rings`; its labels are those of the nuclei.
+    """
+
+    def __init__(self, blocks: MaskBlocks, row: PlaneRow, nuclei: PlaneNuclei, label: str = NUCLEI_LABEL) -> None:
         self._blocks = blocks
+        self._label = label
+        self._masked = replace(row, mask=f"{row.mask.rpartition('/')[0]}/{label}")
+        self._others = {label: self}
         self.run = blocks.run
         """The run it is of."""
         self.row = row
@@ -86,10 +94,16 @@ class LabelledPlane:
         self.nuclei = nuclei
         """Its rows of nuclei.csv."""
 
+    def of(self, label: str) -> LabelledPlane:
+        """The same plane with another of its label images as mask."""
+        if label not in self._others:
+            self._others[label] = LabelledPlane(self._blocks, self.row, self.nuclei, label)
+        return self._others[label]
+
     @cached_property
     def chunk(self) -> int:
         """Side of the squares in which its mask is stored, and read; 0 for a small plane, which is read whole."""
-        array, _ = self.run.mask_array(self.row)
+        array, _ = self.run.mask_array(self._masked)
         sides = array.chunks[-2:]
         return 0 if tuple(sides) == tuple(array.shape[-2:]) else max(sides)
 
@@ -101,11 +115,11 @@ class LabelledPlane:
     @cached_property
     def mask(self) -> NDArray[np.uint32]:
         """(height, width); only for planes that are not large."""
-        return self._blocks.mask(self.row)
+        return self._blocks.mask(self._masked, checking=self._label == NUCLEI_LABEL)
 
     def read(self, rows: slice, columns: slice) -> NDArray[np.uint32]:
         """A window of its mask."""
-        return self.run.mask(self.row, rows, columns) if self.large else self.mask[rows, columns]
+        return self.run.mask(self._masked, rows, columns) if self.large else self.mask[rows, columns]
 
     def tiles(self, side: int) -> Iterator[NDArray[np.uint32]]:
         """All of its mask in squares, row after row; those at the far borders are cut there."""

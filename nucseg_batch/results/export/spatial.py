@@ -1,4 +1,4 @@
-"""Masks and measurements as SpatialData: for each image a store with labels, and a table that annotates them.
+"""Masks and measurements as SpatialData: for each image a store with labels, and a table that annotates the nuclei.
 
 Labels are an element for each plane, because labels of different planes are unrelated.
 """
@@ -39,6 +39,7 @@ class _Store:
         self._task = task
         self._count = sum(row.nuclei for row in task.good)
         self._labels: dict[str, Any] = {}
+        self._regions: list[str] = []
         self._nuclei: AnnotatedNuclei | None = None
 
     def add(self, plane: LabelledPlane) -> None:
@@ -46,16 +47,19 @@ class _Store:
         header = plane.run.nuclei_columns
         if self._nuclei is None:
             self._values = np.empty((self._count, len(measured_columns(header))))
-            self._nuclei = AnnotatedNuclei(header, self._values)
+            self._nuclei = AnnotatedNuclei(header, self._values, self._task.well_of)
         self._nuclei.add(plane.row, [plane.nuclei])
-        name = NUCLEI_LABEL + plane_suffix(plane.row.t, plane.row.z)
-        self._labels[name] = Labels2DModel.parse(_mask(plane), dims=("y", "x"), transformations={"global": self._scale})
+        suffix = plane_suffix(plane.row.t, plane.row.z)
+        self._regions.append(NUCLEI_LABEL + suffix)
+        for label in plane.run.labels:
+            mask, place = _mask(plane.of(label)), {"global": self._scale}
+            self._labels[label + suffix] = Labels2DModel.parse(mask, dims=("y", "x"), transformations=place)
 
     def save(self, path: str) -> None:
         """Writes the store."""
         assert self._nuclei is not None
         table = self._nuclei.table(self._values, self._task.about)
-        regions = list(self._labels)
+        regions = self._regions
         counts = [row.nuclei for row in self._task.good]
         table.obs[REGION] = pandas.Categorical(np.repeat(regions, counts))
         annotated = [region for region, count in zip(regions, counts, strict=True) if count]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.results.export.planes import LabelledPlane
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing
@@ -30,6 +31,10 @@ class ExportTask:
     """How far apart its pixels are."""
     about: Mapping[str, str]
     """What the file says of where it is from."""
+    label: str = NUCLEI_LABEL
+    """Which label image it holds, of formats that hold one."""
+    well_of: Callable[[PlaneRow], tuple[str, str]] = lambda row: ("", "")
+    """Says plate and well of a plane; empty texts where not known."""
 
     @property
     def good(self) -> list[PlaneRow]:
@@ -62,6 +67,10 @@ class ImageFormat:
     """The extra of the package that installs them."""
     per: Literal["image", "plane"] = "image"
     """What a file is for."""
+    labels: bool = False
+    """Whether each label image of a run, such as rings, has files of its own."""
+    wells: bool = False
+    """Whether its files say plate and well."""
     is_store: bool = False
     """Whether its files are zarr stores, which are folders and replaced whole."""
 

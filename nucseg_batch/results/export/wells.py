@@ -14,12 +14,8 @@ class WellNames:
         self._plates = Plates(run.store)
         for row in run.planes():
             self._plates.add(row)
-        self._whole = run.store.stem
 
     def of(self, row: PlaneRow) -> tuple[str, str]:
-        """Names of plate and well, such as `plate1` and `A01`; empty where not known.
-
-        A plate without a name, as where all of IN is one, has that of the store.
-        """
+        """Names of plate and well, such as `plate1` and `A01`; empty where not known."""
         located = self._plates.locate(row)
-        return (located[0].name or self._whole, located[0].well_name(located[1])) if located else ("", "")
+        return (located[0].name, located[0].well_name(located[1])) if located else ("", "")

@@ -7,14 +7,17 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS
 from nucseg_batch.errors import NothingToDoError
 from nucseg_batch.results.export.folder import ExportFolder, export_folder
 from nucseg_batch.results.export.formats import IMAGE_FORMATS, RUN_FORMATS, check_installed, load
 from nucseg_batch.results.export.names import Names, plane_suffix
 from nucseg_batch.results.export.planes import LabelledPlane, MaskBlocks
 from nucseg_batch.results.export.task import ExportTask, FormatRefusal, Opener, RunExport, Sink
+from nucseg_batch.results.export.wells import WellNames
 from nucseg_batch.results.origin import origin
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing, spacing_of
@@ -159,7 +162,9 @@ class _Call:
         """Deletes what an earlier call wrote of images that have no mask any more, or of a run that was done anew."""
         for name in self._openers:
             if not IMAGE_FORMATS[name].is_store:  # stores hold many files, and are replaced whole
-                self.result.formats[name].removed = self._place.remove_stale(IMAGE_FORMATS[name].ending, name)
+                tops = [name, *(f"{name}-{label}" for label in OPTIONS if IMAGE_FORMATS[name].labels)]
+                stale = (self._place.remove_stale(IMAGE_FORMATS[name].ending, top) for top in tops)
+                self.result.formats[name].removed = sum(stale)
 
     def _rows(self, waiting: deque[_Image]) -> Iterator[PlaneRow]:
         """The planes with masks of which something is to be written; their images are added to `waiting`."""
@@ -178,31 +183,40 @@ class _Call:
         """The files of an image that are to be written."""
         name, files = self._names.of(rows), []
         for kind in self._openers:
-            for path, planes in self._paths(kind, name, rows, good):
+            for path, planes, label in self._paths(kind, name, rows, good):
                 witness = path / "zarr.json" if IMAGE_FORMATS[kind].is_store else path
                 if self._place.is_done(witness) and not self._overwrite:
                     self.result.formats[kind].kept += 1
                 else:
-                    files.append((kind, ExportTask(path, planes, self._spacing(good[0]), self._place.about)))
+                    about = self._place.about if label == NUCLEI_LABEL else {**self._place.about, "labels": label}
+                    more = {"well_of": self._wells.of} if IMAGE_FORMATS[kind].wells else {}
+                    files.append((kind, ExportTask(path, planes, self._spacing(good[0]), about, label, **more)))
         return files
 
     def _paths(
         self, kind: str, name: Path, rows: list[PlaneRow], good: list[PlaneRow]
-    ) -> Iterator[tuple[Path, tuple[PlaneRow, ...]]]:
-        """Files of a format for an image, and the planes that they hold."""
-        ending, top = IMAGE_FORMATS[kind].ending, self._place.path / kind
+    ) -> Iterator[tuple[Path, tuple[PlaneRow, ...], str]]:
+        """Files of a format for an image, and the planes and the label image that they hold."""
+        ending = IMAGE_FORMATS[kind].ending
         if kind == "ngio":
             if good[0].index is not None:
-                yield top / name.with_name(f"{name.name}.zarr"), tuple(rows)
+                yield self._place.path / kind / name.with_name(f"{name.name}.zarr"), tuple(rows), NUCLEI_LABEL
                 return
             group = good[0].mask.rpartition("labels/")[0].rstrip("/")  # an image of a store has a place in it
             self._groups.update(map(str, Path(group).parents if group else ()))
-            yield self._place.path / "ngio.zarr" / group, tuple(rows)
-        elif IMAGE_FORMATS[kind].per == "image":
-            yield top / name.with_name(name.name + ending), tuple(rows)
-        else:
-            for row in good:
-                yield top / name.with_name(f"{name.name}{plane_suffix(row.t, row.z)}{ending}"), (row,)
+            yield self._place.path / "ngio.zarr" / group, tuple(rows), NUCLEI_LABEL
+            return
+        for label in self._run.labels if IMAGE_FORMATS[kind].labels else (NUCLEI_LABEL,):
+            top = self._place.path / (kind if label == NUCLEI_LABEL else f"{kind}-{label}")
+            if IMAGE_FORMATS[kind].per == "image":
+                yield top / name.with_name(name.name + ending), tuple(rows), label
+            else:
+                for row in good:
+                    yield top / name.with_name(f"{name.name}{plane_suffix(row.t, row.z)}{ending}"), (row,), label
+
+    @cached_property
+    def _wells(self) -> WellNames:
+        return WellNames(self._run)
 
     def _spacing(self, row: PlaneRow) -> Spacing:
         """Of the images of one array and pixel size it is found once."""
@@ -215,7 +229,7 @@ class _Call:
         """Writes the files of an image together, plane by plane."""
         own: dict[PlaneKey, list[tuple[str, ExportTask]]] = {}
         with contextlib.ExitStack() as stack:
-            sinks: list[Sink] = []
+            sinks: list[tuple[Sink, str]] = []
             for kind, task in image.files:
                 if IMAGE_FORMATS[kind].per == "plane":
                     own.setdefault(task.rows[0].key, []).append((kind, task))
@@ -223,15 +237,15 @@ class _Call:
                     sinks += self._begun(stack, kind, task)
             for row, nuclei in pairs:
                 plane = LabelledPlane(self._blocks, row, nuclei)
-                for sink in sinks:
-                    sink.add(plane)
+                for sink, label in sinks:
+                    sink.add(plane.of(label))
                 for kind, task in own.get(row.key, ()):
                     with contextlib.ExitStack() as file:
-                        for sink in self._begun(file, kind, task):
-                            sink.add(plane)
+                        for sink, label in self._begun(file, kind, task):
+                            sink.add(plane.of(label))
 
-    def _begun(self, stack: contextlib.ExitStack, kind: str, task: ExportTask) -> list[Sink]:
-        """A file, begun; none where the format cannot hold what it is for."""
+    def _begun(self, stack: contextlib.ExitStack, kind: str, task: ExportTask) -> list[tuple[Sink, str]]:
+        """A file, begun, and the label image that it holds; none where the format cannot hold what it is for."""
         task.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             sink = stack.enter_context(self._openers[kind](task))
@@ -239,4 +253,4 @@ class _Call:
             self.result.formats[kind].refuse(str(refused))
             return []
         self.result.formats[kind].written += 1
-        return [sink]
+        return [(sink, task.label)]

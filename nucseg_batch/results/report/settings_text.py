@@ -70,6 +70,9 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
     ),
     "link": ("Nuclei over z-slices", lambda v: "separate in each" if v is None else "joined by overlap"),
     "z_step": ("Distance of z-slices", lambda v: "from the files" if v is None else f"{v:g} µm for all images"),
+    "measure": ("Further columns of nuclei.csv", lambda v: "none" if v is None else str(v).replace(",", ", ")),
+    "neighbour_radius": ("Centroids that count as neighbours", lambda v: f"at most {v:g} pixels away"),
+    "tables": ("Formats of the nuclei table", lambda v: str(v).replace(",", ", ")),
     "with_images": ("Pixels in the store", lambda v: "stored beside the masks" if v else "not stored"),
     "max_pixels": ("Largest image that is decoded whole", lambda v: f"{v:,} pixels"),
 }

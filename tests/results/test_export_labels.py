@@ -1,0 +1,111 @@
+"""Rings and cells are exported as label images wherever nuclei are, and are those of the store, pixel by pixel."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from exporting import exported
+from PIL import Image
+from small_runs import SmallRun, mosaic, picture, small_run
+from zarr_examples import write_plate
+
+from nucseg_batch import open_masks
+from nucseg_batch.executors import job, local
+from nucseg_batch.results.run import FinishedRun
+
+LABELS = ("nuclei", "rings", "cells")
+
+
+@pytest.fixture
+def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
+    """Rings and cells of a small plane, of one done by regions, of two time points and of none."""
+    run = small_run(tmp_path, monkeypatch, ring="1,2", expand="3")
+    run.put("a_A01.tif", picture(7))
+    run.put("a_A02.tif", mosaic((150, 170)))
+    run.put("a_B02.tif", picture(0))
+    tifffile.imwrite(
+        run.folder / "a_B01.tif", np.array([picture(2), picture(4)]), imagej=True, metadata={"axes": "TYX"}
+    )
+    run.segment()
+    return run
+
+
+def top(folder: Path, kind: str, label: str) -> Path:
+    return folder / (kind if label == "nuclei" else f"{kind}-{label}")
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_label_images_are_those_of_the_store(around: SmallRun, tmp_path: Path, folder: bool) -> None:
+    """In a stack, plane by plane, and in one place per format; also where the run folder is gone."""
+    if not folder:
+        shutil.rmtree(tmp_path / "out.run")
+    result = exported(around, tmp_path / "to", "tiff", "png", "ngio")
+    assert {kind: one.written for kind, one in result.formats.items()} == {"tiff": 12, "png": 15, "ngio": 4}
+    for label in LABELS:
+        masks = open_masks(around.store, label=label)
+        for name in ("a_A01", "a_A02", "a_B01", "a_B02"):
+            mask = np.asarray(masks[f"{name}.tif"])
+            assert mask.any() == (name != "a_B02")
+            np.testing.assert_array_equal(tifffile.imread(top(tmp_path / "to", "tiff", label) / f"{name}.tif"), mask)
+            for t in range(2) if mask.ndim == 3 else [None]:
+                plane, suffix = (mask, "") if t is None else (mask[t], f"_t{t:03d}")
+                with Image.open(top(tmp_path / "to", "png", label) / f"{name}{suffix}.png") as picture:
+                    np.testing.assert_array_equal(np.asarray(picture), plane)
+            stored = zarr.open_group(tmp_path / "to" / "ngio" / f"{name}.zarr", mode="r")
+            assert stored["labels"].attrs["ome"]["labels"] == list(LABELS)
+            np.testing.assert_array_equal(stored[f"labels/{label}/0"][:], mask)
+    again = exported(around, tmp_path / "to", "tiff", "png", "ngio")
+    assert {kind: one.kept for kind, one in again.formats.items()} == {"tiff": 12, "png": 15, "ngio": 4}
+
+
+def test_rings_of_a_run_that_has_none_any_more_are_deleted(around: SmallRun, tmp_path: Path) -> None:
+    """They would be taken for those of the new nuclei."""
+    exported(around, tmp_path / "to", "tiff")
+    around.with_settings(ring=None)
+    local.run(
+        job.prepare(around.folder, around.store, None, around.settings, around.notes, overwrite=True), around.notes
+    )
+    result = exported(around, tmp_path / "to", "tiff").formats["tiff"]
+    assert (result.written, result.removed) == (8, 4)
+    assert sorted(path.name for path in (tmp_path / "to").iterdir() if path.is_dir()) == [
+        "tiff",
+        "tiff-cells",
+        "tiff-rings",
+    ]
+    assert not list((tmp_path / "to" / "tiff-rings").iterdir())
+
+
+def test_a_label_image_of_another_program_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place, labels called `cells` may be the user's own."""
+    run = small_run(tmp_path, monkeypatch)
+    write_plate(run.folder, ["A/1", "A/2", "B/2"], 1, picture(5).astype(np.uint16), "yx")
+    run.segment()
+    shutil.copytree(run.store / "A/1/0/labels/nuclei", run.store / "A/1/0/labels/cells")
+    exported(run, tmp_path / "to", "tiff")
+    with FinishedRun(run.store) as finished:
+        assert finished.labels == ("nuclei",)
+    assert not (tmp_path / "to" / "tiff-cells").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries below spatialdata
+def test_spatialdata_has_rings_cells_plates_and_wells(around: SmallRun, tmp_path: Path) -> None:
+    """The table annotates nuclei only."""
+    spatialdata = pytest.importorskip("spatialdata", reason="spatialdata is too large for the extra `test`")
+    exported(around, tmp_path / "to", "spatialdata")
+    for name in ("a_A01", "a_A02"):
+        data = spatialdata.read_zarr(tmp_path / "to" / "spatialdata" / f"{name}.zarr")
+        assert sorted(data.labels) == sorted(LABELS)
+        for label in LABELS:
+            mask = np.asarray(open_masks(around.store, label=label)[f"{name}.tif"])
+            np.testing.assert_array_equal(np.asarray(data[label]), mask)
+        obs = data.tables["table"].obs
+        assert (set(obs["plate"]), set(obs["well"])) == ({"a"}, {name[-3:]})
+        assert set(obs["region"]) == {"nuclei"}
+    stack = spatialdata.read_zarr(tmp_path / "to" / "spatialdata" / "a_B01.zarr")
+    assert sorted(stack.labels) == sorted(f"{label}_t{t:03d}" for label in LABELS for t in range(2))
+    assert set(stack.tables["table"].obs["region"]) == {"nuclei_t000", "nuclei_t001"}
