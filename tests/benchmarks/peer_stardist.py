@@ -5,11 +5,12 @@ In an environment of StarDist's own:
     python3 -m venv peer && peer/bin/pip install stardist tensorflow tf_keras
     peer/bin/python tests/benchmarks/peer_stardist.py SOURCE --nucseg-python .venv/bin/python
 
-Both programs get the same TIFF files, the grey 256x256 images (--side) of SOURCE repeated, and run in turn. StarDist is
-the configuration published as 2D_versatile_fluo (grid 2x2, 32 rays, U-Net of depth 3 with 32 filters, float32, nms .3),
-driven as its examples do: imread, percentiles 1 and 99.8, predict_instances, save. Its times begin with the network
-loaded and warm, as our stream's do; processor time of ours is that of the whole command. StarDist measures no nuclei,
-ours does.
+Both programs get the same TIFF files, the grey 256x256 images (--side; 0: of any shape) of SOURCE repeated, and run in
+turn. Ours is told the size of nuclei (--diameter), so that it rescales nothing, unless --default leaves that out.
+StarDist is the configuration published as 2D_versatile_fluo (grid 2x2, 32 rays, U-Net of depth 3 with 32 filters,
+float32, nms .3), driven as its examples do: imread, percentiles 1 and 99.8, predict_instances, save. Its times begin
+with the network loaded and warm, as our stream's do; processor time of ours is that of the whole command. StarDist
+measures no nuclei, ours does.
 
 Without network access its published weights cannot be had. With random ones its forward pass costs the same, but its
 detections mean nothing, and what they cost is not representative: shapes are then given a plausible radius, and the
@@ -49,10 +50,11 @@ def main() -> None:
     """Runs the benchmark, or with --child StarDist's part of one run."""
     parser = common.parser(__doc__ or "", repeat=2)
     parser.add_argument("--nucseg-python", type=Path, help="Python of the environment of nucseg-batch")
+    parser.add_argument("--default", action="store_true", help="ours without options, as people type it")
     parser.add_argument("--nucseg-options", nargs=argparse.REMAINDER, default=[], help="all after it goes to `segment`")
     parser.add_argument("--images", type=int, default=200, help="from file to file by StarDist (200)")
     parser.add_argument("--nucseg-images", type=int, default=2000, help="from file to file by nucseg-batch (2000)")
-    parser.add_argument("--side", type=int, default=256, help="of the images that are taken (256)")
+    parser.add_argument("--side", type=int, default=256, help="of the images that are taken (256); 0: any")
     parser.add_argument("--forward-sides", type=int, nargs="+", default=[256, 1024], help="of images (256 1024)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], help="of StarDist's network (1 4 16)")
     parser.add_argument(
@@ -86,20 +88,21 @@ def main() -> None:
 
 def timed(arguments: argparse.Namespace, place: Path) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
     """Runs of both, in turn."""
-    pictures = inputs.grey_pictures(arguments.source, arguments.side)
+    pictures = inputs.grey_pictures(arguments.source, arguments.side or None)
     few = inputs.write_images(pictures, place / "few", arguments.images, "tiff")
     many = inputs.write_images(pictures, place / "many", arguments.nucseg_images, "tiff")
     python = str(arguments.nucseg_python)
-    size = ["--diameter", common.model_diameter(python=python)] if "--diameter" not in arguments.nucseg_options else []
+    sized = arguments.default or "--diameter" in arguments.nucseg_options
+    size = [] if sized else ["--diameter", common.model_diameter(python=python)]
     options = [*size, *arguments.nucseg_options]
     environment = {"TF_USE_LEGACY_KERAS": "1"} if arguments.keras == "2" else {}
-    names = ("side", "forward_images", "weights", "images")
+    names = ("forward_images", "weights")
     given = [word for name in names for word in (f"--{name.replace('_', '-')}", getattr(arguments, name))]
     lists = ["--forward-sides", *arguments.forward_sides, "--batches", *arguments.batches]
     ours: list[dict[str, float]] = []
     theirs: list[dict[str, Any]] = []
+    pixels = sum(pictures[i % len(pictures)].pixels.size for i in range(arguments.nucseg_images))
     for _ in range(arguments.repeat):
-        pixels = arguments.nucseg_images * arguments.side**2
         ours.append(common.segment(many, place / "out.zarr", pixels, options, python))
         ours[-1][PER_CPU_SECOND] = pixels / ours[-1]["CPU seconds"] / 1e6
         common.remove_output(place / "out.zarr")
@@ -161,7 +164,7 @@ def stardist_run(arguments: argparse.Namespace) -> dict[str, Any]:
         pixels, lambda: found.extend(model.predict_instances(image)[0].max() for image in images)
     )
     arguments.child.mkdir(exist_ok=True)
-    pixels = arguments.images * arguments.side**2
+    pixels = sum(tifffile.imread(path).size for path in paths)
     speeds["TIFF to TIFF, image by image"] = rate(pixels, lambda: from_file_to_file(model, paths, arguments.child))
     return {
         "speeds": speeds,
@@ -195,7 +198,7 @@ def stardist_model(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 def set_threshold(model: Any, images: Sequence[inputs.Pixels], nuclei: float) -> float:
     """Lowers the threshold until that many shapes survive in an image on average; returns how many were candidates."""
-    probabilities = model.keras_model.predict(np.stack(images)[..., None], batch_size=4, verbose=0)[0]
+    probabilities = np.concatenate([model.predict(image)[0].ravel() for image in images])
     places, candidates, survivors = probabilities.size / len(images), nuclei, 0.0
     while survivors < nuclei and candidates < places / 4:
         candidates *= 1.5
