@@ -126,7 +126,8 @@ class Survey:
         if scope.sample is None:
             return due
         count = math.ceil(scope.sample * len(done))
-        taken = {result.key for result in sorted(due, key=self._turn)[:count]}
+        turns = _turns(done)
+        taken = {result.key for result in sorted(due, key=lambda one: (self._verified(one), turns[one.key]))[:count]}
         return [result for result in due if result.key in taken]
 
     def note(self, result: Result, *, good: bool) -> bool:
@@ -141,10 +142,6 @@ class Survey:
         times = [self._verified(result) for result in self.results if result.key in self._written]
         good = [when for when in times if when > -math.inf]
         return Coverage(len(times), len(good), min(good, default=None))
-
-    def _turn(self, result: Result) -> tuple[float, bytes]:
-        """What samples are sorted by: of results verified at one time, or never, those of any kind come mixed."""
-        return self._verified(result), hashlib.sha256(result.key.encode("utf-8", "surrogateescape")).digest()
 
     def _verified(self, result: Result) -> float:
         """When a result was found good as it is now; minus infinity where it was not.
@@ -170,3 +167,18 @@ class Survey:
             return (self._layout.results[result.name] if result.kind is Kind.TABLE else path).stat().st_mtime_ns
         except (OSError, KeyError):
             return None
+
+
+def _turns(results: list[Result]) -> dict[str, float]:
+    """An order for samples of results, as numbers from 0 to 1: any stretch of it has every kind in proportion.
+
+    Results of a kind are in the order of a hash of their names, so that a sample comes from all over the run.
+    """
+    of_kind: dict[Kind, list[str]] = {}
+    for result in results:
+        of_kind.setdefault(result.kind, []).append(result.key)
+    turns: dict[str, float] = {}
+    for keys in of_kind.values():
+        keys.sort(key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
+        turns |= {key: (place + 0.5) / len(keys) for place, key in enumerate(keys)}
+    return turns
