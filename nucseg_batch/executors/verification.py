@@ -20,7 +20,7 @@ from nucseg_batch.executors.job import Job, layout_of
 from nucseg_batch.executors.pending import regions_done
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.masks.metadata import metadata_damage
-from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_written, volumes_written
+from nucseg_batch.files.masks.store import MaskWriter, is_complete, set_complete, shards_written, volumes_written
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.records import Marker, PlaneResult, RunSpec
@@ -269,6 +269,8 @@ def forget(job: Job, damage: Sequence[Damage], tell: Callable[[str], None]) -> N
     journal = job.journal
     names = [ROOT, *(share_lock(share) for share in job.shares)]
     with held(journal.folder, names, tell=tell):
+        if not job.begun.in_place:
+            set_complete(job.store, False)
         for one in damage:
             if one.unit is not None:
                 journal.retract(one.unit)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.errors import MismatchError, OutputError
-from nucseg_batch.files.atomic_write import PARTIAL, remove_leftovers, write_whole
+from nucseg_batch.files.atomic_write import PARTIAL, file_state, remove_leftovers, write_whole
 from nucseg_batch.files.flat_fields import FLAT_FIELDS
 from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
@@ -149,11 +149,11 @@ class Journal:
 
     def plan_state(self) -> tuple[int, int, int]:
         """What tells whether the plan was written anew; zeros where there is none."""
-        try:
-            status = self._plan.stat()
-        except OSError:
-            return 0, 0, 0
-        return status.st_ino, status.st_size, status.st_mtime_ns
+        return file_state(self._plan)
+
+    def finish_state(self) -> tuple[int, int, int]:
+        """What tells whether `finish` noted something anew; zeros where there is no note."""
+        return file_state(self._finished)
 
     def mirror(self) -> dict[str, Any]:
         """What `create` was given of the input store."""
