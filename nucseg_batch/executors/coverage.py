@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 
+from nucseg_batch.errors import OutputError
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import FinishRecord
 from nucseg_batch.files.run.stack_records import StackRecords
 from nucseg_batch.files.run.verified import Verified, VerifiedRecords
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import LargePlane, Plan, StackGroup, Unit, stack_groups
+
+SAVE_SECONDS = 60.0
+"""How often what was verified is written down."""
 
 
 class Kind(StrEnum):
@@ -167,6 +173,42 @@ class Survey:
             return (self._layout.results[result.name] if result.kind is Kind.TABLE else path).stat().st_mtime_ns
         except (OSError, KeyError):
             return None
+
+
+class CoverageNotes:
+    """Notes what was read, and writes that down now and then, so that a call that is stopped was not for nothing.
+
+    needed: whether OutputError is raised where that is not possible; otherwise `tell` says so.
+    """
+
+    def __init__(self, survey: Survey, tell: Callable[[str], None], *, needed: bool) -> None:
+        self._survey, self._tell = survey, tell
+        self._saved = time.monotonic()
+        self._writable = True
+        self.save()
+        if needed and not self._writable:
+            raise OutputError(
+                f"--sample and --since record in {survey.folder} what was verified, but it cannot be written; make it "
+                "writable, or use --share."
+            )
+
+    def add(self, result: Result, *, good: bool) -> bool:
+        """Notes a result, as `Survey.note` does."""
+        noted = self._survey.note(result, good=good)
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+        return noted
+
+    def save(self) -> None:
+        """Writes down what was noted."""
+        if not self._writable:
+            return
+        try:
+            self._survey.records.save()
+        except OSError as error:
+            self._writable = False
+            self._tell(f"what was verified cannot be recorded in the run folder ({error.strerror})")
+        self._saved = time.monotonic()
 
 
 def _turns(results: list[Result]) -> dict[str, float]:

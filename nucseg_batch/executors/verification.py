@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nucseg_batch.errors import OutputError
-from nucseg_batch.executors.coverage import Coverage, Kind, Result, Scope, Survey
+from nucseg_batch.executors.coverage import Coverage, CoverageNotes, Kind, Result, Scope, Survey
 from nucseg_batch.executors.job import Job, layout_of
 from nucseg_batch.executors.pending import regions_done
 from nucseg_batch.files.atomic_write import file_sha256
@@ -29,8 +28,6 @@ from nucseg_batch.plan import Failure, LargePlane, StackGroup, Unit
 
 WHOLE = Scope()
 """All of a run."""
-SAVE_SECONDS = 60.0
-"""How often what was verified is written down."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ def verify(
     other scopes `tell` says so.
     """
     survey = Survey(job.store, job.plan, job.journal, job.layout, time.time() if now is None else now)
-    notes = _Notes(survey, tell, needed=scope.sample is not None or scope.since is not None)
+    notes = CoverageNotes(survey, tell, needed=scope.sample is not None or scope.since is not None)
     chosen = survey.chosen(scope)
     damage: list[Damage] = []
     units = missing = read = 0
@@ -202,37 +199,6 @@ def verify(
     finally:
         notes.save()
     return VerificationResult(units, missing, tuple(damage), read, survey.coverage())
-
-
-class _Notes:
-    """Notes what was read, and writes that down now and then, so that a call that is stopped was not for nothing."""
-
-    def __init__(self, survey: Survey, tell: Callable[[str], None], *, needed: bool) -> None:
-        self._survey, self._tell = survey, tell
-        self._saved = time.monotonic()
-        self._writable = True
-        self.save()
-        if needed and not self._writable:
-            raise OutputError(
-                f"--sample and --since record in {survey.folder} what was verified, but it cannot be written; make it "
-                "writable, or use --share."
-            )
-
-    def add(self, result: Result, *, good: bool) -> bool:
-        noted = self._survey.note(result, good=good)
-        if time.monotonic() - self._saved > SAVE_SECONDS:
-            self.save()
-        return noted
-
-    def save(self) -> None:
-        if not self._writable:
-            return
-        try:
-            self._survey.records.save()
-        except OSError as error:
-            self._writable = False
-            self._tell(f"what was verified cannot be recorded in the run folder ({error.strerror})")
-        self._saved = time.monotonic()
 
 
 def _examined(job: Job, survey: Survey, result: Result) -> tuple[bool, Damage | None]:
