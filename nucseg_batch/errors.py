@@ -91,6 +91,12 @@ class LockedError(NucsegError, RuntimeError):
     exit_code = 75
 
 
+class UnfinishedError(NucsegError, LookupError):
+    """A mask that is not made yet, or is being made again: read it when the run is complete."""
+
+    exit_code = 75
+
+
 class StoppedError(NucsegError, RuntimeError):
     """A signal asked to stop (INT is KeyboardInterrupt): the same command again goes on."""
 

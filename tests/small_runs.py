@@ -136,9 +136,10 @@ class SmallRun:
         return {path.relative_to(self.store.parent).as_posix(): path.read_bytes() for path in [*files, *tables]}
 
     def everything(self) -> dict[str, str]:
-        """Hashes of the results and of the run folder without its logs and timings."""
+        """Hashes of the results and of the run folder without its logs, timings and what was verified."""
         run_files = {p.relative_to(self.store.parent).as_posix(): p for p in self.journal.folder.rglob("*")}
-        told = {path for path in run_files.values() if path.suffix == ".txt" or path.parent.name == "timings"}
+        clocked = {"timings", "verified"}
+        told = {path for path in run_files.values() if path.suffix == ".txt" or path.parent.name in clocked}
         kept = {name: path for name, path in run_files.items() if path.is_file() and path not in told}
         contents = self.results() | {name: path.read_bytes() for name, path in kept.items()}
         return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

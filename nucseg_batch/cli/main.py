@@ -35,8 +35,9 @@ from nucseg_batch.cli.plan import plan
 from nucseg_batch.cli.report import report
 from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
-from nucseg_batch.cli.status import status, verify
+from nucseg_batch.cli.status import status
 from nucseg_batch.cli.train import train
+from nucseg_batch.cli.verify import verify
 from nucseg_batch.cli.versions import versions
 from nucseg_batch.cli.view import view
 from nucseg_batch.cli.wells import wells

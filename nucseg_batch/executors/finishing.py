@@ -73,9 +73,9 @@ class RunOutcome:
         return tuple(self._missing)
 
     @property
-    def failed_groups(self) -> set[str]:
-        """Groups of a store's structure that have no mask at all, because every plane of theirs failed."""
-        return {name for name, failed in self._groups.items() if failed}
+    def empty_groups(self) -> set[str]:
+        """Groups of a store's structure that have no mask at all: every plane of theirs failed, or is not done yet."""
+        return {name for name, empty in self._groups.items() if empty}
 
     def counted(self, entries: Iterable[PlaneEntry]) -> Iterator[PlaneEntry]:
         """The same planes, which are counted as they pass."""
@@ -91,8 +91,8 @@ class RunOutcome:
             else:
                 self._failures.append(result)
             if label_array is not None and label_array.group is not None:
-                failed = isinstance(result, Failure)
-                self._groups[label_array.name] = self._groups.get(label_array.name, True) and failed
+                empty = not isinstance(result, PlaneResult)
+                self._groups[label_array.name] = self._groups.get(label_array.name, True) and empty
             yield entry
 
 
@@ -133,6 +133,8 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
         remove_common_leftovers(job.store, plan)
         for label_array in unscaled:
             remove_leftovers_of_levels(job.store, label_array)
+    if (unmerged or unlinked) and not job.begun.in_place:
+        set_complete(job.store, False)
     join_planes(job, unmerged, progress, alone=alone)
     if unmerged:
         unlinked = groups_to_link(job, stack_groups(plan))
@@ -149,6 +151,10 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
         _forget_attempts(job)
     metadata = metadata_files(job.store, plan, in_place=job.begun.in_place)
     journal.finish(FinishRecord(state, len(outcome.missing), result_hashes(job.layout), metadata))
+    if not alone and journal.state(plan.units(), plan.large_planes()) != state:
+        journal.reopen()  # another process has done units meanwhile, or has begun to do them again
+        if not job.begun.in_place:
+            set_complete(job.store, False)
     return outcome
 
 
@@ -179,10 +185,10 @@ def _record_provenance(job: Job, outcome: RunOutcome, inputs: InputFingerprint) 
 def _describe_store(job: Job, outcome: RunOutcome, made: dict[str, Any]) -> None:
     """Lists in the store which masks are good, and whether all are there."""
     if not job.begun.in_place:
-        list_masks(job.store, job.plan, job.journal.mirror(), outcome.failed_groups)
+        list_masks(job.store, job.plan, job.journal.mirror(), outcome.empty_groups)
         set_complete(job.store, not outcome.missing, made)
     elif not outcome.missing:
-        register(job.store, job.plan, outcome.failed_groups, made)
+        register(job.store, job.plan, outcome.empty_groups, made)
 
 
 def _forget_attempts(job: Job) -> None:

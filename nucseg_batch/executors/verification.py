@@ -1,8 +1,12 @@
-"""How a run stands, and whether what it wrote is still what it wrote. Reads only, but for `forget`."""
+"""How a run stands, and whether what it wrote is still what it wrote.
+
+Reads only, but for `forget`, and for what `verify` notes of what it read.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.coverage import Coverage, CoverageNotes, Kind, Result, Scope, Survey
+from nucseg_batch.executors.job import Job, layout_of
 from nucseg_batch.executors.pending import regions_done
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.masks.metadata import metadata_damage
-from nucseg_batch.files.masks.store import MaskWriter, is_complete, shards_written, volumes_written
-from nucseg_batch.files.run.finish import result_hashes
+from nucseg_batch.files.masks.store import MaskWriter, is_complete, set_complete, shards_written, volumes_written
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.records import Marker, PlaneResult, RunSpec
 from nucseg_batch.files.run.stack_records import StackRecords
-from nucseg_batch.plan import Failure, LargePlane, StackGroup, Unit, stack_groups
+from nucseg_batch.plan import Failure, LargePlane, StackGroup, Unit
+
+WHOLE = Scope()
+"""All of a run."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class RunStatus:
     """Whether the tables are written from all that is done now."""
     complete: bool
     """Whether every unit is done and the tables are written."""
+    coverage: Coverage
+    """How far it was verified."""
 
     def record(self) -> dict[str, Any]:
         """All of it for JSON."""
@@ -79,6 +88,7 @@ class RunStatus:
             "complete": self.complete,
             "shares": len(self.shares),
             "by_share": [vars(share) for share in self.shares],
+            "coverage": vars(self.coverage),
             "fingerprint": self.begun.fingerprint,
         }
 
@@ -106,8 +116,18 @@ def status(store: Path, journal: Journal) -> RunStatus:
     state = journal.state(begun.plan.units(), begun.plan.large_planes())
     finished = noted is not None and noted.state == state
     marked = begun.in_place or is_complete(store)
+    survey = Survey(store, begun.plan, journal, layout_of(store, begun.settings), time.time())
     return RunStatus(
-        store, begun, tuple(shares), planes, nuclei, failures, held_by.get(ROOT), finished, done and finished and marked
+        store=store,
+        begun=begun,
+        shares=tuple(shares),
+        planes_done=planes,
+        nuclei=nuclei,
+        failures=failures,
+        finishing=held_by.get(ROOT),
+        finished=finished,
+        complete=done and finished and marked,
+        coverage=survey.coverage(),
     )
 
 
@@ -139,47 +159,75 @@ class VerificationResult:
     """Units without."""
     damage: tuple[Damage, ...]
     """What is wrong."""
+    results: int
+    """Results that were read: units, large planes, stacks, files of metadata and tables."""
+    coverage: Coverage
+    """How far the run is verified by this call and earlier ones."""
 
 
-def verify(job: Job, step: Callable[[int, int], None]) -> VerificationResult:
-    """Reads every mask and every row of a run again and compares them with the markers; `step` hears how far it is."""
-    journal, units, planes = job.journal, list(job.plan.units()), list(job.plan.large_planes())
-    noted = journal.finished()
+def verify(
+    job: Job,
+    step: Callable[[int, int], None],
+    scope: Scope = WHOLE,
+    *,
+    now: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> VerificationResult:
+    """Reads masks and rows of a run again, compares them with the markers, and notes in the run folder what was read.
+
+    step: is called with how many results were read, and how many will be; scope: which are read; now: the time, in
+    seconds since 1970; tell: takes lines for the user. What is damaged is read by every later call for a sample, or for
+    what was not verified since a time, until it is mended.
+
+    Raises OutputError where the run folder cannot be written to and the scope depends on what earlier calls noted. In
+    other scopes `tell` says so.
+    """
+    survey = Survey(job.store, job.plan, job.journal, job.layout, time.time() if now is None else now)
+    notes = CoverageNotes(survey, tell, needed=scope.sample is not None or scope.since is not None)
+    chosen = survey.chosen(scope)
     damage: list[Damage] = []
-    missing = 0
-    for number, unit in enumerate(units):
-        step(number, len(units) + len(planes))
-        marker = journal.marker(unit)
-        if marker is None and noted is not None and not noted.missing:
-            damage.append(Damage(unit.name, "its marker or its rows of nuclei.csv are missing or truncated", unit=unit))
-            continue
-        if marker is None:
-            missing += 1
-            continue
-        wrong = _region_damage(unit, marker, journal) if unit.label_array.regional else _damage(job, unit, marker)
-        if wrong:
-            damage.append(Damage(unit.name, wrong, unit=unit))
-    for number, large in enumerate(planes, start=len(units)):
-        step(number, len(units) + len(planes))
-        wrong = _large_damage(job, large, noted is not None)
-        if wrong:
-            damage.append(Damage(large.name, wrong, large=large))
-    for group in stack_groups(job.plan):
-        wrong = _volume_damage(job, group, noted is not None and not noted.missing)
-        if wrong:
-            damage.append(Damage(group.name, wrong, stacks=group))
-    for name in noted.metadata if noted is not None else ():
-        wrong = metadata_damage(job.store, name)
-        if wrong:
-            damage.append(Damage(f"{job.store.name}/{name}", wrong, metadata=name))
-    if noted is not None:
-        now = result_hashes(job.layout)
-        damage += [
-            Damage(name, "it has changed since it was written" if name in now else "it is missing")
-            for name, digest in noted.tables.items()
-            if now.get(name) != digest
-        ]
-    return VerificationResult(len(units) - missing, missing, tuple(damage))
+    units = missing = read = 0
+    try:
+        for number, result in enumerate(chosen):
+            step(number, len(chosen))
+            undone, found = _examined(job, survey, result)
+            units += isinstance(result.item, Unit) and not undone
+            missing += undone
+            if found is not None:
+                damage.append(found)
+            read += not undone and notes.add(result, good=found is None)
+    finally:
+        notes.save()
+    return VerificationResult(units, missing, tuple(damage), read, survey.coverage())
+
+
+def _examined(job: Job, survey: Survey, result: Result) -> tuple[bool, Damage | None]:
+    """Whether a result is a unit that is not done yet, and what is wrong with it; None where nothing is."""
+    journal, noted, item = job.journal, survey.noted, result.item
+    whole = noted is not None and not noted.missing
+    match item:
+        case Unit():
+            marker = journal.marker(item)
+            if marker is None and not whole:
+                return True, None
+            if marker is None:
+                wrong: str | None = "its marker or its rows of nuclei.csv are missing or truncated"
+            elif item.label_array.regional:
+                wrong = _region_damage(item, marker, journal)
+            else:
+                wrong = _damage(job, item, marker)
+            return False, Damage(item.name, wrong, unit=item) if wrong else None
+        case LargePlane():
+            wrong = _large_damage(job, item, noted is not None)
+            return False, Damage(item.name, wrong, large=item) if wrong else None
+        case StackGroup():
+            wrong = _volume_damage(job, item, whole)
+            return False, Damage(item.name, wrong, stacks=item) if wrong else None
+    if result.kind is Kind.METADATA:
+        wrong = metadata_damage(job.store, result.name)
+        return False, Damage(f"{job.store.name}/{result.name}", wrong, metadata=result.name) if wrong else None
+    wrong = _table_damage(job, result.name, "" if noted is None else noted.tables[result.name])
+    return False, Damage(result.name, wrong) if wrong else None
 
 
 def forget(job: Job, damage: Sequence[Damage], tell: Callable[[str], None]) -> None:
@@ -187,6 +235,8 @@ def forget(job: Job, damage: Sequence[Damage], tell: Callable[[str], None]) -> N
     journal = job.journal
     names = [ROOT, *(share_lock(share) for share in job.shares)]
     with held(journal.folder, names, tell=tell):
+        if not job.begun.in_place:
+            set_complete(job.store, False)
         for one in damage:
             if one.unit is not None:
                 journal.retract(one.unit)
@@ -218,6 +268,13 @@ def _damage(job: Job, unit: Unit, marker: Marker) -> str | None:
         if found.size != nuclei or (nuclei and found[-1] != nuclei):
             return f"the mask of {plane.image} holds {found.size} nuclei, not {nuclei}"
     return None
+
+
+def _table_damage(job: Job, name: str, digest: str) -> str | None:
+    path = job.layout.results.get(name)
+    if path is None or not path.exists():
+        return "it is missing"
+    return None if file_sha256(path) == digest else "it has changed since it was written"
 
 
 def _region_damage(unit: Unit, marker: Marker, journal: Journal) -> str | None:

@@ -80,6 +80,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
 
+def file_state(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is written again: its inode, size, and time of last change in ns; zeros for no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's content; of a folder, of the names and the sha256 of its files."""
     if path.is_dir():

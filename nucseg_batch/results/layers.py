@@ -89,6 +89,8 @@ def view_of(run: FinishedRun, image: str | None) -> RunView:
         raise NothingToDoError(f"{run.store}: {image or 'none of its images'} has no mask to show.")
     if len(good) < len(rows):
         notes.append(f"{len(rows) - len(good)} of {len(rows)} planes have no mask and are empty.")
+    for row in good:
+        run.check_written(row)
     axes, shape = _axes(rows)
     spacing = spacing_of(run, good[0])
     scale = tuple(spacing.steps.get(axis, 1.0) for axis in axes)

@@ -26,6 +26,7 @@ from nucseg_batch.files.opened import ImageReader, State, state_of
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.provenance import read_provenance
 from nucseg_batch.files.run.records import RunSpec
+from nucseg_batch.files.run.written import WrittenMasks
 from nucseg_batch.files.run_layout import RunLayout, check_is_store
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.pipeline.channels import (
@@ -96,6 +97,11 @@ class FinishedRun:
         return Journal(self.store)
 
     @cached_property
+    def written(self) -> WrittenMasks:
+        """Which masks are whole and final now."""
+        return WrittenMasks(self.store, lambda: None if self.begun is None else self.begun.plan)
+
+    @cached_property
     def begun(self) -> RunSpec | None:
         """The plan and the settings; None where the run folder is gone or cannot be read."""
         try:
@@ -134,13 +140,22 @@ class FinishedRun:
         array, axes = self._opened(row.mask)
         return array, _place(row, axes)
 
+    def check_written(self, row: PlaneRow) -> None:
+        """Raises UnfinishedError for a plane with a mask that is being made again."""
+        self.written.check(row.name, row.mask, _places(row))
+
     def mask(self, row: PlaneRow, rows: slice = WHOLE, columns: slice = WHOLE) -> NDArray[np.uint32]:
         """A plane's mask, or a window of it: (height, width), 0 is background and nuclei have their label.
 
-        Raises DamageError where it cannot be read, or is empty and should not be.
+        Raises DamageError where it cannot be read, or is empty and should not be, and UnfinishedError where it is being
+        made again.
         """
         array, place = self.mask_array(row)
-        mask = read_masks(array, (*place, rows, columns), row)
+
+        def read() -> NDArray[np.uint32]:
+            return read_masks(array, (*place, rows, columns), row)
+
+        mask = self.written.read(row.name, row.mask, _places(row), read)
         return checked(mask, row) if rows == columns == WHOLE else mask
 
     def shown(self, row: PlaneRow, rows: slice = WHOLE, columns: slice = WHOLE) -> NetworkInput:
@@ -288,5 +303,10 @@ def matches(image: str, pattern: str) -> bool:
 
 
 def _place(row: PlaneRow, axes: str) -> tuple[int, ...]:
-    places = {"i": row.index or 0, "t": row.time, "z": row.depth}
+    places = _places(row)
     return tuple(places[axis] for axis in axes if axis in places)
+
+
+def _places(row: PlaneRow) -> dict[str, int]:
+    """The place of a plane on all axes before y that masks can have."""
+    return {"i": row.index or 0, "t": row.time, "z": row.depth}

@@ -81,6 +81,27 @@ def test_verify_counts_units_and_files_apart(segmented: Output, tmp_path: Path) 
     assert "0 not done yet; damaged: 1 file\n" in call("verify", store, code=74).stdout
 
 
+def test_verify_says_how_much_of_a_run_parts_have_covered(segmented: Output, tmp_path: Path) -> None:
+    """So that whoever plans the calls sees that all of it comes round; status says the same."""
+    store = segmented.copy(tmp_path)
+    assert told("status", store, "--json")["coverage"]["verified"] == 0
+    first = told("verify", store, "--share", "0/2", "--json")
+    total = first["coverage"]["results"]
+    assert (first["results"], first["coverage"]["verified"]) == (-(-total // 2), -(-total // 2))
+    second = call("verify", store, "--sample", "50%").stdout.splitlines()
+    assert f"({-(-total // 2)} of {total} results), 0 not done yet; no damage" in second[0]
+    assert f"verified as they are now: {total} of {total} results, the oldest on 20" in second[1]
+    assert second[1] in call("status", store).stdout
+    assert told("verify", store, "--since", "1d", "--json")["results"] == 0
+    assert told("verify", store, "--since", "2020-02-02", "--json")["results"] == 0
+    assert told("verify", store, "--since", "0h", "--json")["results"] == total
+    (mask, *_) = (path for path in store.glob("*/labels/nuclei/0/c/**/*") if path.is_file())
+    mask.write_bytes(b"x")
+    whole = call("verify", store, code=74).stdout
+    assert "results" not in whole.splitlines()[0]
+    assert told("verify", store, "--sample", "0.5%", "--json", code=74)["results"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

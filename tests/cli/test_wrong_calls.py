@@ -46,6 +46,13 @@ CALLS = {
     "model to start from": (("train", "images", "m.keras", "--init", "mine.kera"), 66, "did you mean 'mine.keras'?"),
     "model without ending": (("train", "images", "mine"), 2, "such as mine.keras"),
     "channel": ((*SEGMENT, "--channel", "DAPPI"), 65, "Did you mean 'DAPI'?"),
+    "share beyond the last": (("verify", "old.zarr", "--share", "30/30"), 2, "counted from 0 and below N"),
+    "count for a percentage": (("verify", "old.zarr", "--sample", "2"), 2, "at most 100%, such as 2%, but is 2"),
+    "nothing of all": (("verify", "old.zarr", "--sample", "0%"), 2, "above 0% and at most 100%"),
+    "sample of more than all": (("verify", "old.zarr", "--sample", "101%"), 2, "above 0% and at most 100%"),
+    "months": (("verify", "old.zarr", "--since", "1m"), 2, "such as 12h, 30d or 2w, but is 1m"),
+    "no such day": (("verify", "old.zarr", "--since", "2026-02-30"), 2, "must be a date or time in the past"),
+    "time to come": (("verify", "old.zarr", "--since", "9000-01-01"), 2, "must be a date or time in the past"),
     "run that is not there": (("status", "od.zarr"), 66, "did you mean 'old.zarr'?"),
     "no run in this folder": (("status", "."), 66, "no run was planned there"),
     "OUT in a folder that is no folder": (

@@ -120,7 +120,7 @@ def _ended(code: int, output: str, errors: str, expected: int | None) -> Done:
 
 
 def digest(store: Path, *, tables_only: bool = False) -> dict[str, str]:
-    """SHA-256 of all that a run left, by name: store, tables and run folder, except logs, timings and locks.
+    """SHA-256 of all that a run left, by name: store, tables and run folder, except what the clock is in.
 
     tables_only: without the run folder, as where runs over two places are compared.
     """
@@ -136,7 +136,7 @@ def digest(store: Path, *, tables_only: bool = False) -> dict[str, str]:
 
 def _told(path: Path) -> bool:
     """Whether a file of a run folder says when and by whom it was written."""
-    return path.name.startswith(("log", "lock")) or not {"locks", "begun", "timings"}.isdisjoint(path.parts)
+    return path.name.startswith(("log", "lock")) or not {"locks", "begun", "timings", "verified"}.isdisjoint(path.parts)
 
 
 def rows(store: Path, table: str) -> list[dict[str, str]]:

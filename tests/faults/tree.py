@@ -183,7 +183,7 @@ def write_picture(path: Path, shape: tuple[int, int], seed: int = 0) -> Path:
 
 
 def tree(store: Path) -> dict[str, str]:
-    """SHA-256 of every file of a run and "folder" for every folder, by name; of run folders all but logs and timings.
+    """SHA-256 of every file of a run and "folder" for every folder, by name; of run folders what has no clock in it.
 
     Locks count where they name a holder. The place itself, which is in the plan where labels are written in place,
     counts as any other.
@@ -197,7 +197,7 @@ def tree(store: Path) -> dict[str, str]:
         )
         for path in found
         if not (path.parent == run and path.name.startswith("log"))
-        and "timings" not in path.relative_to(store.parent).parts
+        and {"timings", "verified"}.isdisjoint(path.relative_to(store.parent).parts)
         and not (path.parent.name == "locks" and path.stat().st_size == 0)
     }
 

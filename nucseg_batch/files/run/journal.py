@@ -8,8 +8,8 @@ units that were in flight. A unit that is done again loses its marker first.
 A region of a large plane keeps what it found here instead of in a shard. When all regions of the plane are done, their
 shards are written, then the plane's rows, then a marker of the plane.
 
-Nothing here but the log depends on the clock, the machine or the order of work. Locks are in `locks`, tries at units
-that were begun in `attempts`.
+Nothing here but the log and `verified` depends on the clock, the machine or the order of work. Locks are in `locks`,
+tries at units that were begun in `attempts`, what was verified in `verified`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg_batch.errors import MismatchError, OutputError
-from nucseg_batch.files.atomic_write import PARTIAL, remove_leftovers, write_whole
+from nucseg_batch.files.atomic_write import PARTIAL, file_state, remove_leftovers, write_whole
 from nucseg_batch.files.flat_fields import FLAT_FIELDS
 from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
@@ -42,6 +42,7 @@ from nucseg_batch.files.run.records import (
     RegionOutcome,
     RunSpec,
 )
+from nucseg_batch.files.run.verified import VERIFIED
 from nucseg_batch.files.run_layout import CONTROLS, ONE_LOG, PLAN, TIMINGS, RunLayout
 from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
@@ -52,7 +53,7 @@ FOLDERS = ("units", "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
     {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", CONTROLS, ONE_LOG}
-    | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, VOLUME_RECORDS, *FOLDERS}
+    | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, VOLUME_RECORDS, VERIFIED, *FOLDERS}
 )
 """All that a run folder can hold, but for the logs of shares and temporary names."""
 
@@ -148,11 +149,11 @@ class Journal:
 
     def plan_state(self) -> tuple[int, int, int]:
         """What tells whether the plan was written anew; zeros where there is none."""
-        try:
-            status = self._plan.stat()
-        except OSError:
-            return 0, 0, 0
-        return status.st_ino, status.st_size, status.st_mtime_ns
+        return file_state(self._plan)
+
+    def finish_state(self) -> tuple[int, int, int]:
+        """What tells whether `finish` noted something anew; zeros where there is no note."""
+        return file_state(self._finished)
 
     def mirror(self) -> dict[str, Any]:
         """What `create` was given of the input store."""
@@ -352,7 +353,7 @@ class Journal:
         own = self._plan, self._config, self._mirror, self._machine, self._scales, self._finished
         for path in (*own, self.folder / CONTROLS):
             path.unlink(missing_ok=True)
-        for name in (*FOLDERS, VOLUME_RECORDS, BEGUN, TIMINGS, FLAT_FIELDS):
+        for name in (*FOLDERS, VOLUME_RECORDS, VERIFIED, BEGUN, TIMINGS, FLAT_FIELDS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _take_apart(self, unit: Unit) -> None:

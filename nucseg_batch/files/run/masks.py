@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nucseg_batch.files.csv_rows import csv_records, open_table
 from nucseg_batch.files.masks.ngff import axes_of, level_name
 from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.names import file_name
+from nucseg_batch.files.run.written import WrittenMasks, not_done
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import PlaneStatus
@@ -28,13 +30,15 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
 
     The mask of an image with time points or z-slices is (t, z, height, width), with the axes that it has; a plane that
     failed is empty there and `failed` in the images table. Iterates over the images with a mask in the order of their
-    names. Masks are read on access.
+    names. Masks are read on access. An image of which a plane is not done, or is being done again, raises
+    UnfinishedError, since its zeros would read as an image without nuclei.
     """
 
     def __init__(self, store: Path, label: str = NUCLEI_LABEL) -> None:
         self._store = store
         self._label = label
-        self._places = mask_places(store)
+        self._places, self._missing = _planes_of_table(store)
+        self._written = WrittenMasks(store)
         if not all(self._group(mask).is_dir() for mask, _ in itertools.islice(self._places.values(), 1)):
             raise InputMissingError(
                 f"{store} has no label image {label!r}; rings are made with `segment --ring`, cells with `--expand`, "
@@ -42,14 +46,27 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
             )
 
     def __getitem__(self, image: str) -> NDArray[np.uint32]:
-        array, place = self.array(image)
+        mask, where = self._place(image)
+        return self._written.read(image, mask, where, lambda: self._read(image))
+
+    def _read(self, image: str) -> NDArray[np.uint32]:
+        array, place = self._array(image)
         return np.asarray(array[place])
+
+    def __contains__(self, image: object) -> bool:
+        return image in self._places
 
     def array(self, image: str) -> tuple[zarr.Array[Any], tuple[int | slice, ...]]:
         """The zarr array with the masks of an image, not read yet, and the index of the image on the axes before y.
 
-        A window of a large plane: `array, place = masks.array(key); array[*place, 5000:6000, 7000:8000]`.
+        A window of a large plane: `array, place = masks.array(key); array[*place, 5000:6000, 7000:8000]`. Raises
+        UnfinishedError where the image is not done now; later reads of the array are not checked.
         """
+        mask, where = self._place(image)
+        self._written.check(image, mask, where)
+        return self._array(image)
+
+    def _array(self, image: str) -> tuple[zarr.Array[Any], tuple[int | slice, ...]]:
         mask, index = self._places[image]
         group = self._group(mask)
         array = open_array(group / level_name(0), mode="r")
@@ -61,13 +78,26 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
     def dask(self, image: str) -> Any:
         """The masks of an image as a lazy dask array, with the axes and dtype that reading it gives.
 
-        Its blocks are whole planes, or the regions in which a large plane was segmented.
+        Its blocks are whole planes, or the regions in which a large plane was segmented. Checks as `array` does.
         """
         import dask.array as da
 
         array, place = self.array(image)
         sides = (array.shards or array.chunks)[-2:]
         return da.from_array(array, chunks=(*[1] * (array.ndim - 2), *sides), inline_array=True)[place]
+
+    def _place(self, image: str) -> tuple[str, dict[str, int]]:
+        """Label group of an image, and its place there; raises UnfinishedError where the table says it is not done.
+
+        What the run folder says counts more: planes may have been done since, or be done again.
+        """
+        if image not in self._places and image in self._missing:
+            raise not_done(image, self._missing[image])
+        nuclei, index = self._places[image]
+        mask, where = f"{nuclei.rpartition('/')[0]}/{self._label}", {} if index is None else {"i": index}
+        if image in self._missing and self._written.look(mask, where) is None:
+            raise not_done(image, self._missing[image])
+        return mask, where
 
     def _group(self, mask: str) -> Path:
         """The group of the label image that is asked for, from that of the nuclei beside it."""
@@ -103,13 +133,24 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
     So the table of images has them; of an image with several planes the first that did not fail counts. Raises
     InputMissingError where the store or the table is missing.
     """
+    return _planes_of_table(store)[0]
+
+
+def _planes_of_table(store: Path) -> tuple[dict[str, tuple[str, int | None]], Counter[str]]:
+    """The same, and how many planes of an image were not done when the table was written, of those that have any."""
     table = RunLayout(store).images_csv
     if not store.is_dir() or not table.is_file():
-        raise InputMissingError(f"{store}: a finished run has this store and {table.name} beside it; one is missing.")
+        raise InputMissingError(
+            f"{store}: a finished run has this store and {table.name} beside it; one is missing. While a run is "
+            "at work, `nucseg-batch finish` writes the tables of what is done."
+        )
+    missing = Counter[str]()
     places: dict[str, tuple[str, int | None]] = {}
     with open_table(table) as file:
         for row in csv_records(file):
             if row["status"] == PlaneStatus.OK:
                 place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
                 places.setdefault(file_name(row["image"]), place)
-    return places
+            elif row["status"] == PlaneStatus.MISSING:
+                missing[file_name(row["image"])] += 1
+    return places, missing

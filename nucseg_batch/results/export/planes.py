@@ -57,18 +57,22 @@ class MaskBlocks:
     def __init__(self, run: FinishedRun) -> None:
         self.run = run
         """The run."""
-        self._kept: OrderedDict[tuple[str, int], NDArray[np.uint32]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, tuple[int, ...]], NDArray[np.uint32]] = OrderedDict()
 
     def mask(self, row: PlaneRow, *, checking: bool = True) -> NDArray[np.uint32]:
         """A plane's mask, (height, width); not to be changed. checking: whether an empty one is damage."""
         array, place = self.run.mask_array(row)
         step = max(1, BLOCK_BYTES // (4 * row.shape[0] * row.shape[1]))
-        if len(place) != 1 or step == 1:
+        settled = self.run.written.settled()
+        if len(place) != 1 or step == 1 or settled is None:
             return self.run.mask(row) if checking else self.run.mask(row, *map(slice, row.shape))
-        key = row.mask, place[0] // step
+        key = row.mask, place[0] // step, settled
         if key not in self._kept:
             begin = key[1] * step
-            self._kept[key] = read_masks(array, (slice(begin, begin + step),), row)
+            block = read_masks(array, (slice(begin, begin + step),), row)
+            if self.run.written.settled() != settled:  # another process has begun to write masks
+                return self.mask(row, checking=checking)
+            self._kept[key] = block
             while len(self._kept) > KEPT_BLOCKS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)

@@ -1,0 +1,226 @@
+"""Which results of a run a call of `verify` reads, and which were verified as they are now.
+
+A result is what can be read and compared separately: a unit, a large plane, a group of stacks, a file of metadata in
+the store, or a table. Which results there are, and their order, depends on the plan and on the finished run alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+
+from nucseg_batch.errors import OutputError
+from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.records import FinishRecord
+from nucseg_batch.files.run.stack_records import StackRecords
+from nucseg_batch.files.run.verified import Verified, VerifiedRecords
+from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.plan import LargePlane, Plan, StackGroup, Unit, stack_groups
+
+SAVE_SECONDS = 60.0
+"""How often what was verified is written down."""
+
+
+class Kind(StrEnum):
+    """What a result is."""
+
+    UNIT = "unit"
+    PLANE = "plane"
+    STACKS = "stacks"
+    METADATA = "metadata"
+    TABLE = "table"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Something that is verified as a whole."""
+
+    kind: Kind
+    """What it is."""
+    name: str
+    """Name of the unit, plane, stacks or table; path of metadata below the store."""
+    item: Unit | LargePlane | StackGroup | None = None
+    """What of the plan it is of."""
+
+    @property
+    def key(self) -> str:
+        """What records of verification call it; different for all results of a run."""
+        return f"{self.kind}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a call of `verify` is to read; all of it by default. Conditions add up."""
+
+    share: int = 0
+    """Number of the share of all results, counted from 0: every `shares`th result from here."""
+    shares: int = 1
+    """How many shares there are."""
+    sample: Fraction | None = None
+    """Part of these results, above 0 and at most 1: those verified longest ago, or never, are taken."""
+    since: float | None = None
+    """Only those not verified since then, in seconds since 1970."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out."""
+        return self.shares == 1 and self.sample is None and self.since is None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How far a run was verified, in one call or in many."""
+
+    results: int
+    """Results that there are to verify; without those that are not done yet."""
+    verified: int
+    """Results of these that were verified as they are now, and found good."""
+    oldest: float | None
+    """When the one of these was verified that was verified longest ago, in seconds since 1970; None without any."""
+
+
+def all_results(plan: Plan, noted: FinishRecord | None) -> list[Result]:
+    """All results of a run, done or not, in the order in which they are verified."""
+    return [
+        *(Result(Kind.UNIT, unit.name, unit) for unit in plan.units()),
+        *(Result(Kind.PLANE, large.name, large) for large in plan.large_planes()),
+        *(Result(Kind.STACKS, group.name, group) for group in stack_groups(plan)),
+        *(Result(Kind.METADATA, name) for name in (noted.metadata if noted is not None else ())),
+        *(Result(Kind.TABLE, name) for name in (noted.tables if noted is not None else ())),
+    ]
+
+
+class Survey:
+    """The results of a run, each with when it was written and when it was verified."""
+
+    def __init__(self, store: Path, plan: Plan, journal: Journal, layout: RunLayout, now: float) -> None:
+        self._store, self._journal, self._layout, self._now = store, journal, layout, now
+        self._stacks = StackRecords(journal)
+        self.folder = journal.folder
+        """The run folder."""
+        self.noted = journal.finished()
+        """What was noted when the tables were written."""
+        self.records = VerifiedRecords(journal.folder)
+        """What earlier calls verified."""
+        self.results = all_results(plan, self.noted)
+        """All results, done or not."""
+        whole = self.noted is not None and not self.noted.missing
+        written = [self._written_ns(result) for result in self.results]
+        self._written = {
+            result.key: when or 0
+            for result, when in zip(self.results, written, strict=True)
+            if when is not None or whole or result.kind in (Kind.METADATA, Kind.TABLE)
+        }
+
+    def chosen(self, scope: Scope) -> list[Result]:
+        """What of the results is to be read, in their order.
+
+        A sample, and what was not verified since a time, are chosen from the results that are done. A share, or the
+        whole, includes those that are not done, so that they are counted.
+        """
+        share = self.results[scope.share :: scope.shares]
+        if scope.sample is None and scope.since is None:
+            return share
+        done = [result for result in share if result.key in self._written]
+        due = [result for result in done if scope.since is None or self._verified(result) < scope.since]
+        if scope.sample is None:
+            return due
+        count = math.ceil(scope.sample * len(done))
+        turns = _turns(done)
+        taken = {result.key for result in sorted(due, key=lambda one: (self._verified(one), turns[one.key]))[:count]}
+        return [result for result in due if result.key in taken]
+
+    def note(self, result: Result, *, good: bool) -> bool:
+        """Notes that a result was read, and returns True; one that is not done yet is not noted."""
+        if result.key not in self._written:
+            return False
+        self.records.add(result.key, Verified(self._now, self._written[result.key], good))
+        return True
+
+    def coverage(self) -> Coverage:
+        """How far the run was verified."""
+        times = [self._verified(result) for result in self.results if result.key in self._written]
+        good = [when for when in times if when > -math.inf]
+        return Coverage(len(times), len(good), min(good, default=None))
+
+    def _verified(self, result: Result) -> float:
+        """When a result was found good as it is now; minus infinity where it was not.
+
+        A time that is still to come, as from a clock that was wrong, does not count.
+        """
+        entry = self.records.entry(result.key)
+        if entry is None or not entry.good or entry.time > self._now:
+            return -math.inf
+        return entry.time if entry.written_ns == self._written.get(result.key) else -math.inf
+
+    def _written_ns(self, result: Result) -> int | None:
+        """When the record of a result was written, or of metadata and tables they themselves; None without one."""
+        try:
+            match result.item:
+                case Unit():
+                    return self._journal.committed_ns(result.item)
+                case LargePlane():
+                    return self._journal.plane_committed_ns(result.item)
+                case StackGroup():
+                    return self._stacks.committed_ns(result.item)
+            path = self._store / result.name
+            return (self._layout.results[result.name] if result.kind is Kind.TABLE else path).stat().st_mtime_ns
+        except (OSError, KeyError):
+            return None
+
+
+class CoverageNotes:
+    """Notes what was read, and writes that down now and then, so that a call that is stopped was not for nothing.
+
+    needed: whether OutputError is raised where that is not possible; otherwise `tell` says so.
+    """
+
+    def __init__(self, survey: Survey, tell: Callable[[str], None], *, needed: bool) -> None:
+        self._survey, self._tell = survey, tell
+        self._saved = time.monotonic()
+        self._writable = True
+        self.save()
+        if needed and not self._writable:
+            raise OutputError(
+                f"--sample and --since record in {survey.folder} what was verified, but it cannot be written; make it "
+                "writable, or use --share."
+            )
+
+    def add(self, result: Result, *, good: bool) -> bool:
+        """Notes a result, as `Survey.note` does."""
+        noted = self._survey.note(result, good=good)
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+        return noted
+
+    def save(self) -> None:
+        """Writes down what was noted."""
+        if not self._writable:
+            return
+        try:
+            self._survey.records.save()
+        except OSError as error:
+            self._writable = False
+            self._tell(f"what was verified cannot be recorded in the run folder ({error.strerror})")
+        self._saved = time.monotonic()
+
+
+def _turns(results: list[Result]) -> dict[str, float]:
+    """An order for samples of results, as numbers from 0 to 1: any stretch of it has every kind in proportion.
+
+    Results of a kind are in the order of a hash of their names, so that a sample comes from all over the run.
+    """
+    of_kind: dict[Kind, list[str]] = {}
+    for result in results:
+        of_kind.setdefault(result.kind, []).append(result.key)
+    turns: dict[str, float] = {}
+    for keys in of_kind.values():
+        keys.sort(key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
+        turns |= {key: (place + 0.5) / len(keys) for place, key in enumerate(keys)}
+    return turns
