@@ -147,11 +147,13 @@ def prepare(
     in_place: bool = False,
     shares: int | None = None,
     options: RunSettings | None = None,
+    select: Callable[[Discovery], Discovery] = lambda found: found,
 ) -> Job:
     """Finds out all that can be known without Keras and without writing anything.
 
     place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself; shares:
-    into how many the run is divided, None for one, or as many as an earlier call said.
+    into how many the run is divided, None for one, or as many as an earlier call said; select: what of all that was
+    found is meant.
 
     Images that are new in IN are added to a resumed run as `options.new` says, but by no share.
 
@@ -179,6 +181,7 @@ def prepare(
         begun = journal.load()
         check_fingerprint(journal, begun.fingerprint, now)
         check_shares(journal, begun.shares, shares, options.share)
+        found = select(found)
         begun = replace(begun, root=_absolute(found.root))  # a folder that was moved, or is mounted elsewhere here
         present = found_files(found)
         if begun.files.keys().isdisjoint(present):
@@ -191,6 +194,7 @@ def prepare(
         for line in lines:
             progress.note(line)
     else:
+        found = select(found)
         plan, assumptions = _plan(place, found, settings, progress)
         begun = RunSpec(
             root=_absolute(found.root),

@@ -134,7 +134,8 @@ def joined(portions: Sequence[Plan]) -> Plan:
     for portion in portions[1:]:
         for label_array in portion.label_arrays if failures else ():
             for image in label_array.images:
-                failures.pop(image.key, None)
+                for key in (image.key, *image.files):  # while a channel was missing it failed under another's name
+                    failures.pop(key, None)
         failures |= {failure.image: failure for failure in portion.failures}
     label_arrays = tuple(label_array for portion in portions for label_array in portion.label_arrays)
     return Plan(label_arrays, tuple(sorted(failures.values(), key=lambda failure: failure.image)))

@@ -223,6 +223,23 @@ def test_an_image_of_which_a_channel_was_segmented_is_not_taken_for_a_new_one(
     assert {image.key for one in run.plan.label_arrays for image in one.images} == planned
 
 
+def test_an_image_whose_channel_of_nuclei_comes_later_fails_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails under the name of a file that was there, and is named after that of the nuclei when it is whole."""
+    run = small_run(tmp_path, monkeypatch, channel="w2")
+    for well in ("A01", "A02"):
+        for channel in (1, 2):
+            run.put(f"{well}_w{channel}.tif", picture(channel + 1))
+    run.put("A03_w1.tif", picture(2))
+    assert [failure.image for failure in run.segment().failures] == ["A03_w1.tif"]
+    run.put("A03_w2.tif", picture(3))
+    assert run.segment().failures == ()
+    assert tables(run.store) == tables(at_once(run, tmp_path / "fresh", monkeypatch).store)
+    assert run.segment().new_planes == 0
+    assert "not in this run" not in run.notes.text
+
+
 def test_stacks_are_added_with_their_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--link z: each portion has stacks of its own, and one table of volumes has all of them in order."""
     run = small_run(tmp_path, monkeypatch, link="z")

@@ -84,7 +84,8 @@ def joined_run(portions: Sequence[RunSpec]) -> RunSpec:
     for portion in portions:
         for label_array in portion.plan.label_arrays if others else ():
             for image in label_array.images:
-                others.pop(image.key, None)
+                for key in (image.key, *image.files):
+                    others.pop(key, None)
         others |= portion.files.others if isinstance(portion.files, PlannedFiles) else portion.files
     return dataclasses.replace(
         portions[0],
