@@ -22,7 +22,7 @@ from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.plan_file import PlannedFiles
 from nucseg_batch.files.run.records import RunSpec
-from nucseg_batch.plan import Assumption, Failure, ImageInfo, Plan, channel_names, check_compartments, make_plan, merged
+from nucseg_batch.plan import Assumption, ImageInfo, Plan, channel_names, check_compartments, make_plan, merged
 from nucseg_batch.settings import ESTIMATE, RunSettings, SegmentSettings
 
 ELSEWHERE = "segment them into another OUT, or start over with --overwrite"
@@ -127,7 +127,8 @@ def _portion(
     )
     check_compartments(plan, settings)
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
-    others = PlannedFiles(plan, _states(failures, chosen))
+    parts = chosen.keys() - {image.key for image in kept} - set[str]().union(*left_out.values())
+    others = PlannedFiles(plan, _states({*parts, *(failure.image for failure in failures)}, chosen))
     return replace(begun, plan=plan, files=others, assumptions=assumptions, portions=1), left_out
 
 
@@ -141,10 +142,9 @@ def _unknown(now: Iterable[Assumption], earlier: Iterable[Assumption]) -> tuple[
     return tuple(one for one in now if replace(one, images=1, example="") not in known)
 
 
-def _states(failures: Iterable[Failure], chosen: Mapping[str, FileEntry]) -> dict[str, State]:
-    """Size and time of images that cannot be used, by key; zeros for what was listed and is missing."""
-    entries = ((failure.image, chosen.get(failure.image)) for failure in failures)
-    return {key: (0, 0) if entry is None else (entry.size, entry.mtime_ns) for key, entry in entries}
+def _states(keys: Iterable[str], chosen: Mapping[str, FileEntry]) -> dict[str, State]:
+    """Size and time of what was found and is not segmented, by key; zeros for what was listed and is missing."""
+    return {key: (chosen[key].size, chosen[key].mtime_ns) if key in chosen else (0, 0) for key in sorted(keys)}
 
 
 class _Fit:
