@@ -35,12 +35,11 @@ Device = Literal["auto", "cpu", "gpu"]
 Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3", "efficientnetlite0"]
 Task = Literal["instances", "semantic"]
 VerifyInputs = Literal["quick", "full", "none"]
+NewImages = Literal["add", "report", "refuse"]
 Link = Literal["z"]
 """Axes along which nuclei can be joined."""
 Intensities = Literal["percentiles", "nuclei"]
 """How a model's images are brought to one range: by percentiles of all pixels, or as `arrays.ranges` describes."""
-
-
 TABLE_FORMATS = ("csv", "parquet")
 """Formats of the nuclei table."""
 REGION = 3072
@@ -365,6 +364,8 @@ class RunSettings:
         "(full), or not at all (none).",
     )
     """How images that are done are compared with what they were: by size and time, by their pixels, or not at all."""
+    new: NewImages = option("add", RESUMING, "Images that are new in IN: add them to the run, report or refuse them.")
+    """What becomes of images that are new in IN, or could not be used when the run was planned and have changed."""
     retry_failed: bool = option(
         False,
         RESUMING,
@@ -380,6 +381,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         check_choice("verify_inputs", self.verify_inputs, VerifyInputs)
+        check_choice("new", self.new, NewImages)
         check(self.share is None or self.share >= 0, "share", "0 or more", self.share)
         check(0 <= self.grace <= 86400, "grace", "0 to 86400 seconds", self.grace)
         self.most_failures(1)

@@ -330,8 +330,8 @@ def test_bad_images_cost_a_row_each_and_exit_code_3(image_folder: Path) -> None:
     assert "cut.png" not in nucseg_batch.open_masks(store)
 
 
-def test_other_settings_are_refused_and_new_images_told_not_mixed(image_folder: Path) -> None:
-    """78, with what differs; a run is that of the images it was planned for; --overwrite starts over."""
+def test_other_settings_are_refused_and_new_images_are_added(image_folder: Path) -> None:
+    """78, with what differs; a new image has an array of its own; --overwrite starts over."""
     store = image_folder.parent / "out.zarr"
     run("segment", image_folder, store)
     before = contents(store)
@@ -340,8 +340,11 @@ def test_other_settings_are_refused_and_new_images_told_not_mixed(image_folder: 
         in call("segment", image_folder, store, "--threshold", 0.7, code=78).stderr
     )
     shutil.copy(image_folder / "small8.png", image_folder / "new.png")
-    assert "1 image (new.png): new; not in this run" in run("segment", image_folder, store).stderr
+    assert "1 image (new.png): new; not in" in run("segment", image_folder, store, "--new", "report").stderr
     assert contents(store) == before
+    assert "1 image (new.png): new; added to the run" in run("segment", image_folder, store).stderr
+    masks = nucseg_batch.open_masks(store)
+    assert np.array_equal(masks["new.png"], masks["small8.png"])
     call("segment", image_folder, store, "--overwrite", "--threshold", 0.7)
     assert "new.png" in nucseg_batch.open_masks(store)
 

@@ -16,7 +16,7 @@ from nucseg_batch.plan import Failure
 from nucseg_batch.results.controls import check_controls
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.well_table import update_wells
-from nucseg_batch.settings import LISTED_OPTIONS, SegmentSettings
+from nucseg_batch.settings import LISTED_OPTIONS, NewImages, RunSettings, SegmentSettings
 
 TEXTS = ("channel", "t", "z", "expand")
 """Options that are text, and for which a number may be given."""
@@ -66,6 +66,7 @@ def segment(
     pattern: str | None = None,
     in_place: bool = False,
     overwrite: bool = False,
+    new: NewImages = "add",
     tell: Callable[[str], None] | None = None,
     **options: Any,
 ) -> SegmentResult:
@@ -78,6 +79,7 @@ def segment(
         pattern: Only images whose name matches this glob pattern, or whose path matches if it has a `/`.
         in_place: Whether to write the masks as labels into the OME-Zarr store `images`.
         overwrite: Whether to delete an existing output first.
+        new: What becomes of images that came since the run was planned: `add`, `report` (to `tell`) or `refuse`.
         tell: Called with each line of progress.
         options: Fields of `nucseg_batch.SegmentSettings`, such as `diameter=26` (pixels) or `channel="DAPI"`; of
             several words with commas also as a list, such as `measure=["shape", "texture"]`.
@@ -106,6 +108,7 @@ def segment(
         overwrite=overwrite,
         pattern=pattern,
         in_place=in_place,
+        options=RunSettings(new=new),
     )
     if settings.controls is not None:
         check_controls(settings.controls, task.plan, task.mirror, out)

@@ -10,10 +10,10 @@ from nucseg_batch.cli.options import PLACE_HELP, InPlace, Json, Model, NewOut, O
 from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import UsageError
 from nucseg_batch.options import option_names
-from nucseg_batch.settings import SPEED_OPTIONS, SegmentSettings
+from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
 
 
-@with_options(*option_names(SegmentSettings, but=SPEED_OPTIONS))
+@with_options(*option_names(SegmentSettings, but=SPEED_OPTIONS), "new")
 def plan(
     context: typer.Context,
     *,
@@ -35,10 +35,12 @@ def plan(
     in_place: InPlace = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    options: RunSettings,
 ) -> None:
     """Plan a run and divide it into shares, for many processes.
 
-    Each of them then does its share with `segment --run OUT.zarr --share K`.
+    Each of them then does its share with `segment --run OUT.zarr --share K`. Plan again to add images that came to IN
+    since; then run all shares again.
 
     Examples:
     nucseg-batch plan images/ out.zarr --shares 64
@@ -73,6 +75,7 @@ def plan(
             pattern=pattern,
             in_place=in_place,
             shares=shares,
+            options=options,
         )
         if settings.controls is not None:
             check_controls(settings.controls, job.plan, job.mirror, job.store)

@@ -82,6 +82,16 @@ def segment(
         ),
     ] = None,
     options: RunSettings,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0.1,
+            help="Segment a folder while it is filled, until TERM or Ctrl-C: look for new files once in SECONDS, and "
+            "take those whose size and time have not changed since.",
+            rich_help_panel=RESUMING,
+        ),
+    ] = None,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first image that fails.", rich_help_panel=RESUMING)
     ] = False,
@@ -159,6 +169,29 @@ def segment(
         from nucseg_batch.executors import local
         from nucseg_batch.results.controls import check_controls
 
+        if watch is not None:
+            from nucseg_batch.cli.watch import check_watch
+            from nucseg_batch.cli.watch import watch as watch_folder
+
+            given = {"--run": run is not None, "--share": share is not None, "--cluster or --scheduler": many}
+            given |= {"--in-place": in_place, "--dry-run": dry_run, "--report": report, "--json": as_json}
+            check_watch(place or "", given, options.new)
+            watch_folder(
+                watch,
+                stop,
+                lambda select, progress, first: planning.prepare(
+                    place or "",
+                    output_place(place or "", store, in_place=False),
+                    model,
+                    settings,
+                    progress,
+                    overwrite=overwrite and first,
+                    pattern=pattern,
+                    options=options,
+                    select=select,
+                ),
+                settings.controls,
+            )
         if run is not None:
             _check_alone(context)
             number, shares = share_of(share, count_needed=False)

@@ -8,7 +8,6 @@ left in the run folder names the guilty images, which then become failures; see 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import queue
 import time
@@ -32,7 +31,7 @@ from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_uni
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.retry import HOPELESS, STRIKES
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run_layout import PLAN, WORKER_LOGS
+from nucseg_batch.files.run_layout import WORKER_LOGS
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
@@ -106,11 +105,10 @@ class DaskExecutor:
     def freeze_parameters(self, states: Mapping[str, State]) -> None:
         """See Executor; a worker fixes them."""
         speed = {name: getattr(self._settings_there(), name) for name in SPEED_OPTIONS}
-        plan = (self._journal.folder / PLAN).read_bytes()
         self._assignment = TaskContext(
             token=self._token,
             store=os.path.abspath(self._job.store),
-            plan_sha256=hashlib.sha256(plan).hexdigest(),
+            plan_sha256=self._journal.plan_sha256(),
             speed=tuple(sorted(speed.items())),
         )
         for line in self._ask(freeze_run_parameters, self._assignment, states).lines:

@@ -13,7 +13,6 @@ from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.find.entries import Discovery
 from nucseg_batch.files.masks.store import is_ours
-from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.dataset import is_own_dataset, pyarrow
 from nucseg_batch.files.run.journal import Journal
@@ -136,18 +135,11 @@ def check_shares(journal: Journal, planned: int, shares: int | None, share: int 
         )
 
 
-def describe_input_changes(earlier: Mapping[str, State], present: Mapping[str, State], plan: Plan) -> list[str]:
-    """What the user should know of a place that a run was planned for: files that came since, or were mended."""
-    planned = {image.key for label_array in plan.label_arrays for image in label_array.images}
+def unplanned(earlier: Mapping[str, State], present: Mapping[str, State], plan: Plan) -> tuple[set[str], set[str]]:
+    """What is not in a plan: keys of images that came since, and of those that could not be used and have changed."""
     new = present.keys() - earlier.keys()
-    mended = {key for key in earlier.keys() - planned if present.get(key, (0, 0)) not in ((0, 0), earlier[key])}
-    lines = []
-    for keys, what in ((new, "new"), (mended, "could not be used when the run was planned, and changed since")):
-        if keys:
-            lines.append(
-                f"{counted(keys)}: {what}; not in this run, so segment into another OUT, or start over with --overwrite"
-            )
-    return lines
+    others = earlier.keys() - {image.key for label_array in plan.label_arrays for image in label_array.images}
+    return set(new), {key for key in others if present.get(key, (0, 0)) not in ((0, 0), earlier[key])}
 
 
 def found_files(found: Discovery) -> dict[str, State]:

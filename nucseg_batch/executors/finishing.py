@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.errors import ImageError
+from nucseg_batch.errors import ImageError, LockedError
 from nucseg_batch.executors.flat_fields import flat_fields
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.linking import groups_to_link, link_groups, volume_count, write_volume_table
@@ -106,6 +106,8 @@ def finish(
     OSError if the disk fails.
     """
     with held(job.journal.folder, [ROOT], job=job_name, patience=PATIENCE, tell=progress.tell) as locked:
+        if job.journal.portions != job.begun.portions:
+            raise LockedError(f"{job.journal.folder}: images were just added; run the same command again.")
         others = holders(job.journal.folder).keys() - {ROOT, *own}  # a share may be joining a plane of its own
         return _finish(job, progress, alone=locked and not others, rewrite=rewrite)
 

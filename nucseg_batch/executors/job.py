@@ -22,11 +22,11 @@ from nucseg_batch.executors.existing import (
     check_output,
     check_shares,
     default_model,
-    describe_input_changes,
     fingerprint,
     found_files,
     other_files,
 )
+from nucseg_batch.executors.new_images import new_images
 from nucseg_batch.executors.plannable import plannable
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.find.channel_files import with_channels
@@ -39,6 +39,7 @@ from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.opened import state_of
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.plan_file import PlannedFiles
+from nucseg_batch.files.run.portions import joined_run
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
@@ -80,8 +81,10 @@ class Job:
     """OME-Zarr attributes of what IN holds, whose structure OUT keeps."""
     known: Mapping[str, tuple[int, int]] | None = None
     """Size and time of last change of the images as they are now, by key; None where nobody has looked."""
-    plan_state: tuple[int, int, int] = (0, 0, 0)
+    plan_state: tuple[int, ...] = (0, 0, 0)
     """`Journal.plan_state` from before the plan was read."""
+    added: RunSpec | None = None
+    """Images that are to be added to the run; they are in `begun`, too."""
     config: str = ""
     """Of a new run, the file for `--config` that does the same again."""
 
@@ -144,11 +147,15 @@ def prepare(
     in_place: bool = False,
     shares: int | None = None,
     options: RunSettings | None = None,
+    select: Callable[[Discovery], Discovery] = lambda found: found,
 ) -> Job:
     """Finds out all that can be known without Keras and without writing anything.
 
     place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself; shares:
-    into how many the run is divided, None for one, or as many as an earlier call said.
+    into how many the run is divided, None for one, or as many as an earlier call said; select: what of all that was
+    found is meant.
+
+    Images that are new in IN are added to a resumed run as `options.new` says, but by no share.
 
     Raises InputMissingError without images or model, UsageError where a library is missing that an option needs,
     NothingToDoError where no image can be used, DoubtfulInputError where `settings.strict` forbids what would be
@@ -165,6 +172,7 @@ def prepare(
     if in_place and found.root != place:
         raise UsageError(f"--in-place: IN {place} is no zarr store, so it cannot hold labels; give OUT instead.")
     journal = Journal(store)
+    added: RunSpec | None = None
     resumed, plan_state = journal.exists() and not overwrite, journal.plan_state()
     if not in_place:
         check_output(store, journal, overwrite)
@@ -173,16 +181,20 @@ def prepare(
         begun = journal.load()
         check_fingerprint(journal, begun.fingerprint, now)
         check_shares(journal, begun.shares, shares, options.share)
+        found = select(found)
         begun = replace(begun, root=_absolute(found.root))  # a folder that was moved, or is mounted elsewhere here
         present = found_files(found)
         if begun.files.keys().isdisjoint(present):
             raise MismatchError(
                 f"None of the images that {journal.folder} was planned for is in {place}; give that IN, or another OUT."
             )
+        added, lines = new_images(begun, found, present, options, settings, pattern, progress)
+        begun = begun if added is None else joined_run([begun, added])
         _tell(replace(found, assumptions=begun.assumptions), progress)
-        for line in describe_input_changes(begun.files, present, begun.plan):
+        for line in lines:
             progress.note(line)
     else:
+        found = select(found)
         plan, assumptions = _plan(place, found, settings, progress)
         begun = RunSpec(
             root=_absolute(found.root),
@@ -205,7 +217,7 @@ def prepare(
     known = _present(begun, found, settings, progress) if resumed else begun.files
     overwriting = overwrite and not resumed
     config = "" if resumed else used_config(place, begun)
-    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, known, plan_state, config)
+    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, known, plan_state, added, config)
 
 
 def layout_of(store: Path, settings: SegmentSettings) -> RunLayout:

@@ -53,6 +53,11 @@ class LocalExecutor:
         self._predictor = predictor
         self._scales = Scales()
 
+    @property
+    def predictor(self) -> Predictor | None:
+        """The model, where it is loaded."""
+        return self._predictor
+
     def load_model(self, units: Sequence[Unit]) -> str:
         """See Executor."""
         if self._predictor is None:

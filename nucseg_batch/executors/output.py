@@ -11,7 +11,7 @@ from nucseg_batch.executors.job import Job, layout_of
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.atomic_write import remove
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
-from nucseg_batch.files.masks.store import create_store, remove_store
+from nucseg_batch.files.masks.store import create_store, remove_store, set_complete
 from nucseg_batch.files.run.locks import ALL, ROOT, holders, share_lock
 from nucseg_batch.files.run.wells import remove_wells
 
@@ -37,6 +37,29 @@ def begin(job: Job, progress: Progress) -> None:
         for one in job.begun.assumptions:
             journal.log(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
     make_store(job, progress)
+
+
+def add_images(job: Job, progress: Progress) -> None:
+    """Adds the new images of a job to its run, under its root lock, and makes what these are written to.
+
+    The run is not finished from before its new plan appears, so that nobody takes it for finished in between.
+    """
+    journal = job.journal
+    assert job.added is not None
+    check_plan(job)
+    journal.reopen()
+    set_complete(job.store, False)
+    journal.add(job.added)
+    journal.log(f"added {job.added.plan.image_count} images and {len(job.added.plan.failures)} that cannot be used")
+    for one in job.added.assumptions:
+        journal.log(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
+    make_store(job, progress)
+
+
+def check_plan(job: Job) -> None:
+    """Raises LockedError where a run was planned again, or images were added to it, since its plan was read."""
+    if job.journal.plan_state() != job.plan_state:
+        raise LockedError(f"{job.journal.folder} was just planned again; run the same command again.")
 
 
 def make_store(job: Job, progress: Progress) -> None:

@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from nucseg_batch.errors import InputMissingError, LockedError
+from nucseg_batch.errors import InputMissingError
 from nucseg_batch.executors.executor import Executor, Stopping
 from nucseg_batch.executors.finishing import RunOutcome, all_done, files_of, finish, join_planes
 from nucseg_batch.executors.garbage import spared
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.linking import groups_to_link, link_groups, own_groups
-from nucseg_batch.executors.output import begin, check_free, make_store
+from nucseg_batch.executors.output import add_images, begin, check_free, check_plan, make_store
 from nucseg_batch.executors.pending import find_tasks, planes_to_merge
 from nucseg_batch.executors.progress import ProgressCounter
 from nucseg_batch.executors.storage import storage_error
@@ -103,15 +103,14 @@ class _Session:
         return self._summary(outcome, units, time.monotonic() - started)
 
     def _make_output(self) -> None:
-        """Makes the plan and the store of a new run, or what is missing of the store of one that is resumed."""
-        job, journal = self._job, self._journal
-        if not job.resumed:
+        """Makes the plan and the store of a new run; of one that is resumed what is new, and missing of its store."""
+        job, progress = self._job, self._done.progress
+        if not job.resumed or job.added is not None:
             with self._root():
-                begin(job, self._done.progress)
-        elif journal.plan_state() != job.plan_state:
-            raise LockedError(f"{journal.folder} was just planned again; run the same command again.")
-        else:  # keeps what exists, so no lock is needed
-            make_store(job, self._done.progress)
+                begin(job, progress) if job.added is None else add_images(job, progress)
+            return
+        check_plan(job)
+        make_store(job, progress)  # keeps what exists, so no lock is needed
 
     def _root(self) -> AbstractContextManager[bool]:
         """The root lock, for a moment."""

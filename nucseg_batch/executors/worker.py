@@ -10,7 +10,6 @@ Nothing is raised: a `Report` holds the error, so that it reaches the user in on
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import pickle
@@ -41,7 +40,6 @@ from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker
-from nucseg_batch.files.run_layout import PLAN
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Unit
 
@@ -63,7 +61,7 @@ class TaskContext:
     store: str
     """OUT, as an absolute path."""
     plan_sha256: str
-    """Of plan.json, so that a worker knows whether it sees the same OUT."""
+    """Of the plan with all that was added to it, so that a worker knows whether it sees the same OUT."""
     speed: tuple[tuple[str, Any], ...]
     """Options that only change how fast it goes."""
 
@@ -298,9 +296,8 @@ def _run(assignment: TaskContext) -> _Run:
 def _job(assignment: TaskContext) -> Job:
     """The run at OUT; raises OutputError or InputMissingError where this machine does not see OUT or IN."""
     store = Path(assignment.store)
-    plan = Journal(store).folder / PLAN
-
-    if not _seen(lambda: plan.is_file() and hashlib.sha256(plan.read_bytes()).hexdigest() == assignment.plan_sha256):
+    journal = Journal(store)
+    if not _seen(lambda: journal.exists() and journal.plan_sha256() == assignment.plan_sha256):
         raise OutputError(
             f"{store}: the worker on {platform.node()} does not see it, or sees another one; all workers need one "
             "file system with OUT and IN under the same paths."

@@ -24,6 +24,8 @@ VOLUMES_CSV = "volumes.csv"
 """What the name of the table of volumes ends in."""
 PLAN = "plan.json"
 """The plan, by which a run folder is known."""
+ADDED = "plan-{:06d}.json"
+"""The plans of images that were added to the run, numbered from 1."""
 ONE_LOG, SHARE_LOG, WORKER_LOG = "log.txt", "log-{:05d}.txt", "log-worker-{}.txt"
 """Logs of a run by one process, of a share, and of a process that a scheduler starts."""
 WORKER_LOGS = WORKER_LOG.format("*")

@@ -11,7 +11,7 @@ from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
 from nucseg_batch.plan.compartments import check_compartments, compartment_distances
 from nucseg_batch.plan.flat_fields import FieldShape, channel_names, fitting_images
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, PlaneStatus
-from nucseg_batch.plan.plan import Plan, make_plan
+from nucseg_batch.plan.plan import Plan, joined, make_plan
 from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
 from nucseg_batch.plan.shards import ShardGrid
 from nucseg_batch.plan.stacks import StackGroup, check_stacks, stack_groups
@@ -49,6 +49,7 @@ __all__ = [
     "doubt_error",
     "file_stem",
     "fitting_images",
+    "joined",
     "make_plan",
     "merged",
     "stack_groups",

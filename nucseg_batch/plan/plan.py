@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nucseg_batch.compartments import NUCLEI_LABEL
@@ -41,16 +42,19 @@ class Plan:
 
         Shares are runs of units in order that have about equally many pixels: none has more than its part of all pixels
         and one unit besides. They depend on nothing but the plan, so that processes need not talk to agree on them.
+        Each portion of a run is shared out by itself, so that no unit changes its share when images are added.
         """
         return (unit for share, unit in self.shared_out(count) if share == number)
 
     def shared_out(self, count: int) -> Iterator[tuple[int, Unit]]:
         """Every unit with the number of its share, of so many, in order."""
-        before, total = 0, self.pixel_count
-        for unit in self.units():
-            middle = 2 * before + unit.pixels
-            before += unit.pixels
-            yield middle * count // (2 * total), unit
+        for _, group in itertools.groupby(self.label_arrays, key=lambda label_array: label_array.portion):
+            portion = Plan(tuple(group), ())
+            before, total = 0, portion.pixel_count
+            for unit in portion.units():
+                middle = 2 * before + unit.pixels
+                before += unit.pixels
+                yield middle * count // (2 * total), unit
 
     @property
     def image_count(self) -> int:
@@ -87,9 +91,11 @@ def make_plan(
     region: int = REGION,
     labels: tuple[str, ...] = (NUCLEI_LABEL,),
     linked: bool = False,
+    portion: int = 0,
 ) -> Plan:
     """Groups images into label arrays, each with such label images; linked: whether nuclei are joined over z-slices.
 
+    portion: 0 for the first plan of a run; images that are added later share no array with earlier ones.
     The plan depends only on the images, the region size and the label images, not on their order.
     """
     groups: dict[tuple[object, ...], list[ImageInfo]] = defaultdict(list)
@@ -97,7 +103,15 @@ def make_plan(
         planes = (image.axes, len(image.times), len(image.depths))
         groups[image.height, image.width, planes, image.group].append(image)
     label_arrays = [
-        LabelArray(one[0].height, one[0].width, tuple(sorted(one, key=lambda image: image.key)), region, labels, linked)
+        LabelArray(
+            one[0].height,
+            one[0].width,
+            tuple(sorted(one, key=lambda image: image.key)),
+            region,
+            labels,
+            linked,
+            portion,
+        )
         for one in groups.values()
     ]
     label_arrays.sort(
@@ -109,3 +123,19 @@ def make_plan(
         )
     )
     return Plan(tuple(label_arrays), tuple(sorted(failures, key=lambda failure: failure.image)))
+
+
+def joined(portions: Sequence[Plan]) -> Plan:
+    """The plan of a run whose images came in portions, in the order in which these came.
+
+    What a later portion says of an image that could not be used counts.
+    """
+    failures = {failure.image: failure for failure in portions[0].failures}
+    for portion in portions[1:]:
+        for label_array in portion.label_arrays if failures else ():
+            for image in label_array.images:
+                for key in (image.key, *image.files):  # while a channel was missing it failed under another's name
+                    failures.pop(key, None)
+        failures |= {failure.image: failure for failure in portion.failures}
+    label_arrays = tuple(label_array for portion in portions for label_array in portion.label_arrays)
+    return Plan(label_arrays, tuple(sorted(failures.values(), key=lambda failure: failure.image)))

@@ -46,6 +46,8 @@ class LabelArray:
     """Names of the label images that units write, of one shape and cut alike: nuclei, and compartments around them."""
     linked: bool = False
     """Whether nuclei are joined over z-slices, where it has such an axis."""
+    portion: int = 0
+    """Which of the portions in which its images came to the run, 0 for those of its first plan."""
 
     @property
     def label_images(self) -> tuple[str, ...]:
@@ -84,7 +86,8 @@ class LabelArray:
         first = self.images[0]
         lengths = {"t": len(first.times), "z": len(first.depths)}
         before = "".join(f"{lengths[axis]}{axis}" for axis in first.axes)
-        return f"{before}{'-' if before else ''}{self.height}x{self.width}"
+        after = f"-added{self.portion}" if self.portion else ""
+        return f"{before}{'-' if before else ''}{self.height}x{self.width}{after}"
 
     @cached_property
     def axes(self) -> str:

@@ -127,6 +127,25 @@ def test_two_processes_of_which_one_is_killed_write_the_bytes_of_one(images: Pat
     assert [row["image"] for row in rows(tmp_path / "two.zarr", "failures")] == ["6.png"]
 
 
+def test_workers_segment_images_that_were_added(images: Path, tmp_path: Path) -> None:
+    """They know the run by all of its plans; what they leave is what one process leaves."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    stores = tmp_path / "one.zarr", tmp_path / "two.zarr"
+    for names in (("0.png", "1.png", "2.png"), ("3.png", "4.png", "5.png")):
+        for name in names:
+            (folder / name).hardlink_to(images / name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(local, "load_predictor", lambda job, units: QuickPredictor())
+            with pytest.raises(SystemExit) as ended:
+                main(["segment", str(folder), str(stores[0])])
+        assert not ended.value.code
+        errors = segment(folder, stores[1], *TWO, environment=told(quick=True))
+    assert "3 images (3.png, ...): new; added to the run" in errors
+    assert (tmp_path / "two.run" / "plan-000001.json").exists()
+    assert digest(stores[1]) == digest(stores[0])
+
+
 def test_an_image_that_kills_every_process_is_found_and_left_out(images: Path, quick_reference: Path) -> None:
     """Whatever else was in hand with it must not be blamed, and all of it must be done."""
     folder = images.parent / "deadly"

@@ -99,22 +99,6 @@ def test_images_that_are_gone_are_told_and_their_masks_kept(run: SmallRun) -> No
     assert run.results() == before
 
 
-def test_new_images_and_images_mended_since_planning_are_told_and_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The plan is fixed, because shares have divided it."""
-    run = small_run(tmp_path, monkeypatch)
-    run.put("a.tif", picture(2))
-    (run.folder / "bad.tif").write_bytes(b"no image")
-    assert len(run.segment().failures) == 1
-    run.put("new.tif", picture(3))
-    run.put("bad.tif", picture(3))
-    summary = run.segment()
-    assert (summary.new_planes, [failure.image for failure in summary.failures]) == (0, ["bad.tif"])
-    assert "1 image (new.tif): new; not in this run" in run.notes.text
-    assert "1 image (bad.tif): could not be used when the run was planned, and changed since" in run.notes.text
-
-
 def secretly(run: SmallRun, name: str, pixels: np.ndarray) -> None:
     """Other pixels in a file of the same size and time, as a clock that jumped or a careless tool leaves it."""
     path = run.folder / name

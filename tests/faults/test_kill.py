@@ -17,9 +17,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from faults.harness import COMMAND, FIXED, call, digest, needs
+from faults.harness import COMMAND, FIXED, call, digest, needs, rows
 from faults.sweep import Command, Sweep
-from faults.tree import KILLED, REGION, Driver, differences, pictures, planes_done, slow, wait_for, write_picture
+from faults.tree import (
+    KILLED,
+    REGION,
+    Driver,
+    differences,
+    pictures,
+    planes_done,
+    slow,
+    tree,
+    wait_for,
+    write_picture,
+)
 from zarr_examples import multiscales, write_array, write_group
 
 FIFTH = 5
@@ -46,6 +57,21 @@ def retry(drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory) -
     write_picture(images / "cut.png", (20, 30), seed=11)
     write_picture(images / "b.png", (22, 31), seed=12)
     write_picture(images / "large.png", (130, 100), seed=13)
+
+    def commands(store: Path) -> list[Command]:
+        return [("segment", images, store, *REGION)]
+
+    return Sweep(drivers, folder / "sweep", commands, base=folder / "base").prepare()
+
+
+@pytest.fixture(scope="module")
+def adding(drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A finished run to which images come: of shapes that it has, one of them large; and one that is mended."""
+    folder = tmp_path_factory.mktemp("adding")
+    images = pictures(folder / "in")
+    drivers[0].run("segment", images, folder / "base" / "out.zarr", *REGION, code=3)
+    for name, shape in (("00.png", (20, 30)), ("9.png", (20, 30)), ("text.png", (22, 31)), ("vast.png", (130, 100))):
+        write_picture(images / name, shape, seed=len(name))
 
     def commands(store: Path) -> list[Command]:
         return [("segment", images, store, *REGION)]
@@ -140,6 +166,44 @@ def test_a_second_call_killed_at_a_point_goes_on_to_the_same_bytes(retry: Sweep)
     assert retry.wrong(retry.points(FIFTH)) == []
 
 
+def test_images_are_added_wherever_a_run_is_killed(adding: Sweep) -> None:
+    """Row 19: the portion appears whole or not at all, and the next call goes on with it; it adds nothing twice."""
+    assert ".run/plan-000001.json" in adding.reference
+    assert ".run/plan-000002.json" not in adding.reference
+    assert ".zarr/20x30-added1/labels/nuclei/0/zarr.json" in adding.reference
+    assert adding.steps[0].segmented == 9
+    assert adding.wrong(adding.points(FIFTH)) == []
+
+
+def test_five_hundred_images_get_three_hundred_more_while_the_run_is_killed(driver: Driver, tmp_path: Path) -> None:
+    """Row 19: in three portions, two of which are killed; tables are those of one run, but for where the masks are."""
+    images, store, once = tmp_path / "in", tmp_path / "out.zarr", tmp_path / "once" / "out.zarr"
+    images.mkdir()
+    order = random.Random(5).sample(range(800), 800)
+    shapes = (20, 30), (22, 31), (24, 26)
+
+    def come(first: int, last: int) -> None:
+        for number in order[first:last]:
+            write_picture(images / f"{number:03d}.png", shapes[number % 3], seed=number)
+
+    come(0, 500)
+    assert driver.run("segment", images, store, *REGION).segmented == 500
+    for first, kill in ((500, 40), (600, 150), (700, 0)):
+        before = {name: value for name, value in tree(store).items() if name.startswith((".zarr/", ".run/units"))}
+        del before[".zarr/zarr.json"]
+        come(first, first + 100)
+        if kill:
+            driver.start("segment", images, store, *REGION, kill=kill).wait(KILLED)
+        driver.run("segment", images, store, *REGION)
+        assert before.items() <= tree(store).items()
+    assert driver.run("segment", images, once, *REGION).segmented == 800
+    for name in (".nuclei.csv", ".failures.csv"):
+        assert tree(store)[name] == tree(once)[name]
+    whole, added = ([{**row, "mask": "", "index": ""} for row in rows(place, "images")] for place in (once, store))
+    assert len(whole) == 800
+    assert added == whole
+
+
 def test_a_run_that_keeps_pixels_killed_at_a_point_goes_on_to_the_same_bytes(with_images: Sweep) -> None:
     """Row 1: a unit then has two shards."""
     assert with_images.wrong(with_images.points(3 * FIFTH)) == []
@@ -172,7 +236,7 @@ def test_a_run_in_place_killed_at_a_point_goes_on_to_the_same_bytes(in_place: Sw
     assert in_place.wrong(in_place.points(3 * FIFTH)) == []
 
 
-@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "with_images", "compartments", "linked"])
+@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "adding", "with_images", "compartments", "linked"])
 @pytest.mark.timeout(3600)
 @slow[0]
 @slow[1]

@@ -146,18 +146,25 @@ def test_another_version_is_refused(sweep: Sweep, driver: Driver, images: Path, 
     assert sweep.reference
 
 
-def test_new_images_are_told_and_images_that_are_gone_are_kept(driver: Driver, own: Path, tmp_path: Path) -> None:
-    """Row 19: a run does what it planned; what was made of an image outlives it."""
+def test_new_images_are_added_and_images_that_are_gone_are_kept(driver: Driver, own: Path, tmp_path: Path) -> None:
+    """Row 19: a run takes what comes, unless told otherwise; what was made of an image outlives it."""
     store = tmp_path / "out.zarr"
     driver.run("segment", own, store, *REGION, code=3)
     before = tree(store)
     write_picture(own / "new.png", (20, 30))
     (own / "2.png").unlink()
-    done = driver.run("segment", own, store, *REGION, code=3)
+    done = driver.run("segment", own, store, "--new", "report", *REGION, code=3)
     assert done.segmented == 0
     assert "1 image (new.png): new; not in this run" in done.errors
     assert "1 image (2.png): not there any more; what was made of them is kept" in done.errors
     assert tree(store) == before
+    assert "1 image (new.png): new" in driver.run("segment", own, store, "--new", "refuse", *REGION, code=78).errors
+    assert tree(store) == before
+    done = driver.run("segment", own, store, *REGION, code=3)
+    assert done.segmented == 1
+    assert "1 image (new.png): new; added to the run" in done.errors
+    assert [row["image"] for row in rows(store, "images")].count("new.png") == 1
+    assert "2.png" in {row["image"] for row in rows(store, "images")}
 
 
 def _cut(path: Path) -> None:

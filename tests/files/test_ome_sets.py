@@ -9,7 +9,9 @@ import pytest
 import tifffile
 
 from nucseg_batch.executors.inspection import Inspection, inspect
-from nucseg_batch.files.find.header_scan import PART
+from nucseg_batch.files.find.channel_files import with_channels
+from nucseg_batch.files.find.discover import discover
+from nucseg_batch.files.find.header_scan import PART, scan_headers
 from nucseg_batch.files.tiff.ome import files_of_set
 from nucseg_batch.settings import SegmentSettings
 
@@ -129,3 +131,14 @@ def test_what_is_no_set_has_no_files(channels: Path, tmp_path: Path) -> None:
     (tmp_path / "text.tif").write_text("no TIFF")
     for name in ("one.ome.tif", "broken.ome.tif", "text.tif", "missing.tif"):
         assert files_of_set(tmp_path / name) == ()
+
+
+def test_a_file_of_a_set_of_which_others_are_known_is_no_new_image(grid: Path) -> None:
+    """Whichever file of the set came later, also the one that would stand for it."""
+    settings = SegmentSettings(channel="0")
+    found = with_channels(discover(str(grid)), settings.channel)
+    keys = sorted(entry.key for entry in found.entries)
+    for only in (keys[:1], keys[-1:], keys[3:]):
+        scanned = scan_headers(found, settings, lambda done: None, only=only)
+        assert (scanned.images, scanned.found.skipped[PART]) == ([], len(only))
+    assert len(scan_headers(found, settings, lambda done: None, only=keys).images) == 1

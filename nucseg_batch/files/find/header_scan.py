@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import resource
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -73,23 +73,35 @@ class HeaderScan:
 
 
 def scan_headers(
-    found: Discovery, settings: SegmentSettings, progress: Callable[[int], None], *, headers: bool = True
+    found: Discovery,
+    settings: SegmentSettings,
+    progress: Callable[[int], None],
+    *,
+    headers: bool = True,
+    only: Collection[str] | None = None,
 ) -> HeaderScan:
     """Reads every header; images that cannot be used become failures of stage `plan`.
 
     found: a discovery whose channels were put together. `progress` is called with the number of headers read so far.
-    headers: whether these are kept, which for millions of images takes memory, or only what is planned.
+    headers: whether these are kept, which for millions of images takes memory, or only what is planned. only: keys of
+    the images that are read, None for all; a file of a set of which another file is not among them is passed over.
     Raises UsageError for settings that are no selection, and where the pixels of no image can be stored with its masks.
     """
     reader = _Reader(found, settings)
     scanned: list[ScannedImage] = []
-    for done, one in enumerate(_each(reader.read, found.entries), start=1):
+    entries = found.entries if only is None else [entry for entry in found.entries if entry.key in only]
+    for done, one in enumerate(_each(reader.read, entries), start=1):
         if one is not None:
             scanned.append(one if headers else ScannedImage(one.entry, None, one.outcome))
         progress(done)
-    whole = [one for one in scanned if reader.first_of.get(one.entry.key, one.entry.key) == one.entry.key]
+    known = {first for key, first in reader.first_of.items() if only is not None and key not in only}
+    whole = [
+        one
+        for one in scanned
+        if reader.first_of.get(one.entry.key, one.entry.key) == one.entry.key and one.entry.key not in known
+    ]
     kept = {one.entry.key for one in whole}
-    parts = [entry.key for entry in found.entries if entry.key not in kept]
+    parts = [entry.key for entry in entries if entry.key not in kept]
     if settings.with_images:
         whole = _with_pixels(whole)
     if parts:

@@ -32,7 +32,15 @@ from nucseg_batch.files.flat_fields import FLAT_FIELDS
 from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
-from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
+from nucseg_batch.files.run.portions import (
+    is_portion,
+    portion_count,
+    portions_sha256,
+    portions_state,
+    read_portions,
+    remove_portions,
+    write_portion,
+)
 from nucseg_batch.files.run.records import (
     FinishRecord,
     Marker,
@@ -44,8 +52,7 @@ from nucseg_batch.files.run.records import (
 )
 from nucseg_batch.files.run.verified import VERIFIED
 from nucseg_batch.files.run_layout import CONTROLS, ONE_LOG, PLAN, TIMINGS, RunLayout
-from nucseg_batch.plan import Assumption, Failure, LargePlane, Scales, Unit
-from nucseg_batch.settings import SegmentSettings
+from nucseg_batch.plan import Failure, LargePlane, Scales, Unit
 
 VOLUME_RECORDS = "volumes"
 """Folder of a run folder with what stacks left whose nuclei are joined, see `stack_records`."""
@@ -55,7 +62,7 @@ OWN_NAMES = frozenset(
     {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", CONTROLS, ONE_LOG}
     | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, VOLUME_RECORDS, VERIFIED, *FOLDERS}
 )
-"""All that a run folder can hold, but for the logs of shares and temporary names."""
+"""All that a run folder can hold, but for the logs of shares, plans of added images, and temporary names."""
 
 
 class Journal:
@@ -102,58 +109,36 @@ class Journal:
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
-        files = begun.files
-        if not isinstance(files, PlannedFiles):
-            planned = {image.key for label_array in begun.plan.label_arrays for image in label_array.images}
-            files = PlannedFiles(begun.plan, {key: state for key, state in files.items() if key not in planned})
-        record = {
-            "fingerprint": begun.fingerprint,
-            "root": begun.root,
-            "model": begun.model,
-            "settings": dataclasses.asdict(begun.settings),
-            "pattern": begun.pattern,
-            "in_place": begun.in_place,
-            "shares": begun.shares,
-            "others": files.others,
-            "assumptions": [dataclasses.asdict(one) for one in begun.assumptions],
-        }
+        remove_portions(self.folder)
         if config:
             write_whole(self._config, config)
         write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
-        write_plan(self._plan, begun.plan, record)
+        write_portion(self.folder, 0, begun)
+
+    def add(self, portion: RunSpec) -> None:
+        """Adds images to a run. portion: as the run was begun, but with their plan and files alone."""
+        write_portion(self.folder, portion_count(self.folder), portion)
 
     def load(self) -> RunSpec:
-        """What `create` was given; MismatchError where it is damaged or of another format."""
-        try:
-            plan, record = read_plan(self._plan)
-            settings = SegmentSettings(**record["settings"])
-            others = {key: (int(size), int(mtime_ns)) for key, (size, mtime_ns) in record["others"].items()}
-            return RunSpec(
-                root=record["root"],
-                model=record["model"],
-                settings=settings,
-                plan=plan,
-                fingerprint=record["fingerprint"],
-                files=PlannedFiles(plan, others),
-                shares=int(record["shares"]),
-                in_place=record["in_place"],
-                pattern=record["pattern"],
-                assumptions=tuple(Assumption(**one) for one in record["assumptions"]),
-            )
-        except MismatchError:  # another format
-            raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise MismatchError(
-                f"{self._plan} is damaged ({type(error).__name__}); start over with --overwrite."
-            ) from error
+        """What `create` was given, and what was added since; MismatchError where it is damaged or of another format."""
+        return read_portions(self.folder)
 
-    def plan_state(self) -> tuple[int, int, int]:
-        """What tells whether the plan was written anew; zeros where there is none."""
-        return file_state(self._plan)
+    def plan_state(self) -> tuple[int, ...]:
+        """What tells whether the plan was written anew or images were added; zeros where there is none."""
+        return portions_state(self.folder)
 
     def finish_state(self) -> tuple[int, int, int]:
         """What tells whether `finish` noted something anew; zeros where there is no note."""
         return file_state(self._finished)
+
+    def plan_sha256(self) -> str:
+        """The hash of the plan, with all that was added to it; raises OSError without one."""
+        return portions_sha256(self.folder)
+
+    @property
+    def portions(self) -> int:
+        """In how many portions the images came; 0 without a plan."""
+        return portion_count(self.folder)
 
     def mirror(self) -> dict[str, Any]:
         """What `create` was given of the input store."""
@@ -353,6 +338,7 @@ class Journal:
         own = self._plan, self._config, self._mirror, self._machine, self._scales, self._finished
         for path in (*own, self.folder / CONTROLS):
             path.unlink(missing_ok=True)
+        remove_portions(self.folder)
         for name in (*FOLDERS, VOLUME_RECORDS, VERIFIED, BEGUN, TIMINGS, FLAT_FIELDS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
@@ -373,7 +359,12 @@ class Journal:
 
 def _is_own(name: str) -> bool:
     """Whether a name in a run folder is one that a run of ours leaves."""
-    return name in OWN_NAMES or (name.startswith("log-") and name.endswith(".txt")) or name.endswith(PARTIAL)
+    return (
+        name in OWN_NAMES
+        or is_portion(name)
+        or (name.startswith("log-") and name.endswith(".txt"))
+        or name.endswith(PARTIAL)
+    )
 
 
 def _read(path: Path, digests: dict[str, bytes] | None) -> bytes:

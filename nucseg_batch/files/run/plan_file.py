@@ -118,8 +118,11 @@ class _Lines:
         return [ImageInfo(*[_plain(value) for value in values]) for values in json.loads(b"[%b]" % text)]
 
 
-def write_plan(path: Path, plan: Plan, more: Mapping[str, Any]) -> None:
-    """Writes a plan and what else is to be known of its run; it is whole and on disk when this returns."""
+def write_plan(path: Path, plan: Plan, more: Mapping[str, Any], portion: int = 0) -> None:
+    """Writes a plan and what else is to be known of its run; it is whole and on disk when this returns.
+
+    portion: of which portion of the run all its label arrays are.
+    """
     offsets: list[int] = []
     digest, at = hashlib.sha256(), len(_START)
     images = itertools.chain.from_iterable(label_array.images for label_array in plan.label_arrays)
@@ -134,6 +137,7 @@ def write_plan(path: Path, plan: Plan, more: Mapping[str, Any]) -> None:
             file.write(text)
         rest = {
             **more,
+            **({"portion": portion} if portion else {}),
             "format": FORMAT,
             "failures": [dataclasses.astuple(failure) for failure in plan.failures],
             "label_arrays": [_label_array_values(label_array) for label_array in plan.label_arrays],
@@ -163,10 +167,12 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
         if hashlib.sha256(view[len(_START) : middle]).hexdigest() != more.pop("sha256"):
             raise ValueError("its images are not as they were written")
     lines, first, settings = _Lines(content, more.pop("offsets")), 0, SegmentSettings(**more["settings"])
-    label_arrays = []
+    label_arrays, portion = [], int(more.pop("portion", 0))
     for height, width, count, *known in more.pop("label_arrays"):
         images = PlannedImages(lines, first, count, *known)
-        label_arrays.append(LabelArray(height, width, images, settings.region, settings.labels, settings.link == "z"))
+        label_arrays.append(
+            LabelArray(height, width, images, settings.region, settings.labels, settings.link == "z", portion)
+        )
         first += count
     return Plan(tuple(label_arrays), tuple(Failure(*values) for values in more.pop("failures"))), more
 

@@ -115,6 +115,8 @@ class RunSpec:
     """Which files of the place were meant."""
     assumptions: tuple[Assumption, ...] = ()
     """What was assumed of the input when the run was planned."""
+    portions: int = 1
+    """In how many portions its images came: 1, and one for each time that some were added."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,174 @@
+"""Images that came to IN since a run was planned: those that can be added to it, as a portion of their own.
+
+What was decided for the run stays as it is: its tables' columns, scales, flat fields and the channels of its images.
+Images that would need it to be otherwise are not added.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from nucseg_batch.errors import MismatchError
+from nucseg_batch.executors.colours import colour_assumptions
+from nucseg_batch.executors.existing import unplanned
+from nucseg_batch.executors.plannable import plannable
+from nucseg_batch.executors.progress import Progress
+from nucseg_batch.files.find.entries import Discovery, FileEntry
+from nucseg_batch.files.find.header_scan import scan_headers
+from nucseg_batch.files.masks.pixels import storable
+from nucseg_batch.files.names import counted
+from nucseg_batch.files.opened import State
+from nucseg_batch.files.run.plan_file import PlannedFiles
+from nucseg_batch.files.run.records import RunSpec
+from nucseg_batch.plan import Assumption, ImageInfo, Plan, channel_names, check_compartments, make_plan, merged
+from nucseg_batch.settings import ESTIMATE, RunSettings, SegmentSettings
+
+ELSEWHERE = "segment them into another OUT, or start over with --overwrite"
+
+
+def new_images(
+    begun: RunSpec,
+    found: Discovery,
+    present: Mapping[str, State],
+    options: RunSettings,
+    settings: SegmentSettings,
+    pattern: str | None,
+    progress: Progress,
+) -> tuple[RunSpec | None, list[str]]:
+    """The portion that is to be added to a run, None where there is none; and lines for the user about new images.
+
+    found: all of IN; present: size and time of what was found, by key. Raises MismatchError where `options.new` refuses
+    new images, and UsageError where their pixels do not fit distances in micrometres.
+    """
+    new, mended = unplanned(begun.files, present, begun.plan)
+    what = {"new": new, "could not be used when the run was planned, and changed since": mended}
+    if not new and not mended:
+        return None, []
+    reason = _refused(begun, options, pattern)
+    if options.new == "refuse":
+        first = "; ".join(f"{counted(keys)}: {text}" for text, keys in what.items() if keys)
+        raise MismatchError(f"--new refuse: {first}. Use --new add or report, or another OUT.")
+    if reason is not None:
+        return None, [f"{counted(keys)}: {text}; not in this run; {reason}" for text, keys in what.items() if keys]
+    portion, left_out = _portion(begun, found, new | mended, settings, progress)
+    lines = [f"{counted(keys)}: new; not in this run; {reason}" for reason, keys in left_out.items()]
+    if portion is not None:
+        planned = {image.key for label_array in portion.plan.label_arrays for image in label_array.images}
+        for text, keys in what.items():
+            if keys & planned:
+                lines.append(f"{counted(keys & planned)}: {text}; added to the run")
+        if portion.plan.failures:
+            refused = {failure.image for failure in portion.plan.failures}
+            lines.append(f"{counted(refused)}: new, and cannot be used; see the table of failures")
+    return portion, lines
+
+
+def _refused(begun: RunSpec, options: RunSettings, pattern: str | None) -> str | None:
+    """Why no image is added at all; None where images are."""
+    if options.new == "report":
+        return "add them with --new add"
+    if options.share is not None:
+        return "a share adds no images; add them with `nucseg-batch plan IN OUT.zarr --shares N`"
+    if begun.in_place:
+        return "--in-place adds no images, so start over with --overwrite"
+    if pattern != begun.pattern:
+        asked = f"--pattern {begun.pattern}" if begun.pattern else "no --pattern"
+        return f"the run was planned with {asked}; give that to add images, or {ELSEWHERE}"
+    return None
+
+
+def _portion(
+    begun: RunSpec, found: Discovery, keys: set[str], settings: SegmentSettings, progress: Progress
+) -> tuple[RunSpec | None, dict[str, set[str]]]:
+    """The portion of some new images, and the keys of those that are left out by the reason."""
+    left_out: dict[str, set[str]] = defaultdict(set)
+    files = {file for image in _images(begun.plan) for file in (image.key, *image.files)}
+    chosen: dict[str, FileEntry] = {}
+    for entry in (entry for entry in found.entries if entry.key in keys):
+        if entry.group is not None:
+            left_out[f"images in zarr stores cannot be added; {ELSEWHERE}"].add(entry.key)
+        elif not files.isdisjoint((entry.key, *entry.files)):
+            left_out[f"a file of it belongs to an image of the run; {ELSEWHERE}"].add(entry.key)
+        else:
+            chosen[entry.key] = entry
+    missing = tuple(failure for failure in found.failures if failure.image in keys)
+    here = replace(found, failures=missing, assumptions=_unknown(found.assumptions, begun.assumptions))
+    total = len(chosen)
+    scanned = scan_headers(
+        here,
+        replace(settings, with_images=False),
+        lambda done: progress.headers(done, total),
+        headers=False,
+        only=chosen.keys(),
+    )
+    estimated = settings.flatfield == ESTIMATE
+    images, failures = plannable(scanned, replace(settings, flatfield=None) if estimated else settings)
+    if settings.with_images:
+        images, refused = storable(images)
+        failures = [*failures, *refused]
+    kept, fit = [], _Fit(begun.plan, settings)
+    for image in images:
+        reason = fit.trouble(image)
+        if reason is None:
+            kept.append(image)
+        else:
+            left_out[f"{reason}; {ELSEWHERE}"].add(image.key)
+    if not kept and not failures:
+        return None, left_out
+    plan = make_plan(
+        kept,
+        failures,
+        region=settings.region,
+        labels=settings.labels,
+        linked=settings.link == "z",
+        portion=begun.portions,
+    )
+    check_compartments(plan, settings)
+    assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
+    parts = chosen.keys() - {image.key for image in kept} - set[str]().union(*left_out.values())
+    others = PlannedFiles(plan, _states({*parts, *(failure.image for failure in failures)}, chosen))
+    return replace(begun, plan=plan, files=others, assumptions=assumptions, portions=1), left_out
+
+
+def _images(plan: Plan) -> Iterable[ImageInfo]:
+    return (image for label_array in plan.label_arrays for image in label_array.images)
+
+
+def _unknown(now: Iterable[Assumption], earlier: Iterable[Assumption]) -> tuple[Assumption, ...]:
+    """What finding assumed of all images that it had not assumed when the run was planned."""
+    known = {replace(one, images=1, example="") for one in earlier}
+    return tuple(one for one in now if replace(one, images=1, example="") not in known)
+
+
+def _states(keys: Iterable[str], chosen: Mapping[str, FileEntry]) -> dict[str, State]:
+    """Size and time of what was found and is not segmented, by key; zeros for what was listed and is missing."""
+    return {key: (chosen[key].size, chosen[key].mtime_ns) if key in chosen else (0, 0) for key in sorted(keys)}
+
+
+class _Fit:
+    """Which images fit what was decided for a run."""
+
+    def __init__(self, plan: Plan, settings: SegmentSettings) -> None:
+        sizes = (size for label_array in plan.label_arrays for size in label_array.pixel_sizes)
+        self._channels = frozenset(plan.channel_names)
+        self._micrometres = {settings.pixel_size, *sizes} != {None}
+        self._fields: dict[tuple[int, int], set[str]] | None = None
+        if settings.flatfield == ESTIMATE:
+            self._fields = defaultdict(set)
+            for image in _images(plan):
+                self._fields[image.height, image.width].update(channel_names(image))
+
+    def trouble(self, image: ImageInfo) -> str | None:
+        """Why an image that can be segmented does not fit; None where it does."""
+        other = next((name for name in image.names if name not in self._channels), None)
+        if other is not None:
+            return f"the tables have no columns for channel {other}"
+        if image.pixel_size is not None and not self._micrometres:
+            return "its pixel size is known, and the tables have no columns in micrometres"
+        if self._fields is not None:
+            known = self._fields.get((image.height, image.width), set())
+            if not known.issuperset(channel_names(image)):
+                return "the run has no flat field for it"
+        return None
