@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import imagecodecs
+import jinja2
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from pictures import disks, fluorescence
 
 import nucseg_batch
@@ -134,7 +136,7 @@ def test_the_tool_of_galaxy_is_valid() -> None:
     etree = pytest.importorskip("lxml.etree", reason="needs lxml")
     if importlib.util.find_spec("galaxy") is None or (at := importlib.util.find_spec("galaxy.tool_util")) is None:
         pytest.skip("needs Galaxy's schema (pip install galaxy-tool-util)")
-    folder = list(at.submodule_search_locations or [])[0]
+    folder = next(iter(at.submodule_search_locations or []))
     schema = etree.XMLSchema(etree.parse(Path(folder) / "xsd" / "galaxy.xsd"))
     schema.assertValid(etree.parse(GALAXY))
 
@@ -233,3 +235,18 @@ def test_containers_install_the_wheel_on_a_python_that_is_tested(name: str) -> N
     assert {"export", "gpu"} == extras
     assert extras <= set(PROJECT["optional-dependencies"])
     assert "nucseg_batch-*.whl" in text
+
+
+def test_the_conda_recipe_requires_what_the_package_requires() -> None:
+    """Some packages have other names there; extras are left out."""
+    text = (EXAMPLES / "conda" / "meta.yaml").read_text()
+    recipe = yaml.safe_load(jinja2.Template(text).render(PYTHON="python"))
+    assert str(recipe["package"]["version"]) == nucseg_batch.__version__
+    renamed = {"dask": "dask-core", "matplotlib": "matplotlib-base"}
+    wanted = {renamed.get(one.name, one.name): str(one.specifier) for one in map(Requirement, PROJECT["dependencies"])}
+    python, system, *others = recipe["requirements"]["run"]
+    assert python == f"python {PROJECT['requires-python']}"
+    assert system == "__linux"
+    assert dict(line.split(" ") for line in others) == wanted
+    assert recipe["build"]["entry_points"] == [f"nucseg-batch = {PROJECT['scripts']['nucseg-batch']}"]
+    assert recipe["about"]["license"] == PROJECT["license"]
