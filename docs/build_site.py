@@ -29,7 +29,7 @@ SECTIONS = {
     "Start here": ("gallery", "install", "recipes"),
     "Segment": ("segment", "output", "confidence", "report", "export"),
     "Your own model": ("train", "annotation", "evaluate", "model"),
-    "Clusters and large runs": ("many", "hpc", "scale", "speed"),
+    "Clusters and large runs": ("many", "hpc", "workflows", "scale", "speed"),
     "Reference": ("command-line", "options", "python", "api", "glossary"),
     "About": ("compare", "architecture", "contributing", "changes"),
 }

@@ -19,6 +19,7 @@ LAYERS = {
     "options": 0,
     "settings": 1,
     "plan": 2,
+    "model_record": 2,
     "arrays": 3,
     "files": 3,
     "network": 3,

@@ -24,6 +24,7 @@ LONG = (
     "test_segment_job.py",
     "test_translocation_job.py",
     "test_with_images.py",
+    "test_workflows.py",
     "training",
 )
 """Folders and files whose tests are `long`: they start processes, train or build many networks."""

@@ -30,6 +30,7 @@ from nucseg_batch.cli.finish import finish
 from nucseg_batch.cli.global_options import GlobalOptions, take, wants_json
 from nucseg_batch.cli.help import with_common_options
 from nucseg_batch.cli.inspect import inspect
+from nucseg_batch.cli.models import models
 from nucseg_batch.cli.overlay import overlay
 from nucseg_batch.cli.plan import plan
 from nucseg_batch.cli.report import report
@@ -67,7 +68,7 @@ PANELS = {
     "Segment": (segment, inspect, status, verify),
     "Inspect and export": (report, wells, overlay, view, export, cite),
     "Many machines": (plan, finish),
-    "Models": (train, evaluate),
+    "Models": (train, evaluate, models),
     "This machine": (bench, sample),
 }
 """All commands, in groups as the help shows them."""

@@ -1,13 +1,19 @@
-"""Model files as users name them."""
+"""The command `models`, and model files as users name them."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nucseg_batch.errors import InputMissingError, did_you_mean
+from nucseg_batch.errors import InputMissingError, ModelError, UsageError, did_you_mean
 from nucseg_batch.files.names import name_beside
+from nucseg_batch.settings import OUTPUT
+
+if TYPE_CHECKING:
+    from nucseg_batch.model_record import ModelRecord
 
 DEFAULT = "default"
 """Name of the model that ships with the package, unless there is a file of that name."""
@@ -24,14 +30,152 @@ def model_file(context: typer.Context, value: Path | None) -> Path | None:
 
 
 def existing_model(option: str, path: Path) -> Path | None:
-    """The same for any option."""
+    """The same for any option: a file, else `default`, else the name of a model that `models add` keeps."""
+    from nucseg_batch.executors.kept_models import kept_model, kept_models
+
     if path.is_file():
         return path
     if str(path) == DEFAULT:
         return None
+    kept = kept_model(str(path))
+    if kept is not None:
+        return kept
     if path.is_dir():
         raise InputMissingError(f"{option} {path}: it is a folder; give the model file in it, which ends in .keras.")
-    near = name_beside(str(path), ".keras") or did_you_mean(str(path), [DEFAULT])
+    near = name_beside(str(path), ".keras") or did_you_mean(str(path), [DEFAULT, *kept_models()])
     if not near:
-        near = f"; `{DEFAULT}` is the one that ships, and `nucseg-batch train` makes others."
+        near = (
+            f"; `{DEFAULT}` is the one that ships, `nucseg-batch train` makes others, and `nucseg-batch models list` "
+            "lists those that are kept."
+        )
     raise InputMissingError(f"{option} {path}: there is no such file{near}")
+
+
+class ModelAction(StrEnum):
+    """Values of ACTION."""
+
+    list = "list"
+    show = "show"
+    add = "add"
+
+
+def models(
+    action: Annotated[ModelAction, typer.Argument(metavar="ACTION", help="What to do: list, show or add.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="Name or file of a model for show, file made by `train` for add."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="With add: name to keep it under; default: that of the file.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="With add: replace a model of the same name that is kept.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object, for scripts; other text goes to stderr.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+) -> None:
+    """List, show and keep models.
+
+    `add` checks a model file and copies it to ~/.local/share/nucseg-batch/models. `--model NAME` then finds it from
+    any folder. If XDG_DATA_HOME is set, it takes the place of ~/.local/share. Files take precedence over names.
+
+    Examples:
+    nucseg-batch models list
+    nucseg-batch models show default
+    nucseg-batch models add mine.keras --name confocal
+    nucseg-batch segment images/ out.zarr --model default
+    """
+    from nucseg_batch.cli.console import answer
+
+    if action is not ModelAction.add and (name is not None or overwrite):
+        raise UsageError(f"--name and --overwrite belong to `models add`, but this is `models {action.value}`.")
+    if action is ModelAction.list:
+        if model is not None:
+            raise UsageError(f"{model!r} is too much: `models list` lists all; `models show {model}` shows one.")
+        record = _list()
+    elif model is None:
+        raise UsageError(
+            f"MODEL is missing: give a name or a file, as in `nucseg-batch models {action.value} mine.keras`."
+        )
+    elif action is ModelAction.show:
+        record = _show(model)
+    else:
+        record = _add(Path(model), name, overwrite=overwrite)
+    if as_json:
+        answer(record)
+
+
+def _list() -> dict[str, Any]:
+    from rich import box
+    from rich.table import Table
+
+    from nucseg_batch.cli.console import console, say
+    from nucseg_batch.executors.existing import default_model
+    from nucseg_batch.executors.kept_models import kept_models, models_folder
+    from nucseg_batch.files.names import readable
+    from nucseg_batch.model_record import read_record
+
+    table = Table("model", "task", "architecture", "width of nuclei (px)", "size network", box=box.SIMPLE)
+    found = []
+    for name, path in {DEFAULT: default_model(), **kept_models()}.items():
+        try:
+            one = read_record(path)
+        except ModelError as error:
+            found.append({"name": name, "path": str(path), "error": str(error)})
+            table.add_row(readable(name), "cannot be used", "", "", "")
+            continue
+        found.append({"name": name, "path": str(path), **_summary(one)})
+        table.add_row(readable(name), one.task, one.architecture, f"{one.diameter:g}", "yes" if one.sized else "no")
+    console().print(table)
+    say(f"kept in {models_folder()}; add one with: nucseg-batch models add FILE.keras")
+    return {"folder": str(models_folder()), "models": found}
+
+
+def _show(model: str) -> dict[str, Any]:
+    import json
+
+    from nucseg_batch.cli.console import say
+    from nucseg_batch.executors.existing import default_model
+    from nucseg_batch.files.atomic_write import file_sha256
+    from nucseg_batch.model_record import read_record
+
+    path = existing_model("MODEL", Path(model)) or default_model()
+    one = read_record(path)
+    record = {"path": str(path), "sha256": file_sha256(path), **_summary(one)}
+    for key, value in record.items():
+        say(f"{key.replace('_', ' ')}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    for key, value in one.card.items():
+        say(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
+    return {**record, "card": one.card}
+
+
+def _summary(one: ModelRecord) -> dict[str, Any]:
+    """What matters for use, by the names of the record."""
+    names = ("task", "architecture", "diameter", "threshold", "min_area", "intensities", "sized")
+    return {**{name: getattr(one, name) for name in names}, "widths": list(one.widths)}
+
+
+def _add(path: Path, name: str | None, *, overwrite: bool) -> dict[str, Any]:
+    from nucseg_batch.cli.console import say
+    from nucseg_batch.executors.kept_models import keep_model
+
+    if not path.is_file():
+        near = name_beside(str(path), ".keras") or "; give a model file made by `nucseg-batch train`."
+        raise InputMissingError(f"{path}: there is no such file{near}")
+    from nucseg_batch.network.model_file import load_model
+
+    load_model(path)  # refuses what could not be used later
+    name = path.stem if name is None else name
+    kept = keep_model(path, name, replace=overwrite)
+    say(f"{kept}: use it with --model {name}")
+    return {"name": name, "path": str(kept)}

@@ -48,9 +48,9 @@ Pattern = Annotated[
 Model = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE",
+        metavar="FILE|NAME",
         callback=model_file,
-        help="Model file made by `train`; default: the model of the package.",
+        help="Model file made by `train`, or name of a model kept by `models add`; default: the model of the package.",
         rich_help_panel=NUCLEI,
     ),
 ]
