@@ -35,7 +35,7 @@ Device = Literal["auto", "cpu", "gpu"]
 Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3", "efficientnetlite0"]
 Task = Literal["instances", "semantic"]
 VerifyInputs = Literal["quick", "full", "none"]
-Link = Literal["z"]
+Link = Literal["z", "t"]
 """Axes along which nuclei can be joined."""
 Intensities = Literal["percentiles", "nuclei"]
 """How a model's images are brought to one range: by percentiles of all pixels, or as `arrays.ranges` describes."""
@@ -199,9 +199,11 @@ class SegmentSettings:
     link: Link | None = option(
         None,
         OUTPUT,
-        "z: join the nuclei of neighbouring z-slices into volumes: a label image of the stack, and out.volumes.csv.",
+        "z: join the nuclei of neighbouring z-slices into volumes: a label image of the stack, and out.volumes.csv. t: "
+        "link the nuclei of successive time points into tracks: out.tracks.csv.",
     )
-    """Axis along which nuclei are joined: `z` makes volumes of the nuclei of z-slices; None for none."""
+    """Axis along which nuclei are joined: `z` makes volumes of the nuclei of z-slices, `t` tracks of those of time
+    points; None for none."""
 
     device: Device = option("auto", COMPUTING, DEVICE_HELP)
     """Where the network runs; `auto` uses a GPU if there is one."""
