@@ -134,8 +134,8 @@ _shape = functools.partial(Column, group="shape", skimage=True)
 _intensity = functools.partial(Column, unit="of the image", group="intensity", per_channel=True, skimage=True)
 _LABEL = _whole(
     "label",
-    "label of the nucleus in the mask of this plane, 1 to n. Nuclei are not tracked: labels of different time points "
-    "or z-slices are unrelated, but see `--link z`",
+    "label of the nucleus in the mask of this plane, 1 to n. Labels of different time points "
+    "or z-slices are unrelated, but see `--link`",
     skimage=True,
 )
 NUCLEUS_KEY = (*PLANE_KEY, _LABEL)

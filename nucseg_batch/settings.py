@@ -36,7 +36,7 @@ Architecture = Literal["default", "unet", "mobilenetv2", "mobilenetv3", "efficie
 Task = Literal["instances", "semantic"]
 VerifyInputs = Literal["quick", "full", "none"]
 NewImages = Literal["add", "report", "refuse"]
-Link = Literal["z"]
+Link = Literal["z", "t"]
 """Axes along which nuclei can be joined."""
 Intensities = Literal["percentiles", "nuclei"]
 """How a model's images are brought to one range: by percentiles of all pixels, or as `arrays.ranges` describes."""
@@ -198,9 +198,11 @@ class SegmentSettings:
     link: Link | None = option(
         None,
         OUTPUT,
-        "z: join the nuclei of neighbouring z-slices into volumes: a label image of the stack, and out.volumes.csv.",
+        "z: join the nuclei of neighbouring z-slices into volumes: a label image of the stack, and out.volumes.csv. t: "
+        "link the nuclei of successive time points into tracks: out.tracks.csv.",
     )
-    """Axis along which nuclei are joined: `z` makes volumes of the nuclei of z-slices; None for none."""
+    """Axis along which nuclei are joined: `z` makes volumes of the nuclei of z-slices, `t` tracks of those of time
+    points; None for none."""
 
     device: Device = option("auto", COMPUTING, DEVICE_HELP)
     """Where the network runs; `auto` uses a GPU if there is one."""
@@ -336,8 +338,7 @@ class SegmentSettings:
     def with_speed(self, options: Mapping[str, Any]) -> SegmentSettings:
         """The same with other options that only change the speed; None leaves one as it is."""
         given = {name: value for name, value in options.items() if value is not None}
-        unknown = given.keys() - SPEED_OPTIONS
-        assert not unknown, unknown
+        assert given.keys() <= SPEED_OPTIONS, given
         return dataclasses.replace(self, **given)
 
 

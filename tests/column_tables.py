@@ -9,6 +9,7 @@ from pages import DOCS
 
 from nucseg_batch.columns import FAILURES, IMAGES, OPTIONAL, Column, compartment_columns
 from nucseg_batch.files.run.tables import NucleiTable
+from nucseg_batch.files.run.track_table import TRACKS_COLUMNS
 from nucseg_batch.files.run.volume_table import VolumeTable
 from nucseg_batch.files.run.wells import WELLS, well_columns
 
@@ -18,6 +19,7 @@ TABLES = {
     "--measure": OPTIONAL,
     "--ring and --expand": compartment_columns(ring=True, cell=True, background=True),
     "volumes.csv": VolumeTable(NucleiTable(channels=("<channel>",))).columns,
+    "tracks.csv": TRACKS_COLUMNS,
     "wells.csv": (*WELLS, *well_columns(["<column>"], scores=True)),
     "failures.csv": FAILURES,
 }

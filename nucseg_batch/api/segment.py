@@ -30,7 +30,8 @@ class SegmentResult:
     store: Path
     """The masks."""
     tables: dict[str, Path]
-    """The tables by name: images, nuclei, failures, wells if the images are on a plate, and volumes with `link="z"`."""
+    """The tables by name: images, nuclei, failures, wells if the images are on a plate, volumes with `link="z"`, and
+    tracks with `link="t"`."""
     images: int
     """Images with a mask."""
     planes: int
@@ -41,6 +42,8 @@ class SegmentResult:
     """Images that could not be segmented, and why."""
     volumes: int | None = None
     """Nuclei over z-slices, with `link="z"`; else None."""
+    tracks: int | None = None
+    """Tracks of nuclei over time points, with `link="t"`; else None."""
 
 
 class _NotesOnly:
@@ -120,8 +123,10 @@ def segment(
         tables["wells"] = wells
     if task.layout.linked:
         tables["volumes"] = task.layout.volumes_csv
+    if task.layout.tracked:
+        tables["tracks"] = task.layout.tracks_csv
     counts = outcome.images, outcome.planes, outcome.nuclei
-    return SegmentResult(out, tables, *counts, outcome.failures, outcome.volumes)
+    return SegmentResult(out, tables, *counts, outcome.failures, outcome.volumes, outcome.tracks)
 
 
 def settings_of(options: dict[str, Any]) -> SegmentSettings:

@@ -20,6 +20,7 @@ class FormatChoice(StrEnum):
     png = "png"
     geojson = "geojson"
     roi = "roi"
+    ctc = "ctc"
     coco = "coco"
     parquet = "parquet"
     ngio = "ngio"
@@ -38,9 +39,10 @@ Formats = Annotated[
         "--format",
         metavar="KIND",
         rich_help_panel=OUTPUT,
-        help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; coco: one JSON; parquet: the "
-        "tables; ngio: OME-Zarr with feature tables; anndata: for scanpy and squidpy; spatialdata: labels and their "
-        "table; cellprofiler: CSV with CellProfiler's names; omero: CSV for OMERO.tables. May be given several times.",
+        help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; ctc: tracks; coco: one JSON; "
+        "parquet: the tables; ngio: OME-Zarr with feature tables; anndata: for scanpy and squidpy; spatialdata: labels "
+        "and their table; cellprofiler: CSV with CellProfiler's names; omero: CSV for OMERO.tables. May be given "
+        "several times.",
     ),
 ]
 Matching = Annotated[

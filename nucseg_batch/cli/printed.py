@@ -127,6 +127,7 @@ def _counts(outcome: RunOutcome) -> str:
     planes = f" of {outcome.planes} planes" if outcome.planes != outcome.images else ""
     missing = f", {len(outcome.missing)} not done yet" if outcome.missing else ""
     volumes = "" if outcome.volumes is None else f" in {counted(outcome.volumes, 'volume')}"
+    volumes += "" if outcome.tracks is None else f" in {counted(outcome.tracks, 'track')}"
     return (
         f"{counted(outcome.images, 'image')}{planes}, {outcome.nuclei} nuclei{volumes}, {len(outcome.failures)} failed"
         f"{missing}"

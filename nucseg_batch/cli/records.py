@@ -90,6 +90,7 @@ def _outcome(outcome: RunOutcome) -> dict[str, Any]:
         "planes": outcome.planes,
         "nuclei": outcome.nuclei,
         **({} if outcome.volumes is None else {"volumes": outcome.volumes}),
+        **({} if outcome.tracks is None else {"tracks": outcome.tracks}),
         "missing": len(outcome.missing),
     }
 

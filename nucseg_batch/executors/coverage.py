@@ -1,7 +1,8 @@
 """Which results of a run a call of `verify` reads, and which were verified as they are now.
 
-A result is what can be read and compared separately: a unit, a large plane, a group of stacks, a file of metadata in
-the store, or a table. Which results there are, and their order, depends on the plan and on the finished run alone.
+A result is what can be read and compared separately: a unit, a large plane, a group of stacks or movies, a file of
+metadata in the store, or a table. Which results there are, and their order, depends on the plan and on the finished run
+alone.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from nucseg_batch.errors import OutputError
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import FinishRecord
 from nucseg_batch.files.run.stack_records import StackRecords
+from nucseg_batch.files.run.track_records import TrackRecords
 from nucseg_batch.files.run.verified import Verified, VerifiedRecords
 from nucseg_batch.files.run_layout import RunLayout
-from nucseg_batch.plan import LargePlane, Plan, StackGroup, Unit, stack_groups
+from nucseg_batch.plan import LargePlane, MovieGroup, Plan, StackGroup, Unit, movie_groups, stack_groups
 
 SAVE_SECONDS = 60.0
 """How often what was verified is written down."""
@@ -33,6 +35,7 @@ class Kind(StrEnum):
     UNIT = "unit"
     PLANE = "plane"
     STACKS = "stacks"
+    MOVIES = "movies"
     METADATA = "metadata"
     TABLE = "table"
 
@@ -44,8 +47,8 @@ class Result:
     kind: Kind
     """What it is."""
     name: str
-    """Name of the unit, plane, stacks or table; path of metadata below the store."""
-    item: Unit | LargePlane | StackGroup | None = None
+    """Name of the unit, plane, stacks, movies or table; path of metadata below the store."""
+    item: Unit | LargePlane | StackGroup | MovieGroup | None = None
     """What of the plan it is of."""
 
     @property
@@ -85,12 +88,16 @@ class Coverage:
     """When the one of these was verified that was verified longest ago, in seconds since 1970; None without any."""
 
 
-def all_results(plan: Plan, noted: FinishRecord | None) -> list[Result]:
-    """All results of a run, done or not, in the order in which they are verified."""
+def all_results(plan: Plan, noted: FinishRecord | None, *, tracked: bool = False) -> list[Result]:
+    """All results of a run, done or not, in the order in which they are verified.
+
+    tracked: whether the run links nuclei over time points.
+    """
     return [
         *(Result(Kind.UNIT, unit.name, unit) for unit in plan.units()),
         *(Result(Kind.PLANE, large.name, large) for large in plan.large_planes()),
         *(Result(Kind.STACKS, group.name, group) for group in stack_groups(plan)),
+        *(Result(Kind.MOVIES, group.name, group) for group in (movie_groups(plan) if tracked else ())),
         *(Result(Kind.METADATA, name) for name in (noted.metadata if noted is not None else ())),
         *(Result(Kind.TABLE, name) for name in (noted.tables if noted is not None else ())),
     ]
@@ -101,14 +108,14 @@ class Survey:
 
     def __init__(self, store: Path, plan: Plan, journal: Journal, layout: RunLayout, now: float) -> None:
         self._store, self._journal, self._layout, self._now = store, journal, layout, now
-        self._stacks = StackRecords(journal)
+        self._stacks, self._movies = StackRecords(journal), TrackRecords(journal)
         self.folder = journal.folder
         """The run folder."""
         self.noted = journal.finished()
         """What was noted when the tables were written."""
         self.records = VerifiedRecords(journal.folder)
         """What earlier calls verified."""
-        self.results = all_results(plan, self.noted)
+        self.results = all_results(plan, self.noted, tracked=layout.tracked)
         """All results, done or not."""
         whole = self.noted is not None and not self.noted.missing
         written = [self._written_ns(result) for result in self.results]
@@ -169,6 +176,8 @@ class Survey:
                     return self._journal.plane_committed_ns(result.item)
                 case StackGroup():
                     return self._stacks.committed_ns(result.item)
+                case MovieGroup():
+                    return self._movies.committed_ns(result.item)
             path = self._store / result.name
             return (self._layout.results[result.name] if result.kind is Kind.TABLE else path).stat().st_mtime_ns
         except (OSError, KeyError):

@@ -96,7 +96,9 @@ def check_beside(store: Path, journal: Journal) -> None:
     if journal.exists():
         return
     _check_room(store, journal.folder)
-    beside = [path for path in RunLayout(store, TABLE_FORMATS, linked=True).results.values() if path.exists()]
+    beside = [
+        path for path in RunLayout(store, TABLE_FORMATS, linked=True, tracked=True).results.values() if path.exists()
+    ]
     if journal.is_foreign():
         beside.append(journal.folder)
     if beside:

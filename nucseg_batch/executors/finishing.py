@@ -16,6 +16,7 @@ from nucseg_batch.executors.linking import groups_to_link, link_groups, volume_c
 from nucseg_batch.executors.pending import planes_to_merge
 from nucseg_batch.executors.progress import ProgressCounter
 from nucseg_batch.executors.provenance import provenance
+from nucseg_batch.executors.tracking import link_movie_groups, movies_to_link, track_count, write_track_table
 from nucseg_batch.files.atomic_write import remove_leftovers
 from nucseg_batch.files.masks.in_place import register
 from nucseg_batch.files.masks.metadata import metadata_files
@@ -55,6 +56,8 @@ class RunOutcome:
         """Nuclei in all masks."""
         self.volumes: int | None = None
         """Nuclei over the z-slices of stacks; None in a run that does not join these, and for a share."""
+        self.tracks: int | None = None
+        """Nuclei over the time points of movies likewise."""
         self._failures: list[Failure] = []
         self._missing: list[PlaneEntry] = []
         self._groups: dict[str, bool] = {}
@@ -122,14 +125,16 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
     unmerged = planes_to_merge(plan.large_planes(), job.store, journal)
     unscaled = [label_array for label_array in plan.label_arrays if levels_missing(job.store, label_array)]
     unlinked = groups_to_link(job, stack_groups(plan))
-    noted = _still_finished(job, rewrite=rewrite) if not (unmerged or unscaled or unlinked) else None
+    noted = (
+        _still_finished(job, rewrite=rewrite) if not (unmerged or unscaled or unlinked or movies_to_link(job)) else None
+    )
     if noted is not None:
         if not job.begun.in_place:
             if alone:
                 remove_leftovers(job.store)
             set_complete(job.store, not noted.missing)  # a call that ended as the one before it may have taken it away
         outcome = RunOutcome(collect(plan, journal))
-        outcome.volumes = volume_count(job)
+        outcome.volumes, outcome.tracks = volume_count(job), track_count(job)
         return outcome
     if alone:
         remove_common_leftovers(job.store, plan)
@@ -141,11 +146,12 @@ def _finish(job: Job, progress: ProgressCounter, *, alone: bool, rewrite: bool) 
     if unmerged:
         unlinked = groups_to_link(job, stack_groups(plan))
     link_groups(job, unlinked, progress, alone=alone)
+    link_movie_groups(job, movies_to_link(job), progress)
     for label_array in plan.label_arrays:
         build_levels(job.store, label_array)
     outcome, inputs, digests = RunOutcome(), InputFingerprint(), dict[str, bytes]()
     write_tables(job.layout, inputs.counted(outcome.counted(collect(plan, journal, digests))), job.table)
-    outcome.volumes = write_volume_table(job)
+    outcome.volumes, outcome.tracks = write_volume_table(job), write_track_table(job)
     made = _record_provenance(job, outcome, inputs)
     state = journal.state(plan.units(), plan.large_planes(), digests)
     _describe_store(job, outcome, made)
@@ -177,8 +183,8 @@ def _record_provenance(job: Job, outcome: RunOutcome, inputs: InputFingerprint) 
     """Writes the provenance beside the tables, and returns what of it the store gets."""
     made = provenance(job, inputs.sha256)
     found = {"images": outcome.images, "planes": outcome.planes, "nuclei": outcome.nuclei}
-    if outcome.volumes is not None:
-        found["volumes"] = outcome.volumes
+    joined = {"volumes": outcome.volumes, "tracks": outcome.tracks}
+    found |= {name: count for name, count in joined.items() if count is not None}
     counts = {**found, "failures": len(outcome.failures), "missing": len(outcome.missing)}
     write_provenance(job.store, {**made, "output": {**counts, "sha256": table_hashes(job.layout)}})
     return made

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nucseg_batch.arrays.tracks import check_tracker
 from nucseg_batch.errors import ImageError, InputMissingError, MismatchError, UsageError
 from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.executors.existing import (
@@ -50,6 +51,7 @@ from nucseg_batch.plan import (
     Plan,
     Unit,
     check_compartments,
+    check_movies,
     check_stacks,
     doubt_error,
     make_plan,
@@ -166,6 +168,8 @@ def prepare(
     if settings.flatfield_file is not None:
         settings = replace(settings, flatfield=os.path.abspath(settings.flatfield_file))
     check_formats(store, settings)
+    if settings.link == "t":
+        check_tracker()
     found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
     if in_place and os.path.isfile(place):
         raise UsageError(f"--in-place: IN {place} is an archive, which cannot be changed; give OUT instead.")
@@ -222,7 +226,7 @@ def prepare(
 
 def layout_of(store: Path, settings: SegmentSettings) -> RunLayout:
     """Where the results of a run with these settings are."""
-    return RunLayout(store, settings.table_formats, linked=settings.link is not None)
+    return RunLayout(store, settings.table_formats, linked=settings.link == "z", tracked=settings.link == "t")
 
 
 def journal_at(store: Path) -> Journal:
@@ -321,6 +325,7 @@ def _plan(
     plan = make_plan(images, failures, region=settings.region, labels=settings.labels, linked=linked)
     check_compartments(plan, settings)
     check_stacks(plan, settings.link)
+    check_movies(plan, settings.link)
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     _tell(replace(scanned.found, assumptions=assumptions), progress)
     if not images:

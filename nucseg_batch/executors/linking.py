@@ -58,14 +58,14 @@ def link_groups(job: Job, groups: Iterable[StackGroup], progress: ProgressCounte
 
 def write_volume_table(job: Job) -> int | None:
     """Writes the table of volumes, and returns how many it has; None in a run without, which has no such table."""
-    if job.begun.settings.link is None:
+    if job.begun.settings.link != "z":
         return None
     return write_volumes(job.store, stack_groups(job.plan), StackRecords(job.journal), VolumeTable(job.table))
 
 
 def volume_count(job: Job) -> int | None:
     """Volumes of all stacks that are joined; None in a run without."""
-    if job.begun.settings.link is None:
+    if job.begun.settings.link != "z":
         return None
     records = map(StackRecords(job.journal).record, stack_groups(job.plan))
     return sum(sum(linked.volumes) for linked in records if linked is not None)

@@ -24,7 +24,8 @@ from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.locks import ALL, ROOT, held, holders, share_lock
 from nucseg_batch.files.run.records import Marker, PlaneResult, RunSpec
 from nucseg_batch.files.run.stack_records import StackRecords
-from nucseg_batch.plan import Failure, LargePlane, StackGroup, Unit
+from nucseg_batch.files.run.track_records import TrackRecords
+from nucseg_batch.plan import Failure, LargePlane, MovieGroup, StackGroup, Unit
 
 WHOLE = Scope()
 """All of a run."""
@@ -145,6 +146,8 @@ class Damage:
     """The large plane that must be joined again, where it is one."""
     stacks: StackGroup | None = None
     """The stacks whose nuclei must be joined again, where it is some."""
+    movies: MovieGroup | None = None
+    """The movies whose nuclei must be linked again, where it is some."""
     metadata: str | None = None
     """The file of metadata in the store that must be made again, where it is one."""
 
@@ -160,7 +163,7 @@ class VerificationResult:
     damage: tuple[Damage, ...]
     """What is wrong."""
     results: int
-    """Results that were read: units, large planes, stacks, files of metadata and tables."""
+    """Results that were read: units, large planes, stacks, movies, files of metadata and tables."""
     coverage: Coverage
     """How far the run is verified by this call and earlier ones."""
 
@@ -223,6 +226,9 @@ def _examined(job: Job, survey: Survey, result: Result) -> tuple[bool, Damage | 
         case StackGroup():
             wrong = _volume_damage(job, item, whole)
             return False, Damage(item.name, wrong, stacks=item) if wrong else None
+        case MovieGroup():
+            wrong = _track_damage(job, item, whole)
+            return False, Damage(item.name, wrong, movies=item) if wrong else None
     if result.kind is Kind.METADATA:
         wrong = metadata_damage(job.store, result.name)
         return False, Damage(f"{job.store.name}/{result.name}", wrong, metadata=result.name) if wrong else None
@@ -244,6 +250,8 @@ def forget(job: Job, damage: Sequence[Damage], tell: Callable[[str], None]) -> N
                 journal.retract_plane(one.large)
             if one.stacks is not None:
                 StackRecords(journal).retract(one.stacks)
+            if one.movies is not None:
+                TrackRecords(journal).retract(one.movies)
             if one.metadata is not None:
                 (job.store / one.metadata).unlink(missing_ok=True)
         journal.reopen()
@@ -325,6 +333,16 @@ def _volume_damage(job: Job, group: StackGroup, finished: bool) -> str | None:
     return (
         "checksum mismatch in its rows of volumes.csv" if _sha256(records.part(group)) != linked.part_sha256 else None
     )
+
+
+def _track_damage(job: Job, group: MovieGroup, finished: bool) -> str | None:
+    """What is wrong with the tracks of movies; None where nothing is, or they are not linked yet."""
+    records = TrackRecords(job.journal)
+    linked, source = records.record(group), records.source_state(group)
+    if linked is None or linked.source != source:
+        lost = finished and source is not None
+        return "the record or the rows of its tracks are missing, truncated or of other masks" if lost else None
+    return "checksum mismatch in its rows of tracks.csv" if _sha256(records.part(group)) != linked.part_sha256 else None
 
 
 def _sha256(path: Path) -> str:

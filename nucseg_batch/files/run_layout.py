@@ -17,11 +17,13 @@ TABLES = ("images", "nuclei", "failures")
 CSV, PARQUET = "csv", "parquet"
 """Formats of the nuclei table."""
 OUTPUT_NAME = re.compile(
-    rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells|volumes)\.csv|nuclei\.parquet|provenance\.json|report\.html)"
+    rf"(.+)\.(?:(?:{'|'.join(TABLES)}|wells|volumes|tracks)\.csv|nuclei\.parquet|provenance\.json|report\.html)"
 )
 """Names of the files beside a store; the group is the store's name without its ending."""
 VOLUMES_CSV = "volumes.csv"
 """What the name of the table of volumes ends in."""
+TRACKS_CSV = "tracks.csv"
+"""What the name of the table of tracks ends in."""
 PLAN = "plan.json"
 """The plan, by which a run folder is known."""
 ADDED = "plan-{:06d}.json"
@@ -69,12 +71,15 @@ class RunLayout:
     """The formats in which it has the nuclei table."""
     linked: bool = False
     """Whether it joins nuclei over z-slices, and so has a table of volumes."""
+    tracked: bool = False
+    """Whether it links nuclei over time points, and so has a table of tracks."""
 
     @classmethod
     def found(cls, store: Path) -> RunLayout:
         """The same, with the tables and formats that are there; the nuclei table as CSV if there is none."""
         written = (kind for kind in (CSV, PARQUET) if path_beside(store, f".nuclei.{kind}").exists())
-        return cls(store, tuple(written) or (CSV,), linked=path_beside(store, f".{VOLUMES_CSV}").exists())
+        linked, tracked = (path_beside(store, f".{name}").exists() for name in (VOLUMES_CSV, TRACKS_CSV))
+        return cls(store, tuple(written) or (CSV,), linked=linked, tracked=tracked)
 
     @property
     def folder(self) -> Path:
@@ -113,6 +118,11 @@ class RunLayout:
         return path_beside(self.store, ".volumes.csv")
 
     @property
+    def tracks_csv(self) -> Path:
+        """The table that says to which track a nucleus belongs, of runs that link nuclei over time points."""
+        return path_beside(self.store, ".tracks.csv")
+
+    @property
     def controls(self) -> Path:
         """The file in the run folder that says which control wells that table has."""
         return self.folder / CONTROLS
@@ -126,8 +136,8 @@ class RunLayout:
     def results(self) -> dict[str, Path]:
         """All that a finished run has beside its store and its run folder, by what the names end in."""
         nuclei = [f"nuclei.{kind}" for kind in (CSV, PARQUET) if kind in self.formats]
-        volumes = [VOLUMES_CSV] if self.linked else []
+        joined = [*([VOLUMES_CSV] if self.linked else []), *([TRACKS_CSV] if self.tracked else [])]
         return {
             name: path_beside(self.store, f".{name}")
-            for name in ("images.csv", *nuclei, "failures.csv", *volumes, "provenance.json")
+            for name in ("images.csv", *nuclei, "failures.csv", *joined, "provenance.json")
         }

@@ -11,6 +11,7 @@ from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
 from nucseg_batch.plan.compartments import check_compartments, compartment_distances
 from nucseg_batch.plan.flat_fields import FieldShape, channel_names, fitting_images
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, PlaneStatus
+from nucseg_batch.plan.movies import MovieGroup, check_movies, movie_groups
 from nucseg_batch.plan.plan import Plan, joined, make_plan
 from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
 from nucseg_batch.plan.shards import ShardGrid
@@ -33,6 +34,7 @@ __all__ = [
     "KnownImages",
     "LabelArray",
     "LargePlane",
+    "MovieGroup",
     "Plan",
     "Plane",
     "PlaneStatus",
@@ -43,6 +45,7 @@ __all__ = [
     "bucket_shape",
     "channel_names",
     "check_compartments",
+    "check_movies",
     "check_stacks",
     "coarse_bucket_shape",
     "compartment_distances",
@@ -52,5 +55,6 @@ __all__ = [
     "joined",
     "make_plan",
     "merged",
+    "movie_groups",
     "stack_groups",
 ]

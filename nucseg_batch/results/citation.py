@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nucseg_batch.arrays.tracks import IOU as SAME
+from nucseg_batch.arrays.tracks import REACH
 from nucseg_batch.arrays.volumes import CONTAINED, IOU
 from nucseg_batch.compartments import Distances
 from nucseg_batch.settings import ESTIMATE, SegmentSettings
@@ -167,6 +169,19 @@ STITCHING = Reference(
         "doi": "10.1038/s41592-020-01018-x",
     },
 )
+LAPTRACK = Reference(
+    "fukai2023laptrack",
+    "article",
+    {
+        "author": "Fukai, Y. T. and Kawaguchi, K.",
+        "title": "LapTrack: linear assignment particle tracking with tunable metrics",
+        "journal": "Bioinformatics",
+        "volume": "39",
+        "pages": "btac799",
+        "year": "2023",
+        "doi": "10.1093/bioinformatics/btac799",
+    },
+)
 SKIMAGE = Reference(
     "vanderwalt2014skimage",
     "article",
@@ -208,7 +223,7 @@ def references(record: Mapping[str, Any]) -> list[Reference]:
     named = [UNET, EFFICIENTNET] if lite else [UNET] if model.get("architecture") in ("default", "unet") else []
     trained = [] if model["name"] != "default" else [BOWL, BBBC039, KROMP, NAYLOR] if lite else [BOWL]
     votes = [CENTRES] if model.get("task", "instances") == "instances" else []
-    joined = [STITCHING] if record["settings"].get("link") else []
+    joined = {"z": [STITCHING], "t": [LAPTRACK]}.get(record["settings"].get("link"), [])
     return [Reference("nucsegbatch", "misc", own), *named, *trained, *votes, *joined, SKIMAGE, NGFF]
 
 
@@ -248,6 +263,12 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
             f"Nuclei of neighbouring z-slices were joined if their intersection over union was at least {IOU:g}, or if "
             f"{CONTAINED:.0%} of the smaller one lay in the larger one; gaps of one slice were bridged, and nuclei on "
             f"top of each other separated at necks. This gave {output['volumes']} volumes."
+        )
+    if given.get("link") == "t":
+        yield (
+            f"Nuclei of successive time points were linked if their intersection over union was above {SAME:g}, and "
+            "all others, gaps of one time point and divisions with laptrack (doi:10.1093/bioinformatics/btac799) by "
+            f"distance, at most {REACH:g} median widths of nuclei. This gave {output['tracks']} tracks."
         )
     planes = f" ({output['planes']} planes)" if output["planes"] != output["images"] else ""
     unit = "plane" if record["input"]["planes"] > record["input"]["images"] else "image"

@@ -205,3 +205,16 @@ def test_volumes_are_scored_against_the_truth(tmp_path: Path, options: tuple[str
     rows = json.loads(record.read_text())
     assert len(rows) == (1 if "--segment" in options else 32)
     assert all(0 < row["F1"] <= 1 and 0 < row["AP@.5"] <= 1 for row in rows)
+
+
+def test_tracks_are_scored_against_the_truth(tmp_path: Path) -> None:
+    """Of movies with and without errors of segmentation."""
+    pytest.importorskip("laptrack")
+    pytest.importorskip("ctc_metrics")
+    record = tmp_path / "tracks.json"
+    command = [sys.executable, HERE / "tracks.py", "--json", record, "--frames", "5", "--nuclei", "9"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(record.read_text())
+    assert len(rows) == 9
+    assert all(row["Valid"] == 1 and 0.5 < row["TRA"] <= 1 for row in rows)

@@ -117,6 +117,26 @@ def linked(drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory) 
     return Sweep(drivers, folder / "sweep", commands).prepare()
 
 
+@pytest.fixture(scope="module")
+def tracked(drivers: Sequence[Driver], tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Movies whose nuclei are linked over time points, in two shares: two in one unit, and one done by regions."""
+    pytest.importorskip("laptrack")
+    folder = tmp_path_factory.mktemp("tracked")
+    images = folder / "in"
+    images.mkdir()
+    for name, shape in (("a.tif", (3, 20, 30)), ("b.tif", (3, 20, 30)), ("large.tif", (2, 130, 100))):
+        frames = np.full(shape, 10, np.uint8)
+        for t, frame in enumerate(frames):
+            frame[5::30, 6 + t : -6] = frame[6::30, 6 + t : -6] = 200
+        tifffile.imwrite(images / name, frames, imagej=True, metadata={"axes": "TYX"})
+
+    def commands(store: Path) -> list[Command]:
+        tasks = [("segment", "--run", store, "--share", share) for share in (1, 0)]
+        return [("plan", images, store, "--link", "t", "--shares", 2, *REGION), *tasks]
+
+    return Sweep(drivers, folder / "sweep", commands).prepare()
+
+
 @pytest.fixture(scope="module", params=["parquet", "csv,parquet"])
 def parquet(
     request: pytest.FixtureRequest, drivers: Sequence[Driver], images: Path, tmp_path_factory: pytest.TempPathFactory
@@ -222,6 +242,13 @@ def test_a_run_that_joins_slices_killed_at_a_point_goes_on_to_the_same_bytes(lin
     assert linked.wrong(linked.points(2 * FIFTH)) == []
 
 
+def test_a_run_that_links_time_points_killed_at_a_point_goes_on_to_the_same_bytes(tracked: Sweep) -> None:
+    """Row 1: tracks are found by whoever finishes the run, and their rows come before a record."""
+    assert ".tracks.csv" in tracked.reference
+    assert sum("/tracks/" in call for step in tracked.steps for call in step.calls) == 4
+    assert tracked.wrong(tracked.points(2 * FIFTH)) == []
+
+
 def test_a_run_with_parquet_tables_killed_at_a_point_goes_on_to_the_same_bytes(parquet: Sweep) -> None:
     """Rows 1 and 3, from the last committed unit on: while the folder is written, and replaced by a second call."""
     assert ".nuclei.parquet/part-00000.parquet" in parquet.reference
@@ -236,7 +263,9 @@ def test_a_run_in_place_killed_at_a_point_goes_on_to_the_same_bytes(in_place: Sw
     assert in_place.wrong(in_place.points(3 * FIFTH)) == []
 
 
-@pytest.mark.parametrize("name", ["sweep", "shares", "retry", "adding", "with_images", "compartments", "linked"])
+@pytest.mark.parametrize(
+    "name", ["sweep", "shares", "retry", "adding", "with_images", "compartments", "linked", "tracked"]
+)
 @pytest.mark.timeout(3600)
 @slow[0]
 @slow[1]

@@ -150,6 +150,11 @@ def test_numbers_that_were_given_are_told_as_given(tmp_path: Path, monkeypatch: 
     assert "This gave 7 volumes." in paragraph(linked)
     keys = [{one.key for one in references(each)} for each in (linked, record)]
     assert keys[0] - keys[1] == {"stringer2021cellpose"}
+    tracked = {**record, "settings": {**record["settings"], "link": "t"}, "output": {**record["output"], "tracks": 9}}
+    assert "above 0.5, and all others, gaps of one time point and divisions with laptrack" in paragraph(tracked)
+    assert "This gave 9 tracks." in paragraph(tracked)
+    keys = [{one.key for one in references(each)} for each in (tracked, record)]
+    assert keys[0] - keys[1] == {"fukai2023laptrack"}
     plain = {**record, "model": {**record["model"], "threshold": None, "min_area": None}}
     plain["settings"] = {**record["settings"], "threshold": None, "min_area": None, "region": 3072, "ring": "1,5"}
     assert "Settings: rings around nuclei (gap 1, width 5 pixels;" in paragraph(plain)

@@ -56,11 +56,13 @@ from nucseg_batch.plan import Failure, LargePlane, Scales, Unit
 
 VOLUME_RECORDS = "volumes"
 """Folder of a run folder with what stacks left whose nuclei are joined, see `stack_records`."""
+TRACK_RECORDS = "tracks"
+"""The same of movies whose nuclei are linked, see `track_records`."""
 FOLDERS = ("units", "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
     {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", CONTROLS, ONE_LOG}
-    | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, VOLUME_RECORDS, VERIFIED, *FOLDERS}
+    | {LOCKS, BEGUN, TIMINGS, FLAT_FIELDS, VOLUME_RECORDS, TRACK_RECORDS, VERIFIED, *FOLDERS}
 )
 """All that a run folder can hold, but for the logs of shares, plans of added images, and temporary names."""
 
@@ -330,7 +332,7 @@ class Journal:
     def remove_common_leftovers(self) -> None:
         """The same of what all shares have in common; only under the root lock."""
         remove_leftovers(self.folder)
-        for name in ("planes", VOLUME_RECORDS):
+        for name in ("planes", VOLUME_RECORDS, TRACK_RECORDS):
             remove_leftovers(self.folder / name)
 
     def clear(self) -> None:
@@ -339,7 +341,7 @@ class Journal:
         for path in (*own, self.folder / CONTROLS):
             path.unlink(missing_ok=True)
         remove_portions(self.folder)
-        for name in (*FOLDERS, VOLUME_RECORDS, VERIFIED, BEGUN, TIMINGS, FLAT_FIELDS):
+        for name in (*FOLDERS, VOLUME_RECORDS, TRACK_RECORDS, VERIFIED, BEGUN, TIMINGS, FLAT_FIELDS):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _take_apart(self, unit: Unit) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.run.journal import VOLUME_RECORDS, Journal
-from nucseg_batch.plan import Failure, StackGroup
+from nucseg_batch.plan import Failure, LargePlane, StackGroup, Unit
 
 
 @dataclass(frozen=True)
@@ -44,24 +45,7 @@ class StackRecords:
 
     def source_state(self, group: StackGroup) -> str | None:
         """A hash of the masks and rows that volumes of a group are made of; None where units are missing."""
-        state = hashlib.sha256()
-        markers = list(map(self._journal.marker, group.units))
-        if any(marker is None for marker in markers):
-            return None
-        if group.label_array.regional:
-            for large in group.large_planes():
-                joined = self._journal.plane(large)
-                if joined is None and not any(
-                    marker is None or marker.failures for marker in map(self._journal.marker, large.units)
-                ):
-                    return None  # its regions are done, but not joined yet
-                state.update(repr(None if joined is None else (joined.sha256, joined.part_sha256)).encode())
-            return state.hexdigest()
-        for marker in markers:
-            assert marker is not None
-            failed = [isinstance(plane, Failure) for plane in marker.planes]
-            state.update(repr((marker.sha256, marker.part_sha256, failed)).encode())
-        return state.hexdigest()
+        return state_of_units(self._journal, group.units, group.large_planes())
 
     def record(self, group: StackGroup) -> LinkedStacks | None:
         """What was committed of a group; None where nothing was, or its record or rows are damaged."""
@@ -97,3 +81,28 @@ class StackRecords:
 
     def _path(self, group: StackGroup) -> Path:
         return self._folder / f"{group.name}.json"
+
+
+def state_of_units(journal: Journal, units: Sequence[Unit], large_planes: Sequence[LargePlane]) -> str | None:
+    """A hash of the masks and rows of units; None where some are missing.
+
+    large_planes: all planes that they are regions of; none where they hold whole planes.
+    """
+    state = hashlib.sha256()
+    markers = list(map(journal.marker, units))
+    if any(marker is None for marker in markers):
+        return None
+    if large_planes:
+        for large in large_planes:
+            joined = journal.plane(large)
+            if joined is None and not any(
+                marker is None or marker.failures for marker in map(journal.marker, large.units)
+            ):
+                return None  # its regions are done, but not joined yet
+            state.update(repr(None if joined is None else (joined.sha256, joined.part_sha256)).encode())
+        return state.hexdigest()
+    for marker in markers:
+        assert marker is not None
+        failed = [isinstance(plane, Failure) for plane in marker.planes]
+        state.update(repr((marker.sha256, marker.part_sha256, failed)).encode())
+    return state.hexdigest()

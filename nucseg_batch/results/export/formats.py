@@ -16,6 +16,7 @@ IMAGE_FORMATS = {
     "png": ImageFormat(".png", f"{_HERE}.png:open_png", per="plane", labels=True),
     "geojson": ImageFormat(".geojson", f"{_HERE}.geojson:open_geojson"),
     "roi": ImageFormat(".zip", f"{_HERE}.roi:open_roi", needs=("roifile",), extra="export"),
+    "ctc": ImageFormat("", f"{_HERE}.ctc:open_ctc", tracks=True, is_store=True, witness="01_RES/res_track.txt"),
     "ngio": ImageFormat(
         "", f"{_HERE}.ngio:open_ngio", needs=("ngio", "pandas", "pyarrow"), extra="ngio", is_store=True
     ),

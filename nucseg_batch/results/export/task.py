@@ -13,6 +13,7 @@ from nucseg_batch.results.export.planes import LabelledPlane
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing
 from nucseg_batch.results.tables import PlaneRow
+from nucseg_batch.results.tracks import ImageTracks
 
 
 class FormatRefusal(Exception):
@@ -35,6 +36,8 @@ class ExportTask:
     """Which label image it holds, of formats that hold one."""
     well_of: Callable[[PlaneRow], tuple[str, str]] = lambda row: ("", "")
     """Says plate and well of a plane; empty texts where not known."""
+    tracks_of: Callable[[PlaneRow], ImageTracks | None] = lambda row: None
+    """The tracks of the image of a plane; None where its nuclei are not linked over time points."""
 
     @property
     def good(self) -> list[PlaneRow]:
@@ -71,8 +74,12 @@ class ImageFormat:
     """Whether each label image of a run, such as rings, has files of its own."""
     wells: bool = False
     """Whether its files say plate and well."""
+    tracks: bool = False
+    """Whether its files hold tracks."""
     is_store: bool = False
-    """Whether its files are zarr stores, which are folders and replaced whole."""
+    """Whether its files are folders, such as zarr stores, which are replaced whole."""
+    witness: str = "zarr.json"
+    """The file in each of these folders by which it is known that it was written."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS
 from nucseg_batch.errors import NothingToDoError
@@ -22,6 +23,7 @@ from nucseg_batch.results.origin import origin
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing, spacing_of
 from nucseg_batch.results.tables import PlaneKey, PlaneNuclei, PlaneRow
+from nucseg_batch.results.tracks import RunTracks
 
 TOLD = 20
 """Reasons that are kept to be told; the others are counted."""
@@ -184,12 +186,13 @@ class _Call:
         name, files = self._names.of(rows), []
         for kind in self._openers:
             for path, planes, label in self._paths(kind, name, rows, good):
-                witness = path / "zarr.json" if IMAGE_FORMATS[kind].is_store else path
+                witness = path / IMAGE_FORMATS[kind].witness if IMAGE_FORMATS[kind].is_store else path
                 if self._place.is_done(witness) and not self._overwrite:
                     self.result.formats[kind].kept += 1
                 else:
                     about = self._place.about if label == NUCLEI_LABEL else {**self._place.about, "labels": label}
-                    more = {"well_of": self._wells.of} if IMAGE_FORMATS[kind].wells else {}
+                    more: dict[str, Any] = {"well_of": self._wells.of} if IMAGE_FORMATS[kind].wells else {}
+                    more |= {"tracks_of": self._tracks.of} if IMAGE_FORMATS[kind].tracks else {}
                     files.append((kind, ExportTask(path, planes, self._spacing(good[0]), about, label, **more)))
         return files
 
@@ -217,6 +220,10 @@ class _Call:
     @cached_property
     def _wells(self) -> WellNames:
         return WellNames(self._run)
+
+    @cached_property
+    def _tracks(self) -> RunTracks:
+        return RunTracks(self._run.store)
 
     def _spacing(self, row: PlaneRow) -> Spacing:
         """Of the images of one array and pixel size it is found once."""

@@ -68,7 +68,10 @@ _WORDS: dict[str, tuple[str, Callable[[Any], str]]] = {
         "Correction of uneven illumination",
         lambda v: "none" if v is None else "estimated from the images" if v == ESTIMATE else f"divided by {v}",
     ),
-    "link": ("Nuclei over z-slices", lambda v: "separate in each" if v is None else "joined by overlap"),
+    "link": (
+        "Nuclei over z-slices and time points",
+        lambda v: {"z": "joined over z-slices", "t": "linked over time points"}.get(str(v), "separate in each"),
+    ),
     "z_step": ("Distance of z-slices", lambda v: "from the files" if v is None else f"{v:g} µm for all images"),
     "measure": ("Further columns of nuclei.csv", lambda v: "none" if v is None else str(v).replace(",", ", ")),
     "neighbour_radius": ("Centroids that count as neighbours", lambda v: f"at most {v:g} pixels away"),
