@@ -209,3 +209,22 @@ def test_nothing_is_begun_without_time_points_or_the_library(
         run.segment()
     assert not run.store.exists()
     assert SegmentSettings(link="t").link == "t"
+
+
+def test_a_movie_that_is_added_to_a_run_is_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: Movie
+) -> None:
+    """And the tracks of the others stay; an image without time points can be added, too."""
+    run = movie_run(tmp_path, monkeypatch, truth)
+    run.segment()
+    before = rows(run)
+    put(run, "c.tif", pixels(truth.tracks))
+    run.segment()
+    found = rows(run)
+    assert [row for row in found if row["image"] != "c.tif"] == before
+    own = [{**row, "image": "a.tif"} for row in found if row["image"] == "c.tif"]
+    assert own == [row for row in before if row["image"] == "a.tif"]
+    run.put("later.tif", pixels(truth.tracks[1]))
+    run.segment()
+    assert rows(run) == found
+    assert run.verify().damage == ()
