@@ -14,7 +14,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from nucseg_batch.api.segment import PathLike, settings_of
-from nucseg_batch.errors import ImageError, InputMissingError, UsageError
+from nucseg_batch.errors import ImageError, InputMissingError, UsageError, check
 from nucseg_batch.executors import array_tasks as tasks
 from nucseg_batch.executors.existing import default_model
 from nucseg_batch.files.array_source import ArraySource, array_axes, array_header
@@ -37,6 +37,8 @@ ARRAY_OPTIONS = (
     *("device", "precision", "batch_size", "memory"),
 )
 """Options of `segment_array`, likewise."""
+ONE_CHANNEL = "Leave channel out; if one of its axes is channels, give axes with c for it."
+"""What to do where a channel is asked for of an array that has only one."""
 
 
 class Images(Mapping[str, da.Array]):
@@ -114,6 +116,7 @@ def segment_array(
     chunk: tuple[int, int] | None = None,
     model: PathLike | None = None,
     dense: bool = False,
+    planes_per_block: int = 1,
     **options: Any,
 ) -> da.Array:
     """Segments an array of any size lazily, with the labels that `segment` gives the same pixels.
@@ -136,24 +139,29 @@ def segment_array(
             a large plane is there, all of it is segmented. If False, a block is computed from its surroundings alone,
             and the label of a nucleus of a large plane follows from its place: large numbers with gaps, which
             neighbouring blocks agree on without knowing of each other.
+        planes_per_block: Most planes in a block of the result, along z and then t, if planes are segmented as a whole.
+            All planes of a block are segmented when one of them is needed, in batches. A block has at most 64 MiB as
+            uint32. Changes only speed.
         options: `channel` (number from 0, or a name that x knows; colours as for `segment`), `diameter` (pixels),
             `threshold`, `min_area` (pixels), `augment`, `pixel_size`, `region` (pixels), `skip_empty`, `device`,
             `precision`, `batch_size` and `memory` of `nucseg_batch.SegmentSettings`.
 
     Returns:
-        A lazy label image with the axes of x but for c and s: uint32 if dense, else int64; 0 is background. Its blocks
-        are whole planes, or regions of large ones.
+        A lazy label image with the axes of x but for c and s: uint32 if dense, else int64; 0 is background. A block is
+        `planes_per_block` whole planes, or a region of a large one.
 
     Raises:
         UsageError: An option is unknown or invalid, or the array is none that can be segmented.
         InputMissingError: There is no such model file.
     """
     settings = _settings("segment_array", ARRAY_OPTIONS, options)
+    whole = isinstance(planes_per_block, int | np.integer) and not isinstance(planes_per_block, bool)
+    check(whole and planes_per_block >= 1, "planes_per_block", "a whole number, 1 or more", planes_per_block)
     letters = array_axes(x, axes)
     chunk = chunk or _stored_chunk(x, letters)
     header = array_header(x, letters, chunk)
     try:
-        channel = nuclei_channel(header, settings.channel)
+        channel = nuclei_channel(header, settings.channel, ONE_CHANNEL)
     except ImageError as error:
         raise UsageError(f"channel: {str(error).replace('--channel', 'channel')}") from error
     path = default_model() if model is None else Path(model).absolute()
@@ -174,11 +182,11 @@ def segment_array(
     )
     sha256 = file_sha256(path)
     identity = x.name if isinstance(x, da.Array) else x
-    token = tokenize(identity, letters, chunk, settings.result_options(), sha256)
+    token = tokenize(identity, letters, chunk, settings.result_options(), sha256, int(planes_per_block))
     job = tasks.ArrayJob(
         f"nucseg-{token}",
         ArraySource(x, letters, chunk, channel),
-        LabelArray(info.height, info.width, (info,), settings.region),
+        LabelArray(info.height, info.width, (info,), settings.region, planes_per_shard=int(planes_per_block)),
         settings,
         "" if model is None else str(path),
         sha256,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nucseg_batch.api.values import setting_value
 from nucseg_batch.errors import UsageError, did_you_mean
 from nucseg_batch.executors import job, local
 from nucseg_batch.files.run.wells import is_wells_table
@@ -16,10 +17,8 @@ from nucseg_batch.plan import Failure
 from nucseg_batch.results.controls import check_controls
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.well_table import update_wells
-from nucseg_batch.settings import LISTED_OPTIONS, NewImages, RunSettings, SegmentSettings
+from nucseg_batch.settings import NewImages, RunSettings, SegmentSettings
 
-TEXTS = ("channel", "t", "z", "expand")
-"""Options that are text, and for which a number may be given."""
 PathLike = str | os.PathLike[str]
 
 
@@ -85,7 +84,7 @@ def segment(
         new: What becomes of images that came since the run was planned: `add`, `report` (to `tell`) or `refuse`.
         tell: Called with each line of progress.
         options: Fields of `nucseg_batch.SegmentSettings`, such as `diameter=26` (pixels) or `channel="DAPI"`; of
-            several words with commas also as a list, such as `measure=["shape", "texture"]`.
+            several words with commas also as a list, such as `measure=["shape", "texture"]` or `ring=(1, 5)`.
 
     Returns:
         The outcome, once every image has been tried; images that could not be segmented are in its `failures`.
@@ -130,19 +129,10 @@ def segment(
 
 
 def settings_of(options: dict[str, Any]) -> SegmentSettings:
-    """Settings from keyword arguments; UsageError for an unknown one, with the most similar name."""
+    """Settings from keyword arguments; UsageError for an unknown one, with the most similar name, or a wrong value."""
     known = [field.name for field in dataclasses.fields(SegmentSettings)]
     for name in options:
         if name not in known:
             hint = did_you_mean(name, known, mark="") or f"; there are {', '.join(known)}."
             raise UsageError(f"there is no option {name}{hint}")
-    for name, value in options.items():
-        if name in TEXTS and type(value) is int:
-            options[name] = str(value)
-        elif name in LISTED_OPTIONS and isinstance(value, list | tuple):
-            options[name] = ",".join(map(str, value))
-    try:
-        return SegmentSettings(**options)
-    except (TypeError, AttributeError) as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        raise UsageError(f"one of {given} has the wrong type: {error}.") from error
+    return SegmentSettings(**{name: setting_value(name, value) for name, value in options.items()})

@@ -5,6 +5,7 @@ Values are those of a zarr array that is read from disk, see `zarr.source.real_v
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import dask.array as da
@@ -31,8 +32,13 @@ def array_axes(array: Any, given: str | None) -> str:
     """A letter of TCZYXS for each axis of an array: as given, as a zarr array names them, or by their number.
 
     given: such as `tczyx`, in any order; s stands for the three samples of a colour. Raises UsageError where they are
-    not known, or do not fit.
+    not known, or do not fit, and for what is no array.
     """
+    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        raise UsageError(
+            "x must be a dask, zarr or numpy array, or another one with shape and dtype that is indexed with slices, "
+            f"but is {reprlib.repr(array)} ({type(array).__name__}); for files, use open_images."
+        )
     shape: tuple[int, ...] = array.shape
     axes = given or getattr(array, "axes", None) or _dimension_names(array) or KNOWN_AXES.get(len(shape))
     if axes is None:

@@ -48,6 +48,8 @@ class LabelArray:
     """Whether nuclei are joined over z-slices, where it has such an axis."""
     portion: int = 0
     """Which of the portions in which its images came to the run, 0 for those of its first plan."""
+    planes_per_shard: int | None = None
+    """Most whole planes in a shard; None for as many as SHARD_BYTES hold."""
 
     @property
     def label_images(self) -> tuple[str, ...]:
@@ -119,6 +121,7 @@ class LabelArray:
             region = (min(self.region, -(-length // side) * side) for length in (self.height, self.width))
             return ShardGrid(self.axes, self.shape, (*planes, side, side), (*planes, *region))
         room = max(1, SHARD_BYTES // (LABEL_BYTES * len(self.labels) * self.height * self.width))
+        room = min(room, self.planes_per_shard or room)
         for axis in "zit":
             if axis in lengths:
                 lengths[axis] = min(self.shape[self.axes.index(axis)], room)

@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from pictures import disks, fluorescence
 from small_runs import picture, small_run
 
 import nucseg_batch
+from nucseg_batch.api.segment import settings_of
 from nucseg_batch.errors import InputMissingError, UsageError
 from nucseg_batch.executors import local
+from nucseg_batch.settings import SegmentSettings
 
 
 @pytest.fixture
@@ -150,10 +153,45 @@ def test_confidence_is_of_the_label_of_its_place() -> None:
         np.testing.assert_allclose(confidence[label - 1], nuclei_confidence(found, support, np.array([label]))[0])
 
 
-def test_values_of_a_wrong_type_are_told_as_such(tmp_path: Path) -> None:
-    """Numbers are taken for texts where that is meant; the rest is a UsageError."""
-    from nucseg_batch.api.segment import settings_of
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({"channel": 0, "t": np.int64(3)}, {"channel": "0", "t": "3"}),
+        ({"expand": 3.5}, {"expand": "3.5"}),
+        ({"expand": (3,), "ring": (1, 5.5)}, {"expand": "3", "ring": "1,5.5"}),
+        ({"ring": ["0.5", "2um"]}, {"ring": "0.5,2um"}),
+        ({"diameter": np.float32(26.5), "min_area": 30.0}, {"diameter": 26.5, "min_area": 30}),
+        ({"flatfield": Path("flat.tif"), "strict": np.True_}, {"flatfield": "flat.tif", "strict": True}),
+        ({"memory": 4_000_000_000, "diameter": None}, {"memory": "4000000000", "diameter": None}),
+    ],
+)
+def test_values_come_as_python_has_them(given: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Numbers and tuples stand for text that the command takes, those of numpy for Python's own."""
+    found = settings_of(given)
+    assert found == SegmentSettings(**settings)
+    assert {name: type(getattr(found, name)) for name in given} == {n: type(value) for n, value in settings.items()}
 
-    assert settings_of({"channel": 0, "t": 3}).channel == "0"
-    with pytest.raises(UsageError, match="type"):
-        nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", diameter="26")
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"ring": 5}, r"^ring must be GAP,WIDTH, such as 1,5 .* but is '5'\.$"),
+        ({"ring": {"gap": 1}}, "^ring must be text, a number, or several of these in a list, but is {'gap': 1}"),
+        ({"expand": (1, 2)}, r"^expand must be a distance above 0, .* but is '1,2'\.$"),
+        ({"expand": True}, "^expand must be text, a number, .* but is True"),
+        ({"neighbour_radius": "x"}, r"^neighbour_radius must be a number, but is 'x'\.$"),
+        ({"diameter": "26"}, "^diameter must be a number, but is '26'"),
+        ({"min_area": 2.5}, "^min_area must be a whole number, but is 2.5"),
+        ({"region": None}, "^region must be a whole number, but is None"),
+        ({"strict": "yes"}, "^strict must be True or False, but is 'yes'"),
+        ({"precision": 3}, "^precision must be text, but is 3"),
+        (
+            {"flatfield": np.ones((3, 5))},
+            r"^flatfield must be the path of an image file, or 'estimate', but is an array of shape \(3, 5\); save",
+        ),
+    ],
+)
+def test_values_of_a_wrong_type_are_told_as_such(tmp_path: Path, given: dict[str, Any], told: str) -> None:
+    """In a sentence that names the option and what it takes, before anything is looked for."""
+    with pytest.raises(UsageError, match=told):
+        nucseg_batch.segment(tmp_path, tmp_path / "out.zarr", **given)

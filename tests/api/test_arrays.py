@@ -137,6 +137,26 @@ def test_stacks_have_labels_of_their_own_in_each_plane(small: SmallRun, dense: b
         small = small_run(small.folder.parent / name, pytest.MonkeyPatch()) if name == "small.tif" else small
 
 
+def test_a_plane_of_a_stack_is_segmented_alone(segmenter: Threshold) -> None:
+    """A viewer shows one slice; the labels are those of the whole stack, whatever is in a block."""
+    stack = np.stack([picture(n, (40, 50), value=150 + n) for n in (2, 0, 5, 3, 1, 4)])
+    x = da.from_array(stack, chunks=(4, 33, -1))
+    labels = nucseg_batch.segment_array(x, axes="zyx", **OPTIONS)
+    assert labels.chunksize == (1, 40, 50)
+    whole = labels.compute()
+    assert whole.max(axis=(1, 2)).tolist() == [2, 0, 5, 3, 1, 4]
+    for planes, chunks in ((1, (1,) * 6), (4, (4, 2)), (100, (6,))):
+        blocks = nucseg_batch.segment_array(x, axes="zyx", planes_per_block=planes, **OPTIONS)
+        assert blocks.chunks == (chunks, (40,), (50,))
+        segmenter.shown.clear()
+        np.testing.assert_array_equal(blocks[3].compute(), whole[3])
+        assert len(segmenter.shown) == chunks[0]
+        np.testing.assert_array_equal(blocks.compute(), whole)
+    films = nucseg_batch.segment_array(stack.reshape(2, 3, 40, 50), axes="tzyx", planes_per_block=2, **OPTIONS)
+    assert films.chunks[:2] == ((1, 1), (2, 1))
+    np.testing.assert_array_equal(films.compute(), whole.reshape(2, 3, 40, 50))
+
+
 def test_axes_come_in_any_order_and_channels_are_chosen(segmenter: Threshold) -> None:
     """By number; the others are not even read."""
     nuclei, other = mosaic((70, 90)), np.full((70, 90), 250, np.uint8)
@@ -235,6 +255,16 @@ def test_what_an_array_cannot_be_is_said_before_anything_is_computed(tmp_path: P
         (image, {"diamter": 3}, "did you mean diameter"),
         (image, {"t": 0}, "segment_array has no option t; it has channel,"),
         (image, {"threshold": 7}, "^threshold must be between"),
+        (image, {"diameter": "26"}, "^diameter must be a number, but is '26'"),
+        (image, {"planes_per_block": 0}, "^planes_per_block must be a whole number, 1 or more, but is 0"),
+        (image, {"planes_per_block": 1.5}, "^planes_per_block must be a whole number"),
+        ("zin", {}, r"^x must be a dask, zarr or numpy array, .* but is 'zin' \(str\); for files, use open_images\.$"),
+        ([[1, 2], [3, 4]], {}, r"^x must be a dask, zarr or numpy array, .* but is \[\[1, 2\], \[3, 4\]\] \(list\)"),
+        (
+            image,
+            {"channel": "GFP"},
+            r"^channel: there is no channel 'GFP': .*\. Leave channel out; .* give axes with c",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             nucseg_batch.segment_array(array, **options)
@@ -245,6 +275,9 @@ def test_what_an_array_cannot_be_is_said_before_anything_is_computed(tmp_path: P
         nucseg_batch.segment_array(image, model=tmp_path / "no.keras")
     with pytest.raises(UsageError, match="open_images has no option diameter"):
         nucseg_batch.open_images(tmp_path, diameter=3)
+    with pytest.raises(UsageError) as told:
+        nucseg_batch.segment_array(image, channel="GFP")
+    assert "--" not in str(told.value), "options of the command do not apply"
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(NothingToDoError, match=r"bad\.png"):
         nucseg_batch.open_images(tmp_path)

@@ -78,6 +78,14 @@ def test_lazy_labels_are_compared_with_a_run(source: Path, empty: tuple[object, 
     assert "reading through dask" in printed
 
 
+def test_blocks_of_a_stack_are_compared_and_have_the_same_labels(source: Path) -> None:
+    """The first kind is what others are compared with."""
+    record, _ = run("stack_blocks.py", source, "--side", 64, "--planes", 3, "--blocks", 3, 1, "--diameter", 20)
+    assert [row["planes in a block"] for row in record["table"]] == [3, 1]
+    assert record["table"][0]["CPU by first"] == 1
+    assert all(row["CPU seconds"] > 0 for row in record["table"])
+
+
 def test_the_default_command_is_compared_with_runs_that_are_told_the_size(source: Path) -> None:
     """The third way gets the scales that the first has chosen, so both find the same nuclei."""
     record, _ = run("default_command.py", source, "--kinds", "mixed", "--copies", 2)

@@ -30,6 +30,8 @@ NEAR_NM = 15
 """How far in nanometres a channel may be from the wavelength that is asked for."""
 SHOWN_CHANNELS = 12
 """Channels that a line for the user names."""
+ONLY_CHANNEL = "Leave --channel out, and choose files by name with --pattern."
+"""What to do where a channel is asked for of a file that has only one."""
 EACH = "each"
 """Value of --channel with which every file is an image by itself, whatever channel its name says."""
 _DNA_WORDS = ("dapi", "hoechst", "draq5", "draq7", "nucblue", "nuclight", "h2b", "propidium")
@@ -114,8 +116,11 @@ def channel_names(header: Header) -> tuple[str, ...]:
     return tuple(names)
 
 
-def nuclei_channel(header: Header, wanted: str) -> int:
-    """Which of axis C shows the nuclei, 0 where there is no such axis; raises ImageError where that is not clear."""
+def nuclei_channel(header: Header, wanted: str, if_only_one: str = ONLY_CHANNEL) -> int:
+    """Which of axis C shows the nuclei, 0 where there is no such axis; raises ImageError where that is not clear.
+
+    if_only_one: what to do where a name is asked for of an image with one channel that has none.
+    """
     wanted = "auto" if wanted.lower() == EACH else wanted
     plain = wanted.lower() in ("auto", *COLOURS)
     if "S" in header.axes:
@@ -131,10 +136,7 @@ def nuclei_channel(header: Header, wanted: str) -> int:
     if "C" not in header.axes and not header.channels:
         if wanted == "0":
             return 0
-        raise ImageError(
-            f"there is no channel {wanted!r}: the image has one channel, without a name. Leave --channel out, and "
-            "choose files by name with --pattern."
-        )
+        raise ImageError(f"there is no channel {wanted!r}: the image has one channel, without a name. {if_only_one}")
     nm = [channel.wavelength for channel in header.channels] + [None] * header.length("C")
     return choose_channel(wanted, [ChannelInfo(name, nm[i]) for i, name in enumerate(channel_names(header))])
 
