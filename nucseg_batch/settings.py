@@ -332,6 +332,7 @@ class SegmentSettings:
         given["tables"] = ",".join(self.table_formats)
         if NEIGHBOUR_COUNT not in names(self.extra_columns):
             given["neighbour_radius"] = type(self).neighbour_radius  # the default: another one would change nothing
+        given["z_step"] = self.z_step if self.link == "z" else None  # nothing else is measured with it
         others = SPEED_OPTIONS | REFUSING_OPTIONS | WELLS_OPTIONS
         return {name: value for name, value in given.items() if name not in others}
 

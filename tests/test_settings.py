@@ -113,6 +113,12 @@ def test_a_radius_counts_only_where_neighbours_are_counted() -> None:
     assert SegmentSettings(controls="A01").result_options() == default
 
 
+def test_the_distance_of_slices_counts_only_where_nuclei_are_joined_over_them() -> None:
+    """Nothing else is measured with it; a run without volumes can be resumed with any."""
+    assert SegmentSettings(z_step=2.0).result_options() == SegmentSettings().result_options()
+    assert SegmentSettings(link="z", z_step=2.0).result_options() != SegmentSettings(link="z").result_options()
+
+
 def test_only_pixels_are_limited_before_the_size_of_pixels_is_known() -> None:
     """600 micrometres may be 300 pixels."""
     assert SegmentSettings(expand="600um").compartments

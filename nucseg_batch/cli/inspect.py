@@ -50,12 +50,14 @@ SHOWN_CHANNELS = 6
         "measure",
         "ring",
         "expand",
+        "link",
         "with_images",
     ),
     *("memory", "region"),
     measure="Count the memory that these further columns of nuclei.csv take: groups or names, with commas, or all.",
     ring="Count memory and files of a run with rings: GAP,WIDTH.",
     expand="Count memory and files of a run with cells: DISTANCE.",
+    link="Count the files of a run that joins the nuclei of neighbouring z-slices into volumes: z.",
     with_images="Count the files of a run that also stores the pixels.",
 )
 def inspect(
@@ -160,9 +162,12 @@ def _plan_lines(found: Inspection, mpx_per_s: float | None) -> list[str]:
         "array": len(plan.label_arrays),
     }
     images, planes, units, arrays = (f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items())
+    stacks = f"{found.stacks} stack{'s' * (found.stacks != 1)}"
+    joined = [f"volumes: nuclei are joined over the z-slices of {stacks}"] if found.stacks else []
     return [
         f"{images}, {planes}, {plan.pixel_count / 1e6:.1f} Mpx, in {units}",
         f"in: {_on_disk(found.input_bytes)}, {_bytes(found.decoded_bytes)} decoded",
+        *joined,
         f"out: masks of {_bytes(plan.mask_bytes)} before compression in {arrays}; at most {files['store']} files in "
         f"the store, {files['tables']} tables, about {files['run folder']} in the run folder",
         f"memory: about {_bytes(found.memory)} on a CPU, with a budget of {_bytes(found.budget.total)} (--memory)"

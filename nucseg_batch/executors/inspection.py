@@ -28,7 +28,18 @@ from nucseg_batch.files.source import Header
 from nucseg_batch.files.zarr.source import open_zarr
 from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.machine.processor import bfloat16_flags
-from nucseg_batch.plan import LABEL_BYTES, Budget, Failure, ImageInfo, Plan, doubt_error, make_plan, merged
+from nucseg_batch.plan import (
+    LABEL_BYTES,
+    Budget,
+    Failure,
+    ImageInfo,
+    Plan,
+    check_stacks,
+    doubt_error,
+    make_plan,
+    merged,
+    stack_groups,
+)
 from nucseg_batch.plan.budget import BASE_BYTES
 from nucseg_batch.settings import SegmentSettings
 
@@ -47,7 +58,7 @@ COUNTED_FILES = 100_000
 """Chunk files of zarr stores whose sizes are added up, in all; with more they are not counted."""
 TABLES = 3
 RUN_FILES = 6
-"""Files of the run folder besides two for each unit."""
+"""Files of the run folder besides two for each unit and for stacks whose nuclei are joined together."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,14 @@ class Inspection:
     def output_files(self) -> dict[str, int]:
         """Files that would be made: at most so many in the store, and of tables and in the run folder."""
         store = output_files(self.plan, with_images=self.settings.with_images)
-        return {"store": store, "tables": TABLES, "run folder": 2 * self.units + RUN_FILES}
+        groups = sum(1 for _ in stack_groups(self.plan))
+        tables, records = TABLES + bool(groups), 2 * (self.units + groups)
+        return {"store": store, "tables": tables, "run folder": records + RUN_FILES}
+
+    @property
+    def stacks(self) -> int:
+        """Stacks whose nuclei would be joined over their z-slices."""
+        return sum(math.prod(one.shape[:-3]) for one in self.plan.label_arrays if one.has_volumes)
 
     @property
     def memory(self) -> int:
@@ -186,7 +204,11 @@ def inspect(
     total = len(joined.entries)
     scanned = scan_headers(joined, settings, lambda done: progress(done, total))
     images, failures = plannable(scanned, settings)
-    plan = make_plan(images, failures, region=settings.region, labels=settings.labels)
+    plan = make_plan(images, failures, region=settings.region, labels=settings.labels, linked=settings.link == "z")
+    try:
+        check_stacks(plan, settings.link)
+    except UsageError as error:
+        refusal = refusal or error
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     scanned = replace(scanned, found=replace(scanned.found, assumptions=assumptions))
     return Inspection(place, scanned, plan, settings, refusal, _stored(scanned, settings))
@@ -270,6 +292,7 @@ def as_json(found: Inspection, mpx_per_s: float | None) -> dict[str, Any]:
             for one in plan.label_arrays
         ],
         "units": found.units,
+        "stacks": found.stacks,
         "output_files": found.output_files,
         "memory_bytes": found.memory,
         "memory_budget_bytes": found.budget.total,

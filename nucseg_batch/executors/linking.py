@@ -50,7 +50,8 @@ def link_groups(job: Job, groups: Iterable[StackGroup], progress: ProgressCounte
     for group in groups:
         image, more = group.image(group.places[0]), len(group.places) - 1
         others = f" and {more} more" if more else ""
-        progress.tell(f"{image.key}{others}: joining nuclei over {group.depth} slices")
+        if group.depth > 1:
+            progress.tell(f"{image.key}{others}: joining nuclei over {group.depth} slices")
         for unit in group.units if alone else ():
             remove_leftovers_of(job.store, unit, volumes=True)
         link_stacks(group, journal=job.journal, writer=writer, table=table, settings=job.begun.settings)

@@ -90,7 +90,10 @@ def stack_groups(plan: Plan) -> Iterator[StackGroup]:
 def check_stacks(plan: Plan, link: str | None) -> None:
     """Raises UsageError where nuclei are to be joined over z-slices and no image that can be used has any."""
     if link == "z" and plan.label_arrays and not any(one.has_volumes for one in plan.label_arrays):
+        projected = any(image.projected for one in plan.label_arrays for image in one.images)
         raise UsageError(
-            "--link z joins nuclei over z-slices, but no image has an axis z; leave it out, leave out --z max, or say "
-            "with --axes which axis is z."
+            "--link z joins nuclei over z-slices, but --z max makes one plane of them; leave out one of the two."
+            if projected
+            else "--link z joins nuclei over z-slices, but no image has an axis z; leave it out, or say with --axes "
+            "which axis is z."
         )

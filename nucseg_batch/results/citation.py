@@ -27,10 +27,25 @@ def _lengths(text: str, names: tuple[str, ...]) -> str:
     return f"{', '.join(values)} {'micrometres' if distances.micrometres else 'pixels'}"
 
 
+def _selected(one: str, text: str) -> str:
+    """`z-slices 2 to 11` for a selection as `--z` has it, `2:12`; numbers from the end stay as they are written."""
+    parts = [int(part) if part.strip() else None for part in text.split(":")]
+    if len(parts) == 1:
+        return f"{one} {parts[0]}"
+    start, stop, step = parts[0] or 0, parts[1], (parts[2] if len(parts) > 2 else None) or 1
+    steps = f" in steps of {step}" if step > 1 else ""
+    if start < 0 or (stop is not None and stop < 0):
+        return f"{one}s {text}"
+    if stop is None:
+        return f"{one}s from {start}{steps}"
+    places = range(start, stop, step)
+    return f"{one}s {start} to {places[-1]}{steps}" if len(places) > 1 else f"{one} {start}"
+
+
 _NEAREST = "each pixel of the nearest nucleus"
 OPTIONS: dict[str, Callable[[Any], str]] = {
-    "t": "time points {}".format,
-    "z": "depths {}".format,
+    "t": lambda v: _selected("time point", v),
+    "z": lambda v: "maximum projection of the z-slices" if v.strip() == "max" else _selected("z-slice", v),
     "channel": "channel of the nuclei {}".format,
     "region": "side in pixels of the regions of large planes {}".format,
     "augment": "answers averaged over mirror images".format,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS
+from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS, VOLUMES
 from nucseg_batch.errors import DamageError, ImageError, InputMissingError, MismatchError, NucsegError
 from nucseg_batch.files.masks.ngff import axes_of, image_kind, level_name
 from nucseg_batch.files.masks.nodes import read_attributes
@@ -38,7 +38,7 @@ from nucseg_batch.pipeline.channels import (
     resolve_channel_of_pixels,
     select_channels,
 )
-from nucseg_batch.plan import ImageInfo, LabelArray, Plane
+from nucseg_batch.plan import ImageInfo, LabelArray, Plane, PlaneStatus
 from nucseg_batch.results.tables import (
     PlaneNuclei,
     PlaneRow,
@@ -116,11 +116,20 @@ class FinishedRun:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The label images of the run, nuclei first, as the run folder or else the provenance says."""
+        """The label images of all planes, nuclei first, as the run folder or else the provenance says."""
         if self.begun is not None:
             return self.begun.settings.labels
-        given = (read_provenance(self.store) or {}).get("settings") or {}
-        return (NUCLEI_LABEL, *(label for label, option in OPTIONS.items() if given.get(option.strip("-"))))
+        return (NUCLEI_LABEL, *(label for label, option in OPTIONS.items() if self._options.get(option.strip("-"))))
+
+    def labels_of(self, rows: Sequence[PlaneRow]) -> tuple[str, ...]:
+        """The label images of an image, of which all rows are given: `labels`, and volumes once they are made of it."""
+        joined = (self.begun.settings.link if self.begun is not None else self._options.get("link")) == "z"
+        made = all(row.z is not None and row.status != PlaneStatus.MISSING for row in rows)
+        return (*self.labels, VOLUMES) if joined and made else self.labels
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        return (read_provenance(self.store) or {}).get("settings") or {}
 
     @cached_property
     def nuclei_columns(self) -> tuple[str, ...]:

@@ -241,6 +241,19 @@ def test_what_is_measured_and_labelled_counts(
     assert more["output_files"]["store"] > without["output_files"]["store"]
 
 
+def test_volumes_count(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of the images has slices: another label image in two groups, its levels, a table, and two records of it."""
+    without, linked = as_json(capsys, mixed, code=3), as_json(capsys, mixed, "--link", "z", code=3)
+    assert (without["stacks"], linked["stacks"]) == (0, 1)
+    assert linked["mask_bytes"] - without["mask_bytes"] == 4 * 5 * 101 * 61
+    more = {kind: linked["output_files"][kind] - count for kind, count in without["output_files"].items()}
+    assert more == {"store": 3, "tables": 1, "run folder": 2}
+    assert run(mixed, "--link", "z") == 3
+    assert "volumes: nuclei are joined over the z-slices of 1 stack\n" in capsys.readouterr().out
+    refused = as_json(capsys, mixed, "--link", "z", "--z", "max", code=2)
+    assert "--z max makes one plane of them" in refused["error"]
+
+
 def test_files_of_the_output_are_counted() -> None:
     """A stack of many shards: its arrays' shards, metadata of arrays, groups and root."""
     plan = make_plan(infos(512, 512, 200))

@@ -389,11 +389,24 @@ def test_an_image_of_a_store_keeps_its_place_levels_and_distances(
     assert [size for size, _ in sizes] == pytest.approx([0.25 * 3 * voxels for _, voxels in sizes])
 
 
+def test_joining_is_told_where_there_are_slices_to_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single slice is a stack, too, in which each nucleus is a volume."""
+    for name, z, said in (("one", "5", False), ("two", "5:7", True)):
+        run = small_run(tmp_path / name, monkeypatch, link="z", z=z)
+        run.put("a.tif", pixels(truth()))
+        assert run.segment().outcome.volumes
+        assert ("a.tif: joining nuclei over 2 slices" in run.notes.lines) is said
+        assert ("joining" in run.notes.text) is said
+
+
 def test_linking_is_refused_where_there_are_no_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is segmented; a projection has none either."""
-    for name, settings in (("planes", {}), ("projected", {"z": "max"})):
+    for name, settings, found in (
+        ("planes", {}, "no image has an axis z; leave it out, or say with --axes"),
+        ("projected", {"z": "max"}, "--z max makes one plane of them"),
+    ):
         run = small_run(tmp_path / name, monkeypatch, link="z", **settings)
         run.put("a.tif", pixels(truth()) if name == "projected" else pixels(truth())[3])
-        with pytest.raises(UsageError, match="--link z joins nuclei over z-slices, but no image has an axis z"):
+        with pytest.raises(UsageError, match=f"--link z joins nuclei over z-slices, but {found}"):
             run.segment()
         assert not run.store.exists()

@@ -148,6 +148,17 @@ def test_numbers_that_were_given_are_told_as_given(tmp_path: Path, monkeypatch: 
         linked
     )
     assert "This gave 7 volumes." in paragraph(linked)
+    for given, said in {
+        ("t", "3"): "time point 3",
+        ("t", "0:10:2"): "time points 0 to 8 in steps of 2",
+        ("z", "2:12"): "z-slices 2 to 11",
+        ("z", "4:5"): "z-slice 4",
+        ("z", "2:"): "z-slices from 2",
+        ("z", "1:-2"): "z-slices 1:-2",
+        ("z", "max"): "maximum projection of the z-slices",
+    }.items():
+        chosen = {**record, "settings": {**record["settings"], **dict([given])}}
+        assert f"{said}, side in pixels" in paragraph(chosen)
     keys = [{one.key for one in references(each)} for each in (linked, record)]
     assert keys[0] - keys[1] == {"stringer2021cellpose"}
     tracked = {**record, "settings": {**record["settings"], "link": "t"}, "output": {**record["output"], "tracks": 9}}

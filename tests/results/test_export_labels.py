@@ -16,7 +16,9 @@ from zarr_examples import write_plate
 
 from nucseg_batch import open_masks
 from nucseg_batch.executors import job, local
+from nucseg_batch.results.export.task import ExportTask
 from nucseg_batch.results.run import FinishedRun
+from nucseg_batch.results.spacing import Spacing
 
 LABELS = ("nuclei", "rings", "cells")
 
@@ -61,6 +63,62 @@ def test_label_images_are_those_of_the_store(around: SmallRun, tmp_path: Path, f
             np.testing.assert_array_equal(stored[f"labels/{label}/0"][:], mask)
     again = exported(around, tmp_path / "to", "tiff", "png", "ngio")
     assert {kind: one.kept for kind, one in again.formats.items()} == {"tiff": 12, "png": 15, "ngio": 4}
+
+
+@pytest.fixture
+def linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
+    """Two time points of five slices, three large slices of which the first shows a half only, and a plane."""
+    run = small_run(tmp_path, monkeypatch, link="z", ring="1,2")
+    movie = np.array([[picture(count) for count in counts] for counts in ((3, 4, 2, 3, 1), (5, 5, 0, 5, 5))])
+    tifffile.imwrite(run.folder / "movie.tif", movie, imagej=True, metadata={"axes": "TZYX"})
+    stack = np.stack([mosaic((70, 90))] * 3)
+    stack[0, :35] = stack.min()
+    tifffile.imwrite(run.folder / "deep.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    run.put("plane.tif", picture(2))
+    run.segment()
+    return run
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_volumes_of_stacks_are_those_of_the_store(linked: SmallRun, tmp_path: Path, folder: bool) -> None:
+    """Stacks in TIFF and OME-Zarr; a picture of a slice would not tell a volume from a nucleus."""
+    if not folder:
+        shutil.rmtree(tmp_path / "out.run")
+    to = tmp_path / "to"
+    exported(linked, to, "tiff", "png", "ngio")
+    assert sorted(path.name for path in (to / "tiff-volumes").iterdir()) == ["deep.tif", "movie.tif"]
+    assert not (to / "png-volumes").exists()
+    masks = open_masks(linked.store, label="volumes")
+    for name in ("deep", "movie"):
+        volumes = np.asarray(masks[f"{name}.tif"])
+        nuclei = tifffile.imread(to / "tiff" / f"{name}.tif")
+        assert np.array_equal(volumes > 0, nuclei > 0)
+        assert name != "deep" or (volumes != nuclei).any()
+        np.testing.assert_array_equal(tifffile.imread(to / "tiff-volumes" / f"{name}.tif"), volumes)
+        stored = zarr.open_group(to / "ngio" / f"{name}.zarr", mode="r")
+        assert stored["labels"].attrs["ome"]["labels"] == ["nuclei", "rings", "volumes"]
+        np.testing.assert_array_equal(stored["labels/volumes/0"][:], volumes)
+    plane = zarr.open_group(to / "ngio" / "plane.zarr", mode="r")
+    assert plane["labels"].attrs["ome"]["labels"] == ["nuclei", "rings"]
+
+
+def test_the_type_of_a_stack_has_room_for_volumes_of_all_its_slices(linked: SmallRun, tmp_path: Path) -> None:
+    """A stack can have more volumes than any of its slices has nuclei."""
+    with FinishedRun(linked.store) as run:
+        rows = tuple(run.planes("movie.tif"))
+    tasks = [ExportTask(tmp_path / "a.tif", rows, Spacing(), {}, label) for label in ("nuclei", "rings", "volumes")]
+    assert [task.most for task in tasks] == [5, 5, 20]
+
+
+def test_volumes_of_a_stack_that_is_not_done_are_left_out(linked: SmallRun, tmp_path: Path) -> None:
+    """Its nuclei are exported as far as they are; volumes of an earlier call are deleted."""
+    exported(linked, tmp_path / "to", "tiff")
+    unit = next(one for one in linked.units if one.label_array.images[0].key == "movie.tif")
+    linked.journal.retract(unit)
+    linked.finish()
+    result = exported(linked, tmp_path / "to", "tiff").formats["tiff"]
+    assert sorted(path.name for path in (tmp_path / "to" / "tiff-volumes").iterdir()) == ["deep.tif"]
+    assert result.removed >= 1
 
 
 def test_rings_of_a_run_that_has_none_any_more_are_deleted(around: SmallRun, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from nucseg_batch.results.export.task import ImageFormat, RunFormat
 
 _HERE = "nucseg_batch.results.export"
 IMAGE_FORMATS = {
-    "tiff": ImageFormat(".tif", f"{_HERE}.tiff:open_tiff", labels=True),
+    "tiff": ImageFormat(".tif", f"{_HERE}.tiff:open_tiff", labels=True, volumes=True),
     "png": ImageFormat(".png", f"{_HERE}.png:open_png", per="plane", labels=True),
     "geojson": ImageFormat(".geojson", f"{_HERE}.geojson:open_geojson"),
     "roi": ImageFormat(".zip", f"{_HERE}.roi:open_roi", needs=("roifile",), extra="export"),

@@ -102,12 +102,12 @@ class _Image:
         ones = (1,) * len(before)
         grid = ShardGrid(self._axes, (*before, height, width), (*ones, *sides), (*ones, *shards))
         layout = ArrayLayout(grid, "uint32")
-        name = self._task.path.name
+        name, labels = self._task.path.name, plane.run.labels_of(self._task.rows)
         own = image_attributes(name, self._axes, frame, "labels")
         put_group(self._folder, {**own, "nucseg-batch-export": dict(self._task.about)})
-        put_group(self._folder / "labels", labels_attributes(plane.run.labels))
+        put_group(self._folder / "labels", labels_attributes(labels))
         arrays = {}
-        for name in plane.run.labels:
+        for name in labels:
             label = self._folder / "labels" / name
             put_group(label, label_attributes(self._axes, frame, (), source=True))
             put_array(label / level_name(0), layout)

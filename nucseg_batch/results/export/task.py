@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from nucseg_batch.compartments import NUCLEI_LABEL
+from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
 from nucseg_batch.results.export.planes import LabelledPlane
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing
@@ -44,6 +45,14 @@ class ExportTask:
         """The planes that have a mask; at least one."""
         return [row for row in self.rows if row.segmented]
 
+    @property
+    def most(self) -> int:
+        """No label is above this: the most nuclei of a plane or, of volumes, the nuclei of all slices of a stack."""
+        nuclei: Counter[tuple[int | None, int | None]] = Counter()
+        for row in self.good:
+            nuclei[row.t, None if self.label == VOLUMES else row.z] += row.nuclei
+        return max(nuclei.values())
+
 
 class Sink(Protocol):
     """A file that is being written."""
@@ -72,6 +81,8 @@ class ImageFormat:
     """What a file is for."""
     labels: bool = False
     """Whether each label image of a run, such as rings, has files of its own."""
+    volumes: bool = False
+    """Whether volumes, which are stacks, have files of their own, too."""
     wells: bool = False
     """Whether its files say plate and well."""
     tracks: bool = False

@@ -32,7 +32,7 @@ class _Stack:
         self._task = task
         good = task.good
         self._shape = good[0].shape
-        self._most = 2**16 - 1 if max(row.nuclei for row in good) < 2**16 else 2**32 - 1
+        self._most = 2**16 - 1 if task.most < 2**16 else 2**32 - 1
         self._dtype = np.dtype(np.uint16 if self._most < 2**16 else np.uint32)
         self._pages = 0
 
@@ -109,6 +109,6 @@ def _description(task: ExportTask) -> str:
         lines["unit"] = "micron"
         if task.spacing.depth is not None and math.isfinite(task.spacing.depth):
             lines["spacing"] = task.spacing.depth
-    lines |= {"min": 0, "max": max(row.nuclei for row in task.good)}
+    lines |= {"min": 0, "max": task.most}
     lines |= {name: value.encode("ascii", "backslashreplace").decode() for name, value in task.about.items()}
     return "".join(f"{name}={value}\n" for name, value in lines.items())

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS
+from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS, VOLUMES
 from nucseg_batch.errors import NothingToDoError
 from nucseg_batch.results.export.folder import ExportFolder, export_folder
 from nucseg_batch.results.export.formats import IMAGE_FORMATS, RUN_FORMATS, check_installed, load
@@ -164,7 +164,7 @@ class _Call:
         """Deletes what an earlier call wrote of images that have no mask any more, or of a run that was done anew."""
         for name in self._openers:
             if not IMAGE_FORMATS[name].is_store:  # stores hold many files, and are replaced whole
-                tops = [name, *(f"{name}-{label}" for label in OPTIONS if IMAGE_FORMATS[name].labels)]
+                tops = [name, *(f"{name}-{label}" for label in (*OPTIONS, VOLUMES) if IMAGE_FORMATS[name].labels)]
                 stale = (self._place.remove_stale(IMAGE_FORMATS[name].ending, top) for top in tops)
                 self.result.formats[name].removed = sum(stale)
 
@@ -209,7 +209,8 @@ class _Call:
             self._groups.update(map(str, Path(group).parents if group else ()))
             yield self._place.path / "ngio.zarr" / group, tuple(rows), NUCLEI_LABEL
             return
-        for label in self._run.labels if IMAGE_FORMATS[kind].labels else (NUCLEI_LABEL,):
+        labels = self._run.labels_of(rows) if IMAGE_FORMATS[kind].volumes else self._run.labels
+        for label in labels if IMAGE_FORMATS[kind].labels else (NUCLEI_LABEL,):
             top = self._place.path / (kind if label == NUCLEI_LABEL else f"{kind}-{label}")
             if IMAGE_FORMATS[kind].per == "image":
                 yield top / name.with_name(name.name + ending), tuple(rows), label

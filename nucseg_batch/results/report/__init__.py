@@ -59,6 +59,7 @@ def report_text(
         name=run.store.name,
         made_by=made.get("version"),
         survey=survey,
+        volumes=made.get("output", {}).get("volumes"),
         notes=notes(survey, choice, gone, len(pictures), assumed),
         failures=failures(run.tables["failures"]),
         failures_csv=run.tables["failures"].name,

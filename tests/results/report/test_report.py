@@ -145,9 +145,21 @@ def test_stacks_are_shown_plane_by_plane(tmp_path: Path, monkeypatch: pytest.Mon
     tifffile.imwrite(run.folder / "movie.tif", stack, imagej=True, metadata={"axes": "TZYX"})
     run.segment()
     page = Page(report_of(run.store))
-    assert "Planes 6 time points and depths" in page.text
+    assert "Planes 6 time points and z-slices" in page.text
     assert "movie.tif (t=1, z=2)" in page.text
     assert "Nuclei per plane" in page.text
+
+
+def test_volumes_are_counted_beside_their_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Nuclei` counts a nucleus once in each slice; a run that joins none has no such line."""
+    for name, link in (("linked", "z"), ("plain", None)):
+        run = small_run(tmp_path / name, monkeypatch, axes="ZYX", link=link)
+        run.put("a.tif", np.stack([picture(count) for count in (3, 2, 1, 1, 0)]))
+        run.segment()
+        text = Page(report_of(run.store)).text
+        assert "Nuclei 7" in text
+        assert ("Volumes 3 nuclei joined over z-slices" in text) is (link == "z")
+        assert ("Volumes" in text) is (link == "z")
 
 
 def test_a_large_plane_is_shown_in_parts_without_being_read_whole(
