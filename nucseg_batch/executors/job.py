@@ -166,7 +166,8 @@ def prepare(
     if settings.flatfield_file is not None:
         settings = replace(settings, flatfield=os.path.abspath(settings.flatfield_file))
     check_formats(store, settings)
-    found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
+    found = discover(place, pattern=pattern, axes=settings.axes, flat_field=settings.flatfield_file)
+    found = with_channels(found, settings.channel)
     if in_place and os.path.isfile(place):
         raise UsageError(f"--in-place: IN {place} is an archive, which cannot be changed; give OUT instead.")
     if in_place and found.root != place:
