@@ -329,10 +329,9 @@ class SegmentSettings:
         given |= {OPTIONS[label].strip("-"): str(distances) for label, distances in self.compartments.items()}
         given["flatfield"] = self.flatfield_file.name if self.flatfield_file else self.flatfield
         given["measure"] = canonical_request(self.measure) if self.measure else None
-        given["tables"] = ",".join(self.table_formats)
+        given |= {"tables": ",".join(self.table_formats), "z_step": self.z_step if self.link == "z" else None}
         if NEIGHBOUR_COUNT not in names(self.extra_columns):
             given["neighbour_radius"] = type(self).neighbour_radius  # the default: another one would change nothing
-        given["z_step"] = self.z_step if self.link == "z" else None  # nothing else is measured with it
         others = SPEED_OPTIONS | REFUSING_OPTIONS | WELLS_OPTIONS
         return {name: value for name, value in given.items() if name not in others}
 

@@ -17,6 +17,7 @@ from small_runs import SmallRun, small_run
 
 from nucseg_batch.errors import InputMissingError, MismatchError, NothingToDoError
 from nucseg_batch.executors.output import begin
+from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.flat_fields import FLAT_FIELDS
 from nucseg_batch.files.opened import ImageReader
 
@@ -203,13 +204,13 @@ def test_a_run_is_resumed_with_the_same_field_only(tmp_path: Path, monkeypatch: 
     run.segment(Above())
     assert run.segment(Above()).new_planes == 0
     np.save(path, np.ones(SHAPE))
-    with pytest.raises(MismatchError, match=r"--flatfield \(sha256\)"):
+    with pytest.raises(MismatchError, match=r"\(--flatfield: the file has changed since the run began\)"):
         run.segment(Above())
     path.unlink()
     with pytest.raises(InputMissingError, match="there is no such file"):
         run.segment(Above())
     run.with_settings(flatfield="estimate")
-    with pytest.raises(MismatchError, match=r"--flatfield: field\.npy in the run, estimate now"):
+    with pytest.raises(MismatchError, match=r"\(--flatfield: field\.npy in the run, estimate now\)"):
         run.segment(Above())
 
 
@@ -240,3 +241,22 @@ def test_without_the_option_pixels_are_the_array_that_was_read(tmp_path: Path, m
     assert not (run.journal.folder / FLAT_FIELDS).exists()
     provenance = json.loads(run.store.with_suffix(".provenance.json").read_text())
     assert (provenance["flatfield"], provenance["settings"]["flatfield"]) == (None, None)
+
+
+def test_a_field_in_the_folder_of_images_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the folder is reached by a link, and if the run is resumed."""
+    run = run_of(tmp_path / "run", monkeypatch)
+    path = run.folder / "flat.tif"
+    tifffile.imwrite(path, vignette(SHAPE).astype(np.float32))
+    (tmp_path / "link").symlink_to(run.folder)
+    for name in (path, tmp_path / "link" / "flat.tif"):
+        found = discover(str(run.folder), flat_field=name)
+        assert "flat.tif" not in {entry.key for entry in found.entries}
+        assert found.skipped == {"file of --flatfield": 1}
+    assert len(discover(str(run.folder)).entries) == COUNT + 1
+    with pytest.raises(NothingToDoError, match="skipped: 1 x file of --flatfield"):
+        discover(str(path), flat_field=path)
+    run.with_settings(flatfield=str(path))
+    assert run.segment(Above()).new_planes == COUNT
+    assert run.segment(Above()).new_planes == 0
+    assert [row["image"] for row in images(run)] == [f"{number:02d}.tif" for number in range(COUNT)]

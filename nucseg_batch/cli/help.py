@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import typer
 
 EVERYWHERE = "Every command"
 """Panel of the options that every command has."""
+
+EXAMPLES = "Examples:"
+"""First line of the paragraph whose lines stay apart."""
+
+
+def _joined_lines(text: str) -> str:
+    """A help text, each of whose paragraphs but the examples is one line, which the terminal breaks."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(one if one.startswith(EXAMPLES) else one.replace("\n", " ") for one in paragraphs)
 
 
 def with_common_options(group: Any, names: frozenset[str]) -> Any:
@@ -20,6 +30,7 @@ def with_common_options(group: Any, names: frozenset[str]) -> Any:
     for one in common:
         one.expose_value, one.rich_help_panel = False, EVERYWHERE
     for command in (group, *group.commands.values()):
+        command.help = _joined_lines(command.help or "")
         if command is not group:
             command.params.extend(common)
         context = typer.Context(command, help_option_names=["-h", "--help"])

@@ -93,7 +93,9 @@ def _print(table: WellTable) -> None:
     from nucseg_batch.cli.console import say
 
     say(f"{table.wells} wells on {table.plates} plate{'s' * (table.plates != 1)}: {table.path}")
-    if 0 < (few := len(table.controls)) < FEW_CONTROLS:
-        say(f"{few} control well{'s' * (few > 1)}: z-scores are rough, and empty with a single one")
+    if len(table.controls) == 1:
+        say("1 control well: z-scores are empty; give at least 2")
+    elif 0 < (few := len(table.controls)) < FEW_CONTROLS:
+        say(f"{few} control wells: z-scores are rough")
     if table.outside:
         say(f"{table.outside} planes are on no plate and were left out")

@@ -12,6 +12,7 @@ from nucseg_batch import __version__
 from nucseg_batch.errors import InputMissingError, MismatchError, OutputError
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.find.entries import Discovery
+from nucseg_batch.files.flat_field_file import check_flat_field_file
 from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.dataset import is_own_dataset, pyarrow
@@ -20,6 +21,9 @@ from nucseg_batch.files.run_layout import PARQUET, RunLayout
 from nucseg_batch.files.zarr.folders import is_store
 from nucseg_batch.plan import Plan
 from nucseg_batch.settings import TABLE_FORMATS, SegmentSettings
+
+_MODEL, _FLAT_FIELD = "--model (sha256)", "--flatfield (sha256)"
+"""What a fingerprint calls the content of files."""
 
 
 def default_model() -> Path:
@@ -35,10 +39,9 @@ def fingerprint(model: Path, settings: SegmentSettings, *, in_place: bool = Fals
     packages = {name: metadata.version(name) for name in ("keras", "zarr")}
     place = {"--in-place": True} if in_place else {}
     if settings.flatfield_file is not None:
-        if not settings.flatfield_file.is_file():
-            raise InputMissingError(f"--flatfield {settings.flatfield_file}: there is no such file.")
-        options["--flatfield (sha256)"] = file_sha256(settings.flatfield_file)
-    return {"nucseg-batch": __version__, "--model (sha256)": file_sha256(model), **place, **options, **packages}
+        check_flat_field_file(settings.flatfield_file)
+        options[_FLAT_FIELD] = file_sha256(settings.flatfield_file)
+    return {"nucseg-batch": __version__, _MODEL: file_sha256(model), **place, **options, **packages}
 
 
 def check_formats(store: Path, settings: SegmentSettings) -> None:
@@ -107,16 +110,24 @@ def check_beside(store: Path, journal: Journal) -> None:
 
 def check_fingerprint(journal: Journal, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises MismatchError where a run was begun with another model, other settings or another version."""
-    different = [
-        f"{name}: {_said(earlier.get(name))} in the run, {_said(now.get(name))} now"
-        for name in dict.fromkeys([*now, *earlier])
-        if earlier.get(name) != now.get(name)
-    ]
+    names = [name for name in dict.fromkeys([*now, *earlier]) if earlier.get(name) != now.get(name)]
+    if "--flatfield" in names and _FLAT_FIELD in names:  # another file has another content
+        names.remove(_FLAT_FIELD)
+    different = [_difference(name, earlier.get(name), now.get(name)) for name in names]
     if different:
         raise MismatchError(
             f"{journal.folder} was begun with other settings ({'; '.join(different)}). Use the settings of the run, "
             "give another OUT, or start over with --overwrite."
         )
+
+
+def _difference(name: str, earlier: Any, now: Any) -> str:
+    """What is not as it was; of files, no hashes."""
+    if name == _MODEL:
+        return "--model: another file than in the run, or one that has changed since the run began"
+    if name == _FLAT_FIELD:
+        return "--flatfield: the file has changed since the run began"
+    return f"{name}: {_said(earlier)} in the run, {_said(now)} now"
 
 
 def _said(value: Any) -> str:

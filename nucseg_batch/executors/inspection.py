@@ -194,7 +194,7 @@ def inspect(
     `progress` hears how many headers were read, and of how many. Where a run as a whole would be refused because it is
     not clear which channel shows the nuclei, every file is looked at by itself.
     """
-    found = discover(place, pattern=pattern, axes=settings.axes)
+    found = discover(place, pattern=pattern, axes=settings.axes, flat_field=settings.flatfield_file)
     refusal = None
     try:
         joined = with_channels(found, settings.channel)

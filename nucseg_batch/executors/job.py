@@ -170,7 +170,8 @@ def prepare(
     check_formats(store, settings)
     if settings.link == "t":
         check_tracker()
-    found = with_channels(discover(place, pattern=pattern, axes=settings.axes), settings.channel)
+    found = discover(place, pattern=pattern, axes=settings.axes, flat_field=settings.flatfield_file)
+    found = with_channels(found, settings.channel)
     if in_place and os.path.isfile(place):
         raise UsageError(f"--in-place: IN {place} is an archive, which cannot be changed; give OUT instead.")
     if in_place and found.root != place:

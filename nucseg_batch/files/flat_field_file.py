@@ -18,17 +18,24 @@ NUMPY = ".npy"
 """Suffix of an array of numpy."""
 
 
+def check_flat_field_file(path: Path) -> None:
+    """Raises InputMissingError where a flat field is no file."""
+    if path.is_dir():
+        raise InputMissingError(f"--flatfield {path}: it is a folder; give an image, a {NUMPY} file, or `estimate`.")
+    if not path.is_file():
+        raise InputMissingError(f"--flatfield {path}: there is no such file; give an image, or `estimate`.")
+
+
 def read_flat_field(path: Path, max_pixels: int) -> NDArray[np.float32]:
     """The flat field of a file: (height, width), or (channels, height, width); each plane with mean 1.
 
     Pages of a TIFF and samples of a colour are channels. Raises InputMissingError without the file, and UsageError
-    where it cannot be read, has other axes, or a value that is not above 0.
+    where it cannot be read, has other axes, or a value that is not finite or not above 0.
     """
-    if not path.is_file():
-        raise InputMissingError(f"--flatfield {path}: there is no such file; give an image, or `estimate`.")
+    check_flat_field_file(path)
     try:
         values = _numbers(path) if path.suffix.lower() == NUMPY else _pixels(path, max_pixels)
-    except (ImageError, OSError, ValueError, EOFError) as error:
+    except (ImageError, OSError, ValueError) as error:
         raise UsageError(f"--flatfield {path}: {error}") from error
     if values.ndim == 3 and values.shape[0] == 1:
         values = values[0]
@@ -38,9 +45,13 @@ def read_flat_field(path: Path, max_pixels: int) -> NDArray[np.float32]:
             f"{' x '.join(map(str, values.shape))}."
         )
     field = values.astype(np.float64)
-    if not (np.isfinite(field).all() and field.min() > 0):
+    if unknown := field.size - np.count_nonzero(np.isfinite(field)):
         raise UsageError(
-            f"--flatfield {path}: all values must be above 0, but the lowest is {np.nanmin(field):g}; subtract less of "
+            f"--flatfield {path}: {unknown} of its {field.size} values are NaN or infinite; replace these."
+        )
+    if field.min() <= 0:
+        raise UsageError(
+            f"--flatfield {path}: all values must be above 0, but the lowest is {field.min():g}; subtract less of "
             "the camera's offset, or smooth it."
         )
     return np.asarray(field / field.mean(axis=(-2, -1), keepdims=True), np.float32)
@@ -53,7 +64,15 @@ def field_shape(field: NDArray[Any]) -> FieldShape:
 
 
 def _numbers(path: Path) -> NDArray[Any]:
-    return np.asarray(np.load(path, allow_pickle=False))
+    if path.stat().st_size == 0:
+        raise ImageError("the file is empty.")
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:  # objects, too: they are never unpickled
+        raise ImageError("it is damaged, or no array of numbers; write it again with numpy.save.") from error
+    if not isinstance(values, np.ndarray):
+        raise ImageError("it is an archive of arrays; save one array with numpy.save.")
+    return values
 
 
 def _pixels(path: Path, max_pixels: int) -> NDArray[Any]:

@@ -181,7 +181,9 @@ def label_planes(
     for batch in _batches(items, predictor.batch_size, room, images.held_bytes):
         for item, result in _segment(batch, predictor, "outliers" if sized else scales.adapt, tell):
             if isinstance(result, Failure):
-                raise ImageError(f"{result.image}: {result.message} ({result.error})")
+                said = result.error == ImageError.__name__ or result.error in result.message
+                kind = "" if said else f" ({result.error})"
+                raise ImageError(f"{result.image}: {result.message}{kind}")
             yield item.index, result.labels
 
 

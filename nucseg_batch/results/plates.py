@@ -39,6 +39,9 @@ BELIEVED = 0.95
 MOST_PREFIXES = 500
 """With more beginnings of names than this in a folder, they name no plates."""
 
+NO_PLATE = "its images are on no plate: neither the store nor the names of the images say wells."
+"""Why a run has no wells."""
+
 Place = tuple[int, int]
 """Row and column of a well on its plate, counted from 0."""
 

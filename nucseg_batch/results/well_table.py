@@ -24,7 +24,7 @@ from nucseg_batch.files.run.wells import WELLS, is_wells_table, note_controls, r
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.controls import control_wells, controls_of, places_of_controls
-from nucseg_batch.results.plates import Place, Plate, Plates
+from nucseg_batch.results.plates import NO_PLATE, Place, Plate, Plates
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.tables import PlaneRow
 from nucseg_batch.results.well_values import WaitingValues, robust_scores
@@ -119,9 +119,7 @@ def write_wells(run: FinishedRun, controls: str | None = None, progress: Progres
         planes += 1
     found = plates.found()
     if not found:
-        raise NothingToDoError(
-            f"{run.store}: its images are on no plate: neither the store nor the names of the images say wells."
-        )
+        raise NothingToDoError(f"{run.store}: {NO_PLATE}")
     compared = {plate: places_of_controls(plate, chosen) for plate in found}
     measured = [name for name in run.nuclei_columns if is_measurement(name)]
     table = WellTable(path, len(found), controls=chosen)

@@ -366,3 +366,13 @@ def test_a_chunk_with_many_planes_is_decoded_once(tmp_path: Path, segmenter: Thr
     labels = nucseg_batch.segment_array(array, axes="tyx", dense=True, **OPTIONS).compute()
     assert labels.max(axis=(1, 2)).tolist() == [0, 1, 2, 3, 4, 5]
     assert Counting.reads == 2
+
+
+def test_a_failure_of_an_array_says_once_what_it_is(small: SmallRun) -> None:
+    """The class of the error is told only if it says more than the message."""
+    tifffile.imwrite(small.folder / "a.tif", picture(5))
+    labels = nucseg_batch.segment_array(nucseg_batch.open_images(small.folder).array("a.tif"), **OPTIONS)
+    tifffile.imwrite(small.folder / "a.tif", picture(5)[:30])
+    with pytest.raises(ImageError, match="changed") as refused:
+        labels.compute(scheduler="synchronous")
+    assert "(ImageError)" not in str(refused.value)

@@ -103,6 +103,14 @@ def test_help_fits_the_terminal(name: str, width: int, monkeypatch: pytest.Monke
         assert any(shown.strip() == line for shown in told.splitlines()), line
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_paragraphs_are_broken_by_the_terminal_alone(name: str) -> None:
+    """Lines of the source, broken again, are long and short by turns; only examples have lines of their own."""
+    paragraphs = COMMANDS[name].help.split("\n\n")
+    assert paragraphs[-1].startswith("Examples:\n")
+    assert not any("\n" in one for one in paragraphs[:-1])
+
+
 @pytest.mark.parametrize("arguments", [(), ("--quiet",)])
 def test_a_call_without_a_command_shows_the_help_and_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     """A script whose variable was empty must not be told that all is well."""

@@ -111,7 +111,7 @@ def test_a_changed_image_of_the_same_size_and_time_is_found_by_its_pixels(
         (("--diameter", 9), "--diameter: not given in the run, 9.0 now"),
         (("--with-images",), "--with-images: False in the run, True now"),
         (("--share", "0/2"), "1 shares, not 2"),
-        (("--model",), "--model (sha256)"),
+        (("--model",), "--model: another file than in the run"),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
 )

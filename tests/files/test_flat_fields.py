@@ -59,12 +59,16 @@ def test_planes_of_a_field_are_its_channels_and_each_has_mean_1(tmp_path: Path, 
     ("values", "told"),
     [
         (np.where(FIELD > 1.4, 0, FIELD), "all values must be above 0, but the lowest is 0;"),
-        (np.where(FIELD > 1.4, np.nan, FIELD), "all values must be above 0"),
+        (
+            np.where(FIELD > 1.4, np.nan, FIELD),
+            f"{(FIELD > 1.4).sum()} of its {FIELD.size} values are NaN or infinite;",
+        ),
+        (np.where(FIELD > 1.4, np.inf, FIELD), "are NaN or infinite;"),
         (np.ones((2, 3, 4, 5)), "must be numbers with the axes yx or cyx, but is float64 of shape 2 x 3 x 4 x 5"),
         (np.ones((0, 5)), "of shape 0 x 5"),
         (FIELD.astype(str), "must be numbers"),
     ],
-    ids=["zero", "nan", "axes", "empty", "text"],
+    ids=["zero", "nan", "infinite", "axes", "empty", "text"],
 )
 def test_a_field_that_cannot_be_divided_by_is_refused(tmp_path: Path, values: np.ndarray, told: str) -> None:
     path = tmp_path / "field.npy"
@@ -76,9 +80,21 @@ def test_a_field_that_cannot_be_divided_by_is_refused(tmp_path: Path, values: np
 def test_a_file_that_is_missing_or_damaged_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match="there is no such file; give an image, or `estimate`"):
         read_flat_field(tmp_path / "none.tif", 10_000)
+    with pytest.raises(InputMissingError, match=r"it is a folder; give an image, a \.npy file, or `estimate`"):
+        read_flat_field(tmp_path, 10_000)
     for name, content in (("cut.npy", b"no array"), ("empty.npy", b""), ("cut.tif", b"II*\0no image")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UsageError, match=name) as told:
+    np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    with open(tmp_path / "archive.npy", "wb") as file:
+        np.savez(file, FIELD)
+    for name, reason in (
+        ("cut.npy", "it is damaged, or no array of numbers; write it again with numpy.save."),
+        ("objects.npy", "it is damaged, or no array of numbers; write it again with numpy.save."),
+        ("archive.npy", "it is an archive of arrays; save one array with numpy.save."),
+        ("empty.npy", "the file is empty."),
+        ("cut.tif", ""),
+    ):
+        with pytest.raises(UsageError, match=f"{name}: {reason}") as told:
             read_flat_field(tmp_path / name, 10_000)
         assert "\n" not in str(told.value)
 

@@ -170,14 +170,21 @@ def test_masks_that_do_not_fit_the_table_are_told(three: SmallRun, tmp_path: Pat
         exported(three, tmp_path / "out", "geojson")
 
 
-@pytest.mark.parametrize(("name", "extra"), [("roi", "export"), ("parquet", "export"), ("ngio", "ngio")])
+@pytest.mark.parametrize(
+    ("name", "extra", "told"),
+    [
+        ("roi", "export", "roifile, which is not installed"),
+        ("parquet", "export", "pyarrow, which is not installed"),
+        ("ngio", "ngio", "ngio, pandas and pyarrow, which are not installed"),
+    ],
+)
 def test_a_missing_library_is_named_with_what_installs_it(
-    name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    name: str, extra: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is written."""
     for module in FORMATS[name].needs:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match=rf"pip install 'nucseg-batch\[{extra}\]'"):
+    with pytest.raises(UsageError, match=rf"needs {told}: pip install 'nucseg-batch\[{extra}\]'"):
         check_installed(["tiff", name])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,3 +168,28 @@ def test_spatialdata_has_rings_cells_plates_and_wells(around: SmallRun, tmp_path
     stack = spatialdata.read_zarr(tmp_path / "to" / "spatialdata" / "a_B01.zarr")
     assert sorted(stack.labels) == sorted(f"{label}_t{t:03d}" for label in LABELS for t in range(2))
     assert set(stack.tables["table"].obs["region"]) == {"nuclei_t000", "nuclei_t001"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries below spatialdata
+@pytest.mark.parametrize("plate", [True, False])
+def test_the_recipe_for_all_spatialdata_stores_reads_plates_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plate: bool
+) -> None:
+    """Fields of a plate lie in folders of rows and columns, and are all called 0."""
+    pytest.importorskip("spatialdata", reason="spatialdata is too large for the extra `test`")
+    run = small_run(tmp_path, monkeypatch)
+    if plate:
+        write_plate(run.folder, ["A/1", "A/2", "B/2"], 1, picture(5).astype(np.uint16), "yx")
+    else:
+        for name in ("one", "two"):
+            run.put(f"{name}.tif", picture(5))
+    run.segment()
+    exported(run, tmp_path / "exported", "spatialdata")
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    recipe = next(block for block in page.split("```python\n") if "spatialdata.concatenate(" in block)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(recipe.partition("```")[0], found)
+    names = ("A_1_0", "A_2_0", "B_2_0") if plate else ("one", "two")
+    assert sorted(found["data"].labels) == [f"nuclei-{name}" for name in names]
+    assert len(found["data"].tables["table"]) == 5 * len(names)

@@ -259,6 +259,35 @@ def test_the_report_draws_any_column_of_the_table(tmp_path: Path, monkeypatch: p
     assert "--well-column area: out.wells.csv has no such column; did you mean 'area_" in refused
     refused = call("report", run.store, "--well-column", "xyz", code=2).stderr
     assert "has no such column; it has area_mad," in refused
+    assert re.search(r" and \d+ others\.$", refused.strip())
+    assert len(refused) < 400
+    refused = call("report", run.store, "--well-column", "well", code=2).stderr
+    assert "--well-column well: this column of out.wells.csv is no measurement; give one such as area_" in refused
+    call("wells", run.store, "--controls", "none")
+    refused = call("report", run.store, "--well-column", "intensity_mean_z", code=2).stderr
+    assert "out.wells.csv has no z-scores; run `nucseg-batch wells" in refused
+
+
+def test_a_run_without_a_plate_has_no_columns_of_wells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wells`, which would write the table, has none to write either."""
+    run = plate_run(tmp_path, monkeypatch, ["one.tif", "two.tif"])
+    for command in (("report", run.store, "--well-column", "area_median"), ("wells", run.store)):
+        assert "its images are on no plate" in call(*command, code=65).stderr
+
+
+@pytest.mark.parametrize(
+    ("controls", "told"),
+    [
+        ("A01", "1 control well: z-scores are empty; give at least 2"),
+        ("A01,B01", "2 control wells: z-scores are rough"),
+    ],
+)
+def test_few_controls_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controls: str, told: str) -> None:
+    run = plate_run(tmp_path, monkeypatch, [f"{well}.tif" for well in WELL_NAMES])
+    lines = call("wells", run.store, "--controls", controls).stdout.splitlines()
+    assert lines[1:] == [told]
+    scores = pd.read_csv(RunLayout(run.store).wells).area_z
+    assert scores.isna().all() == (controls == "A01")
 
 
 def test_the_report_draws_each_time_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,8 @@ from nucseg_batch.plan import Assumption, Failure
 WILDCARDS = frozenset("*?[")
 UNMATCHED = "image that does not match --pattern"
 """Why images are passed over that `pattern` leaves out."""
+FLAT_FIELD = "file of --flatfield"
+"""Why the file is passed over by which images are divided."""
 NAME_THEM = "give them as IN: a file, a quoted glob of these files only, or @list.txt"
 """How files that a search skips are segmented all the same."""
 LEAVE_OUT = "move them away, or choose the others with --pattern"
@@ -57,17 +59,22 @@ MAX_LIST_BYTES = 2**30
 """Longer lists are refused."""
 
 
-def discover(place: str, *, pattern: str | None = None, axes: str | None = None) -> Discovery:
+def discover(
+    place: str, *, pattern: str | None = None, axes: str | None = None, flat_field: Path | None = None
+) -> Discovery:
     """Lists the images that `place` means.
 
     pattern: of these, only files whose name, or whose key where the pattern has a `/`, matches it as a shell's would
     (case counts, `*` matches `/` too). The others are in `Discovery.unmatched`. axes: those of zarr arrays that do not
-    say them. Raises InputMissingError where there is no such place and NothingToDoError where it holds no image that
-    matches.
+    say them. flat_field: a file that is no image even if it lies there. Raises InputMissingError where there is no such
+    place and NothingToDoError where it holds no image that matches.
     """
     found = Finder(axes)
     root = _find(place.removeprefix("file://"), found)
     unique = {entry.key: entry for entry in found.entries}  # a glob may match a folder and what is in it
+    for key in _keys(flat_field, root) & unique.keys():
+        del unique[key]
+        found.passed.add(FLAT_FIELD, key)
     entries = [unique[key] for key in sorted(unique)]
     matching = [entry for entry in entries if pattern is None or _matches(entry, pattern)]
     if not matching and not found.failures:
@@ -93,6 +100,13 @@ def discover(place: str, *, pattern: str | None = None, axes: str | None = None)
         metadata=found.metadata,
         assumptions=_assumptions(found),
     )
+
+
+def _keys(path: Path | None, root: str) -> set[str]:
+    """The keys that a file has below a root, with links followed or not."""
+    if path is None or is_url(root):
+        return set()
+    return {os.path.relpath(path, os.path.abspath(root)), os.path.relpath(path.resolve(), os.path.realpath(root))}
 
 
 def _assumptions(found: Finder) -> tuple[Assumption, ...]:

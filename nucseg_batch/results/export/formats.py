@@ -52,8 +52,9 @@ def check_installed(names: Sequence[str]) -> None:
     for name in names:
         missing = [module for module in FORMATS[name].needs if importlib.util.find_spec(module) is None]
         if missing:
+            modules = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
             raise UsageError(
-                f"--format {name} needs {' and '.join(missing)}, which is not installed: "
+                f"--format {name} needs {modules}, which {'are' if len(missing) > 1 else 'is'} not installed: "
                 f"pip install 'nucseg-batch[{FORMATS[name].extra}]'"
             )
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from nucseg_batch.files.atomic_write import write_whole
 from nucseg_batch.files.run.timings import read_timings
-from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.results.report.advice import notes
 from nucseg_batch.results.report.charts import distributions
 from nucseg_batch.results.report.failure_reasons import failures
@@ -49,7 +48,7 @@ def report_text(
 
     well_columns: columns of wells.csv that get heat maps, too.
     """
-    chosen = columns_of_wells(RunLayout(run.store).wells, well_columns)
+    chosen = columns_of_wells(run, well_columns)
     survey = read_statistics(run, lambda done, total: told("planes counted", done, total))
     choice = choose(run, survey, lambda done, total: told("planes judged", done, total))
     pictures = draw_all(run, choice.groups, survey.planes, lambda done, total: told("pictures", done, total))

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from nucseg_batch.columns import names
-from nucseg_batch.errors import InputMissingError, UsageError, did_you_mean
+from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError, did_you_mean
 from nucseg_batch.files.csv_rows import csv_records, open_table, table_header
-from nucseg_batch.files.run.wells import WELLS, is_wells_table
-from nucseg_batch.results.plates import Place, Plate
+from nucseg_batch.files.run.wells import WELLS, has_scores, is_wells_table
+from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.results.plates import NO_PLATE, Place, Plate, Plates
 from nucseg_batch.results.report.run_statistics import RunStatistics
 from nucseg_batch.results.report.words import count, figure
+from nucseg_batch.results.run import FinishedRun
 
 VIRIDIS = (
     (68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141),
@@ -26,6 +28,9 @@ CELLS = 24_000
 """Wells that are drawn in all heat maps together."""
 TAIL = 0.02
 """Share of the wells at each end that have the colour of the end."""
+
+FEW = 6
+"""Columns that a refusal names."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +66,26 @@ def _mean(title: str, total: str, number: str) -> Metric:
     return Metric(title, value)
 
 
-def columns_of_wells(table: Path, chosen: Sequence[str]) -> list[Metric]:
+def columns_of_wells(run: FinishedRun, chosen: Sequence[str]) -> list[Metric]:
     """Columns of wells.csv as something to draw, each once for every time point.
 
-    Raises InputMissingError where there is no such table, and UsageError where it has no such column.
+    Raises NothingToDoError where no image is on a plate, InputMissingError where there is no such table, and UsageError
+    where it has no such column, or one that is no measurement.
     """
     if not chosen:
         return []
+    table = RunLayout(run.store).wells
     if not is_wells_table(table):
+        plates = Plates(run.store)
+        for plane in run.planes():
+            plates.add(plane)
+        if not plates.found():
+            raise NothingToDoError(f"--well-column: {run.store}: {NO_PLATE}")
         raise InputMissingError(f"{table}: it is missing; `nucseg-batch wells` writes it.")
     columns = set(table_header(table)) - set(names(WELLS)) | {"nuclei", "images", "images_failed"}
     for name in chosen:
         if name not in columns:
-            near = did_you_mean(name, sorted(columns)) or did_you_mean(f"{name}_median", sorted(columns))
-            known = near or f"; it has {', '.join(sorted(columns))}."
-            raise UsageError(f"--well-column {name}: {table.name} has no such column{known}")
+            raise UsageError(f"--well-column {name}: {_refusal(name, table, sorted(columns), run.store)}")
     found: dict[tuple[str, str], dict[tuple[str, str, str], float]] = {}
     with open_table(table) as file:
         for row in csv_records(file):
@@ -84,6 +94,18 @@ def columns_of_wells(table: Path, chosen: Sequence[str]) -> list[Metric]:
                 moment = f", time point {row['t']}" if row["t"] else ""
                 found.setdefault((name, moment), {})[where] = float(row[name] or "nan")
     return [_looked_up("".join(key), found[key]) for name in dict.fromkeys(chosen) for key in found if key[0] == name]
+
+
+def _refusal(name: str, table: Path, columns: Sequence[str], store: Path) -> str:
+    """Why a column cannot be drawn, and what to give instead."""
+    if name in names(WELLS):
+        return f"this column of {table.name} is no measurement; give one such as {columns[0]}."
+    if name.endswith("_z") and f"{name.removesuffix('_z')}_median" in columns and not has_scores(table):
+        return f"{table.name} has no z-scores; run `nucseg-batch wells {store} --controls WELLS`."
+    near = did_you_mean(name, columns) or did_you_mean(f"{name}_median", columns)
+    few = ", ".join(columns[:FEW])
+    others = f" and {len(columns) - FEW} others" if len(columns) > FEW else ""
+    return f"{table.name} has no such column{near or f'; it has {few}{others}.'}"
 
 
 def _looked_up(title: str, values: Mapping[tuple[str, str, str], float]) -> Metric:
