@@ -52,19 +52,19 @@ def test_one_look_at_half_the_scale_is_enough_for_most_images() -> None:
     assert knows.scales == [0.5]
 
 
-@pytest.mark.parametrize(("side", "scale"), [(160, 1.0), (64, 2.0), (32, 2.0)])
+@pytest.mark.parametrize(("side", "scale"), [(240, 1.0), (170, 2**0.5), (64, 2.0), (32, 2.0)])
 def test_small_images_are_looked_at_larger(side: int, scale: float) -> None:
     """At half the scale hardly a cell would be left, and what is seen in one cell is no more than a guess."""
     knows = Knows(12.0)
-    assert width(knows, (side, side)) == pytest.approx(12, rel=0.05)
-    assert knows.scales == [scale]
+    assert width(knows, (side, side)) == pytest.approx(12, rel=0.1)
+    assert knows.scales == pytest.approx([scale], abs=0.1)
 
 
 @pytest.mark.parametrize(("true", "scales"), [(120.0, [0.5, 0.18]), (7.0, [0.5, 2.0])])
 def test_nuclei_that_are_seen_badly_are_looked_at_again(true: float, scales: list[float]) -> None:
     """From further away, or nearer."""
     knows = Knows(true)
-    assert width(knows, (1024, 1024)) == pytest.approx(true, rel=0.08)
+    assert width(knows, (1536, 1536)) == pytest.approx(true, rel=0.08)
     assert list(dict.fromkeys(knows.scales)) == pytest.approx(scales, abs=0.06)  # in several windows
 
 
@@ -82,8 +82,8 @@ class Misled(Knows):
 def test_where_two_looks_contradict_each_other_a_third_goes_the_other_way() -> None:
     """Without it, the nuclei of a field of tiny ones would be as wide as the field."""
     knows = Misled(10.0)
-    assert width(knows, (1024, 1024)) == pytest.approx(10, rel=0.05)
-    assert knows.scales == pytest.approx([0.5, 0.18, 1.0], abs=0.06)
+    assert width(knows, (1536, 1536)) == pytest.approx(10, rel=0.05)
+    assert list(dict.fromkeys(knows.scales)) == pytest.approx([0.5, 0.18, 1.0], abs=0.06)  # in several windows
 
 
 def test_looks_come_to_an_end() -> None:
