@@ -66,8 +66,8 @@ def verify(
 ) -> None:
     """Read every mask and table row of a run again and compare them with their checksums.
 
-    Exit code 74 for damage. The run folder records what was verified and when, so that calls for parts of a run cover
-    all of it over time; `status` shows how much.
+    Exit code 74 for damage, unless --redo discards it. The run folder records what was verified and when, so that calls
+    for parts of a run cover all of it over time; `status` shows how much.
 
     Examples:
     nucseg-batch verify out.zarr
@@ -166,7 +166,7 @@ def _moment(text: str, now: float) -> float:
 
 def coverage_text(coverage: Coverage) -> str:
     """How far a run was verified, in one line."""
-    text = f"verified as they are now: {coverage.verified} of {counted(coverage.results, 'result')}"
+    text = f"verified since they were written: {coverage.verified} of {counted(coverage.results, 'result')}"
     if coverage.oldest is None:
         return text
     return f"{text}, the oldest on {datetime.datetime.fromtimestamp(coverage.oldest):%Y-%m-%d %H:%M}"

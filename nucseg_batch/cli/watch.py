@@ -11,7 +11,7 @@ from typing import NoReturn
 from nucseg_batch.cli.printed import print_run
 from nucseg_batch.cli.progress import RunProgress
 from nucseg_batch.cli.wells import updated_wells
-from nucseg_batch.errors import NothingToDoError, UsageError
+from nucseg_batch.errors import InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.executors.stop import Stop
@@ -28,6 +28,8 @@ def check_watch(place: str, others: Mapping[str, bool], new: str) -> None:
             raise UsageError(f"--watch cannot be combined with {name}; leave one of them out.")
     if new != "add":
         raise UsageError(f"--watch adds new images, so --new {new} cannot be given with it; leave one of them out.")
+    if not os.path.exists(place):
+        raise InputMissingError(f"{place}: there is no such folder.")
     if not os.path.isdir(place) or is_store(place):
         raise UsageError(f"--watch needs a folder of image files, but IN is {place}; leave --watch out.")
 

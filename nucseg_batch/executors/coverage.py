@@ -1,4 +1,4 @@
-"""Which results of a run a call of `verify` reads, and which were verified as they are now.
+"""Which results of a run a call of `verify` reads, and which were verified since they were written.
 
 A result is what can be read and compared separately: a unit, a large plane, a group of stacks or movies, a file of
 metadata in the store, or a table. Which results there are, and their order, depends on the plan and on the finished run
@@ -83,7 +83,7 @@ class Coverage:
     results: int
     """Results that there are to verify; without those that are not done yet."""
     verified: int
-    """Results of these that were verified as they are now, and found good."""
+    """Results of these that were verified since they were written, and found good."""
     oldest: float | None
     """When the one of these was verified that was verified longest ago, in seconds since 1970; None without any."""
 

@@ -90,7 +90,7 @@ def test_verify_says_how_much_of_a_run_parts_have_covered(segmented: Output, tmp
     assert (first["results"], first["coverage"]["verified"]) == (-(-total // 2), -(-total // 2))
     second = call("verify", store, "--sample", "50%").stdout.splitlines()
     assert f"({-(-total // 2)} of {total} results), 0 not done yet; no damage" in second[0]
-    assert f"verified as they are now: {total} of {total} results, the oldest on 20" in second[1]
+    assert f"verified since they were written: {total} of {total} results, the oldest on 20" in second[1]
     assert second[1] in call("status", store).stdout
     assert told("verify", store, "--since", "1d", "--json")["results"] == 0
     assert told("verify", store, "--since", "2020-02-02", "--json")["results"] == 0
