@@ -140,9 +140,11 @@ def nearest(word: str, known: Collection[str]) -> str | None:
     """
     plain = {name.lower().lstrip("-"): name for name in known}
     word = word.lower().lstrip("-")
-    close = difflib.get_close_matches(word, plain, n=1, cutoff=CLOSE) or [
+    begun = [
         name for name in plain if min(len(name), len(word)) > 2 and (name.startswith(word) or word.startswith(name))
     ]
+    whole = [name for name in begun if name.startswith(f"{word}-") or word.startswith(f"{name}-")]
+    close = whole or difflib.get_close_matches(word, plain, n=1, cutoff=CLOSE) or begun
     return plain[close[0]] if close else None
 
 
