@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 CELLS = 24
 """Cells along the longer side of an image."""
 CELL_PIXELS = 2048
-"""About so many pixels of a cell are looked at."""
+"""Pixels read from each cell, approximately."""
 INTERVALS = 6
 """Polynomial pieces of the spline along each axis."""
 ROUNDS = 12

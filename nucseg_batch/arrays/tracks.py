@@ -129,7 +129,7 @@ def _checked(coordinates: list[NDArray[np.float64]], links: list[tuple[Node, Nod
 
 
 def _numbered(counts: Sequence[int], links: Sequence[tuple[Node, Node]]) -> Tracks:
-    """Tracks from links: one goes on where a nucleus has a single successor, and ends where it has two."""
+    """Tracks from links: a track continues while a nucleus has one successor, and ends when it has two."""
     before: dict[Node, Node] = {}
     followers: dict[Node, int] = {}
     for first, second in links:

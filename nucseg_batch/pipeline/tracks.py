@@ -7,7 +7,7 @@ of each frame, most of it in laptrack; pixels that labels share are added up ove
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from nucseg_batch.arrays.label_overlaps import LabelRuns, Overlaps, overlaps, su
 from nucseg_batch.arrays.tracks import track
 from nucseg_batch.errors import DamageError
 from nucseg_batch.files.masks.store import MaskWriter
-from nucseg_batch.files.run.finish import PlaneEntry, collect_large, collect_unit
+from nucseg_batch.files.run.finish import PlaneEntry, collect_group
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.track_records import LinkedMovies, TrackRecords
@@ -38,7 +38,7 @@ def link_movies(group: MovieGroup, *, journal: Journal, writer: MaskWriter, tabl
     source = records.source_state(group)
     assert source is not None, group.name
     records.retract(group)
-    entries = _entries(group, journal)
+    entries = collect_group(group, journal)
     texts, counts = list[bytes](), list[int]()
     for place in group.places:
         movie = [entries[t, *place] for t in range(group.frames)]
@@ -49,17 +49,6 @@ def link_movies(group: MovieGroup, *, journal: Journal, writer: MaskWriter, tabl
     linked = LinkedMovies(source, tuple(counts), tuple(map(len, texts)))
     records.commit(group, linked, b"".join(texts))
     return linked
-
-
-def _entries(group: MovieGroup, journal: Journal) -> Mapping[Place, PlaneEntry]:
-    """What became of each plane of a group, by its place along the axes before y."""
-    if group.label_array.regional:
-        return {large.place: collect_large(large, journal) for large in group.large_planes()}
-    return {
-        place: entry
-        for unit in group.units
-        for place, entry in zip(unit.places, collect_unit(unit, journal), strict=True)
-    }
 
 
 def _frame(entry: PlaneEntry, table: TrackTable) -> FrameNuclei:

@@ -23,7 +23,7 @@ from nucseg_batch.arrays.volumes import VolumeLinker
 from nucseg_batch.compartments import VOLUMES
 from nucseg_batch.errors import DamageError
 from nucseg_batch.files.masks.store import MaskWriter
-from nucseg_batch.files.run.finish import PlaneEntry, collect_large, collect_unit
+from nucseg_batch.files.run.finish import PlaneEntry, collect_group
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.stack_records import LinkedStacks, StackRecords
@@ -48,7 +48,7 @@ def link_stacks(
     source = records.source_state(group)
     assert source is not None, group.name
     records.retract(group)
-    planes, masks = _planes(group, journal), _Masks(group, writer)
+    planes, masks = collect_group(group, journal), _Masks(group, writer)
     ids, texts, counts = {}, [], []
     for place in group.places:
         slices = [planes[*place, z] for z in range(group.depth)]
@@ -74,17 +74,6 @@ def link_stacks(
     )
     records.commit(group, linked, b"".join(texts))
     return linked
-
-
-def _planes(group: StackGroup, journal: Journal) -> dict[Place, PlaneEntry]:
-    """What became of each plane of a group, by its place along the axes before y."""
-    if group.label_array.regional:
-        return {large.place: collect_large(large, journal) for large in group.large_planes()}
-    return {
-        place: entry
-        for unit in group.units
-        for place, entry in zip(unit.places, collect_unit(unit, journal), strict=True)
-    }
 
 
 class _Masks:

@@ -48,7 +48,7 @@ WILDCARDS = frozenset("*?[")
 UNMATCHED = "image that does not match --pattern"
 """Why images are passed over that `pattern` leaves out."""
 FLAT_FIELD = "file of --flatfield"
-"""Why the file is passed over by which images are divided."""
+"""Reason given for skipping the flat field."""
 NAME_THEM = "give them as IN: a file, a quoted glob of these files only, or @list.txt"
 """How files that a search skips are segmented all the same."""
 LEAVE_OUT = "move them away, or choose the others with --pattern"

@@ -84,7 +84,7 @@ def scan_headers(
 
     found: a discovery whose channels were put together. `progress` is called with the number of headers read so far.
     headers: whether these are kept, which for millions of images takes memory, or only what is planned. only: keys of
-    the images that are read, None for all; a file of a set of which another file is not among them is passed over.
+    the images that are read, None for all; a file of a set is skipped unless all files of the set are among them.
     Raises UsageError for settings that are no selection, and where the pixels of no image can be stored with its masks.
     """
     reader = _Reader(found, settings)

@@ -36,7 +36,7 @@ BATCH_ROWS = 2**15
 def pyarrow(what: str) -> Any:
     """The library, with its modules for CSV and Parquet; raises UsageError where it is not installed.
 
-    what: is told to need it.
+    what: named in the message as what needs the library.
     """
     try:
         library = importlib.import_module("pyarrow")

@@ -26,7 +26,7 @@ from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.wells import remove_wells
 from nucseg_batch.files.run_layout import CSV, PARQUET, RunLayout
-from nucseg_batch.plan import Failure, LabelArray, LargePlane, Plan, PlaneStatus, Unit
+from nucseg_batch.plan import Failure, LabelArray, LargePlane, MovieGroup, Plan, PlaneStatus, StackGroup, Unit
 
 OPEN_PARTS = 32
 """Parts that are held open at once; below any system's limit of open files."""
@@ -117,6 +117,17 @@ def collect_large(large: LargePlane, journal: Journal, digests: dict[str, bytes]
     return PlaneEntry(
         plane.image.key, outcome, plane.t, plane.z, large.label_array, index, journal.plane_part(large), 0, digest
     )
+
+
+def collect_group(group: StackGroup | MovieGroup, journal: Journal) -> dict[tuple[int, ...], PlaneEntry]:
+    """What became of each plane of a group, by its place along the axes before y."""
+    if group.label_array.regional:
+        return {large.place: collect_large(large, journal) for large in group.large_planes()}
+    return {
+        place: entry
+        for unit in group.units
+        for place, entry in zip(unit.places, collect_unit(unit, journal), strict=True)
+    }
 
 
 def _index(label_array: LabelArray, place: tuple[int, ...]) -> int | None:

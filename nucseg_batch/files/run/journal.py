@@ -126,11 +126,11 @@ class Journal:
         return read_portions(self.folder)
 
     def plan_state(self) -> tuple[int, ...]:
-        """What tells whether the plan was written anew or images were added; zeros where there is none."""
+        """Changes when the plan is rewritten or images are added; zeros if there is no plan."""
         return portions_state(self.folder)
 
     def finish_state(self) -> tuple[int, int, int]:
-        """What tells whether `finish` noted something anew; zeros where there is no note."""
+        """Changes when `finish` writes a new note; zeros if there is no note."""
         return file_state(self._finished)
 
     def plan_sha256(self) -> str:

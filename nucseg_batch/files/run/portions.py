@@ -34,7 +34,7 @@ def portion_count(folder: Path) -> int:
 
 
 def portions_state(folder: Path) -> tuple[int, ...]:
-    """What tells whether a plan was written anew or one was added; zeros where there is none."""
+    """Changes when a plan is rewritten or added; zeros if there is none."""
     try:
         found = [path.stat() for path in _paths(folder)]
     except OSError:
