@@ -76,9 +76,17 @@ class Threshold:
         """How it computes."""
         return {"precision": self.precision, "device": self.device, "backend": self.backend}
 
-    def own_scale(self, pixels: NDArray[Any]) -> float:
+    def range_of(self, pixels: NDArray[Any]) -> tuple[float, float]:
         """Of no use here."""
-        return 1.0
+        return 0.0, 1.0
+
+    def looks_at_once(self, shape: tuple[int, int]) -> int:
+        """The same for all shapes."""
+        return self._size
+
+    def own_scales(self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]]) -> list[float]:
+        """Of no use here."""
+        return [1.0] * len(images)
 
     def scale_of(self, width: float, *, grey: bool) -> float:
         """The nearest step."""
@@ -102,7 +110,12 @@ class Threshold:
         return size > 1
 
     def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+        self,
+        images: Sequence[NDArray[Any]],
+        scale: float = 1.0,
+        *,
+        adapt: Adapt = "no",
+        limits: Sequence[tuple[float, float]] | None = None,
     ) -> list[ScaleTrial]:
         """Labels images; like the real one as if batches were full, so that fewer images need no less memory."""
         assert len({(image.dtype, image.ndim) for image in images}) == 1

@@ -142,7 +142,7 @@ def test_a_padded_shape_is_a_multiple_of_32_and_wastes_little() -> None:
     for length in range(1, 3000, 7):
         padded, _ = bucket_shape(length, 1)
         assert padded % 32 == 0
-        assert length <= padded < length + 128
+        assert length <= padded < length + 32
 
 
 def mixed(count: int) -> Plan:

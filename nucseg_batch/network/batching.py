@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from keras import ops
+from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import as_gain
+from nucseg_batch.network.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.plan import BATCH_PIXELS
 
@@ -81,6 +85,34 @@ def measured_speed(labelling: Separation, pixels: int) -> float:
         seconds += time.perf_counter() - began if done >= 0 else 0.0
         done += 1
     return done * noise.size / seconds / 1e6
+
+
+def stage_calls(
+    labelling: Separation,
+    frame: ResampleGeometry,
+    images: Sequence[NDArray[Any]],
+    limits: Sequence[tuple[float, float]],
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """The network alone on images of one shape, as one batch, and the separation of its answers.
+
+    Only to be timed. Answers stay on the device, and labels stay on the network's grid. Images must be so small that
+    they are not done in tiles. limits: the values that become 0 and 1 of each image.
+    """
+    program, count = labelling.program, len(images)
+    pixels = padded_batch(images, frame.native_bucket, count)
+    low, gain = as_gain(limits)
+    heights, widths = np.array([frame.scaled] * count, np.int32).T
+
+    def answer() -> Any:
+        if frame.is_native:
+            return program.call(program.heads, pixels, low, gain)
+        return program.call(program.heads_rescaled, pixels, low, gain, *frame.there())
+
+    def network() -> None:
+        ops.convert_to_numpy(answer()[:1, :1, :1])  # waits until all of it is there, and fetches next to nothing
+
+    heads = answer()
+    return network, lambda: labelling.separated(heads, (heights, widths))
 
 
 def power_of_two(count: int) -> int:

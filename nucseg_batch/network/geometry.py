@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.scale import nearest, padded_resampling, scaled_shape
-from nucseg_batch.plan import TILE, bucket_shape, coarse_bucket_shape
+from nucseg_batch.plan import STEP, TILE, bucket_shape, coarse_bucket_shape
+
+SLACK = 0.0625
+"""By which share scales are lowered at most so that less is padded."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,43 @@ class ResampleGeometry:
         axes = zip(self.scaled, self.native, self.native_bucket, strict=True)
         near_rows, near_columns = (nearest(*axis[:2], np.arange(axis[2])) for axis in axes)
         return rows, columns, near_rows, near_columns
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image as the network is shown it."""
+
+    pixels: NDArray[Any]
+    """(height, width) or (height, width, 3)."""
+    limits: tuple[float, float]
+    """The values that become 0 and 1."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def grey(self) -> bool:
+        """Whether it has one channel."""
+        return self.pixels.ndim == 2
+
+
+def fitted_scale(height: int, width: int, scale: float) -> float:
+    """A scale at most SLACK below `scale`, at which the least of what the network sees of an image is padding.
+
+    Only for images that are rescaled and small enough for one call; for others it is `scale`.
+    """
+    sides = scaled_shape(height, width, scale)
+    if sides == (height, width) or max(bucket_shape(*sides)) > TILE:
+        return scale
+
+    def filled(candidate: float) -> tuple[float, float]:
+        shape = scaled_shape(height, width, candidate)
+        return round(math.prod(shape) / math.prod(bucket_shape(*shape)), 3), candidate
+
+    fits = [side // STEP * STEP / length for side, length in zip(sides, (height, width), strict=True)]
+    return max([scale, *(fit for fit in fits if (1 - SLACK) * scale <= fit <= scale)], key=filled)
 
 
 def padded_batch(images: Sequence[NDArray[Any]], bucket: tuple[int, int], size: int) -> NDArray[Any]:

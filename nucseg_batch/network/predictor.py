@@ -17,7 +17,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.normalize import as_gain
@@ -34,13 +33,13 @@ from nucseg_batch.arrays.scale_search import (
 from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, build_sizer, fold_weights
-from nucseg_batch.network.batching import CALL_PIXELS, TRIED_SIDE, measured_speed, power_of_two
-from nucseg_batch.network.geometry import ResampleGeometry, padded_batch
+from nucseg_batch.network.batching import CALL_PIXELS, TRIED_SIDE, measured_speed, power_of_two, stage_calls
+from nucseg_batch.network.geometry import ResampleGeometry, Shown, fitted_scale, padded_batch
 from nucseg_batch.network.labelling import DeviceSeparation, HostSeparation, Separation
 from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
-from nucseg_batch.network.sizing import SizeEstimator
+from nucseg_batch.network.sizing import LOOK_PIXELS, SizeEstimator
 from nucseg_batch.plan import BATCH_PIXELS, Adapt, Budget
 from nucseg_batch.settings import Intensities, SegmentSettings
 
@@ -82,7 +81,12 @@ class Predictor:
         self._sizing = (
             None
             if self._sizer is None
-            else SizeEstimator(self._made_program(self._sizer, augment=False), coarse=self._coarse)
+            else SizeEstimator(
+                self._made_program(self._sizer, augment=False),
+                coarse=self._coarse,
+                pixels=0 if self._coarse and on_host else LOOK_PIXELS,
+                full=self._coarse,
+            )
         )
         self._labellings: dict[tuple[float, int, bool], Separation] = {}
         self._reach = regions.WindowGrid(model.info.network.halo, model.info.network.stride)
@@ -147,28 +151,9 @@ class Predictor:
         return measured_speed(self._labelling_for(self._frame((TRIED_SIDE, TRIED_SIDE), 1.0)), pixels)
 
     def stages(self, images: Sequence[NDArray[Any]], scale: float) -> tuple[Callable[[], object], Callable[[], object]]:
-        """The network alone on images of one shape at a scale, as one batch, and the separation of its answers.
-
-        Only to be timed. Answers stay on the device, and labels stay on the network's grid. Images must be so small
-        that they are not done in tiles.
-        """
+        """The network alone on images of one shape at a scale, and the separation of its answers; see `stage_calls`."""
         frame = self._frame(images[0].shape[:2], scale)
-        labelling, count = self._labelling_for(frame), len(images)
-        program = labelling.program
-        pixels = padded_batch(images, frame.native_bucket, count)
-        low, gain = as_gain([self.range_of(image) for image in images])
-        heights, widths = np.array([frame.scaled] * count, np.int32).T
-
-        def answer() -> Any:
-            if frame.is_native:
-                return program.call(program.heads, pixels, low, gain)
-            return program.call(program.heads_rescaled, pixels, low, gain, *frame.there())
-
-        def network() -> None:
-            ops.convert_to_numpy(answer()[:1, :1, :1])  # waits until all of it is there, and fetches next to nothing
-
-        heads = answer()
-        return network, lambda: labelling.separated(heads, (heights, widths))
+        return stage_calls(self._labelling_for(frame), frame, images, [self.range_of(image) for image in images])
 
     def predict(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.int32]:
         """Labels one image, (height, width) or (height, width, 3) of uint8, uint16 or float32, to (height, width)."""
@@ -196,10 +181,24 @@ class Predictor:
             raise ValueError("the model has no size network.")
         return self._sizing.width(pixels, limits or self.range_of(pixels))
 
-    def own_scale(self, pixels: NDArray[Any]) -> float:
-        """The scale that fits an image, by the size network; 1 where it sees no nuclei."""
-        width = self.width(pixels)
-        return 1.0 if width is None else self.scale_of(width, grey=pixels.ndim == 2)
+    def looks_at_once(self, shape: tuple[int, int]) -> int:
+        """How many images of a shape `own_scales` looks at in one call of the size network."""
+        return 1 if self._sizing is None else self._sizing.at_once(shape)
+
+    def own_scales(
+        self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]] | None = None
+    ) -> list[float]:
+        """The scales that fit images of one shape, dtype and number of channels, by the size network.
+
+        1 where it sees no nuclei; else one at which little of what the network sees is padding. limits: the values
+        that become 0 and 1 of each image, where these are known. Raises ValueError for a model without a size network.
+        """
+        if self._sizing is None:
+            raise ValueError("the model has no size network.")
+        widths = self._sizing.widths(images, limits or [self.range_of(image) for image in images])
+        height, width, *colours = images[0].shape
+        own = [None if one is None else self.scale_of(one, grey=not colours) for one in widths]
+        return [1.0 if scale is None else fitted_scale(height, width, scale) for scale in own]
 
     def scale_of(self, width: float, *, grey: bool) -> float:
         """The scale for an image with nuclei of this width in pixels."""
@@ -221,22 +220,29 @@ class Predictor:
         return intensity_range(pixels, self.intensities)
 
     def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+        self,
+        images: Sequence[NDArray[Any]],
+        scale: float = 1.0,
+        *,
+        adapt: Adapt = "no",
+        limits: Sequence[tuple[float, float]] | None = None,
     ) -> list[ScaleTrial]:
         """Labels images that share dtype, channels and shape (at scale 1: padded shape), at most `batch_size` of them.
 
         `adapt`: with `outliers` an image whose nuclei turn out much larger or smaller than the model knows them is
         looked at again at a scale of its own; with `each`, every image is looked at at several scales, of which `scale`
-        is the first, and then at the one that fits. Raises MemoryError where the device's memory does not suffice, and
-        ValueError for more images than a batch holds.
+        is the first, and then at the one that fits. limits: the values that become 0 and 1 of each image, where these
+        are known. Raises MemoryError where the device's memory does not suffice, and ValueError for more images than a
+        batch holds.
         """
         size = self.batch_size(images[0].shape[:2], scale)
         if len(images) > size:
             raise ValueError(f"a batch of images of {images[0].shape} holds {size}, but {len(images)} were given.")
+        shown = [Shown(*one) for one in zip(images, limits or [self.range_of(image) for image in images], strict=True)]
         if adapt == "each":
-            return self._at_their_own_scales(images, scale)
-        found = self._segmented(images, scale, self._filled(len(images), size))
-        return self._again(images, found) if adapt == "outliers" else found
+            return self._at_their_own_scales(shown, scale)
+        found = self._segmented(shown, scale, self._filled(len(images), size))
+        return self._again(shown, found) if adapt == "outliers" else found
 
     def tiles(self, shape: tuple[int, int], scale: float, bounds: large.Window, region: int) -> list[regions.LabelTile]:
         """The tiles in which a region, `bounds`, of a plane of this shape is done; region: longest side of regions."""
@@ -273,10 +279,11 @@ class Predictor:
         labelling = HostSeparation(self._program, threshold=threshold, min_area=min_area, look=False)
         return large.found(labelling, heads, ResampleGeometry.of(shape, scale)).labels
 
-    def _at_their_own_scales(self, images: Sequence[NDArray[Any]], begin: float) -> list[ScaleTrial]:
+    def _at_their_own_scales(self, images: Sequence[Shown], begin: float) -> list[ScaleTrial]:
         """Segments each image at the scale that fits it: as the size network says or looks at several, from `begin`."""
         if self._sizing is not None:
-            sized = self._look(images, [self.own_scale(image) for image in images])
+            pixels, limits = [one.pixels for one in images], [one.limits for one in images]
+            sized = self._look(images, self.own_scales(pixels, limits))
             return self._again(images, [sized[i] for i in range(len(images))])
         looks: list[list[ScaleTrial]] = [[] for _ in images]
 
@@ -290,30 +297,31 @@ class Predictor:
         found = self._look(images, [fitting_scale(seen, self.diameter) for seen in looks])
         return [found[i] for i in range(len(images))]
 
-    def _again(self, images: Sequence[NDArray[Any]], found: list[ScaleTrial]) -> list[ScaleTrial]:
+    def _again(self, images: Sequence[Shown], found: list[ScaleTrial]) -> list[ScaleTrial]:
         """Segments images again whose nuclei turned out much wider or narrower than they should be; the better of both.
 
         At most OUTLIER_LOOKS times.
         """
         found = list(found)
         for _ in range(OUTLIER_LOOKS):
-            nominal = [self._wanted(one.width, grey=image.ndim == 2) for one, image in zip(found, images, strict=True)]
+            nominal = [self._wanted(one.width, grey=image.grey) for one, image in zip(found, images, strict=True)]
             scales = [another_scale(*pair) for pair in zip(found, nominal, strict=True)]
+            scales = [scale and fitted_scale(*image.shape, scale) for image, scale in zip(images, scales, strict=True)]
             if not any(scales):
                 break
             for i, new in self._look(images, scales).items():
-                if new.misfit(self._wanted(new.width, grey=images[i].ndim == 2)) < found[i].misfit(nominal[i]):
+                if new.misfit(self._wanted(new.width, grey=images[i].grey)) < found[i].misfit(nominal[i]):
                     found[i] = new
         return found
 
     def _look(
-        self, images: Sequence[NDArray[Any]], scales: Sequence[float | None], *, look: bool = False
+        self, images: Sequence[Shown], scales: Sequence[float | None], *, look: bool = False
     ) -> dict[int, ScaleTrial]:
         """Segments images, each at a scale of its own or not at all, in batches of those that agree; by their place."""
         groups: dict[tuple[float, tuple[int, int]], list[int]] = {}
         for i, (image, scale) in enumerate(zip(images, scales, strict=True)):
             if scale is not None:
-                groups.setdefault((scale, (image.shape[0], image.shape[1])), []).append(i)
+                groups.setdefault((scale, image.shape), []).append(i)
         found: dict[int, ScaleTrial] = {}
         for (scale, shape), members in groups.items():
             most = self.batch_size(shape, scale)
@@ -327,18 +335,15 @@ class Predictor:
         """To how many images a batch that is not full is filled up: few shapes are compiled, and on a GPU only one."""
         return min(size, power_of_two(count)) if self.device.startswith("cpu") else size
 
-    def _segmented(
-        self, images: Sequence[NDArray[Any]], scale: float, size: int, *, look: bool = False
-    ) -> list[ScaleTrial]:
+    def _segmented(self, images: Sequence[Shown], scale: float, size: int, *, look: bool = False) -> list[ScaleTrial]:
         """A batch at one scale, computed as a batch of `size`; `look` if only scales are to be compared."""
-        ranges = [self.range_of(image) for image in images]
-        shapes = [(image.shape[0], image.shape[1]) for image in images]
+        ranges, shapes = [image.limits for image in images], [image.shape for image in images]
         frame = self._frame(shapes[0], scale)
         labelling = self._labelling_for(frame, look=look)
         if frame.is_large:
-            return [self._large(labelling, *one, scale, look=look) for one in zip(images, ranges, strict=True)]
+            return [self._large(labelling, one.pixels, one.limits, scale, look=look) for one in images]
         fill = size - len(images)
-        pixels = padded_batch(images, frame.native_bucket, size)
+        pixels = padded_batch([image.pixels for image in images], frame.native_bucket, size)
         low, gain = as_gain(ranges + [(0.0, 0.0)] * fill)
         sizes = (shapes if frame.is_native else [frame.scaled] * len(images)) + [(1, 1)] * fill
         heights, widths = np.array(sizes, np.int32).T

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nucseg_batch.files.run.records import PlaneFingerprint, PlaneResult
 from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.failures import failure_of
-from nucseg_batch.pipeline.tasks import UnitTask
+from nucseg_batch.pipeline.tasks import UnitTask, killer
 from nucseg_batch.plan import Failure, Plane, Unit, bucket_shape
 
 
@@ -51,16 +51,25 @@ class UnitInFlight:
         """The unit."""
         return self.task.unit
 
+    def item(self, index: int) -> PlaneInFlight:
+        """One of its planes before it is read; one on which processes died becomes a failure at once."""
+        plane = self.unit.label_array.plane(self.unit.place(index))
+        return PlaneInFlight(self, index, plane, failure=killer(plane) if index in self.task.history.guilty else None)
+
 
 @dataclass(frozen=True)
 class PlaneInFlight:
-    """One plane on its way through the stream: after reading it has pixels, or the failure that stopped it."""
+    """One plane on its way through the stream.
+
+    After reading it has pixels and `limits`, the values of these that become 0 and 1, or the failure that stopped it.
+    """
 
     work: UnitInFlight
     index: int
     plane: Plane
     shown: NetworkInput | None = None
     failure: Failure | None = None
+    limits: tuple[float, float] = (0.0, 0.0)
     scale: float = 1.0
     pixels: NDArray[Any] | None = None
     seen: PlaneFingerprint | None = None
@@ -75,6 +84,11 @@ class PlaneInFlight:
         """What the network is shown of it."""
         assert self.shown is not None
         return self.shown.pixels
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Shape and dtype of what the network is shown."""
+        return self.input.shape, self.input.dtype.str
 
     @property
     def batch_key(self) -> tuple[Any, ...]:

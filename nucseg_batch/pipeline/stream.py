@@ -1,9 +1,9 @@
 """The stream that turns units into committed masks: read -> predict -> measure -> write, at the same time.
 
-Reader threads decode images ahead of need, two threads feed the device, so that it computes one batch while labels of
-another are made and the next is filled, others measure, and one thread writes. Batches are filled across units, so that
-small label arrays cost no half-empty batches. Every queue is bounded, by pixels where images are read and by batches
-where they are finished, so memory does not grow with the number of images. A `StageTimer` measures how busy stages are.
+Reader threads decode images ahead of need, one looks at how wide nuclei are, two threads feed the device, so that it
+computes one batch while labels of another are made and the next is filled, others measure, and one thread writes.
+Batches are filled across units, so that small label arrays cost no half-empty batches. Every queue is bounded, see
+`flow`, so memory does not grow with the number of images. A `StageTimer` measures how busy stages are.
 
 What an image gets does not depend on the stream: batches are padded to a fixed shape and images in them do not meet.
 A unit on which several processes died is done apart from the others, plane by plane, so that the guilty one is found.
@@ -11,11 +11,10 @@ A unit on which several processes died is done apart from the others, plane by p
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,22 +29,16 @@ from nucseg_batch.files.run.records import PlaneFingerprint
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.channels import corrected_channels, network_channel_count, resolve_channel_of_pixels
 from nucseg_batch.pipeline.finisher import Advance, Finisher
+from nucseg_batch.pipeline.flow import full_batches, groups_alike, read_ahead, staged
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane, PlaneInFlight, Result, UnitInFlight
 from nucseg_batch.pipeline.measuring import measured
 from nucseg_batch.pipeline.stage_timer import StageTimer
-from nucseg_batch.pipeline.tasks import UnitTask, kept_rows, killer
-from nucseg_batch.plan import Adapt, Budget, Failure, ImageInfo, Scales, Unit, bucket_shape
+from nucseg_batch.pipeline.tasks import UnitTask, kept_rows
+from nucseg_batch.plan import Adapt, Budget, Failure, Scales, Unit
 from nucseg_batch.settings import SegmentSettings
 
-Before = TypeVar("Before")
-After = TypeVar("After")
 IN_FLIGHT = 2
 """Batches that are on their way through the device at once."""
-LATER_IMAGES = 256
-"""Limit on unfilled batches, beside the bytes of a budget: images read after the first one of a batch. Then the oldest
-batch is segmented as it is, so that an image of a rare scale does not keep its unit in memory."""
-SEEN = 32
-"""Of so many images, how many wait is counted once."""
 
 
 class Segmenter(Protocol):
@@ -56,8 +49,16 @@ class Segmenter(Protocol):
         """How much memory may be taken."""
         ...
 
-    def own_scale(self, pixels: NDArray[Any]) -> float:
-        """The scale that fits an image, by the model's size network."""
+    def range_of(self, pixels: NDArray[Any]) -> tuple[float, float]:
+        """The values of an image that become 0 and 1."""
+        ...
+
+    def looks_at_once(self, shape: tuple[int, int]) -> int:
+        """How many images of this shape `own_scales` is best given."""
+        ...
+
+    def own_scales(self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]]) -> Sequence[float]:
+        """The scales that fit images of one shape, dtype and number of channels, by the model's size network."""
         ...
 
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
@@ -65,11 +66,16 @@ class Segmenter(Protocol):
         ...
 
     def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+        self,
+        images: Sequence[NDArray[Any]],
+        scale: float = 1.0,
+        *,
+        adapt: Adapt = "no",
+        limits: Sequence[tuple[float, float]] | None = None,
     ) -> Sequence[Result]:
         """Results of images that share dtype, channels and shape (at scale 1 only the padded one).
 
-        Raises MemoryError where they do not fit.
+        limits: the values that become 0 and 1 of each. Raises MemoryError where they do not fit.
         """
         ...
 
@@ -115,11 +121,14 @@ def process_units(
 
     def read(item: PlaneInFlight) -> PlaneInFlight:
         with gauge.busy("read"):
-            item = _read(item, images=images, settings=settings, scales=scales)
-        if not sized:
-            return item
+            return _read(item, images=images, predictor=predictor, settings=settings, scales=scales)
+
+    def look(items: list[PlaneInFlight]) -> list[PlaneInFlight]:
         with gauge.busy("size"):
-            return _sized(item, predictor)
+            return _sized(items, predictor)
+
+    def alone(item: PlaneInFlight) -> list[PlaneInFlight]:
+        return look([read(item)]) if sized else [read(item)]
 
     def segment(batch: list[PlaneInFlight]) -> list[Handed]:
         with gauge.busy("segment"):
@@ -132,22 +141,26 @@ def process_units(
     try:
         with (
             ThreadPoolExecutor(workers, thread_name_prefix="read") as readers,
+            ThreadPoolExecutor(1, thread_name_prefix="size") as lookers,
             ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="segment") as segmenters,
             ThreadPoolExecutor(measuring, thread_name_prefix="measure") as measurers,
         ):
             ordinary = (begin(task) for task in tasks if not task.history.careful and not stopped())
             room, held = predictor.budget.waiting_bytes, images.held_bytes
-            ahead = _read_ahead(ordinary, readers, read, gauge, room, held)
-            batches = _batches(ahead, predictor.batch_size, room, held)
-            labelled = _in_flight(batches, segmenters, segment, IN_FLIGHT)
-            for done in _in_flight(labelled, measurers, finished, measuring):
+            items: Iterable[PlaneInFlight] = read_ahead(ordinary, readers, read, gauge, room, held)
+            if sized:
+                looks = staged(groups_alike(items, predictor.looks_at_once), lookers, look, 1)
+                items = (item for group in looks for item in group)
+            batches = full_batches(items, predictor.batch_size, room, held)
+            labelled = staged(batches, segmenters, segment, IN_FLIGHT)
+            for done in staged(labelled, measurers, finished, measuring):
                 finisher.put(done)
         for task in tasks:
             if not task.history.careful or stopped():
                 continue
             tell(f"{task.unit.name}: {task.history.deaths} processes died on it; its planes are done one by one")
             finisher.wait()
-            _plane_by_plane(begin(task), lambda item: finished(segment([read(item)])), finisher, attempts)
+            _plane_by_plane(begin(task), lambda item: finished(segment(alone(item))), finisher, attempts)
         finisher.close()
     finally:
         finisher.stop()
@@ -173,12 +186,13 @@ def label_planes(
     work = UnitInFlight(UnitTask(unit))
 
     def read(index: int) -> PlaneInFlight:
-        item = _read(_item(work, index), images=images, settings=settings, scales=scales)
-        return _sized(item, predictor) if sized else item
+        return _read(work.item(index), images=images, predictor=predictor, settings=settings, scales=scales)
 
-    items = map(read, range(unit.plane_count))
+    items: Iterable[PlaneInFlight] = map(read, range(unit.plane_count))
+    if sized:
+        items = (item for group in groups_alike(items, predictor.looks_at_once) for item in _sized(group, predictor))
     room = predictor.budget.waiting_bytes
-    for batch in _batches(items, predictor.batch_size, room, images.held_bytes):
+    for batch in full_batches(items, predictor.batch_size, room, images.held_bytes):
         for item, result in _segment(batch, predictor, "outliers" if sized else scales.adapt, tell):
             if isinstance(result, Failure):
                 said = result.error == ImageError.__name__ or result.error in result.message
@@ -195,7 +209,7 @@ def _plane_by_plane(
     for index in _turned(work.task.indices, history.deaths):
         if index not in history.guilty:
             attempts.begin_plane(work.unit, index)
-        finisher.put(do(_item(work, index)))
+        finisher.put(do(work.item(index)))
         finisher.wait()
 
 
@@ -220,70 +234,9 @@ def _begin(task: UnitTask, writer: MaskWriter, journal: Journal) -> UnitInFlight
     return UnitInFlight(replace(task, kept=None, again=frozenset()))
 
 
-def _item(work: UnitInFlight, index: int) -> PlaneInFlight:
-    """A plane before it is read; one on which processes died becomes a failure at once."""
-    plane = work.unit.label_array.plane(work.unit.place(index))
-    return PlaneInFlight(work, index, plane, failure=killer(plane) if index in work.task.history.guilty else None)
-
-
-def _in_flight(
-    batches: Iterable[list[Before]], pool: ThreadPoolExecutor, stage: Callable[[list[Before]], list[After]], count: int
-) -> Iterator[list[After]]:
-    """What becomes of batches in a stage of so many threads, in their order; each thread has one, and one waits."""
-    waiting: deque[Future[list[After]]] = deque()
-    try:
-        for batch in batches:
-            waiting.append(pool.submit(stage, batch))
-            if len(waiting) > count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _read_ahead(
-    works: Iterable[UnitInFlight],
-    readers: ThreadPoolExecutor,
-    read: Callable[[PlaneInFlight], PlaneInFlight],
-    gauge: StageTimer,
-    room: int,
-    held_bytes: Callable[[ImageInfo], int],
-) -> Iterator[PlaneInFlight]:
-    """Items in the order of the units, read by the pool before they are asked for, up to `room` bytes of images.
-
-    One image may always be read ahead. held_bytes: of a plane of an image.
-    """
-    waiting: deque[tuple[int, Future[PlaneInFlight]]] = deque()
-    held, taken = 0, 0
-
-    def first() -> PlaneInFlight:
-        nonlocal held, taken
-        if taken % SEEN == 0:
-            gauge.depth("images that were read and wait (MB)", sum(size for size, one in waiting if one.done()) / 1e6)
-        taken += 1
-        size, future = waiting.popleft()
-        held -= size
-        return future.result()
-
-    try:
-        for work in works:
-            for index in work.task.indices:
-                item = _item(work, index)
-                size = held_bytes(item.plane.image)
-                while waiting and held + size > room:
-                    yield first()
-                waiting.append((size, readers.submit(read, item)))
-                held += size
-        while waiting:
-            yield first()
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-def _read(item: PlaneInFlight, *, images: ImageReader, settings: SegmentSettings, scales: Scales) -> PlaneInFlight:
+def _read(
+    item: PlaneInFlight, *, images: ImageReader, predictor: Segmenter, settings: SegmentSettings, scales: Scales
+) -> PlaneInFlight:
     if item.failure is not None:
         return item
     info = item.plane.image
@@ -292,58 +245,30 @@ def _read(item: PlaneInFlight, *, images: ImageReader, settings: SegmentSettings
         pixels = STORAGE_RETRY.run(lambda: images.read(item.plane))
         channel = resolve_channel_of_pixels(pixels, info, settings.channel)
         shown = corrected_channels(images, pixels, info, channel)
+        limits = predictor.range_of(shown.pixels)
     except Exception as error:  # decoders raise their own classes; one image's trouble is never the batch's
         return replace(item, failure=item.failed("read", error), seen=PlaneFingerprint(*state, ""))
     scale = scales.of(network_channel_count(info, channel))
     seen = PlaneFingerprint(*state, pixels_digest(pixels).hex())
-    return replace(item, shown=shown, scale=scale, seen=seen, pixels=pixels if settings.with_images else None)
+    kept = pixels if settings.with_images else None
+    return replace(item, shown=shown, limits=limits, scale=scale, seen=seen, pixels=kept)
 
 
-def _sized(item: PlaneInFlight, predictor: Segmenter) -> PlaneInFlight:
-    """An image with the scale that fits it, so that it shares batches with others of that scale."""
-    if item.failure is not None:
-        return item
+def _sized(items: list[PlaneInFlight], predictor: Segmenter) -> list[PlaneInFlight]:
+    """Images of one shape and kind with the scales that fit them, so that those of one scale share batches."""
+    shown = [item for item in items if item.failure is None]
+    if not shown:
+        return items
     try:
-        return replace(item, scale=predictor.own_scale(item.input))
+        scales = predictor.own_scales([item.input for item in shown], [item.limits for item in shown])
     except NucsegError:
         raise
     except Exception as error:  # the backend raises its own classes
-        return replace(item, failure=item.failed("segment", error))
-
-
-def _batches(
-    items: Iterable[PlaneInFlight],
-    batch_size: Callable[[tuple[int, int], float], int],
-    room: int,
-    held_bytes: Callable[[ImageInfo], int],
-) -> Iterator[list[PlaneInFlight]]:
-    """Full batches of images that may share one.
-
-    What is left of a padded shape goes when the shape changes, and the oldest batch when it has waited long enough or
-    images of more than `room` bytes wait.
-    """
-    filling: dict[tuple[Any, ...], list[PlaneInFlight]] = {}  # the oldest batch first
-    begun: dict[tuple[Any, ...], int] = {}
-    shape: tuple[int, int] | None = None
-    for number, item in enumerate(items):
-        bucket = bucket_shape(*item.shape)
-        if bucket != shape:
-            yield from filling.values()
-            filling, shape = {}, bucket
-        if item.failure is not None:
-            yield [item]
-            continue
-        if item.batch_key not in filling:
-            filling[item.batch_key], begun[item.batch_key] = [], number
-        batch = filling[item.batch_key]
-        batch.append(item)
-        if len(batch) == batch_size(item.shape, item.scale):
-            yield filling.pop(item.batch_key)
-        waiting = sum(map(len, filling.values())) * held_bytes(item.plane.image)
-        oldest = next(iter(filling), None)
-        if oldest is not None and (number - begun[oldest] >= LATER_IMAGES or waiting > room):
-            yield filling.pop(oldest)
-    yield from filling.values()
+        if len(items) > 1:  # only the guilty image fails
+            return [one for item in items for one in _sized([item], predictor)]
+        return [replace(items[0], failure=items[0].failed("segment", error))]
+    own = iter(scales)
+    return [item if item.failure is not None else replace(item, scale=next(own)) for item in items]
 
 
 def _segment(
@@ -356,7 +281,8 @@ def _segment(
     size = predictor.batch_size(shape, scale)
     if len(batch) <= size:
         try:
-            results = predictor.predict_batch([item.input for item in batch], scale, adapt=adapt)
+            limits = [item.limits for item in batch]
+            results = predictor.predict_batch([item.input for item in batch], scale, adapt=adapt, limits=limits)
             return list(zip(batch, results, strict=True))
         except NucsegError:
             raise

@@ -13,7 +13,7 @@ from nucseg_batch.plan.flat_fields import FieldShape, channel_names, fitting_ima
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, PlaneStatus
 from nucseg_batch.plan.movies import MovieGroup, check_movies, movie_groups
 from nucseg_batch.plan.plan import Plan, joined, make_plan
-from nucseg_batch.plan.scales import COARSE_SIDES, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
+from nucseg_batch.plan.scales import COARSE_SIDES, STEP, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
 from nucseg_batch.plan.shards import ShardGrid
 from nucseg_batch.plan.stacks import StackGroup, check_stacks, stack_groups
 from nucseg_batch.plan.units import LABEL_BYTES, SHARD_BYTES, LabelArray, LargePlane, Unit, file_stem
@@ -24,6 +24,7 @@ __all__ = [
     "LABEL_BYTES",
     "SEPARATION_BYTES",
     "SHARD_BYTES",
+    "STEP",
     "TILE",
     "Adapt",
     "Assumption",

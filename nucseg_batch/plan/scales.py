@@ -8,6 +8,8 @@ from typing import Literal
 Adapt = Literal["no", "outliers", "each", "sized"]
 """Which images get a scale of their own: none, those whose nuclei do not fit that of the others, all by segmenting them
 at several scales (`each`), or all by the model's size network, and of these again those that do not fit (`sized`)."""
+STEP = 32
+"""Padded sides are multiples of this many pixels."""
 TILE = 1536
 """Images with a longer padded side go through the network in tiles of this side."""
 COARSE_SIDES = (256, 384, 512, 768, 1024, TILE)
@@ -33,7 +35,7 @@ class Scales:
 
 
 def bucket_shape(height: int, width: int) -> tuple[int, int]:
-    """Shape that an image is padded to: multiples of 32 up to 512 pixels a side, of 64 up to 1024, of 128 beyond."""
+    """Shape that an image is padded to: multiples of STEP."""
     return _padded(height), _padded(width)
 
 
@@ -51,5 +53,4 @@ def _coarse(length: int) -> int:
 
 
 def _padded(length: int) -> int:
-    step = 32 if length <= 512 else 64 if length <= 1024 else 128
-    return -(-length // step) * step
+    return -(-length // STEP) * STEP

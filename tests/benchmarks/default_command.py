@@ -109,8 +109,8 @@ def given(scales: str, *command: str) -> None:
     with Path(scales).open(newline="", encoding="utf-8") as file:
         known = {row["image"]: float(row["scale"] or 1) for row in csv.DictReader(file)}
 
-    def sized(item: Any, predictor: object) -> Any:
-        return replace(item, scale=known[item.plane.image.key])
+    def sized(items: list[Any], predictor: object) -> list[Any]:
+        return [replace(item, scale=known[item.plane.image.key]) for item in items]
 
     vars(stream)["_sized"] = sized
     program(command)

@@ -33,7 +33,7 @@ class Knows:
         rows = pixels.shape[1] if name == "heads" else there[0].shape[0]
         scale = rows / pixels.shape[1]
         self.scales.append(round(scale, 3))
-        answer = np.full((1, max(1, rows // 32), 3, 1 + BINS.size), -9.0, np.float32)
+        answer = np.full((len(pixels), max(1, rows // 32), 3, 1 + BINS.size), -9.0, np.float32)
         if self._width is not None:
             answer[..., 0] = 2.0
             shown = np.clip(self._width * scale, *self._seen)
@@ -105,7 +105,42 @@ def test_of_a_large_image_windows_are_shown(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sizing, "WINDOW", 64)
     knows = Knows(26.0)
     assert width(knows, (1280, 640, 3)) == pytest.approx(26, rel=0.05)
-    assert knows.shapes == [(1, 128, 128, 3)] * sizing.WINDOWS
+    assert knows.shapes == [(sizing.WINDOWS, 128, 128, 3)]
+
+
+def test_images_share_looks_and_are_looked_at_again_on_their_own() -> None:
+    """Of seven, those with the narrowest and the widest nuclei need a second look each; none changes the others."""
+    true = [26.0, 6.0, 30.0, 20.0, 150.0, 26.0, 22.0]
+    images = [np.full((512, 544), round(width), np.uint8) for width in true]
+
+    class KnowsEach(Knows):
+        def run(self, name: str, pixels: NDArray[Any], *others: Any, seen: int) -> NDArray[np.float32]:
+            answers = []
+            for image in pixels:
+                self._width = float(image.max()) or None  # images that only fill up are 0
+                answers.append(super().run(name, image[None], *others, seen=seen))
+            self.calls.append(len(pixels))
+            return np.concatenate(answers)
+
+        def __init__(self) -> None:
+            super().__init__(None)
+            self.calls: list[int] = []
+
+    knows = KnowsEach()
+    estimator = SizeEstimator(knows)  # type: ignore[arg-type]
+    together = estimator.widths(images, [(0.0, 1.0)] * 7)
+    assert together == pytest.approx(true, rel=0.1)
+    assert knows.calls == [8, 1, 1], "filled up to a power of two"
+    assert together == [estimator.width(image, (0.0, 1.0)) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "shape", "count"), [(2**20, (256, 256), 16), (2**20, (1024, 1024), 4), (0, (64, 64), 1)]
+)
+def test_as_many_images_share_a_look_as_its_pixels_allow(pixels: int, shape: tuple[int, int], count: int) -> None:
+    """Small images are looked at by the dozen; where each number of images costs a program, one at a time."""
+    estimator = SizeEstimator(Knows(26.0), pixels=pixels)  # type: ignore[arg-type]
+    assert estimator.at_once(shape) == count
 
 
 def test_a_predictor_segments_at_the_scale_that_its_size_network_tells() -> None:

@@ -23,7 +23,7 @@ from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
-from nucseg_batch.pipeline import stream
+from nucseg_batch.pipeline import flow
 from nucseg_batch.pipeline.channels import select_channels
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
@@ -119,18 +119,27 @@ class Sizing(Threshold):
     def __init__(self, scales: dict[int, float], **options: Any) -> None:
         super().__init__(**options)
         self.adapted: set[Adapt] = set()
+        self.looks: list[int] = []
         self._scales = scales
 
-    def own_scale(self, pixels: NDArray[Any]) -> float:
-        if (scale := self._scales.get(int(pixels.max()), 1.0)) < 0:
+    def own_scales(self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]]) -> list[float]:
+        assert len({image.shape for image in images}) == 1
+        self.looks.append(len(images))
+        scales = [self._scales.get(int(pixels.max()), 1.0) for pixels in images]
+        if min(scales) < 0:
             raise RuntimeError("the size network does not like this image")
-        return scale
+        return scales
 
     def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+        self,
+        images: Sequence[NDArray[Any]],
+        scale: float = 1.0,
+        *,
+        adapt: Adapt = "no",
+        limits: Sequence[tuple[float, float]] | None = None,
     ) -> list[ScaleTrial]:
         self.adapted.add(adapt)
-        return super().predict_batch(images, scale, adapt=adapt)
+        return super().predict_batch(images, scale, adapt=adapt, limits=limits)
 
 
 def test_images_of_one_scale_share_batches(job: Job) -> None:
@@ -142,11 +151,24 @@ def test_images_of_one_scale_share_batches(job: Job) -> None:
     assert segmenter.adapted == {"outliers"}
     rows = list(results(job, plan).values())
     assert [row.summary["scale"] for row in rows if isinstance(row, PlaneResult)] == [1.0, 2.0] * 4 + [1.0]
+    assert segmenter.looks == [4, 4, 1]
+
+
+def test_images_of_one_shape_are_looked_at_together(job: Job) -> None:
+    """As many as the size network takes in one call; one that cannot be read keeps no other waiting."""
+    write_images(job.folder, 6, (20, 30))
+    write_images(job.folder, 3, (22, 31))
+    path = job.folder / "20_03.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    segmenter = Sizing({}, size=4)
+    plan = job.run(segmenter, scales=Scales(adapt="sized"))
+    assert segmenter.looks == [3, 2, 3], "the first four hold the damaged one"
+    assert sum(isinstance(one, Failure) for one in results(job, plan).values()) == 1
 
 
 def test_a_rare_scale_does_not_keep_an_image_waiting(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its unit, with all masks in it, would stay in memory until others like it come."""
-    monkeypatch.setattr(stream, "LATER_IMAGES", 5)
+    monkeypatch.setattr(flow, "LATER_IMAGES", 5)
     write_images(job.folder, 21)
     segmenter = Sizing({150: 0.5}, size=4)
     job.run(segmenter, workers=1, scales=Scales(adapt="sized"))
@@ -240,13 +262,11 @@ def test_two_batches_that_run_out_of_memory_at_once_lose_no_image(job: Job) -> N
     both = threading.Barrier(2)
 
     class TwoAtOnce(Threshold):
-        def predict_batch(
-            self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
-        ) -> list[ScaleTrial]:
+        def predict_batch(self, images: Sequence[NDArray[Any]], scale: float = 1.0, **options: Any) -> list[ScaleTrial]:
             if len(images) > 1:
                 both.wait(60)
                 raise MemoryError("the device has no room")
-            return super().predict_batch(images, scale, adapt=adapt)
+            return super().predict_batch(images, scale, **options)
 
     plan = job.run(TwoAtOnce(size=2))
     assert all(isinstance(result, PlaneResult) for result in results(job, plan).values())
@@ -267,9 +287,7 @@ def test_reading_ahead_is_bounded(job: Job, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(ImageReader, "read", counted)
 
     class Watching(Threshold):
-        def predict_batch(
-            self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
-        ) -> list[ScaleTrial]:
+        def predict_batch(self, images: Sequence[NDArray[Any]], scale: float = 1.0, **options: Any) -> list[ScaleTrial]:
             done = sum(self.batches) + len(images)
             assert len(begun) <= done + 5 + 1
             return super().predict_batch(images, scale)
