@@ -158,14 +158,35 @@ def certainty(answer: NetworkOutput, height: int, width: int, *, threshold: floa
     return float(np.float32(parts.sum(dtype=np.float64)) / (np.float32(VOTE) * count))
 
 
-def outlined(labels: NDArray[np.int32], answer: NetworkOutput, *, threshold: float) -> NDArray[np.int32]:
-    """The labels with one pixel more around each nucleus, of the background; see `Program.native`."""
+def brought_back(
+    labels: NDArray[np.int32],
+    answer: NetworkOutput,
+    native: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    columns: NDArray[np.int32],
+    *,
+    threshold: float,
+) -> NDArray[np.int32]:
+    """Labels on an image's own grid, of `native`'s shape: as `Program.native` of one image.
+
+    labels: of the answer's shape. native: the foreground's probability on that grid. rows, columns: the nearest of the
+    answer for each row and column. Few pixels are just outside of a nucleus, so only those look for one beside them.
+    """
+    found = labels.take(rows, axis=0).take(columns, axis=1)
+    above = native > np.float32(threshold)
+    found[~above] = 0
+    y, x = np.nonzero(above & (found == 0))
+    at_y, at_x = rows.astype(np.intp)[y], columns.astype(np.intp)[x]
+    foreground = answer.probability.reshape(-1).take(answer.places(at_y, at_x) + Output.FOREGROUND)
+    outside = foreground <= np.float32(threshold)
+    y, x, at_y, at_x = y[outside], x[outside], at_y[outside], at_x[outside]
+    largest = np.zeros(y.size, np.int32)
     height, width = labels.shape
-    framed = np.zeros((height + 2, width + 2), np.int32)
-    framed[1:-1, 1:-1] = labels
-    largest = np.maximum(np.maximum(framed[:-2], framed[1:-1]), framed[2:])
-    largest = np.maximum(np.maximum(largest[:, :-2], largest[:, 1:-1]), largest[:, 2:])
-    return np.where((labels == 0) & ~answer.above(threshold), largest, labels)
+    for down, right in np.ndindex(3, 3):  # beyond an edge is what is at it
+        beside = np.clip(at_y + down - 1, 0, height - 1), np.clip(at_x + right - 1, 0, width - 1)
+        np.maximum(largest, labels[beside], out=largest)
+    found[y, x] = largest
+    return found
 
 
 def _target(place: NDArray[np.intp], offset: NDArray[np.float32], unit: float, length: int) -> NDArray[np.intp]:

@@ -63,27 +63,38 @@ def resampling(length: int, target: int, places: NDArray[np.integer]) -> tuple[s
 
     Returns the range of source pixels that are needed, and the matrix (len(places), len(range)) of their weights.
     """
-    ratio = length / target
-    support = max(ratio, 1.0)
-    centre = (places + 0.5) * ratio - 0.5
-    first = max(0, math.floor(centre.min() - support))
-    end = min(length, math.ceil(centre.max() + support) + 1)
-    distance = np.abs(np.arange(first, end)[None, :] - centre[:, None])
-    weights = np.maximum(1.0 - distance / support, 0.0)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return slice(first, end), weights.astype(np.float32)
+    source, weights = _taps(length, target, places)
+    needed = slice(int(source.min()), int(source.max()) + 1)
+    return needed, _spread(source - needed.start, weights, (len(places), needed.stop - needed.start))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def padded_resampling(length: int, target: int, padded_length: int, padded_target: int) -> NDArray[np.float32]:
     """The matrix (padded_target, padded_length) that resamples a whole axis of `length` pixels to `target` pixels.
 
     Columns from `length` on are zero: what is there is never looked at. Rows from `target` on mirror those before.
     """
-    matrix = np.zeros((padded_target, padded_length), np.float32)
-    source, weights = resampling(length, target, mirrored(padded_target, target))
-    matrix[:, source] = weights
+    matrix = _spread(*_taps(length, target, mirrored(padded_target, target)), (padded_target, padded_length))
     matrix.setflags(write=False)
+    return matrix
+
+
+def _taps(length: int, target: int, places: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Source pixels of each place and their weights, (len(places), taps) both; pixels beyond the axis weigh nothing."""
+    ratio = length / target
+    support = max(ratio, 1.0)
+    centre = ((places + 0.5) * ratio - 0.5)[:, None]
+    source = np.floor(centre - support).astype(np.intp) + 1 + np.arange(math.ceil(2 * support))
+    weights = np.maximum(1.0 - np.abs(source - centre) / support, 0.0)
+    weights[(source < 0) | (source >= length)] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.clip(source, 0, length - 1), weights.astype(np.float32)
+
+
+def _spread(source: NDArray[np.intp], weights: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A matrix of a shape with these weights at these columns of its rows, and zeros elsewhere."""
+    matrix = np.zeros(shape, np.float32)
+    np.add.at(matrix, (np.arange(len(source))[:, None], source), weights)  # at the ends of an axis columns repeat
     return matrix
 
 

@@ -185,10 +185,8 @@ class HostSeparation:
         self, one: SeparatedNuclei, answer: NetworkOutput, native: NDArray[np.float32], rows: Any, columns: Any
     ) -> SeparatedNuclei:
         """As `Program.native` of one image, whose probability on its own grid is known."""
-        outlined = host_instances.outlined(one.labels, answer, threshold=self._threshold)
-        near = outlined.take(rows, axis=0).take(columns, axis=1)
-        near[native <= np.float32(self._threshold)] = 0
-        return SeparatedNuclei(near, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))
+        labels = host_instances.brought_back(one.labels, answer, native, rows, columns, threshold=self._threshold)
+        return SeparatedNuclei(labels, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))
 
 
 def _seen(pixels: NDArray[Any], ways: Ways | None) -> int:
