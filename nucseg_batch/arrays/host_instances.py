@@ -52,7 +52,7 @@ class NetworkOutput:
     heads: NDArray[np.float32]
     """(h, w, block * block * outputs): the outputs of each pixel of a block, see `architectures.to_full_resolution`."""
     probability: NDArray[np.float32]
-    """Sigmoid of `heads`, of which only the foreground's is used."""
+    """(height, width): the foreground's, the sigmoid of its output."""
     block: int = 1
     """Side in pixels of the square that one position answers for."""
     unit: float = 1.0
@@ -65,17 +65,9 @@ class NetworkOutput:
         """Height and width in pixels."""
         return self.heads.shape[0] * self.block, self.heads.shape[1] * self.block
 
-    def above(self, threshold: float) -> NDArray[np.bool_]:
-        """Where the foreground's probability is above the threshold, (height, width)."""
-        found = np.empty(self.shape, bool)
-        folded = self.probability[..., Output.FOREGROUND :: self.outputs] > np.float32(threshold)
-        for y, x in np.ndindex(self.block, self.block):
-            found[y :: self.block, x :: self.block] = folded[..., y * self.block + x]
-        return found
-
     def inside(self, height: int, width: int, threshold: float) -> NDArray[np.bool_]:
-        """The same within the real part, the first `height` rows and `width` columns."""
-        found = self.above(threshold)
+        """Where the probability is above the threshold, within the first `height` rows and `width` columns."""
+        found = self.probability > np.float32(threshold)
         found[height:] = False
         found[:, width:] = False
         return found
@@ -112,8 +104,8 @@ def separate(
         return SeparatedNuclei(labels, np.zeros((0, 2), np.int64), support)
     y, x = np.divmod(pixel, columns)
     place = answer.places(y, x)
-    heads, probability = answer.heads.reshape(-1), answer.probability.reshape(-1)
-    weight = np.rint(probability.take(place + Output.FOREGROUND) * np.float32(VOTE))
+    heads = answer.heads.reshape(-1)
+    weight = np.rint(answer.probability.take(pixel) * np.float32(VOTE))
     target = _target(y, heads.take(place + Output.OFFSET_Y), answer.unit, height) * columns
     target += _target(x, heads.take(place + Output.OFFSET_X), answer.unit, width)
 
@@ -144,17 +136,15 @@ def foreground(answer: NetworkOutput, height: int, width: int, *, threshold: flo
     """
     inside = answer.inside(height, width, threshold)
     support = np.zeros(answer.shape, np.uint8)
-    place = answer.places(*np.nonzero(inside))
-    weight = np.rint(answer.probability.reshape(-1).take(place) * np.float32(VOTE)).astype(np.int32)
+    weight = np.rint(answer.probability[inside] * np.float32(VOTE)).astype(np.int32)
     support[inside] = supported(weight, REACH**2)
     return SeparatedNuclei(inside.astype(np.int32), np.zeros((0, 2), np.int64), support)
 
 
 def certainty(answer: NetworkOutput, height: int, width: int, *, threshold: float) -> float:
     """Mean probability of the pixels above the threshold; as `instances.certainty`."""
-    y, x = np.divmod(np.flatnonzero(answer.inside(height, width, threshold)), answer.shape[1])
-    parts = np.rint(answer.probability.reshape(-1).take(answer.places(y, x)) * np.float32(VOTE))
-    count = np.float32(max(y.size, 1))
+    parts = np.rint(answer.probability[answer.inside(height, width, threshold)] * np.float32(VOTE))
+    count = np.float32(max(parts.size, 1))
     return float(np.float32(parts.sum(dtype=np.float64)) / (np.float32(VOTE) * count))
 
 
@@ -177,8 +167,7 @@ def brought_back(
     found[~above] = 0
     y, x = np.nonzero(above & (found == 0))
     at_y, at_x = rows.astype(np.intp)[y], columns.astype(np.intp)[x]
-    foreground = answer.probability.reshape(-1).take(answer.places(at_y, at_x) + Output.FOREGROUND)
-    outside = foreground <= np.float32(threshold)
+    outside = answer.probability[at_y, at_x] <= np.float32(threshold)
     y, x, at_y, at_x = y[outside], x[outside], at_y[outside], at_x[outside]
     largest = np.zeros(y.size, np.int32)
     height, width = labels.shape

@@ -155,26 +155,26 @@ class Program:
         return self._heads(_resampled(_normalised(pixels, low, gain), rows, columns))
 
     def answers(self, pixels: Any, low: Any, gain: Any) -> tuple[Any, Any]:
-        """The network's answers and the sigmoid of all of them, for a separation elsewhere."""
+        """The network's answers, folded, and `probability`, for a separation elsewhere."""
         heads = self.heads(pixels, low, gain)
-        return heads, ops.sigmoid(heads)
+        return heads, self.probability(heads)
 
     def answers_rescaled(
         self, pixels: Any, low: Any, gain: Any, there: tuple[Any, Any], back: tuple[Any, Any]
     ) -> tuple[Any, Any, Any]:
         """The same after rescaling, and the foreground's probability on the grid of `pixels`; see `native`."""
         heads = self.heads_rescaled(pixels, low, gain, *there)
-        certain = ops.sigmoid(heads)
-        return heads, certain, self._products(back[0], self._foreground(certain), back[1])
+        certain = self.probability(heads)
+        return heads, certain, self._products(back[0], certain, back[1])
 
     def probability(self, heads: Any) -> Any:
-        """Sigmoid of the network's answers, all of them."""
-        return ops.sigmoid(heads)
+        """The foreground's probability in each pixel, (batch, height, width) float32."""
+        return ops.sigmoid(self._foreground(heads))
 
     def probability_in_bands(self, heads: Any, rows: Banded, columns: Banded) -> tuple[Any, Any]:
         """The same, and the foreground's probability on another grid; see `native_in_bands`."""
-        certain = ops.sigmoid(heads)
-        return certain, _resampled(self._foreground(certain)[..., None], rows, columns)[..., 0]
+        certain = self.probability(heads)
+        return certain, _resampled(certain[..., None], rows, columns)[..., 0]
 
     def separate(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
         """Answers to labels, int32, and support, uint8, (batch, height, width) both; see `separate_rooted`."""

@@ -12,7 +12,7 @@ from nucseg_batch.arrays.host_instances import NetworkOutput
 def confidence_of(labels: np.ndarray, logit: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Of the nuclei that are found where a network answers so."""
     heads = np.concatenate([logit[..., None], offsets], axis=2).astype(np.float32)
-    answer = NetworkOutput(heads, 1 / (1 + np.exp(-heads)))
+    answer = NetworkOutput(heads, 1 / (1 + np.exp(-heads[..., 0])))
     found = host_instances.separate(answer, *labels.shape, threshold=0.5, min_area=12)
     return nuclei_confidence(found.labels, found.support, np.arange(1, found.labels.max() + 1))
 

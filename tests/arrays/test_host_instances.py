@@ -46,7 +46,7 @@ def both(
     sizes = [np.array([length], np.int32) for length in real]
     labels, roots, support = instances.separate_rooted(foreground, offsets, *sizes, threshold=THRESHOLD, **options)
     answers = folded(heads, block, unit)
-    answer = NetworkOutput(answers, np.asarray(ops.sigmoid(answers)), block, unit, heads.shape[2])
+    answer = NetworkOutput(answers, np.asarray(ops.sigmoid(heads[..., 0])), block, unit, heads.shape[2])
     twin = host_instances.separate(answer, *real, threshold=THRESHOLD, **options)
     return (np.asarray(labels)[0], np.argwhere(np.asarray(roots)[0]), np.asarray(support)[0]), twin
 
@@ -114,7 +114,7 @@ def test_certainty_is_that_of_the_device() -> None:
     heads = heads_of(crowded(64, 96, 7, seed=5), seed=6)
     real = [np.array([length], np.int32) for length in (61, 95)]
     expected = instances.certainty(heads[None, ..., 0], *real, threshold=THRESHOLD)
-    answer = NetworkOutput(heads, np.asarray(ops.sigmoid(heads)))
+    answer = NetworkOutput(heads, np.asarray(ops.sigmoid(heads[..., 0])))
     assert host_instances.certainty(answer, 61, 95, threshold=THRESHOLD) == float(np.asarray(expected)[0])
 
 
@@ -123,7 +123,7 @@ def test_the_support_of_a_plain_foreground_is_its_probability_in_both() -> None:
     heads = heads_of(crowded(64, 96, 7, seed=5), seed=6)[..., :1]
     real = [np.array([length], np.int32) for length in (61, 95)]
     expected = np.asarray(instances.foreground_support(heads[None, ..., 0], *real, threshold=THRESHOLD))[0]
-    answer = NetworkOutput(heads, np.asarray(ops.sigmoid(heads)), outputs=1)
+    answer = NetworkOutput(heads, np.asarray(ops.sigmoid(heads[..., 0])), outputs=1)
     twin = host_instances.foreground(answer, 61, 95, threshold=THRESHOLD)
     np.testing.assert_array_equal(twin.support, expected)
     assert twin.support[twin.labels > 0].min() >= round(THRESHOLD * 255)

@@ -31,7 +31,8 @@ def test_each_head_separates_on_the_host_as_on_the_device(task: Task) -> None:
     options = {"threshold": 0.45, "min_area": 12, "blur": 7, "window": 7}
     sizes = np.array([45], np.int32), np.array([71], np.int32)
     labels, roots, support = (np.asarray(one)[0] for one in head.separate(output[None], *sizes, **options))
-    answer = NetworkOutput(output, np.asarray(ops.sigmoid(output)), 1, OFFSET_UNIT, len(head.outputs))
+    certain = np.asarray(ops.sigmoid(output[..., Output.FOREGROUND]))
+    answer = NetworkOutput(output, certain, 1, OFFSET_UNIT, len(head.outputs))
     twin = head.separate_on_host(answer, 45, 71, **options)
     assert labels.max() == (3 if head.one_by_one else 1)
     assert len(twin.roots) == (3 if head.one_by_one else 0)
