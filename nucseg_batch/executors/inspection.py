@@ -34,6 +34,7 @@ from nucseg_batch.plan import (
     Failure,
     ImageInfo,
     Plan,
+    bucket_shape,
     check_stacks,
     doubt_error,
     make_plan,
@@ -43,8 +44,9 @@ from nucseg_batch.plan import (
 from nucseg_batch.plan.budget import BASE_BYTES
 from nucseg_batch.settings import SegmentSettings
 
-KEPT_BYTES = 250_000_000
-"""Memory that the allocator keeps for itself in a run over small images (fitted to measured runs)."""
+SHAPE_BYTES, SHAPES = 5_000_000, 60
+"""Memory that TensorFlow keeps for each padded shape of images that it has seen, and for how many shapes at most
+(fitted to measured runs)."""
 CALLS_AT_ONCE = 2
 """Calls of the network at once."""
 COPIES = 3
@@ -217,8 +219,8 @@ def inspect(
 def memory_bytes(plan: Plan, budget: Budget, settings: SegmentSettings) -> int:
     """Peak memory of a run of this plan on a CPU, about, in bytes; however many images there are.
 
-    It adds up the program, calls of the network at scale 1, planes that are read and measured, and masks of units.
-    Where images are enlarged, calls take more, up to what the budget gives them.
+    It adds up the program, what it keeps for each shape of images, calls of the network at scale 1, planes that are
+    read and measured, and masks of units. Where images are enlarged, calls take more, up to what the budget gives them.
     """
     most = 0.0
     groups = {column.group for column in settings.extra_columns} - {"compartments"}
@@ -234,7 +236,8 @@ def memory_bytes(plan: Plan, budget: Budget, settings: SegmentSettings) -> int:
         masks = math.prod(label_array.grid.shard) * LABEL_BYTES * len(label_array.labels)
         kept = (COPIES * channels + measuring) * whole + UNITS_AT_ONCE * masks
         most = max(most, calls + kept)
-    return int(BASE_BYTES + KEPT_BYTES + most)
+    shapes = {bucket_shape(one.height, one.width) for one in plan.label_arrays if not one.regional}
+    return int(BASE_BYTES + min(len(shapes), SHAPES) * SHAPE_BYTES + most)
 
 
 def output_files(plan: Plan, *, with_images: bool) -> int:

@@ -40,7 +40,7 @@ from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
 from nucseg_batch.network.sizing import LOOK_PIXELS, SizeEstimator
-from nucseg_batch.plan import BATCH_PIXELS, Adapt, Budget
+from nucseg_batch.plan import BATCH_PIXELS, SIZER_BYTES, Adapt, Budget
 from nucseg_batch.settings import Intensities, SegmentSettings
 
 MAX_BATCH = 64
@@ -82,7 +82,7 @@ class Predictor:
             None
             if self._sizer is None
             else SizeEstimator(
-                self._made_program(self._sizer, augment=False),
+                self._made_program(self._sizer, augment=False, pixel_bytes=SIZER_BYTES),
                 coarse=self._coarse,
                 pixels=0 if self._coarse and on_host else LOOK_PIXELS,
                 full=self._coarse,
@@ -395,5 +395,5 @@ class Predictor:
     def _made_program(self, network: keras.Model | None = None, **options: Any) -> Program:
         apart = backend.depends_on_batch(self.precision, self.device)
         options = {"apart": apart, "augment": self._settings.augment, **options}
-        options |= {"ledger": self._ledger, "pixel_bytes": self.budget.bytes_per_pixel}
+        options = {"ledger": self._ledger, "pixel_bytes": self.budget.bytes_per_pixel, **options}
         return Program(network or self._network, self.model.info.network, device=self.device, **options)

@@ -7,7 +7,7 @@ sees what, and `budget` how memory is divided. What the input does not say and w
 """
 
 from nucseg_batch.plan.assumptions import Assumption, doubt_error, merged
-from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, Budget
+from nucseg_batch.plan.budget import BATCH_PIXELS, SEPARATION_BYTES, SIZER_BYTES, Budget
 from nucseg_batch.plan.compartments import check_compartments, compartment_distances
 from nucseg_batch.plan.flat_fields import FieldShape, channel_names, fitting_images
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, PlaneStatus
@@ -24,6 +24,7 @@ __all__ = [
     "LABEL_BYTES",
     "SEPARATION_BYTES",
     "SHARD_BYTES",
+    "SIZER_BYTES",
     "STEP",
     "TILE",
     "Adapt",

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BASE_BYTES = 800_000_000
-"""Memory of the program with TensorFlow and the default model on a CPU, before the first image."""
+BASE_BYTES = 1_000_000_000
+"""Memory of the program with TensorFlow and the default model on a CPU after the first image (850 MB, measured), and of
+what its allocators keep for themselves (fitted to measured runs)."""
 NETWORK_BYTES = {"float32": 240, "mixed_bfloat16": 160, "mixed_float16": 160}
 """Memory that the default network takes for each pixel that it sees in a call (measured with TensorFlow on a CPU)."""
+SIZER_BYTES = 40
+"""The same of the size network."""
 SEPARATION_BYTES = 90
 """Memory that separating nuclei on the host takes for each pixel at the network's scale: added up from the
 arrays that it makes, not measured."""
-NETWORK_SHARE = 0.5
+NETWORK_SHARE = 0.4
 """What the network and separation get of the memory above BASE_BYTES, in all threads together."""
 READ_SHARE = 0.08
 """The same for images that are read ahead, and again for those that wait for a full batch."""
