@@ -63,6 +63,7 @@ The public interface, from its docstrings. [From Python](python.md) has examples
 .. autofunction:: read_tracks
 .. autofunction:: read_wells
 .. autofunction:: evaluate
+.. autofunction:: evaluate_tracks
 ```
 """
 CONFIG = """
