@@ -65,6 +65,19 @@ def test_stacks_come_from_ome_zarr_and_unnamed_axes_are_slices(tmp_path: Path) -
     assert [one.text for one in result.assumptions if "z-slices" in one.text]
 
 
+def test_of_several_label_images_volumes_are_compared(tmp_path: Path) -> None:
+    """As `--in-place` writes them beside those of nuclei, whose labels are of single slices."""
+    write(tmp_path / "t" / "a.tif", TRUTH)
+    image = tmp_path / "p" / "a.zarr"
+    write_group(image, multiscales("zyx"))
+    write_array(image / "0", np.zeros(TRUTH.shape, np.uint8))
+    write_group(image / "labels", {"labels": ["nuclei", "volumes"]})
+    write_labels(image / "labels" / "nuclei", TRUTH > 0, "zyx")
+    write_labels(image / "labels" / "volumes", TRUTH, "zyx")
+    assert compare(image, tmp_path / "t").groups["all"].pooled["mean_ap"] == 1
+    assert compare(tmp_path / "p", tmp_path / "t").groups["all"].pooled["mean_ap"] == 1
+
+
 def test_five_pages_are_slices_too(tmp_path: Path) -> None:
     """As few as channels are; labels have none."""
     (tmp_path / "t").mkdir()

@@ -23,10 +23,16 @@ pytest.importorskip("laptrack")
 
 
 def tracked_run(
-    place: Path, monkeypatch: pytest.MonkeyPatch, frames: NDArray[np.uint8], *, name: str = "a.tif", **options: Any
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    frames: NDArray[np.uint8],
+    *,
+    name: str = "a.tif",
+    region: int = 512,
+    **options: Any,
 ) -> SmallRun:
     """A run over one movie, of 0.25 micrometres a pixel unless `options` are other ones."""
-    run = small_run(place, monkeypatch, link="t", region=512)
+    run = small_run(place, monkeypatch, link="t", region=region)
     axes = "TZYX" if frames.ndim == 4 else "TYX"
     known = {"resolution": (4, 4), "metadata": {"axes": axes, "unit": "um", "spacing": 1.5}}
     tifffile.imwrite(run.folder / name, frames, imagej=True, **(options or known))
@@ -186,6 +192,20 @@ def test_the_file_has_what_trackmate_asks_for(tmp_path: Path, monkeypatch: pytes
     assert ids == {one.attrib["TRACK_ID"] for one in root.iter("TrackID")} == {"0"}
     assert root.find("Settings/ImageData").attrib["filename"] == "a & 'b' ?.tif"
     assert "nucseg-batch" in root.find("Log").text
+
+
+def test_large_planes_have_the_same_spots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their outlines come by windows, and nuclei are numbered region by region."""
+    found = []
+    for region in (512, 64):
+        run = tracked_run(tmp_path / str(region), monkeypatch, pixels(simulated()), region=region)
+        root = written(run, tmp_path / f"out{region}")
+        same = ("FRAME", "POSITION_X", "POSITION_Y", "AREA", "RADIUS", "ROI_N_POINTS")
+        place = {number: tuple(spot[name] for name in same) for number, spot in spots(root).items()}
+        outlines = {place[int(one.attrib["ID"])]: one.text for one in root.iter("Spot")}
+        found.append((outlines, {(place[a], place[b]) for a, b in edges(root)}))
+    assert {unit.label_array.regional for unit in run.units} == {True}
+    assert found[0] == found[1]
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
