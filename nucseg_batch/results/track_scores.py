@@ -138,7 +138,7 @@ def evaluate_tracks(prediction: Path, truth: Path, *, progress: Callable[[int, i
     """
     check_ctcmetrics()
     truths = _sequences(truth, "TRUTH", _TRUTH)
-    own = prediction.is_dir() and is_ours(prediction)
+    own = is_ours(prediction) or (prediction.is_dir() and RunLayout.found(prediction).tracked)  # else --in-place
     with contextlib.ExitStack() as stack:
         predictions = _of_run(prediction) if own else _sequences(prediction, "PRED", _RESULT)
         exported = _Exported(prediction, Path(stack.enter_context(tempfile.TemporaryDirectory()))) if own else None

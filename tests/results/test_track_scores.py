@@ -14,11 +14,14 @@ import tifffile
 from command import call
 from exporting import exported
 from movies import Movie, movie, write_truth
-from small_runs import SmallRun, small_run
+from small_runs import Notes, SmallRun, small_run
+from zarr_examples import multiscales, write_array, write_group
 
 import nucseg_batch
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError, UsageError
+from nucseg_batch.executors import job, local
 from nucseg_batch.results.track_scores import TrackEvaluation, evaluate_tracks
+from nucseg_batch.settings import SegmentSettings
 
 FRAMES, SHAPE = 13, (97, 113)
 
@@ -125,6 +128,19 @@ def test_each_slice_is_a_movie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     write_truth(tmp_path / "t" / "a" / "01_GT", truth)
     write_truth(tmp_path / "t" / "a" / "02_GT", Movie(other, truth.parents))
     assert [(one.measures["DET"] or 0) > 0.9 for one in compare(run.store, tmp_path / "t").sequences] == [True, True]
+
+
+def test_a_run_in_place_is_scored_by_its_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: Movie) -> None:
+    """Which is that of the images; its only movie needs no name."""
+    store = tmp_path / "movie.zarr"
+    write_group(store, multiscales("tyx"))
+    write_array(store / "0", np.where(truth.tracks > 0, 150, 10).astype(np.uint8))
+    small_run(tmp_path, monkeypatch)
+    settings = SegmentSettings(diameter=26.0, region=512, workers=2, link="t")
+    local.run(job.prepare(store, store, None, settings, Notes(), in_place=True), Notes())
+    write_truth(tmp_path / "t" / "01_GT", truth)
+    (found,) = compare(store, tmp_path / "t").sequences
+    assert 0.9 < (found.measures["TRA"] or 0) <= 1
 
 
 def test_a_movie_without_a_prediction_scores_zero(
