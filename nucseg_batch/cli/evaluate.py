@@ -78,7 +78,7 @@ def evaluate(
         typer.Option(
             "--csv",
             metavar="FILE",
-            help="Write one row per image to this file.",
+            help="Write one row per image, or movie, to this file.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -93,7 +93,12 @@ def evaluate(
     ] = None,
     worst: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="List the N images with the lowest mean AP.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="List the N images with the lowest mean AP, or movies with the lowest TRA.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = 0,
 ) -> None:
     """Score masks, volumes or tracks against annotation.

@@ -16,7 +16,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class TrackEvaluation:
             "mean": _lower(self.mean),
             "sequences": list(self.rows()),
             "notes": list(self.notes),
-            "assumptions": [vars(one) for one in self.assumptions],
+            "assumptions": [asdict(one) for one in self.assumptions],
             "compared": "tracks",
         }
 

@@ -161,6 +161,19 @@ def test_a_movie_without_a_prediction_scores_zero(
     assert [one.name for one in result.worst(2)] == ["01", "02"]
 
 
+def test_folders_that_are_given_themselves_need_no_names(tmp_path: Path, truth: Movie) -> None:
+    """Which is said, as of stores of label images."""
+    write_truth(tmp_path / "t" / "one_GT", truth)
+    shutil.copytree(tmp_path / "t" / "one_GT" / "TRA", tmp_path / "p" / "other_RES")
+    (tmp_path / "p" / "other_RES" / "man_track.txt").rename(tmp_path / "p" / "other_RES" / "res_track.txt")
+    result = compare(tmp_path / "p" / "other_RES", tmp_path / "t" / "one_GT")
+    assert result.mean["TRA"] == 1
+    (assumed,) = result.as_json()["assumptions"]
+    assert (assumed["kind"], assumed["doubtful"], assumed["what"]) == ("pairing", True, "other is compared with one")
+    with pytest.raises(NothingToDoError, match="share no image name"):
+        compare(tmp_path / "p", tmp_path / "t")
+
+
 def test_what_does_not_fit_is_refused_with_the_reason(tmp_path: Path, truth: Movie) -> None:
     write_truth(tmp_path / "t" / "01_GT", truth)
     result = tmp_path / "p" / "01_RES"
