@@ -225,6 +225,31 @@ def test_images_without_tracks_are_refused_with_the_reason(tmp_path: Path, monke
     assert outcome.written == 0
 
 
+def test_pytrackmate_reads_spots_and_lineages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label of its table is a track of TrackMate: a mother and all that descends from it."""
+    pytrackmate = pytest.importorskip("pytrackmate")
+    run = tracked_run(tmp_path, monkeypatch, pixels(simulated()))
+    exported(run, tmp_path / "out", "trackmate")
+    found = pytrackmate.trackmate_peak_import(str(tmp_path / "out" / "trackmate" / "a.xml"), get_tracks=True)
+    nuclei = nucseg_batch.read_nuclei(run.store, library="pandas")
+    tracks = nucseg_batch.read_tracks(run.store, library="pandas")
+    linked = tracks.groupby("track_id")["t"].transform("size") > 1
+    mothers = dict(tracks.dropna(subset="parent_track_id")[["track_id", "parent_track_id"]].to_numpy(int).tolist())
+    linked |= tracks["track_id"].isin([*mothers, *mothers.values()])
+
+    def oldest(track: int) -> int:
+        return oldest(mothers[track]) if track in mothers else track
+
+    of_spot = found.set_index("spot_id").loc[range(len(nuclei))]
+    assert np.allclose(of_spot["x"], nuclei["centroid-1"] / 4, rtol=1e-5)
+    assert np.allclose(of_spot["y"], nuclei["centroid-0"] / 4, rtol=1e-5)
+    assert (of_spot["t_stamp"].to_numpy() == nuclei["t"].to_numpy(int)).all()
+    lineages = [oldest(track) for track in tracks["track_id"]]
+    pairs = set(zip(of_spot["label"][linked.to_numpy()], np.array(lineages)[linked.to_numpy()], strict=True))
+    assert len(pairs) == len({label for label, _ in pairs}) == len({lineage for _, lineage in pairs})
+    assert mothers
+
+
 def test_a_reader_of_trackmate_files_finds_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """geff, the exchange format of tracking programs, converts it without another warning."""
     convert = pytest.importorskip("geff.convert")
