@@ -59,8 +59,11 @@ The public interface, from its docstrings. [From Python](python.md) has examples
    :members:
 .. autofunction:: read_nuclei
 .. autofunction:: read_images
+.. autofunction:: read_volumes
+.. autofunction:: read_tracks
 .. autofunction:: read_wells
 .. autofunction:: evaluate
+.. autofunction:: evaluate_tracks
 ```
 """
 CONFIG = """

@@ -2,7 +2,8 @@
 
 From Python: `segment` does a collection as the command line does, `segment_array` segments dask and zarr arrays of any
 size lazily, `open_images` opens a collection as dask arrays, `Predictor` labels arrays in memory, `open_masks`,
-`read_nuclei`, `read_images` and `read_wells` give what a run wrote, and `evaluate` scores it.
+`read_nuclei`, `read_images`, `read_volumes`, `read_tracks` and `read_wells` give what a run wrote, and `evaluate`
+and `evaluate_tracks` score it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ __version__ = "0.3.0"
 
 if TYPE_CHECKING:
     from nucseg_batch.api.arrays import Images, open_images, segment_array
-    from nucseg_batch.api.evaluate import evaluate
+    from nucseg_batch.api.evaluate import evaluate, evaluate_tracks
     from nucseg_batch.api.predictor import Predictor
     from nucseg_batch.api.segment import SegmentResult, segment
-    from nucseg_batch.api.tables import read_images, read_nuclei, read_wells
+    from nucseg_batch.api.tables import read_images, read_nuclei, read_tracks, read_volumes, read_wells
     from nucseg_batch.files.run.masks import Masks, open_masks
     from nucseg_batch.settings import SegmentSettings
 
@@ -29,10 +30,13 @@ __all__ = [
     "SegmentSettings",
     "__version__",
     "evaluate",
+    "evaluate_tracks",
     "open_images",
     "open_masks",
     "read_images",
     "read_nuclei",
+    "read_tracks",
+    "read_volumes",
     "read_wells",
     "segment",
     "segment_array",
@@ -45,10 +49,13 @@ _PLACES = {
     "SegmentResult": "api.segment",
     "SegmentSettings": "settings",
     "evaluate": "api.evaluate",
+    "evaluate_tracks": "api.evaluate",
     "open_images": "api.arrays",
     "open_masks": "files.run.masks",
     "read_images": "api.tables",
     "read_nuclei": "api.tables",
+    "read_tracks": "api.tables",
+    "read_volumes": "api.tables",
     "read_wells": "api.tables",
     "segment": "api.segment",
     "segment_array": "api.arrays",

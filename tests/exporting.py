@@ -11,8 +11,8 @@ from nucseg_batch.results.export.formats import FORMATS
 from nucseg_batch.results.export.writing import ExportOutcome, export
 from nucseg_batch.results.run import FinishedRun
 
-ANY_RUN = tuple(name for name in FORMATS if name != "ctc")
-"""Formats that any run can have; ctc needs one with tracks."""
+ANY_RUN = tuple(name for name in FORMATS if name not in ("ctc", "trackmate"))
+"""Formats that any run can have; the others need one with tracks."""
 INSTALLED = tuple(name for name in ANY_RUN if all(map(importlib.util.find_spec, FORMATS[name].needs)))
 """Those of them whose libraries are there; spatialdata is too large for the extra `test`."""
 

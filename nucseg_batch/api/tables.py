@@ -13,6 +13,8 @@ from nucseg_batch.columns import TYPES
 from nucseg_batch.errors import InputMissingError, UsageError
 from nucseg_batch.files.csv_rows import table_header
 from nucseg_batch.files.run.dataset import dataset_batches, dataset_columns, is_dataset, pyarrow
+from nucseg_batch.files.run.track_table import TRACKS_COLUMNS
+from nucseg_batch.files.run.volume_table import VOLUMES_MEASURED
 from nucseg_batch.files.run.wells import WELLS, is_wells_table
 from nucseg_batch.files.run_layout import RunLayout, check_is_store
 from nucseg_batch.results.run import matches
@@ -21,7 +23,7 @@ Library = Literal["pandas", "polars"]
 LIBRARIES: tuple[Library, ...] = ("pandas", "polars")
 CHUNK = 500_000
 """Rows that are read at once."""
-KINDS = {**TYPES, **{column.name: column.type for column in WELLS}}
+KINDS = {**TYPES, **{column.name: column.type for column in (*WELLS, *VOLUMES_MEASURED, *TRACKS_COLUMNS)}}
 """Type of each column by its name; those of channels and the statistics of wells are real numbers."""
 PANDAS_TYPES = {"string": "string", "int32": "Int64", "int64": "Int64"}
 """What pandas is to make of columns that are no real numbers; these it recognises."""
@@ -105,6 +107,73 @@ def read_wells(
             f"{store}: its table {path.name} is missing; `nucseg-batch wells` writes it if the images are on a plate."
         )
     return _frame(path, columns, None, library)
+
+
+def read_volumes(
+    store: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    pattern: str | None = None,
+    library: Library | None = None,
+) -> Any:
+    """Reads the volumes table of a run with `--link z` as a data frame with one row per nucleus of a stack.
+
+    Args:
+        store: As for `read_nuclei`.
+        columns: As for `read_nuclei`.
+        pattern: As for `read_nuclei`.
+        library: As for `read_nuclei`.
+
+    Returns:
+        A data frame of that library. `label` is the label in `open_masks(store, label="volumes")`.
+
+    Raises:
+        InputMissingError: As for `read_nuclei`, and of a run without `--link z`.
+        UsageError: As for `read_nuclei`.
+    """
+    return _linked(store, RunLayout(Path(store)).volumes_csv, "z", columns, pattern, library)
+
+
+def read_tracks(
+    store: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    pattern: str | None = None,
+    library: Library | None = None,
+) -> Any:
+    """Reads the tracks table of a run with `--link t` as a data frame with one row per nucleus and time point.
+
+    Args:
+        store: As for `read_nuclei`.
+        columns: As for `read_nuclei`.
+        pattern: As for `read_nuclei`.
+        library: As for `read_nuclei`.
+
+    Returns:
+        A data frame of that library. A join by `image`, `t`, `z` and `label` adds the tracks to `read_nuclei(store)`;
+        `parent_track_id` is missing for tracks that do not come from a division.
+
+    Raises:
+        InputMissingError: As for `read_nuclei`, and of a run without `--link t`.
+        UsageError: As for `read_nuclei`.
+    """
+    return _linked(store, RunLayout(Path(store)).tracks_csv, "t", columns, pattern, library)
+
+
+def _linked(
+    store: str | os.PathLike[str],
+    path: Path,
+    link: str,
+    columns: Sequence[str] | None,
+    pattern: str | None,
+    library: Library | None,
+) -> Any:
+    check_is_store(Path(store))
+    if not path.is_file():
+        raise InputMissingError(
+            f"{store}: its table {path.name} is missing; `nucseg-batch segment --link {link}` makes it."
+        )
+    return _frame(path, columns, pattern, library)
 
 
 def _read(

@@ -143,7 +143,11 @@ class Summary:
 
 def agreement(prediction: NDArray[np.integer], truth: NDArray[np.integer]) -> Agreement:
     """Compares the label images of one image, (height, width) each; ValueError where their shapes differ."""
-    found = overlaps(prediction, truth)
+    return agreement_of(overlaps(prediction, truth))
+
+
+def agreement_of(found: Overlaps) -> Agreement:
+    """The agreement of one image, or of a stack, whose overlaps are known."""
     halves = found.iou > 0.5
     both = int(found.shared.sum())
     aji_shared, aji_union = _aji_sums(found)

@@ -14,7 +14,10 @@ from nucseg_batch.cli.console import console, say
 from nucseg_batch.files.csv_rows import csv_text
 from nucseg_batch.files.names import readable
 from nucseg_batch.pipeline.evaluate import ALL, Evaluation, ImageResult
+from nucseg_batch.results.track_scores import MEASURES, TrackEvaluation
 
+SHOWN = 20
+"""Movies that are listed unless --worst says how many."""
 Column = tuple[str, str]
 """Heading and name of a value."""
 
@@ -44,14 +47,14 @@ EXTENT: tuple[Column, ...] = (
 )
 
 
-def write_csv(path: Path, result: Evaluation) -> None:
-    """Writes a row for each image; `Evaluation.rows` says what the columns are."""
+def write_csv(path: Path, result: Evaluation | TrackEvaluation) -> None:
+    """Writes a row for each image or movie; `rows` of the result says what the columns are."""
     rows = list(result.rows())
     path.write_text(csv_text([list(rows[0]), *(list(row.values()) for row in rows)]), encoding="utf-8", newline="")
 
 
-def write_json(path: Path, result: Evaluation) -> None:
-    """Writes everything; `Evaluation.as_json` says what is where."""
+def write_json(path: Path, result: Evaluation | TrackEvaluation) -> None:
+    """Writes everything; `as_json` of the result says what is where."""
     path.write_text(json.dumps(result.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -60,19 +63,41 @@ def print_evaluation(result: Evaluation, index: Path | None, group: str, *, wors
     out = console(soft_wrap=False)
     out.print(_table(result, "AP at IoU thresholds, panoptic quality, aggregated Jaccard index", QUALITY))
     out.print(_table(result, "Precision, recall and F1 at IoU thresholds", FINDING))
-    out.print(_table(result, "Foreground pixels; nuclei, and the error of their count", EXTENT))
+    what = "voxels; volumes" if result.volumes else "pixels; nuclei"
+    out.print(_table(result, f"Foreground {what}, and the error of their count", EXTENT))
     out.print(_thresholds(result))
     say("mean: over images; pooled: all images seen as one; --csv, --json: all values")
     if index is not None:
         say(f"groups: column {group} of {index}")
-    for note in result.notes:
-        say(note)
-    for one in result.assumptions:
-        say(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
+    _print_notes(result)
     if result.missing:
         say(f"{len(result.missing)} annotated images have no prediction and count as all missed")
     if worst:
         _print_worst(result.worst(worst))
+
+
+def print_tracks(result: TrackEvaluation, *, worst: int) -> None:
+    """Prints the means of all movies, and the scores of each of them or, of many, of the `worst`."""
+    rows = result.worst(worst) if worst else result.sequences[:SHOWN] if len(result.sequences) <= SHOWN else ()
+    table = _plain_table("Measures of the Cell Tracking Challenge", "movie", "frames", "tracks", "found", *MEASURES)
+    for one in rows:
+        counts = (str(number) for number in (one.frames, one.annotated, one.found))
+        table.add_row(Text(readable(one.name)), *counts, *(_number(name, one.measures[name]) for name in MEASURES))
+    mean = (_number(name, value) for name, value in result.mean.items())
+    table.add_row(f"mean of {len(result.sequences)}", "", "", "", *mean)
+    console(soft_wrap=False).print(table)
+    say("tracks, found: annotated and predicted; after a gap, a track counts as a new one")
+    _print_notes(result)
+    missing = sum(not one.predicted for one in result.sequences)
+    if missing:
+        say(f"{missing} annotated movies have no prediction and score 0")
+
+
+def _print_notes(result: Evaluation | TrackEvaluation) -> None:
+    for note in result.notes:
+        say(note)
+    for one in result.assumptions:
+        say(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
 
 
 def _table(result: Evaluation, title: str, columns: Sequence[Column]) -> Table:

@@ -21,6 +21,7 @@ class FormatChoice(StrEnum):
     geojson = "geojson"
     roi = "roi"
     ctc = "ctc"
+    trackmate = "trackmate"
     coco = "coco"
     parquet = "parquet"
     ngio = "ngio"
@@ -39,10 +40,10 @@ Formats = Annotated[
         "--format",
         metavar="KIND",
         rich_help_panel=OUTPUT,
-        help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; ctc: tracks; coco: one JSON; "
-        "parquet: the tables; ngio: OME-Zarr with feature tables; anndata: for scanpy and squidpy; spatialdata: labels "
-        "and their table; cellprofiler: CSV with CellProfiler's names; omero: CSV for OMERO.tables. May be given "
-        "several times.",
+        help="tiff and png: label images; geojson: outlines for QuPath; roi: for ImageJ; ctc: masks by track; "
+        "trackmate: tracks and outlines for TrackMate; coco: one JSON; parquet: the tables; ngio: OME-Zarr with "
+        "feature tables; anndata: for scanpy and squidpy; spatialdata: labels and their table; cellprofiler: CSV with "
+        "CellProfiler's names; omero: CSV for OMERO.tables. May be given several times.",
     ),
 ]
 Matching = Annotated[

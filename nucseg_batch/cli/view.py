@@ -22,7 +22,8 @@ def view(store: Out, image: Image = None, images: ImagesPlace = None) -> None:
     """Open images and nuclei in napari.
 
     Needs napari, which the extra `napari` installs. Hovering over a nucleus shows its number, area and other
-    measurements. Time points, depths and images are sliders.
+    measurements. Time points, depths and images are sliders. Stacks of a run with --link z show volumes, movies of a
+    run with --link t tracks.
 
     Examples:
     nucseg-batch view out.zarr

@@ -11,6 +11,7 @@ from typing import Any
 from nucseg_batch import __version__
 from nucseg_batch.executors.existing import default_model
 from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.tracking import tracker_versions
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.flat_fields import listed_flat_fields
 
@@ -38,7 +39,7 @@ def provenance(job: Job, input_sha256: str) -> dict[str, Any]:
     return {
         "tool": "nucseg-batch",
         "version": begun.fingerprint.get("nucseg-batch", __version__),
-        "packages": packages,
+        "packages": packages | tracker_versions(job),
         "model": {
             "name": "default" if _is_default(job) else job.model.name,
             "sha256": begun.fingerprint.get("--model (sha256)", ""),

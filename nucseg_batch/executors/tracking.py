@@ -53,3 +53,10 @@ def track_count(job: Job) -> int | None:
         return None
     records = map(TrackRecords(job.journal).record, _groups(job))
     return sum(sum(linked.tracks) for linked in records if linked is not None)
+
+
+def tracker_versions(job: Job) -> dict[str, str]:
+    """The version of laptrack that linked the movies of a run, by its name; several with commas, empty without any."""
+    records = map(TrackRecords(job.journal).record, _groups(job))
+    versions = sorted({linked.laptrack for linked in records if linked is not None and linked.laptrack})
+    return {"laptrack": ", ".join(versions)} if versions else {}

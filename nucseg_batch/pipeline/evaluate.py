@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nucseg_batch.arrays.agreement import Agreement, Summary, agreement, summarise
+from nucseg_batch.arrays.agreement import Agreement, Summary, agreement, agreement_of, pool, summarise
+from nucseg_batch.arrays.stack_overlaps import stack_overlaps
+from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
 from nucseg_batch.errors import ImageError, InputMissingError
-from nucseg_batch.files.annotations import Annotation, AnnotationIndex, LabelImage, find_label_images, read_index
+from nucseg_batch.files.annotations import (
+    Annotation,
+    AnnotationIndex,
+    LabelImage,
+    LabelStack,
+    empty_stack,
+    find_label_images,
+    read_index,
+)
 from nucseg_batch.files.annotations import find_index as nearest_index
 from nucseg_batch.files.names import printable
 from nucseg_batch.pipeline.pairing import pair
@@ -49,6 +60,8 @@ class Evaluation:
     """Lines on how images were paired and what was left out, where that needs saying."""
     assumptions: tuple[Assumption, ...] = ()
     """What was assumed of the label images and of how they pair."""
+    volumes: bool = False
+    """Whether volumes of z-stacks were compared: nuclei are then volumes, and pixels voxels."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -64,7 +77,8 @@ class Evaluation:
 
         `groups` has, by name of group, `images` (how many), `pooled` and `image_mean` (values by name) and `thresholds`
         (counts and scores at each IoU threshold); `images` has a record for each image, as `rows`; `missing` names
-        those without a prediction; `notes` are lines to read; `assumptions` what was assumed of the label images.
+        those without a prediction; `notes` are lines to read; `assumptions` what was assumed of the label images;
+        `compared` is `nuclei`, or `volumes` of z-stacks.
         """
         groups = {
             name: {
@@ -78,7 +92,8 @@ class Evaluation:
         images = [row | {"image": printable(row["image"])} for row in self.rows()]
         missing = [printable(name) for name in self.missing]
         return {"groups": groups, "images": images, "missing": missing, "notes": list(self.notes)} | {
-            "assumptions": [asdict(one) for one in self.assumptions]
+            "assumptions": [asdict(one) for one in self.assumptions],
+            "compared": VOLUMES if self.volumes else NUCLEI_LABEL,
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -108,8 +123,12 @@ def evaluate(
     group: str,
     progress: Callable[[int, int], None],
     strict: bool = False,
+    volumes: bool = False,
 ) -> Evaluation:
     """Compares every annotated image with its prediction; `files.annotations` says what PRED and TRUTH may be.
+
+    volumes: label images are z-stacks in which a nucleus has one label in all slices, and are compared voxel by voxel,
+    slice after slice. Time points of an image are compared one by one, and count together.
 
     `index` is a CSV with columns `id` (an image's name, without suffix and with or without its folder) and `group`;
     images it does not name are in no group but `all`. `progress` is told how many images of all are done. Raises
@@ -118,7 +137,9 @@ def evaluate(
     on both sides, UsageError where a name is there twice, and DoubtfulInputError where `strict` forbids what would be
     assumed.
     """
-    truths, predictions = find_label_images(truth, "TRUTH"), find_label_images(prediction, "PRED")
+    label = VOLUMES if volumes else NUCLEI_LABEL
+    truths, predictions = find_label_images(truth, "TRUTH", label), find_label_images(prediction, "PRED", label)
+    compare = _compare_stacks if volumes else _compare
     pairing = pair(predictions.images, truths.images)
     groups = _Groups(index, group)
     results: list[ImageResult] = []
@@ -126,7 +147,7 @@ def evaluate(
     assumed: dict[str, list[Assumption]] = {"TRUTH": [], "PRED": []}
     for done, (annotated, predicted) in enumerate(pairing.pairs, start=1):
         try:
-            found = _compare(annotated, predicted, assumed)
+            found = compare(annotated, predicted, assumed)
         except ImageError as error:
             unusable.append(str(error))
         else:
@@ -145,7 +166,7 @@ def evaluate(
             members.setdefault(key, []).append(result.agreement)
     notes = [f"PRED: {note}" for note in predictions.notes] + [f"TRUTH: {note}" for note in truths.notes]
     summaries = {key: summarise(found) for key, found in members.items()}
-    return Evaluation(tuple(results), summaries, (*notes, *pairing.notes), known)
+    return Evaluation(tuple(results), summaries, (*notes, *pairing.notes), known, volumes)
 
 
 def _told(unusable: Sequence[str], count: int) -> str:
@@ -169,6 +190,62 @@ def _compare(truth: LabelImage, prediction: LabelImage | None, assumed: Mapping[
     if prediction is not None:
         assumed["PRED"].extend(replace(one, example=prediction.name) for one in predicted.assumptions)
     return agreement(predicted.labels, annotated.labels)
+
+
+def _compare_stacks(
+    truth: LabelImage, prediction: LabelImage | None, assumed: Mapping[str, list[Assumption]]
+) -> Agreement:
+    """The agreement of the volumes of one stack, or of the stacks of several time points."""
+    annotated = _opened(truth)
+    predicted = empty_stack(annotated) if prediction is None else _opened(prediction)
+    if predicted.shape != annotated.shape:
+        raise ImageError(
+            f"{truth.name}: the prediction has {_size(predicted)}, and the truth {_size(annotated)}; masks of the very "
+            "images that were annotated are needed."
+        )
+    times, depth, *_ = annotated.shape
+    found = []
+    for t in range(times):
+        slices = (_slice(predicted, prediction or truth, t, z) for z in range(depth))
+        pairs = ((one, _slice(annotated, truth, t, z)) for z, one in enumerate(slices))
+        found.append(agreement_of(stack_overlaps(pairs)))
+    agreed = pool(found)
+    for side, image, stack, count in (
+        ("TRUTH", truth, annotated, agreed.annotated),
+        ("PRED", prediction, predicted, agreed.predicted),
+    ):
+        if image is not None:
+            doubt = (_ONE_LABEL,) if count == 1 else ()
+            assumed[side].extend(replace(one, example=image.name) for one in (*stack.assumptions, *doubt))
+    return agreed
+
+
+_ONE_LABEL = Assumption(
+    kind="labels",
+    what="its only label is read as one nucleus",
+    evidence="a binary mask looks like that, too",
+    option="provide label stacks with one number per nucleus",
+    doubtful=True,
+)
+
+
+def _opened(image: LabelImage) -> LabelStack:
+    if image.stack is None:
+        raise ImageError(f"{image.name}: this is no label stack.")
+    return image.stack()
+
+
+def _slice(stack: LabelStack, image: LabelImage, t: int, z: int) -> NDArray[Any]:
+    try:
+        return stack.read(t, z)
+    except ImageError as error:
+        raise ImageError(f"{image.name}: {error}") from error
+
+
+def _size(stack: LabelStack) -> str:
+    times, depth, height, width = stack.shape
+    over = f" at {times} time points" if times > 1 else ""
+    return f"{depth} slice{'s' * (depth != 1)} of {height} x {width} pixels{over}"
 
 
 def find_index(truth: Path, group: str) -> Path | None:

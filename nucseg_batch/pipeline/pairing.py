@@ -6,17 +6,38 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Generic, Protocol, TypeVar
 
 from nucseg_batch.errors import NothingToDoError, UsageError
-from nucseg_batch.files.annotations import LabelImage, read_name
+from nucseg_batch.files.annotations import read_name
 from nucseg_batch.plan import Assumption
 
 
+class Named(Protocol):
+    """What is paired: label images, or movies."""
+
+    @property
+    def name(self) -> str:
+        """Path below PRED or TRUTH, without suffix."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names that mean it."""
+
+    @property
+    def lone(self) -> bool:
+        """Whether it is a store of its own, whose name need not be an image's."""
+
+
+Image = TypeVar("Image", bound=Named)
+Other = TypeVar("Other", bound=Named)
+
+
 @dataclass(frozen=True)
-class Pairing:
+class Pairing(Generic[Image, Other]):
     """Which prediction belongs to which truth."""
 
-    pairs: tuple[tuple[LabelImage, LabelImage | None], ...]
+    pairs: tuple[tuple[Other, Image | None], ...]
     """Each truth with its prediction; None where it has none."""
     notes: tuple[str, ...]
     """Lines that say how they were paired where it was not by their names, and what was left out."""
@@ -24,7 +45,7 @@ class Pairing:
     """What was assumed where no name is the same on both sides."""
 
 
-def pair(predictions: Sequence[LabelImage], truths: Sequence[LabelImage]) -> Pairing:
+def pair(predictions: Sequence[Image], truths: Sequence[Other]) -> Pairing[Image, Other]:
     """Pairs images whose names without suffix, or aliases, are the same, and of the others those with the same core.
 
     The core of a name is that without an ending such as `_masks` (`read_name`). Where nothing pairs by whole names they
@@ -66,10 +87,10 @@ def pair(predictions: Sequence[LabelImage], truths: Sequence[LabelImage]) -> Pai
 
 
 def _by_name(
-    predictions: Sequence[LabelImage], truths: Sequence[LabelImage], names_of: Callable[[LabelImage], set[str]]
-) -> dict[str, LabelImage]:
+    predictions: Sequence[Image], truths: Sequence[Other], names_of: Callable[[Named], set[str]]
+) -> dict[str, Image]:
     """Predictions by the name of their truth."""
-    known: dict[str, list[LabelImage]] = {}
+    known: dict[str, list[Image]] = {}
     for prediction in predictions:
         for name in names_of(prediction):
             known.setdefault(name, []).append(prediction)
@@ -83,7 +104,7 @@ def _by_name(
     return found
 
 
-def _check_single(found: Mapping[str, LabelImage]) -> None:
+def _check_single(found: Mapping[str, Named]) -> None:
     """Raises UsageError where one prediction has two truths."""
     truths: dict[str, list[str]] = {}
     for truth, prediction in found.items():
@@ -94,28 +115,29 @@ def _check_single(found: Mapping[str, LabelImage]) -> None:
 
 
 def _by_last_part(
-    predictions: Sequence[LabelImage], truths: Sequence[LabelImage], last: Callable[[LabelImage], str]
-) -> dict[str, LabelImage]:
+    predictions: Sequence[Image], truths: Sequence[Other], last: Callable[[Named], str]
+) -> dict[str, Image]:
     """Predictions by the name of their truth; nothing where a last part is not unique on its side."""
-    for side in (predictions, truths):
+    sides: tuple[Sequence[Named], ...] = (predictions, truths)
+    for side in sides:
         if max(Counter(last(image) for image in side).values()) > 1:
             return {}
     known = {last(image): image for image in predictions}
     return {truth.name: known[last(truth)] for truth in truths if last(truth) in known}
 
 
-def _names(image: LabelImage) -> set[str]:
+def _names(image: Named) -> set[str]:
     return {image.name, *image.aliases}
 
 
-def _cores(image: LabelImage) -> set[str]:
+def _cores(image: Named) -> set[str]:
     named = [read_name(name) for name in _names(image)]
     return {name for one in named for name in (one.stem, one.core)}
 
 
-def _last(image: LabelImage) -> str:
+def _last(image: Named) -> str:
     return PurePosixPath(image.name).name
 
 
-def _last_core(image: LabelImage) -> str:
+def _last_core(image: Named) -> str:
     return read_name(_last(image)).core

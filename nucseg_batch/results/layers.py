@@ -1,9 +1,9 @@
 """A run as layers of a viewer, as plain data: what napari is given, read when it is looked at.
 
 One image is a layer of its pixels and one of its nuclei, with time points and depths as axes; nuclei that are joined
-over slices are a third. Many images of one shape are the same with an axis `image`, along which one turns the pages.
-Where a layer has several planes, nuclei are numbered on from plane to plane, so that each has a row of its own in the
-table of features.
+over slices, or linked over time points, are further ones, and those of planes are hidden. Many images of one shape are
+the same with an axis `image`, along which one turns the pages. Where a layer has several planes, nuclei are numbered on
+from plane to plane, so that each has a row of its own in the table of features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,19 @@ from nucseg_batch.files.masks.nodes import read_attributes
 from nucseg_batch.files.names import printable
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.results.image_lookup import rows_of, rows_together
+from nucseg_batch.results.linked_layers import (
+    TracksLayer,
+    renumbered,
+    tracks_layer,
+    volume_features,
+    volume_offsets,
+)
 from nucseg_batch.results.picture import stretched
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import spacing_of
 from nucseg_batch.results.tables import PlaneRow
+from nucseg_batch.results.tracks import RunTracks
+from nucseg_batch.results.volumes import RunVolumes
 
 PIECE = 1024
 """Side in pixels of the pieces in which the pixels of a large plane are read."""
@@ -61,6 +70,8 @@ class Layer:
     """The values that are shown black and white; None to leave that to the viewer."""
     features: dict[str, list[Any]] = field(default_factory=dict)
     """Of labels: what is known of each nucleus, by column; `index` is its number in this layer."""
+    visible: bool = True
+    """Whether it is shown at first."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +79,15 @@ class RunView:
     """What is shown of a run."""
 
     layers: list[Layer]
-    """The image, where its pixels can be read, and the labels over it: nuclei, and volumes if the run has them."""
+    """The image, where its pixels can be read, and the labels over it: nuclei, and volumes or nuclei by track."""
     axes: tuple[str, ...]
     """Names of the axes of all layers, colours aside."""
     unit: str | None
     """Unit of the scale along y and x; None where it is pixels."""
     notes: list[str]
     """What is shown and what not, a line each."""
+    tracks: TracksLayer | None = None
+    """The tracks of a movie; None where its nuclei are not linked."""
 
 
 def view_of(run: FinishedRun, image: str | None) -> RunView:
@@ -98,14 +111,21 @@ def view_of(run: FinishedRun, image: str | None) -> RunView:
     group = run.store / good[0].mask
     levels = _label_levels(run, group, rows, offsets, shape)
     layers = [Layer("labels", NUCLEI_LABEL, levels, scale, features=_features(run, rows, offsets))]
-    if "z" in axes and (volumes := group.with_name(VOLUMES)).is_dir():
-        layers.append(Layer("labels", VOLUMES, _label_levels(run, volumes, rows, [0] * len(rows), shape), scale))
+    if "z" in axes and group.with_name(VOLUMES).is_dir():
+        layers.append(_volumes_layer(run, group.with_name(VOLUMES), rows, shape, scale))
+        notes.append("volumes: the button for 3D, or Ctrl-Y, shows them in space.")
+    tracks = RunTracks(run.store).of(rows[0]) if "t" in axes else None
+    linked = None if tracks is None else tracks_layer(rows, tracks)
+    if linked is not None:
+        own = _label_levels(run, group, rows, linked.numbers, shape)
+        layers.append(Layer("labels", "nuclei by track", own, scale))
+    layers[0] = replace(layers[0], visible=len(layers) == 1)
     try:
         layers.insert(0, _image_layer(run, rows, good[0], shape, scale))
     except (OSError, NucsegError) as error:
         notes.append(f"only masks are shown: {error} --images says where images are now.")
     names = tuple({"i": "image"}.get(axis, axis) for axis in axes)
-    return RunView(layers, names, None if spacing.pixel is None else "um", notes)
+    return RunView(layers, names, None if spacing.pixel is None else "um", notes, linked)
 
 
 def add_layers(viewer: Any, view: RunView) -> None:
@@ -115,9 +135,12 @@ def add_layers(viewer: Any, view: RunView) -> None:
         options: dict[str, Any] = {"name": layer.name, "scale": layer.scale, "multiscale": several}
         data = layer.levels if several else layer.levels[0]
         if layer.kind == "labels":
-            viewer.add_labels(data, features=layer.features, opacity=0.5, **options)
+            viewer.add_labels(data, features=layer.features, opacity=0.5, visible=layer.visible, **options)
         else:
             viewer.add_image(data, rgb=layer.rgb, contrast_limits=layer.limits, **options)
+    if view.tracks is not None and len(view.tracks.points):
+        scale = view.layers[0].scale
+        viewer.add_tracks(view.tracks.points, graph=view.tracks.graph, name="tracks", scale=scale)
     viewer.dims.axis_labels = view.axes
     if view.unit is not None:
         viewer.scale_bar.visible = True
@@ -142,17 +165,35 @@ def _stacked(planes: list[da.Array], shape: tuple[int, ...]) -> da.Array:
     return stack.reshape((*shape, *stack.shape[1:])) if len(shape) > 1 else stack
 
 
+def _volumes_layer(
+    run: FinishedRun, group: Path, rows: Sequence[PlaneRow], shape: tuple[int, ...], scale: tuple[float, ...]
+) -> Layer:
+    """The nuclei that are joined over slices, with what volumes.csv says of them."""
+    volumes = RunVolumes(run.store).of(rows[0]) or {}
+    offsets = volume_offsets(rows, volumes)
+    features = volume_features(rows, offsets, volumes)
+    return Layer("labels", VOLUMES, _label_levels(run, group, rows, offsets, shape), scale, features=features)
+
+
 def _label_levels(
-    run: FinishedRun, group: Path, rows: Sequence[PlaneRow], offsets: Sequence[int], shape: tuple[int, ...]
+    run: FinishedRun,
+    group: Path,
+    rows: Sequence[PlaneRow],
+    numbers: Sequence[int | NDArray[np.uint32]],
+    shape: tuple[int, ...],
 ) -> list[da.Array]:
-    """A label image, given by its group, at all levels that the store has."""
+    """A label image, given by its group, at all levels that the store has.
+
+    numbers: for each plane what is added to its labels, or the number that each of its labels gets.
+    """
     levels = []
     for level in range(max(1, levels_listed(read_attributes(group)))):
         array = da.from_zarr(open_array(group / level_name(level), mode="r"))
         planes = []
-        for row, offset in zip(rows, offsets, strict=True):
+        for row, number in zip(rows, numbers, strict=True):
             if row.segmented:
-                planes.append(_numbered_from(array[run.mask_array(row)[1]], offset))
+                mask = array[run.mask_array(row)[1]]
+                planes.append(_numbered_from(mask, number) if isinstance(number, int) else renumbered(mask, number))
             else:
                 planes.append(da.zeros(array.shape[-2:], np.uint32, chunks=array.chunksize[-2:]))
         levels.append(_stacked(planes, shape))

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import tifffile
 from command import call
+from movies import movie
+from numpy.typing import NDArray
 from small_runs import SmallRun, mosaic, picture, small_run
 from zarr_examples import write_plate
 
+import nucseg_batch
 from nucseg_batch.errors import InputMissingError
+from nucseg_batch.files.run.masks import open_masks
 from nucseg_batch.results.layers import RunView, add_layers, view_of
 from nucseg_batch.results.run import FinishedRun
 
@@ -87,7 +91,70 @@ def test_nuclei_that_are_joined_over_slices_are_a_layer_of_their_own(
     found = volumes.levels[0].compute()
     assert ((found > 0) == (nuclei.levels[0].compute() > 0)).all()
     assert [np.unique(plane).tolist() for plane in found] == [[0, 1, 2, 3], [0, 1, 2], [0, 1]]
+    assert (nuclei.visible, volumes.visible) == (False, True)
+    assert volumes.features["index"] == volumes.features["label"] == [0, 1, 2, 3]
+    assert volumes.features["slices"][1:] == [3, 2, 1]
+    assert volumes.features["volume_um3"][1:] == [60 / 2, 40 / 2, 20 / 2]
     assert [layer.name for layer in view(run, "plane.tif").layers] == ["plane.tif", "nuclei"]
+
+
+def test_volumes_of_time_points_have_numbers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And their features go with them."""
+    run = small_run(tmp_path, monkeypatch, link="z")
+    frames = np.array([[picture(2), picture(2)], [picture(0), picture(0)], [picture(3), picture(1)]])
+    tifffile.imwrite(run.folder / "a.tif", frames, imagej=True, metadata={"axes": "TZYX"})
+    run.segment()
+    volumes = view(run, "a.tif").layers[-1]
+    found = volumes.levels[0].compute()
+    assert [[np.unique(plane).tolist() for plane in frame] for frame in found] == [
+        [[0, 1, 2]] * 2, [[0]] * 2, [[0, 3, 4, 5], [0, 3]]
+    ]  # fmt: skip
+    assert volumes.features["index"] == [0, 1, 2, 3, 4, 5]
+    assert volumes.features["label"] == [0, 1, 2, 1, 2, 3]
+    assert volumes.features["slices"][1:] == [2, 2, 2, 1, 1]
+
+
+def movie_run(place: Path, monkeypatch: pytest.MonkeyPatch, frames: NDArray[np.uint8], axes: str) -> SmallRun:
+    pytest.importorskip("laptrack")
+    run = small_run(place, monkeypatch, link="t", region=512)
+    tifffile.imwrite(run.folder / "a.tif", frames, imagej=True, metadata={"axes": axes})
+    run.segment()
+    return run
+
+
+def test_a_movie_has_tracks_and_its_nuclei_by_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As napari has them: points of track, time and place, and the mother of each daughter."""
+    truth = movie(25, (127, 139), 12, speed=1.0, seed=6)
+    run = movie_run(tmp_path, monkeypatch, np.where(truth.tracks > 0, 150, 10).astype(np.uint8), "TYX")
+    shown = view(run, "a.tif")
+    table = nucseg_batch.read_tracks(run.store, library="pandas")
+    ordered = table.sort_values(["track_id", "t"])[["track_id", "t", "centroid-0", "centroid-1"]].to_numpy(float)
+    assert shown.tracks is not None
+    assert np.array_equal(shown.tracks.points, ordered)
+    mothers = table.dropna(subset="parent_track_id")
+    assert {(a, b) for a, (b,) in shown.tracks.graph.items()} == set(
+        zip(mothers["track_id"], mothers["parent_track_id"], strict=True)
+    )
+    assert shown.tracks.graph
+    nuclei, by_track = shown.layers[1:]
+    assert (by_track.name, nuclei.visible, by_track.visible) == ("nuclei by track", False, True)
+    labels, tracks = open_masks(run.store)["a.tif"], by_track.levels[0].compute()
+    for t in range(25):
+        here = table[table["t"] == t]
+        assert np.array_equal(tracks[t], np.append(0, here["track_id"]).astype(int)[labels[t]])
+
+
+def test_tracks_of_slices_have_numbers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of tracks.csv begin with 1 in each."""
+    frames = np.array([[picture(2), picture(0), picture(1)]] * 2)
+    shown = view(movie_run(tmp_path, monkeypatch, frames, "TZYX"), "a.tif")
+    assert shown.tracks is not None
+    assert shown.tracks.points[:, :3].tolist() == [[1, 0, 0], [1, 1, 0], [2, 0, 0], [2, 1, 0], [3, 0, 2], [3, 1, 2]]
+    assert shown.layers[-1].levels[0].compute()[1, 2].max() == 3
+
+
+def test_movies_that_are_not_linked_have_no_tracks(run: SmallRun) -> None:
+    assert view(run, "stack.tif").tracks is None
 
 
 def test_without_a_name_images_of_the_commonest_shape_are_pages(run: SmallRun) -> None:
@@ -171,3 +238,26 @@ def test_napari_takes_the_layers(run: SmallRun, image: str | None) -> None:
     labels = viewer.layers["nuclei"]
     assert list(labels.features["nucleus"][:2]) == [0, 1]
     assert tuple(labels.scale) == shown.layers[-1].scale
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries below napari
+def test_napari_takes_volumes_and_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With features and graph, at the scale of the image; nuclei of planes are hidden below them."""
+    components = pytest.importorskip("napari.components", reason="needs napari")
+    truth = movie(25, (127, 139), 12, speed=1.0, seed=6)
+    movies = movie_run(tmp_path / "t", monkeypatch, np.where(truth.tracks > 0, 150, 10).astype(np.uint8), "TYX")
+    stacks = small_run(tmp_path / "z", monkeypatch, link="z")
+    tifffile.imwrite(stacks.folder / "a.tif", np.stack([picture(3)] * 3), imagej=True, metadata={"axes": "ZYX"})
+    stacks.segment()
+    for run, label in ((movies, "nuclei by track"), (stacks, "volumes")):
+        viewer, shown = components.ViewerModel(), view(run, "a.tif")
+        add_layers(viewer, shown)
+        assert not viewer.layers["nuclei"].visible
+        assert viewer.layers[label].visible
+        if shown.tracks is None:
+            assert list(viewer.layers[label].features["slices"][1:]) == [3, 3, 3]
+            continue
+        tracks = viewer.layers["tracks"]
+        assert np.array_equal(tracks.data, shown.tracks.points)
+        assert {child: list(mothers) for child, mothers in tracks.graph.items()} == shown.tracks.graph
+        assert tuple(tracks.scale) == shown.layers[0].scale

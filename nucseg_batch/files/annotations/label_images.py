@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
 from nucseg_batch.errors import ImageError, InputMissingError, NothingToDoError, UsageError
 from nucseg_batch.files.annotations.encoding import Annotation, number_pieces
+from nucseg_batch.files.annotations.label_stacks import LabelStack, open_stack, run_stacks
 from nucseg_batch.files.annotations.layouts import places
 from nucseg_batch.files.annotations.names import stem
 from nucseg_batch.files.annotations.pairs import DataSet, Pair
@@ -22,6 +25,7 @@ from nucseg_batch.files.names import name_beside
 from nucseg_batch.files.run.masks import mask_places
 from nucseg_batch.files.zarr.planes import ZarrPlane, is_zarr
 
+Read = TypeVar("Read")
 NAMED = 3
 """Files that are named where some are left out."""
 
@@ -39,6 +43,8 @@ class LabelImage:
     """Other names that mean it."""
     lone: bool = False
     """Whether it is a store of its own, whose name need not be an image's."""
+    stack: Callable[[], LabelStack] | None = None
+    """Opens it as a z-stack; raises ImageError naming the file. None where it is not one."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,16 @@ class LabelImages:
     """Lines on what was left out."""
 
 
-def find_label_images(place: Path, argument: str) -> LabelImages:
+def find_label_images(place: Path, argument: str, label: str = NUCLEI_LABEL) -> LabelImages:
     """The label images of PRED or TRUTH (`argument`).
+
+    label: which label image of a run, and of an image with several of them: `nuclei`, or `volumes` of z-stacks.
 
     Understood are
 
     - OUT.zarr of a run;
     - an OME-Zarr label image, an OME-Zarr image with labels, or a store with such images at any depth; of several
-      label images of one image the one called nuclei is taken;
+      label images of one image the one called `label` is taken, or else nuclei;
     - a folder with annotated images in any layout of `layouts`, whose images, and files beside them that are neither,
       are left out; where there are images in Kaggle's layout, all other files are;
     - a folder of label images at any depth, and `*.zarr` as above but OUT.zarr. Hidden files are left out.
@@ -76,9 +84,11 @@ def find_label_images(place: Path, argument: str) -> LabelImages:
         raise InputMissingError(f"{argument} {place}: this is a file; give the folder that holds the label images.")
     prediction = argument == "PRED"
     if is_zarr(place):
-        found = LabelImages(tuple(_masks(place) if is_ours(place) else _store(place, prediction)))
+        found = LabelImages(tuple(_of_run(place, label) if is_ours(place) else _store(place, prediction, label)))
     else:
-        found = _search(place, prediction)
+        found = _search(place, prediction, label)
+    if not found.images and label == VOLUMES and is_ours(place):
+        raise NothingToDoError(f"{argument} {place}: the run has no volumes; segment with --link z.")
     if not found.images:
         raise NothingToDoError(
             f"{argument} {place}: no label image was found; expected label images (PNG or TIFF), alone or with their "
@@ -92,7 +102,9 @@ def find_label_images(place: Path, argument: str) -> LabelImages:
     return replace(found, images=tuple(sorted(found.images, key=lambda image: image.name)))
 
 
-def _masks(path: Path) -> list[LabelImage]:
+def _of_run(path: Path, label: str) -> list[LabelImage]:
+    if label == VOLUMES:
+        return [LabelImage(stem(key), _no_plane, stack=_named(open_it, key)) for key, open_it in run_stacks(path)]
     places = mask_places(path).items()
     return [LabelImage(stem(key), partial(_read_mask, ZarrPlane(path / mask, i), key)) for key, (mask, i) in places]
 
@@ -104,11 +116,11 @@ def _read_mask(mask: ZarrPlane, key: str) -> Annotation:
         raise ImageError(f"{key}: {error}") from error
 
 
-def _store(path: Path, prediction: bool) -> list[LabelImage]:
+def _store(path: Path, prediction: bool, label: str) -> list[LabelImage]:
     """The label images of an OME-Zarr store: one at its root is called after the store, others after their group."""
     return [
-        LabelImage(inside or _store_name(path), _reader(ZarrPlane(group), str(group), prediction), lone=True)
-        for inside, group in label_groups(path)
+        replace(_made(inside or _store_name(path), ZarrPlane(group), str(group), prediction), lone=True)
+        for inside, group in label_groups(path, label)
     ]
 
 
@@ -118,7 +130,7 @@ def _store_name(path: Path) -> str:
     return next((folder.stem for folder in above if folder.suffix == ".zarr"), above[0].name)
 
 
-def _search(top: Path, prediction: bool) -> LabelImages:
+def _search(top: Path, prediction: bool, label: str) -> LabelImages:
     """The label images below a folder; those in Kaggle's layout alone where there are any."""
     pictures: list[LabelImage] = []
     others: list[LabelImage] = []
@@ -131,7 +143,7 @@ def _search(top: Path, prediction: bool) -> LabelImages:
             if is_ours(place):
                 own += [_of_pair(pair, top, prediction) for pair in zarr_pairs(place, top).pairs]
             else:
-                others += _stored(place, top, prediction)
+                others += _stored(place, top, prediction, label)
         elif place.name == "masks" and top not in (place, place.parent):  # without images/ beside it
             pictures.append(_of_pictures(place.parent, content.loose, top, prediction))
         else:
@@ -173,24 +185,24 @@ def _refuse(error: OSError) -> None:
     raise InputMissingError(f"{error.filename}: this folder cannot be read ({error.strerror}).") from error
 
 
-def _stored(store: Path, top: Path, prediction: bool) -> Iterator[LabelImage]:
-    for inside, group in label_groups(store):
-        yield LabelImage(f"{_name(store, top)}/{inside}".rstrip("/"), _reader(ZarrPlane(group), str(group), prediction))
+def _stored(store: Path, top: Path, prediction: bool, label: str) -> Iterator[LabelImage]:
+    for inside, group in label_groups(store, label):
+        yield _made(f"{_name(store, top)}/{inside}".rstrip("/"), ZarrPlane(group), str(group), prediction)
 
 
 def _of_file(path: Path, top: Path, prediction: bool) -> LabelImage:
-    return LabelImage(_name(path, top), _reader((path,), str(path), prediction))
+    return _made(_name(path, top), (path,), str(path), prediction)
 
 
 def _of_pair(pair: Pair, top: Path, prediction: bool) -> LabelImage:
     if isinstance(pair.image, ZarrPlane) or isinstance(pair.labels, ZarrPlane):
-        return LabelImage(stem(pair.key), _reader(pair, pair.key, prediction))
+        return _made(stem(pair.key), pair, pair.key, prediction)
     image = _name(pair.image, top)
     if pair.pictures:
         return _of_pictures(pair.image.parent.parent, pair.labels, top, prediction, pair)
     label = _name(pair.labels[0], top)
     beside = pair.image.parent == pair.labels[0].parent
-    return LabelImage(image if beside else label, _reader(pair, str(pair.labels[0]), prediction), (image,))
+    return replace(_made(image if beside else label, pair, str(pair.labels[0]), prediction), aliases=(image,))
 
 
 def _of_pictures(
@@ -201,27 +213,40 @@ def _of_pictures(
     aliases = {f"{name}/images/{folder.name}"}
     if pair is not None and isinstance(pair.image, Path):
         aliases |= {f"{name}/images/{pair.image.stem}", _name(pair.image, top)}
-    read = _reader(pair if pair is not None else files, str(folder), prediction, pictures=True)
-    return LabelImage(name, read, tuple(sorted(aliases)))
+    source = pair if pair is not None else files
+    return replace(_made(name, source, str(folder), prediction, pictures=True), aliases=tuple(sorted(aliases)))
 
 
 def _name(path: Path, top: Path) -> str:
     return stem(path.relative_to(top).as_posix())
 
 
-def _reader(
-    source: Pair | ZarrPlane | tuple[Path, ...], shown: str, prediction: bool, *, pictures: bool = False
-) -> Callable[[], Annotation]:
-    """Reads annotation, and names in errors where it is."""
+def _made(
+    name: str, source: Pair | ZarrPlane | tuple[Path, ...], shown: str, prediction: bool, *, pictures: bool = False
+) -> LabelImage:
+    """A label image, which is called `shown` in errors."""
 
     def read() -> Annotation:
+        if isinstance(source, Pair):
+            return source.read_labels(prediction=prediction)
+        if isinstance(source, ZarrPlane):
+            return read_label_plane(source, prediction=prediction)
+        return read_label_files(source, pictures=pictures, prediction=prediction)
+
+    return LabelImage(name, _named(read, shown), stack=_named(partial(open_stack, source, pictures=pictures), shown))
+
+
+def _named(function: Callable[[], Read], shown: str) -> Callable[[], Read]:
+    """The same, with errors that name what it reads."""
+
+    def named() -> Read:
         try:
-            if isinstance(source, Pair):
-                return source.read_labels(prediction=prediction)
-            if isinstance(source, ZarrPlane):
-                return read_label_plane(source, prediction=prediction)
-            return read_label_files(source, pictures=pictures, prediction=prediction)
+            return function()
         except ImageError as error:
             raise ImageError(f"{shown}: {error}") from error
 
-    return read
+    return named
+
+
+def _no_plane() -> Annotation:
+    raise ImageError("volumes are stacks, and no plane.")

@@ -34,11 +34,11 @@ def zarr_pairs(store: Path, top: Path) -> DataSet:
     return joined(_group_pairs(group, store, prefix, names) for group in groups)
 
 
-def label_groups(store: Path) -> list[tuple[str, Path]]:
+def label_groups(store: Path, label: str = NUCLEI_LABEL) -> list[tuple[str, Path]]:
     """The label groups of a store, each with the path in the store of the image that it belongs to.
 
-    The store may be a label group itself. Raises ImageError for an image of several label images of which none is named
-    `nuclei`, and for metadata that cannot be read.
+    The store may be a label group itself. Of several label images of an image that named `label` is taken, else that
+    named `nuclei`. Raises ImageError where neither is there, and for metadata that cannot be read.
     """
     place = store
     found = []
@@ -47,7 +47,7 @@ def label_groups(store: Path) -> list[tuple[str, Path]]:
             return [("", store)]
         for place in labelled_groups(store):
             names = label_names(place)
-            chosen = _chosen(names)
+            chosen = label if label in names else _chosen(names)
             if names and chosen is None:
                 raise ImageError(
                     f"its labels are {', '.join(sorted(names))}; give the folder of the one that is meant."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
     UnfinishedError, since its zeros would read as an image without nuclei.
     """
 
-    def __init__(self, store: Path, label: str = NUCLEI_LABEL) -> None:
+    def __init__(self, store: Path, label: str = NUCLEI_LABEL, images: Sequence[str] | None = None) -> None:
+        """images: those that are known to have the label image; None where all have it."""
         self._store = store
         self._label = label
         self._places, self._missing = _planes_of_table(store)
         self._written = WrittenMasks(store)
-        if not all(self._group(mask).is_dir() for mask, _ in itertools.islice(self._places.values(), 1)):
+        asked = self._places.values() if images is None else [self._places[image] for image in images]
+        if not all(self._group(mask).is_dir() for mask, _ in itertools.islice(asked, 1)):
             raise InputMissingError(
                 f"{store} has no label image {label!r}; rings are made with `segment --ring`, cells with `--expand`, "
                 "volumes with `--link z`."

@@ -35,6 +35,11 @@ class LinkedStacks:
     part_sha256: str = ""
     """Of the rows; `StackRecords.commit` fills it in."""
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Volumes of each stack."""
+        return self.volumes
+
 
 class StackRecords:
     """The records of the stacks of a run."""

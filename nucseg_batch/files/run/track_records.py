@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from nucseg_batch.files.atomic_write import write_whole
@@ -30,6 +31,13 @@ class LinkedMovies:
     """Length in bytes of the rows of each movie."""
     part_sha256: str = ""
     """Of the rows; `TrackRecords.commit` fills it in."""
+    laptrack: str = ""
+    """The version that linked them; `TrackRecords.commit` fills it in."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tracks of each movie."""
+        return self.tracks
 
 
 class TrackRecords:
@@ -57,7 +65,8 @@ class TrackRecords:
         """Records a group: its rows first."""
         self._folder.mkdir(exist_ok=True)
         write_whole(self.part(group), rows)
-        done = dataclasses.replace(linked, part_sha256=hashlib.sha256(rows).hexdigest())
+        digest = hashlib.sha256(rows).hexdigest()
+        done = dataclasses.replace(linked, part_sha256=digest, laptrack=metadata.version("laptrack"))
         write_whole(self._path(group), json.dumps(dataclasses.asdict(done), sort_keys=True))
 
     def retract(self, group: MovieGroup) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.tracks import Tracks
 from nucseg_batch.columns import NUCLEUS_KEY, Column, names
-from nucseg_batch.files.atomic_write import whole_file
-from nucseg_batch.files.csv_rows import csv_row, csv_rows, csv_text
-from nucseg_batch.files.run.finish import TableParts
+from nucseg_batch.files.csv_rows import csv_row, csv_rows
+from nucseg_batch.files.run.linked_table import write_linked_table
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.track_records import TrackRecords
 from nucseg_batch.files.run_layout import RunLayout
@@ -80,22 +79,4 @@ class TrackTable:
 
 def write_tracks(store: Path, groups: Iterable[MovieGroup], records: TrackRecords) -> int:
     """Writes tracks.csv from the rows of all movies that are linked, by image and z-slice; returns how many tracks."""
-    movies = sorted(_movies(groups, records), key=lambda movie: movie[:2])
-    with whole_file(RunLayout(store).tracks_csv) as file, TableParts() as parts:
-        file.write(csv_text([names(TRACKS_COLUMNS)]).encode())
-        for _, _, _, part, offset, length in movies:
-            parts.copy(part, offset, length, [file])
-    return sum(movie[2] for movie in movies)
-
-
-def _movies(groups: Iterable[MovieGroup], records: TrackRecords) -> Iterator[tuple[str, int, int, Path, int, int]]:
-    """Of each movie that is linked: image, z-slice, tracks, and where its rows are."""
-    for group in groups:
-        linked = records.record(group)
-        if linked is None or linked.source != records.source_state(group):
-            continue
-        offset = 0
-        for place, tracks, length in zip(group.places, linked.tracks, linked.part_bytes, strict=True):
-            depth = group.depth(place)
-            yield group.image(place).key, -1 if depth is None else depth, tracks, records.part(group), offset, length
-            offset += length
+    return write_linked_table(RunLayout(store).tracks_csv, TRACKS_COLUMNS, groups, records, MovieGroup.depth)

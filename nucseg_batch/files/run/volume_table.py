@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.columns import Column, channel_columns, names
-from nucseg_batch.files.atomic_write import whole_file
-from nucseg_batch.files.csv_rows import csv_row, csv_rows, csv_text
-from nucseg_batch.files.run.finish import TableParts
+from nucseg_batch.files.csv_rows import csv_row, csv_rows
+from nucseg_batch.files.run.linked_table import write_linked_table
 from nucseg_batch.files.run.stack_records import StackRecords
 from nucseg_batch.files.run.tables import NucleiTable, column_cells
 from nucseg_batch.files.run_layout import RunLayout
@@ -114,22 +113,4 @@ class VolumeTable:
 
 def write_volumes(store: Path, groups: Iterable[StackGroup], records: StackRecords, table: VolumeTable) -> int:
     """Writes volumes.csv from the rows of all stacks that are joined, by image and time; returns how many there are."""
-    stacks = sorted(_stacks(groups, records), key=lambda stack: stack[:2])
-    with whole_file(RunLayout(store).volumes_csv) as file, TableParts() as parts:
-        file.write(csv_text([names(table.columns)]).encode())
-        for _, _, _, part, offset, length in stacks:
-            parts.copy(part, offset, length, [file])
-    return sum(stack[2] for stack in stacks)
-
-
-def _stacks(groups: Iterable[StackGroup], records: StackRecords) -> Iterator[tuple[str, int, int, Path, int, int]]:
-    """Of each stack that is joined: image, time, volumes, and where its rows are."""
-    for group in groups:
-        linked = records.record(group)
-        if linked is None or linked.source != records.source_state(group):
-            continue
-        offset = 0
-        for place, volumes, length in zip(group.places, linked.volumes, linked.part_bytes, strict=True):
-            time = group.time(place)
-            yield group.image(place).key, -1 if time is None else time, volumes, records.part(group), offset, length
-            offset += length
+    return write_linked_table(RunLayout(store).volumes_csv, table.columns, groups, records, StackGroup.time)

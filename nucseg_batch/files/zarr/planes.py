@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,27 @@ class ZarrPlane:
         pixels that are not finite, and for what `GuardedArray` and `describe` refuse.
         """
         files, image = _described(self.group)
-        letters, shape = image.letters, image.facts.shape
+        return self._read(self._array(files, image, max_pixels), image, {})
+
+    def open_slices(self, *, max_pixels: int) -> tuple[tuple[int, int, int, int], Callable[[int, int], NDArray[Any]]]:
+        """Numbers of time points and z-slices, height and width, and what reads one of them by time point and slice.
+
+        Raises ImageError as `read` does, except that axes t and z may have any length.
+        """
+        files, image = _described(self.group)
+        array = self._array(files, image, max_pixels)
+        times, depth, height, width = (image.header.length(axis) for axis in "TZYX")
+        return (times, depth, height, width), lambda t, z: self._read(array, image, {"T": t, "Z": z})
+
+    def _array(self, files: StoreFiles, image: ZarrHeader, max_pixels: int) -> GuardedArray:
         height, width = image.header.length("Y"), image.header.length("X")
         if height * width > max_pixels:
             raise ImageError(f"it has {height} x {width} pixels; at most {max_pixels} a plane are allowed.")
-        where = tuple(self._place(letter, length) for letter, length in zip(letters, shape, strict=True))
-        stored = GuardedArray(files, image, ours=OWNER in attributes(self.group)).read(where)
+        return GuardedArray(files, image, ours=OWNER in attributes(self.group))
+
+    def _read(self, array: GuardedArray, image: ZarrHeader, at: Mapping[str, int]) -> NDArray[Any]:
+        letters, shape = image.letters, image.facts.shape
+        stored = array.read(tuple(self._place(*axis, at) for axis in zip(letters, shape, strict=True)))
         order = [letters.index(letter) for letter in "YX"]
         order += [place for place, letter in enumerate(letters) if letter in "CS" and stored.shape[place] == 3]
         rest = [place for place in range(len(letters)) if place not in order]
@@ -56,7 +72,9 @@ class ZarrPlane:
             pixels = pixels.astype(np.float32)
         return np.ascontiguousarray(pixels)
 
-    def _place(self, letter: str, length: int) -> slice:
+    def _place(self, letter: str, length: int, at: Mapping[str, int]) -> slice:
+        if letter in at:
+            return slice(at[letter], at[letter] + 1)
         if letter in "YX":
             return slice(0, length)
         if letter == STACK and self.index is not None:

@@ -16,10 +16,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from nucseg_batch.errors import DamageError
 from nucseg_batch.files.atomic_write import whole_folder
 from nucseg_batch.results.export.planes import LabelledPlane
-from nucseg_batch.results.export.task import ExportTask, FormatRefusal
+from nucseg_batch.results.export.task import ExportTask, FormatRefusal, linked_tracks, track_ids
 from nucseg_batch.results.tables import PlaneKey, PlaneRow
 from nucseg_batch.results.tracks import ImageTracks
 
@@ -31,23 +30,19 @@ class _Sequences:
     """The frames of an image, in any order."""
 
     def __init__(self, folder: Path, task: ExportTask, tracks: ImageTracks) -> None:
-        self._folder, self._task = folder, task
+        self._folder, self._task, self._tracks = folder, task, tracks
         self._frames = 1 + max(row.time for row in task.rows)
         self._digits = max(3, len(str(self._frames - 1)))
         self._numbers, self._spans = dict[PlaneKey, NDArray[np.uint16]](), dict[int, list[tuple[int, int, int, int]]]()
         for depth in sorted({row.depth for row in task.rows}):
             rows = [row for row in task.rows if row.depth == depth]
             self._place(rows[0]).mkdir()
-            self._number(rows, tracks)
+            self._number(rows)
 
     def add(self, plane: LabelledPlane) -> None:
         """Writes the mask of a frame."""
-        known = self._numbers.get(plane.row.key, np.zeros(1, np.uint16))
-        if known.size != plane.row.nuclei + 1:
-            raise DamageError(
-                f"{plane.row.name}: tracks.csv has {known.size - 1} nuclei, and images.csv {plane.row.nuclei}; "
-                "`nucseg-batch finish` rewrites them."
-            )
+        track_ids(self._tracks, plane)
+        known = self._numbers[plane.row.key]
         if plane.large:
             side = -(-plane.chunk // 16) * 16  # TIFF allows multiples of 16
             tiles = (np.take(known, tile, mode="clip") for tile in plane.tiles(side))
@@ -65,8 +60,9 @@ class _Sequences:
             text = "".join(f"{number} {first} {last} {parent}\n" for number, first, last, parent in sorted(spans))
             (self._place(row) / "res_track.txt").write_text(text, encoding="ascii")
 
-    def _number(self, rows: list[PlaneRow], tracks: ImageTracks) -> None:
+    def _number(self, rows: list[PlaneRow]) -> None:
         """Finds the numbers of one z-slice: those of tracks, and new ones after gaps."""
+        tracks = self._tracks
         z, spans = rows[0].key[2], self._spans.setdefault(rows[0].depth, [])
         newest, now = max((int(tracks.ids[row.key].max()) for row in rows if row.key in tracks.ids), default=0), {}
         for row in sorted(rows, key=lambda row: row.time):
@@ -108,11 +104,7 @@ class _Sequences:
 @contextlib.contextmanager
 def open_ctc(task: ExportTask) -> Iterator[_Sequences]:
     """Begins the folder of an image; FormatRefusal where its nuclei are not linked over time points."""
-    row = task.good[0]
-    tracks = task.tracks_of(row)
-    if tracks is None:
-        why = "it has no time points" if row.t is None else "the run has no tracks; segment with --link t"
-        raise FormatRefusal(f"{row.image}: {why}.")
+    tracks = linked_tracks(task)
     with whole_folder(task.path) as folder:
         sequences = _Sequences(folder, task, tracks)
         yield sequences

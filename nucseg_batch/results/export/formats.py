@@ -17,6 +17,7 @@ IMAGE_FORMATS = {
     "geojson": ImageFormat(".geojson", f"{_HERE}.geojson:open_geojson"),
     "roi": ImageFormat(".zip", f"{_HERE}.roi:open_roi", needs=("roifile",), extra="export"),
     "ctc": ImageFormat("", f"{_HERE}.ctc:open_ctc", tracks=True, is_store=True, witness="01_RES/res_track.txt"),
+    "trackmate": ImageFormat(".xml", f"{_HERE}.trackmate:open_trackmate", tracks=True),
     "ngio": ImageFormat(
         "", f"{_HERE}.ngio:open_ngio", needs=("ngio", "pandas", "pyarrow"), extra="ngio", is_store=True
     ),

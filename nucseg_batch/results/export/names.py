@@ -19,7 +19,7 @@ from nucseg_batch.files.csv_rows import csv_rows, open_table
 from nucseg_batch.files.names import file_name
 from nucseg_batch.results.tables import PlaneRow
 
-ENDINGS = (".tif", ".png", ".geojson", ".zip", ".json", ".zarr")
+ENDINGS = (".tif", ".png", ".geojson", ".xml", ".zip", ".json", ".zarr")
 """Endings of files that are made; a folder that ends so could be in the place of one."""
 LONGEST = 150
 """Bytes of one part of a path; longer ones are cut and told apart by a hash."""

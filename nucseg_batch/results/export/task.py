@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
+from nucseg_batch.errors import DamageError
 from nucseg_batch.results.export.planes import LabelledPlane
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing
@@ -52,6 +56,27 @@ class ExportTask:
         for row in self.good:
             nuclei[row.t, None if self.label == VOLUMES else row.z] += row.nuclei
         return max(nuclei.values())
+
+
+def linked_tracks(task: ExportTask) -> ImageTracks:
+    """The tracks of an image; FormatRefusal where its nuclei are not linked over time points."""
+    row = task.good[0]
+    tracks = task.tracks_of(row)
+    if tracks is None:
+        why = "it has no time points" if row.t is None else "the run has no tracks; segment with --link t"
+        raise FormatRefusal(f"{row.image}: {why}.")
+    return tracks
+
+
+def track_ids(tracks: ImageTracks, plane: LabelledPlane) -> NDArray[np.int64]:
+    """(n,): the track of each label 1..n of a plane; DamageError where the tables are not of each other."""
+    ids = tracks.ids.get(plane.row.key, np.zeros(0, np.int64))
+    if ids.size != plane.row.nuclei:
+        raise DamageError(
+            f"{plane.row.name}: tracks.csv has {ids.size} nuclei, and images.csv {plane.row.nuclei}; "
+            "`nucseg-batch finish` rewrites them."
+        )
+    return ids
 
 
 class Sink(Protocol):

@@ -22,6 +22,8 @@ from nucseg_batch.results.report.outliers import KINDS
 from nucseg_batch.results.report.page import page
 from nucseg_batch.results.report.run_statistics import UNSURE, read_statistics
 from nucseg_batch.results.report.settings_text import assumed_in_words, made_with, origin, settings_in_words
+from nucseg_batch.results.report.tracks import tracks_section
+from nucseg_batch.results.report.volumes import volumes_section
 from nucseg_batch.results.run import FinishedRun
 
 __all__ = ["Told", "report_text", "write_report"]
@@ -58,7 +60,9 @@ def report_text(
         name=run.store.name,
         made_by=made.get("version"),
         survey=survey,
-        volumes=made.get("output", {}).get("volumes"),
+        joined=made.get("output", {}).get("volumes"),
+        volumes=volumes_section(run),
+        tracks=tracks_section(run),
         notes=notes(survey, choice, gone, len(pictures), assumed),
         failures=failures(run.tables["failures"]),
         failures_csv=run.tables["failures"].name,

@@ -6,7 +6,7 @@ The two are apart so that outlines can be hidden. Of a large plane only the wind
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,20 +89,42 @@ class NucleusSites:
 
 def draw(run: FinishedRun, row: PlaneRow, sites: NucleusSites, part: PictureWindow) -> PlanePicture:
     """The picture of a part of a plane with a mask; raises ImageError where the mask cannot be read."""
-    mask = run.mask(row, part.rows, part.columns)
-    pixels = _pixels(run, row, part)
-    if part.reduce > 1:
-        mask = mask[part.reduce // 2 :: part.reduce, part.reduce // 2 :: part.reduce]
-    mask = np.kron(mask, np.ones((part.enlarge,) * 2, mask.dtype)) if part.enlarge > 1 else mask
-    bar = None
-    if "pixel_size" in row.values:
-        bar = scale_bar(mask.shape[1], row.values["pixel_size"] * part.reduce / part.enlarge)
+    mask = _sized(run.mask(row, part.rows, part.columns), part)
+    pixels, bar = _pixels(run, row, part), _bar(row, part, mask.shape[1])
     if pixels is None:
         return PlanePicture(mask.shape[1], mask.shape[0], None, _coloured(mask), False, part, bar)
     pixels = pixels[: mask.shape[0], : mask.shape[1]]
     bright = is_bright(pixels)
     drawn = _outlined(mask, sites.labels[sites.confidence < UNSURE], ON_BRIGHT if bright else ON_DARK)
     return PlanePicture(mask.shape[1], mask.shape[0], _jpeg(pixels), drawn, bright, part, bar)
+
+
+def drawn_over(
+    run: FinishedRun,
+    row: PlaneRow,
+    mask: NDArray[np.uint32],
+    part: PictureWindow,
+    drawing: Callable[[NDArray[np.uint32]], bytes],
+) -> PlanePicture:
+    """The picture of a part of a plane with a PNG of its mask, which `drawing` makes at the size of the picture."""
+    mask = _sized(mask, part)
+    pixels, bar = _pixels(run, row, part), _bar(row, part, mask.shape[1])
+    jpeg = None if pixels is None else _jpeg(pixels[: mask.shape[0], : mask.shape[1]])
+    return PlanePicture(mask.shape[1], mask.shape[0], jpeg, drawing(mask), False, part, bar)
+
+
+def _sized(mask: NDArray[np.uint32], part: PictureWindow) -> NDArray[np.uint32]:
+    """A mask as large as the picture."""
+    if part.reduce > 1:
+        mask = mask[part.reduce // 2 :: part.reduce, part.reduce // 2 :: part.reduce]
+    return np.kron(mask, np.ones((part.enlarge,) * 2, mask.dtype)) if part.enlarge > 1 else mask
+
+
+def _bar(row: PlaneRow, part: PictureWindow, width: int) -> tuple[float, float] | None:
+    """The scale bar of a picture of this width."""
+    if "pixel_size" not in row.values:
+        return None
+    return scale_bar(width, row.values["pixel_size"] * part.reduce / part.enlarge)
 
 
 def _pixels(run: FinishedRun, row: PlaneRow, part: PictureWindow) -> NDArray[np.uint8] | None:
