@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.compartment_sums import measured_compartments
-from nucseg_batch.arrays.confidence import nuclei_confidence
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.optional_columns import neighbours, optional_columns
@@ -63,8 +62,7 @@ def measured_nuclei(
     All are (height, width); support as in `arrays.confidence`. extra: further columns, with `everything` as
     `arrays.optional_columns` says; those that need a whole plane are left out.
     """
-    measures = measure(labels, intensity, channels)
-    ids = measures["label"]
-    unknown = np.full(ids.size, np.nan)
-    measures["confidence"] = unknown if support is None else nuclei_confidence(labels, support, ids)
+    measures = measure(labels, intensity, channels, support)
+    if support is None:
+        measures["confidence"] = np.full(measures["label"].size, np.nan)
     return measures | optional_columns(extra, labels, {"": intensity, **channels}, measures, everything)

@@ -32,9 +32,7 @@ from skimage.filters import threshold_otsu
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from doubles import Threshold
 
-from nucseg_batch.arrays.confidence import nuclei_confidence
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import numbered
 from nucseg_batch.arrays.scale_search import ScaleTrial
@@ -108,15 +106,21 @@ def labels_of(picture: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.uint
     return labels, np.where(labels > 0, SUPPORT, 0).astype(np.uint8)
 
 
+def measured_one(
+    labels: NDArray[np.int32], pixels: NDArray[Any], support: NDArray[np.uint8]
+) -> dict[str, NDArray[Any]]:
+    """What is measured of the nuclei of one plane."""
+    return measured_nuclei(labels, pixels, {}, support)
+
+
 def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWriter) -> dict[str, Callable[[], object]]:
     """Each stage of the stream, as a function of no arguments that does it for all planes."""
     pixels = [images.read(plane) for plane in planes]
     known = {_key(one): labels_of(one) for one in pixels}
     labels, support = (list(each) for each in zip(*(known[_key(one)] for one in pixels), strict=True))
-    measures = [measured_nuclei(*three[:2], {}, three[2]) for three in zip(labels, pixels, support, strict=True)]
+    measures = [measured_one(*each) for each in zip(labels, pixels, support, strict=True)]
     table, masks = NucleiTable(), np.zeros((len(planes), *unit.shape[-2:]), np.uint32)
     bucket = ResampleGeometry.of(pixels[0].shape, 1.0).native_bucket
-    ids = [one["label"] for one in measures]
 
     def each(do: Callable[..., object], *given: Sequence[Any]) -> Callable[[], object]:
         return lambda: [do(*one) for one in zip(*given, strict=True)]
@@ -138,8 +142,7 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
         ),
         "areas, width": each(lambda one: ScaleTrial(one, 1.0).width, labels),
         "(numbered)": each(numbered, labels),
-        "measure": each(measure, labels, pixels),
-        "confidence": each(nuclei_confidence, labels, support, ids),
+        "measure, confidence": each(measured_one, labels, pixels, support),
         "exposure": each(Exposure.of, pixels),
         "CSV text": each(lambda plane, one: table.text(plane, one, None), planes, measures),
         "copy into the unit": copied,
