@@ -103,20 +103,20 @@ def _uncompressed(content: bytes) -> bytes:
     width, height, depth, colour = struct.unpack(">IIBB", content[16:26])
     interlaced = content[28]
     view, at, start, end = memoryview(content), 8, 0, 0
-    packed: list[memoryview] = []
+    packed: list[bytes] = []
     while (kind := content[at + 4 : at + 8]) != b"IEND":
         after = at + 12 + int.from_bytes(content[at : at + 4], "big")
         if kind == b"IDAT":
             if packed and end != at:
                 return content  # pixels in pieces that do not follow each other, which the decoder may judge
-            packed.append(view[at + 8 : after - 4])
+            packed.append(content[at + 8 : after - 4])
             start, end = start or at, after
         at = after
     size = height * (1 + -(-width * depth * _SAMPLES[colour] // 8))
     if interlaced or not packed:
         return content
     try:
-        pixels = imagecodecs.deflate_decode(packed[0] if len(packed) == 1 else b"".join(packed), out=size)
+        pixels = imagecodecs.deflate_decode(b"".join(packed), out=size)
     except Exception:  # of the codec's own class: the decoder says what is wrong
         return content
     if len(pixels) != size:
