@@ -126,7 +126,7 @@ class Exposure:
         return self.difference / self.compared / (2 * variance)
 
 
-def _total(plane: NDArray[np.integer]) -> float:
+def _total(plane: NDArray[Any]) -> float:
     """Sum of whole numbers of up to 16 bits; those of a row have 32, in which they are added twice as fast."""
     kind = np.uint32 if plane.dtype.kind == "u" and plane.shape[1] <= 2**16 else np.int64
     return float(plane.sum(axis=1, dtype=kind).sum(dtype=np.int64))

@@ -9,10 +9,10 @@ around each nucleus' own centre: a nucleus far from the origin of a large plane 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ from nucseg_batch.arrays.confidence import mean_support
 from nucseg_batch.arrays.grouping import present_labels
 from nucseg_batch.columns import MEASURED, channel_columns, names
 
+TOGETHER = 2**20
+"""Pixels of small planes that are measured at once, at most."""
+HIGH = 2**31
+"""Labels so high are not numbered on from plane to plane."""
 _DIAGONAL, _STRAIGHT = 10, 2
 """What a neighbour on the border adds to the code of a border pixel, which itself counts 1."""
 
@@ -35,8 +39,12 @@ class _Runs:
     """(runs,): pixels in each run."""
     width: int
     """Length of a row, with the frame."""
+    height: int
+    """Rows of one plane, with the row of background that follows it."""
+    span: int
+    """By how much the ids of a plane are above those of the plane before."""
     ids: NDArray[np.int64]
-    """(nuclei,): labels, ascending."""
+    """(nuclei,): labels, ascending, plane after plane: in plane i they have i * `span` added."""
     nucleus: NDArray[np.int64]
     """(runs,): place in `ids` of each run's label."""
     order: NDArray[np.intp]
@@ -58,10 +66,17 @@ class _Runs:
         """One value for each nucleus from one for each of its runs, along the last axis."""
         return ufunc.reduceat(values[..., self.order], self.first, axis=-1)
 
+    @cached_property
+    def row(self) -> NDArray[np.int64]:
+        """(nuclei,): where the plane of each nucleus begins among the rows."""
+        return self.ids // self.span * self.height
+
     def pixels(self) -> NDArray[np.int64]:
-        """(pixels,): the places of all pixels in the flat plane without its frame, run by run."""
-        y = self.start // self.width
-        inner = self.start - y * self.width + (y - 1) * (self.width - 2) - 1
+        """(pixels,): the places of all pixels in the flat planes without their frames, run by run."""
+        y, x = np.divmod(self.start, self.width)
+        y -= 1
+        y -= y // self.height
+        inner = y * (self.width - 2) + x - 1
         return np.repeat(inner - self.offsets, self.length) + np.arange(int(self.length.sum()))
 
 
@@ -74,6 +89,33 @@ def _perimeter_weights() -> NDArray[np.float64]:
 
 
 _WEIGHTS = _perimeter_weights()
+
+
+class PlaneToMeasure(NamedTuple):
+    """A plane with its nuclei, as `measure` takes them."""
+
+    labels: NDArray[np.integer]
+    intensity: NDArray[Any]
+    channels: Mapping[str, NDArray[Any]] = {}
+    support: NDArray[np.uint8] | None = None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Planes of one kind can be measured together."""
+        support = None if self.support is None else self.support.dtype
+        channels = tuple((name, plane.dtype) for name, plane in self.channels.items())
+        return self.labels.shape, self.labels.dtype, self.intensity.dtype, channels, support
+
+    def check(self) -> None:
+        """Raises ValueError where planes differ in shape or are none."""
+        shape = self.labels.shape
+        if len(shape) != 2 or shape != self.intensity.shape:
+            raise ValueError(
+                f"labels and intensity must be planes of one shape, but are {shape}, {self.intensity.shape}."
+            )
+        for name, plane in self.channels.items():
+            if plane.shape != shape:
+                raise ValueError(f"channel {name} is {plane.shape}, but labels are {shape}.")
 
 
 def measure(
@@ -91,48 +133,84 @@ def measure(
     `confidence`, too, as `arrays.confidence.nuclei_confidence` has it. Raises ValueError where planes differ in shape
     or are none.
     """
-    channels = channels or {}
-    if labels.ndim != 2 or labels.shape != intensity.shape:
-        raise ValueError(
-            f"labels and intensity must be planes of one shape, but are {labels.shape}, {intensity.shape}."
-        )
-    height, width = labels.shape
-    framed = np.zeros((height + 2, width + 2), labels.dtype)  # background all around ends every run with its row
-    framed[1:-1, 1:-1] = labels
-    runs = _runs(framed.ravel(), width + 2)
-    table: dict[str, NDArray[Any]] = {"label": runs.ids} | _box_and_moments(runs)
-    area = table["area"]
-    table["equivalent_diameter_area"] = np.sqrt(4 * area / np.pi)
-    table["extent"] = area / ((table["bbox-2"] - table["bbox-0"]) * (table["bbox-3"] - table["bbox-1"]))
-    table["perimeter"] = _perimeters(framed.ravel(), runs)
-    inside = runs.pixels()
-    table |= _intensities(intensity.ravel()[inside], runs, area)
-    for channel, plane in channels.items():
-        if plane.shape != labels.shape:
-            raise ValueError(f"channel {channel} is {plane.shape}, but labels are {labels.shape}.")
-        values = _intensities(plane.ravel()[inside], runs, area)
-        table |= {f"{name}-{channel}": value for name, value in values.items()}
-    found = {name: table[name] for name in (*_NAMES, *names(channel_columns(channels)))}
-    if support is not None:
-        found["confidence"] = _confidence(support.ravel()[inside], runs)
-    return found
+    return measure_planes([PlaneToMeasure(labels, intensity, channels or {}, support)])[0]
+
+
+def measure_planes(planes: Sequence[PlaneToMeasure]) -> list[dict[str, NDArray[Any]]]:
+    """What `measure` says of each of some planes.
+
+    Small planes of one kind that follow each other are measured as one, up to TOGETHER pixels: calls of numpy cost more
+    than the pixels of a plane of 256x256.
+    """
+    found: list[dict[str, NDArray[Any]]] = []
+    waiting: list[PlaneToMeasure] = []
+    for plane in planes:
+        plane.check()
+        size = plane.labels.size
+        if waiting and (plane.kind != waiting[0].kind or (len(waiting) + 1) * size > TOGETHER):
+            found += _measured(waiting)
+            waiting = []
+        waiting.append(plane)
+    return found + (_measured(waiting) if waiting else [])
 
 
 _NAMES = names(MEASURED)
 
 
-def _runs(plane: NDArray[np.integer], width: int) -> _Runs:
-    """The runs of a flat plane that has a frame of background; its rows are `width` long, with the frame."""
+def _measured(planes: Sequence[PlaneToMeasure]) -> list[dict[str, NDArray[Any]]]:
+    """The same of planes of one kind, which are put one below the other."""
+    first, count = planes[0], len(planes)
+    height, width = first.labels.shape
+    framed = np.zeros((count * (height + 1) + 1, width + 2), first.labels.dtype)
+    for i, plane in enumerate(planes):  # background all around ends every run with its row
+        framed[i * (height + 1) + 1 : (i + 1) * (height + 1), 1:-1] = plane.labels
+    span = np.iinfo(np.int64).max
+    if count > 1:
+        span = int(framed.max()) + 1
+        if span > HIGH:
+            return [_measured([plane])[0] for plane in planes]
+    runs = _runs(framed, height + 1, span)
+    table: dict[str, NDArray[Any]] = {"label": runs.ids % span} | _box_and_moments(runs)
+    area = table["area"]
+    table["equivalent_diameter_area"] = np.sqrt(4 * area / np.pi)
+    table["extent"] = area / ((table["bbox-2"] - table["bbox-0"]) * (table["bbox-3"] - table["bbox-1"]))
+    table["perimeter"] = _perimeters(framed.ravel(), runs)
+    inside = runs.pixels()
+    table |= _intensities(_pixels([plane.intensity for plane in planes], inside), runs, area)
+    for channel in first.channels:
+        values = _intensities(_pixels([plane.channels[channel] for plane in planes], inside), runs, area)
+        table |= {f"{name}-{channel}": value for name, value in values.items()}
+    found = {name: table[name] for name in (*_NAMES, *names(channel_columns(first.channels)))}
+    supports = [plane.support for plane in planes if plane.support is not None]
+    if supports:
+        found["confidence"] = _confidence(_pixels(supports, inside), runs)
+    if count == 1:
+        return [found]
+    ends = np.searchsorted(runs.ids, np.arange(1, count + 1) * span).tolist()
+    sides = zip([0, *ends[:-1]], ends, strict=True)
+    return [{name: values[start:end] for name, values in found.items()} for start, end in sides]
+
+
+def _pixels(planes: Sequence[NDArray[Any]], inside: NDArray[np.int64]) -> NDArray[Any]:
+    """Some pixels of planes that are taken for one."""
+    return (planes[0].ravel() if len(planes) == 1 else np.concatenate([plane.ravel() for plane in planes]))[inside]
+
+
+def _runs(framed: NDArray[np.integer], height: int, span: int) -> _Runs:
+    """The runs of planes in a frame of background; height and span as in `_Runs`."""
+    plane, width = framed.ravel(), framed.shape[1]
     changes = np.flatnonzero(plane[1:] != plane[:-1])
     changes += 1
     labels = plane[changes].astype(np.int64, copy=False)
     (kept,) = np.nonzero(labels[:-1] > 0)  # what follows the last change is frame
     start, labels = changes[kept], labels[kept]
+    if framed.shape[0] > height + 1:
+        labels += (start - width) // (width * height) * span
     ids, nucleus = present_labels(labels)
     few = nucleus.astype(np.uint16) if ids.size <= 2**16 else nucleus  # numbers of 16 bits are sorted by their digits
     order = np.argsort(few, kind="stable")
     count = np.bincount(nucleus, minlength=ids.size)
-    return _Runs(start, changes[kept + 1] - start, width, ids, nucleus, order, count)
+    return _Runs(start, changes[kept + 1] - start, width, height, span, ids, nucleus, order, count)
 
 
 def _places(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -150,8 +228,10 @@ def _box_and_moments(runs: _Runs) -> dict[str, NDArray[Any]]:
     n = runs.length[runs.order]
     y, x = np.divmod(runs.start[runs.order] - runs.width - 1, runs.width)
     top, bottom = y[first], y[last] + 1
+    top -= runs.row
+    bottom -= runs.row
     left, right = np.minimum.reduceat(x, first), np.maximum.reduceat(x + n, first)
-    y -= np.repeat(top, runs.count)
+    y -= np.repeat(top + runs.row, runs.count)
     x -= np.repeat(left, runs.count)
     ny, pairs = n * y, n * (n - 1)
     run_x = n * x + pairs // 2
@@ -218,7 +298,10 @@ def _perimeters(plane: NDArray[np.integer], runs: _Runs) -> NDArray[Any]:
             count += border[step:][corner] == labels
         count *= value
         code += count
-    nucleus = _places(labels.astype(np.int64, copy=False), runs.ids)
+    numbers: NDArray[np.int64] = labels.astype(np.int64)
+    if plane.size > width * (runs.height + 1):
+        numbers += (place - width) // (width * runs.height) * runs.span
+    nucleus = _places(numbers, runs.ids)
     return np.bincount(nucleus, _WEIGHTS[code], minlength=runs.ids.size).astype(np.float64)  # integers without a pixel
 
 

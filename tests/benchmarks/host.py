@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from doubles import Threshold
 
 from nucseg_batch.arrays.exposure import Exposure
+from nucseg_batch.arrays.measure import PlaneToMeasure, measure_planes
 from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import numbered
 from nucseg_batch.arrays.scale_search import ScaleTrial
@@ -71,7 +72,7 @@ class Known(Threshold):
     intensities = "nuclei"
 
     def __init__(self, pictures: Sequence[NDArray[Any]]) -> None:
-        super().__init__(size=max(1, 2**22 // pictures[0].size))
+        super().__init__(size=batch_of(pictures[0]))
         self._answers = {_key(picture): labels_of(picture) for picture in pictures}
 
     def range_of(self, pixels: NDArray[Any]) -> tuple[float, float]:
@@ -92,6 +93,11 @@ class Known(Threshold):
             assert one.width is None or one.width > 0
             found.append(one)
         return found
+
+
+def batch_of(picture: NDArray[Any]) -> int:
+    """How many such images go to the device at once, as on a GPU."""
+    return max(1, 2**22 // picture.size)
 
 
 def _key(picture: NDArray[Any]) -> bytes:
@@ -120,10 +126,17 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
     labels, support = (list(each) for each in zip(*(known[_key(one)] for one in pixels), strict=True))
     measures = [measured_one(*each) for each in zip(labels, pixels, support, strict=True)]
     table, masks = NucleiTable(), np.zeros((len(planes), *unit.shape[-2:]), np.uint32)
+    batch = batch_of(pixels[0])
     bucket = ResampleGeometry.of(pixels[0].shape, 1.0).native_bucket
 
     def each(do: Callable[..., object], *given: Sequence[Any]) -> Callable[[], object]:
         return lambda: [do(*one) for one in zip(*given, strict=True)]
+
+    def together() -> None:
+        for start in range(0, len(planes), batch):
+            part = slice(start, start + batch)
+            given = zip(labels[part], pixels[part], support[part], strict=True)
+            measure_planes([PlaneToMeasure(one, image, {}, votes) for one, image, votes in given])
 
     def copied() -> None:
         for place, one in zip(masks, labels, strict=True):
@@ -142,7 +155,7 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
         ),
         "areas, width": each(lambda one: ScaleTrial(one, 1.0).width, labels),
         "(numbered)": each(numbered, labels),
-        "measure, confidence": each(measured_one, labels, pixels, support),
+        "measure, confidence": together,
         "exposure": each(Exposure.of, pixels),
         "CSV text": each(lambda plane, one: table.text(plane, one, None), planes, measures),
         "copy into the unit": copied,
