@@ -52,4 +52,9 @@ def nuclei_confidence(
     length = int(ids.max()) + 1
     total = np.bincount(label, value, length)
     count = np.bincount(label, value > 0, length)
-    return np.asarray((total / (FULL * np.maximum(count, 1)))[ids])
+    return mean_support(total[ids], count[ids])
+
+
+def mean_support(total: NDArray[Any], count: NDArray[Any]) -> NDArray[np.float64]:
+    """0 to 1 for each nucleus, from the sum of its pixels' support and how many of them voted."""
+    return np.asarray(total / (FULL * np.maximum(count, 1)), np.float64)

@@ -61,8 +61,7 @@ class Exposure:
         if not own.size:
             return cls()
         whole = own.dtype.kind in "ui" and own.dtype.itemsize <= 2
-        kind = np.int64 if whole else np.float64
-        rows: NDArray[Any] = plane[-top_row % EVERY :: EVERY].astype(np.int32 if whole else np.float64)
+        rows: NDArray[Any] = plane[-top_row % EVERY :: EVERY].astype(np.float64)
         mine = rows[:, : own.shape[1]]
         there = rows[:, APART : mine.shape[1] + APART]
         apart = there - mine[:, : there.shape[1]]
@@ -70,14 +69,14 @@ class Exposure:
         top = camera.max()
         return cls(
             own.size,
-            float(own.sum(dtype=kind)),
+            _total(own) if whole else float(own.sum(dtype=np.float64)),
             float(top),
             int(np.count_nonzero(camera == top)),
             apart.size,
-            float(np.square(apart, dtype=kind).sum()),
+            _squares(apart) if whole else float(np.square(apart).sum()),
             mine.size,
-            float(mine.sum(dtype=kind)),
-            float(np.square(mine, dtype=kind).sum()),
+            float(mine.sum()),
+            _squares(mine) if whole else float(np.square(mine).sum()),
         )
 
     @classmethod
@@ -125,3 +124,14 @@ class Exposure:
         if variance <= 1e-12 * max(mean * mean, 1e-300):
             return None
         return self.difference / self.compared / (2 * variance)
+
+
+def _total(plane: NDArray[Any]) -> float:
+    """Sum of whole numbers of up to 16 bits; those of a row have 32, in which they are added twice as fast."""
+    kind = np.uint32 if plane.dtype.kind == "u" and plane.shape[1] <= 2**16 else np.int64
+    return float(plane.sum(axis=1, dtype=kind).sum(dtype=np.int64))
+
+
+def _squares(values: NDArray[np.float64]) -> float:
+    """Sum of the squares of whole numbers of up to 17 bits: those of a row are exact, whatever their order."""
+    return float(np.vecdot(values, values).astype(np.int64).sum())

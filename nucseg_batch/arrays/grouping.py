@@ -36,7 +36,7 @@ class Groups:
             raise ValueError(f"labels must be a plane, but their shape is {labels.shape}.")
         flat = labels.ravel()
         place = np.flatnonzero(flat > 0)
-        present, group = _present(flat[place])
+        present, group = present_labels(flat[place])
         wanted = present if ids is None else np.asarray(ids, np.int64)
         if ids is not None:
             known = np.isin(present, wanted)
@@ -100,7 +100,7 @@ class Runs(NamedTuple):
     """Pixels."""
 
 
-def _present(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def present_labels(labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The labels of some pixels, all above 0, in ascending order, and the place there of each pixel's."""
     highest = int(labels.max(initial=0))
     if highest > max(4 * labels.size, 2**16):

@@ -9,41 +9,75 @@ around each nucleus' own centre: a nucleus far from the origin of a large plane 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.confidence import mean_support
+from nucseg_batch.arrays.grouping import present_labels
 from nucseg_batch.columns import MEASURED, channel_columns, names
 
+TOGETHER = 2**20
+"""Pixels of small planes that are measured at once, at most."""
+HIGH = 2**31
+"""Labels so high are not numbered on from plane to plane."""
 _DIAGONAL, _STRAIGHT = 10, 2
 """What a neighbour on the border adds to the code of a border pixel, which itself counts 1."""
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """Stretches of one label along a row, in raster order, and how they make up nuclei; arrays are int64."""
+    """Stretches of one label along a row, and how they make up nuclei; arrays are int64 but for `order`."""
 
-    y: NDArray[np.int64]
-    """Row of each run."""
-    x: NDArray[np.int64]
-    """Column of each run's first pixel."""
+    start: NDArray[np.int64]
+    """(runs,): place of each run's first pixel in the flat plane with its frame, in raster order."""
     length: NDArray[np.int64]
-    """Pixels in each run."""
+    """(runs,): pixels in each run."""
+    width: int
+    """Length of a row, with the frame."""
+    height: int
+    """Rows of one plane, with the row of background that follows it."""
+    span: int
+    """By how much the ids of a plane are above those of the plane before."""
     ids: NDArray[np.int64]
-    """Label of each nucleus, ascending."""
+    """(nuclei,): labels, ascending, plane after plane: in plane i they have i * `span` added."""
     nucleus: NDArray[np.int64]
-    """Place in `ids` of each run's label."""
-    order: NDArray[np.int64]
-    """The runs sorted by nucleus, then in raster order."""
-    first: NDArray[np.int64]
-    """Place in `order` of each nucleus' first run."""
+    """(runs,): place in `ids` of each run's label."""
+    order: NDArray[np.intp]
+    """(runs,): the runs sorted by nucleus, then in raster order."""
+    count: NDArray[np.int64]
+    """(nuclei,): runs of each nucleus."""
+
+    @cached_property
+    def first(self) -> NDArray[np.int64]:
+        """(nuclei,): place in `order` of each nucleus' first run."""
+        return np.cumsum(self.count) - self.count
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """(runs,): pixels in all runs before each."""
+        return np.cumsum(self.length) - self.length
 
     def reduce(self, ufunc: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
-        """One value for each nucleus from one for each of its runs."""
-        return ufunc.reduceat(values[self.order], self.first)
+        """One value for each nucleus from one for each of its runs, along the last axis."""
+        return ufunc.reduceat(values[..., self.order], self.first, axis=-1)
+
+    @cached_property
+    def row(self) -> NDArray[np.int64]:
+        """(nuclei,): where the plane of each nucleus begins among the rows."""
+        return self.ids // self.span * self.height
+
+    def pixels(self) -> NDArray[np.int64]:
+        """(pixels,): the places of all pixels in the flat planes without their frames, run by run."""
+        y, x = np.divmod(self.start, self.width)
+        y -= 1
+        y -= y // self.height
+        inner = y * (self.width - 2) + x - 1
+        return np.repeat(inner - self.offsets, self.length) + np.arange(int(self.length.sum()))
 
 
 def _perimeter_weights() -> NDArray[np.float64]:
@@ -57,55 +91,126 @@ def _perimeter_weights() -> NDArray[np.float64]:
 _WEIGHTS = _perimeter_weights()
 
 
+class PlaneToMeasure(NamedTuple):
+    """A plane with its nuclei, as `measure` takes them."""
+
+    labels: NDArray[np.integer]
+    intensity: NDArray[Any]
+    channels: Mapping[str, NDArray[Any]] = {}
+    support: NDArray[np.uint8] | None = None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Planes of one kind can be measured together."""
+        support = None if self.support is None else self.support.dtype
+        channels = tuple((name, plane.dtype) for name, plane in self.channels.items())
+        return self.labels.shape, self.labels.dtype, self.intensity.dtype, channels, support
+
+    def check(self) -> None:
+        """Raises ValueError where planes differ in shape or are none."""
+        shape = self.labels.shape
+        if len(shape) != 2 or shape != self.intensity.shape:
+            raise ValueError(
+                f"labels and intensity must be planes of one shape, but are {shape}, {self.intensity.shape}."
+            )
+        for name, plane in self.channels.items():
+            if plane.shape != shape:
+                raise ValueError(f"channel {name} is {plane.shape}, but labels are {shape}.")
+
+
 def measure(
-    labels: NDArray[np.integer], intensity: NDArray[Any], channels: Mapping[str, NDArray[Any]] | None = None
+    labels: NDArray[np.integer],
+    intensity: NDArray[Any],
+    channels: Mapping[str, NDArray[Any]] | None = None,
+    support: NDArray[np.uint8] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Measures every nucleus: one array for each of `columns.MEASURED`, with a value for each label in ascending order.
 
     labels: (height, width), 0 and below are background; labels that do not occur have no row. intensity: (height,
     width), any real dtype; all sums of it are float64, where regionprops_table adds float32 in float32. Lengths are in
     pixels, angles in radians from the first axis. Integers come as int64, other values as float64. `channels` are more
-    planes by name, whose intensities are added as `columns.channel_columns`. Raises ValueError where planes differ in
-    shape or are none.
+    planes by name, whose intensities are added as `columns.channel_columns`. support: (height, width); with it there is
+    `confidence`, too, as `arrays.confidence.nuclei_confidence` has it. Raises ValueError where planes differ in shape
+    or are none.
     """
-    channels = channels or {}
-    if labels.ndim != 2 or labels.shape != intensity.shape:
-        raise ValueError(
-            f"labels and intensity must be planes of one shape, but are {labels.shape}, {intensity.shape}."
-        )
-    height, width = labels.shape
-    framed = np.zeros((height + 2, width + 2), labels.dtype)  # background all around ends every run with its row
-    framed[1:-1, 1:-1] = labels
-    plane = framed.ravel()
-    runs = _runs(plane, width + 2)
-    area = runs.reduce(np.add, runs.length)
-    table: dict[str, NDArray[Any]] = {"label": runs.ids, "area": area}
-    table |= _box_and_moments(runs, area)
+    return measure_planes([PlaneToMeasure(labels, intensity, channels or {}, support)])[0]
+
+
+def measure_planes(planes: Sequence[PlaneToMeasure]) -> list[dict[str, NDArray[Any]]]:
+    """What `measure` says of each of some planes.
+
+    Small planes of one kind that follow each other are measured as one, up to TOGETHER pixels: calls of numpy cost more
+    than the pixels of a plane of 256x256.
+    """
+    found: list[dict[str, NDArray[Any]]] = []
+    waiting: list[PlaneToMeasure] = []
+    for plane in planes:
+        plane.check()
+        size = plane.labels.size
+        if waiting and (plane.kind != waiting[0].kind or (len(waiting) + 1) * size > TOGETHER):
+            found += _measured(waiting)
+            waiting = []
+        waiting.append(plane)
+    return found + (_measured(waiting) if waiting else [])
+
+
+_NAMES = names(MEASURED)
+
+
+def _measured(planes: Sequence[PlaneToMeasure]) -> list[dict[str, NDArray[Any]]]:
+    """The same of planes of one kind, which are put one below the other."""
+    first, count = planes[0], len(planes)
+    height, width = first.labels.shape
+    framed = np.zeros((count * (height + 1) + 1, width + 2), first.labels.dtype)
+    for i, plane in enumerate(planes):  # background all around ends every run with its row
+        framed[i * (height + 1) + 1 : (i + 1) * (height + 1), 1:-1] = plane.labels
+    span = np.iinfo(np.int64).max
+    if count > 1:
+        span = int(framed.max()) + 1
+        if span > HIGH:
+            return [_measured([plane])[0] for plane in planes]
+    runs = _runs(framed, height + 1, span)
+    table: dict[str, NDArray[Any]] = {"label": runs.ids % span} | _box_and_moments(runs)
+    area = table["area"]
     table["equivalent_diameter_area"] = np.sqrt(4 * area / np.pi)
     table["extent"] = area / ((table["bbox-2"] - table["bbox-0"]) * (table["bbox-3"] - table["bbox-1"]))
-    table["perimeter"] = _perimeters(plane, width + 2, runs.ids)
-    inside = labels > 0
-    table |= _intensities(intensity[inside], runs, area)
-    for channel, plane in channels.items():
-        if plane.shape != labels.shape:
-            raise ValueError(f"channel {channel} is {plane.shape}, but labels are {labels.shape}.")
-        values = _intensities(plane[inside], runs, area)
+    table["perimeter"] = _perimeters(framed.ravel(), runs)
+    inside = runs.pixels()
+    table |= _intensities(_pixels([plane.intensity for plane in planes], inside), runs, area)
+    for channel in first.channels:
+        values = _intensities(_pixels([plane.channels[channel] for plane in planes], inside), runs, area)
         table |= {f"{name}-{channel}": value for name, value in values.items()}
-    return {name: table[name] for name in names((*MEASURED, *channel_columns(channels)))}
+    found = {name: table[name] for name in (*_NAMES, *names(channel_columns(first.channels)))}
+    supports = [plane.support for plane in planes if plane.support is not None]
+    if supports:
+        found["confidence"] = _confidence(_pixels(supports, inside), runs)
+    if count == 1:
+        return [found]
+    ends = np.searchsorted(runs.ids, np.arange(1, count + 1) * span).tolist()
+    sides = zip([0, *ends[:-1]], ends, strict=True)
+    return [{name: values[start:end] for name, values in found.items()} for start, end in sides]
 
 
-def _runs(plane: NDArray[np.integer], width: int) -> _Runs:
-    """The runs of a flat plane that has a frame of background; its rows are `width` long, with the frame."""
-    changes = np.flatnonzero(plane[1:] != plane[:-1]) + 1
+def _pixels(planes: Sequence[NDArray[Any]], inside: NDArray[np.int64]) -> NDArray[Any]:
+    """Some pixels of planes that are taken for one."""
+    return (planes[0].ravel() if len(planes) == 1 else np.concatenate([plane.ravel() for plane in planes]))[inside]
+
+
+def _runs(framed: NDArray[np.integer], height: int, span: int) -> _Runs:
+    """The runs of planes in a frame of background; height and span as in `_Runs`."""
+    plane, width = framed.ravel(), framed.shape[1]
+    changes = np.flatnonzero(plane[1:] != plane[:-1])
+    changes += 1
     labels = plane[changes].astype(np.int64, copy=False)
     (kept,) = np.nonzero(labels[:-1] > 0)  # what follows the last change is frame
-    starts, labels = changes[kept], labels[kept]
-    ids = np.unique(labels)
-    nucleus = _places(labels, ids)
-    order = np.argsort(nucleus, kind="stable")
-    first = np.searchsorted(nucleus[order], np.arange(ids.size))
-    y, x = np.divmod(starts, width)
-    return _Runs(y - 1, x - 1, changes[kept + 1] - starts, ids, nucleus, order, first)
+    start, labels = changes[kept], labels[kept]
+    if framed.shape[0] > height + 1:
+        labels += (start - width) // (width * height) * span
+    ids, nucleus = present_labels(labels)
+    few = nucleus.astype(np.uint16) if ids.size <= 2**16 else nucleus  # numbers of 16 bits are sorted by their digits
+    order = np.argsort(few, kind="stable")
+    count = np.bincount(nucleus, minlength=ids.size)
+    return _Runs(start, changes[kept + 1] - start, width, height, span, ids, nucleus, order, count)
 
 
 def _places(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -117,23 +222,29 @@ def _places(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int
     return table[labels]
 
 
-def _box_and_moments(runs: _Runs, area: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Bounding box, centroid and the ellipse of equal second moments."""
-    n = runs.length
-    top, left = runs.reduce(np.minimum, runs.y), runs.reduce(np.minimum, runs.x)
-    bottom, right = runs.reduce(np.maximum, runs.y + 1), runs.reduce(np.maximum, runs.x + n)
-    y, x = runs.y - top[runs.nucleus], runs.x - left[runs.nucleus]
-    run_x = n * x + n * (n - 1) // 2
-    run_xx = n * x * x + n * (n - 1) * x + n * (n - 1) * (2 * n - 1) // 6
-    sum_y, sum_x, sum_yy, sum_xx, sum_xy = (
-        runs.reduce(np.add, v) for v in (n * y, run_x, n * y * y, run_xx, y * run_x)
-    )
+def _box_and_moments(runs: _Runs) -> dict[str, NDArray[Any]]:
+    """Area, bounding box, centroid and the ellipse of equal second moments."""
+    first, last = runs.first, runs.first + runs.count - 1
+    n = runs.length[runs.order]
+    y, x = np.divmod(runs.start[runs.order] - runs.width - 1, runs.width)
+    top, bottom = y[first], y[last] + 1
+    top -= runs.row
+    bottom -= runs.row
+    left, right = np.minimum.reduceat(x, first), np.maximum.reduceat(x + n, first)
+    y -= np.repeat(top + runs.row, runs.count)
+    x -= np.repeat(left, runs.count)
+    ny, pairs = n * y, n * (n - 1)
+    run_x = n * x + pairs // 2
+    run_xx = (n * x + pairs) * x + pairs * (2 * n - 1) // 6
+    sums = np.add.reduceat(np.stack([n, ny, run_x, ny * y, run_xx, y * run_x]), first, axis=1)
+    area, sum_y, sum_x, sum_yy, sum_xx, sum_xy = sums
     (mid_y, rest_y), (mid_x, rest_x) = np.divmod(sum_y, area), np.divmod(sum_x, area)
     # Moved, as integers, to the pixel at the centroid: squares of the first sums overflow in regions of megapixels.
     var_y = (sum_yy - mid_y * (sum_y + rest_y) - rest_y * rest_y / area) / area
     var_x = (sum_xx - mid_x * (sum_x + rest_x) - rest_x * rest_x / area) / area
     cov = (sum_xy - mid_y * sum_x - mid_x * rest_y - rest_y * rest_x / area) / area
     return {
+        "area": area,
         "bbox-0": top,
         "bbox-1": left,
         "bbox-2": bottom,
@@ -160,40 +271,59 @@ def _ellipse(
     }
 
 
-def _perimeters(plane: NDArray[np.integer], width: int, ids: NDArray[np.int64]) -> NDArray[Any]:
-    """Perimeter by the configuration of border pixels around each border pixel; the plane is flat, with a frame.
+def _perimeters(plane: NDArray[np.integer], runs: _Runs) -> NDArray[Any]:
+    """Perimeter by the configuration of border pixels around each border pixel; the plane is flat, with its frame.
 
     A border pixel has a neighbour along an axis that is not of its nucleus. The weights of configurations are those of
     Benkrid and Crookes, "Design and FPGA Implementation of a Perimeter Estimator", as in skimage.measure.perimeter.
     """
+    width = runs.width
     on_border = np.zeros(plane.size, bool)
-    for step in (1, width):
-        unlike = plane[step:] != plane[:-step]
-        on_border[step:] |= unlike
-        on_border[:-step] |= unlike
-    place = np.flatnonzero(on_border & (plane > 0))
+    unlike = plane[width:] != plane[:-width]
+    on_border[width:] = unlike
+    on_border[:-width] |= unlike
+    on_border[runs.start] = on_border[runs.start + runs.length - 1] = True
+    place = np.flatnonzero(on_border)
     labels = plane[place]
+    (kept,) = np.nonzero(labels > 0)
+    place, labels = place[kept], labels[kept]
     border = np.zeros_like(plane)
     border[place] = labels
-    code = np.ones(place.size, np.int64)
-    straight, diagonal = (-width, -1, 1, width), (-width - 1, -width + 1, width - 1, width + 1)
+    corner = place - (width + 1)  # of the 3x3 pixels around each
+    code = np.ones(place.size, np.uint8)
+    straight, diagonal = (1, width, width + 2, 2 * width + 1), (0, 2, 2 * width, 2 * width + 2)
     for steps, value in ((straight, _STRAIGHT), (diagonal, _DIAGONAL)):
+        count = np.zeros(place.size, np.uint8)
         for step in steps:
-            code += value * (border[place + step] == labels)
-    nucleus = _places(labels.astype(np.int64, copy=False), ids)
-    return np.bincount(nucleus, _WEIGHTS[code], minlength=ids.size).astype(np.float64)  # integers without a pixel
+            count += border[step:][corner] == labels
+        count *= value
+        code += count
+    numbers: NDArray[np.int64] = labels.astype(np.int64)
+    if plane.size > width * (runs.height + 1):
+        numbers += (place - width) // (width * runs.height) * runs.span
+    nucleus = _places(numbers, runs.ids)
+    return np.bincount(nucleus, _WEIGHTS[code], minlength=runs.ids.size).astype(np.float64)  # integers without a pixel
 
 
 def _intensities(pixels: NDArray[Any], runs: _Runs, area: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """Mean, extremes and standard deviation; pixels: those of all runs, in their order."""
-    starts = np.cumsum(runs.length) - runs.length
+    starts = runs.offsets
     exact = pixels.astype(np.float64)
     mean = runs.reduce(np.add, np.add.reduceat(exact, starts)) / area
     low, high = (runs.reduce(f, f.reduceat(pixels, starts)) for f in (np.minimum, np.maximum))
     exact -= np.repeat(mean[runs.nucleus], runs.length)
+    exact *= exact
     return {
         "intensity_mean": mean,
         "intensity_min": low.astype(np.float64),
         "intensity_max": high.astype(np.float64),
-        "intensity_std": np.sqrt(runs.reduce(np.add, np.add.reduceat(exact * exact, starts)) / area),
+        "intensity_std": np.sqrt(runs.reduce(np.add, np.add.reduceat(exact, starts)) / area),
     }
+
+
+def _confidence(support: NDArray[np.uint8], runs: _Runs) -> NDArray[np.float64]:
+    """Mean support of each nucleus over the pixels that voted; support: of the pixels of all runs, in their order."""
+    total, count = (
+        runs.reduce(np.add, np.add.reduceat(values, runs.offsets, dtype=np.int64)) for values in (support, support > 0)
+    )
+    return mean_support(total, count)

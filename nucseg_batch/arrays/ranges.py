@@ -73,6 +73,10 @@ class RankedValues(Protocol):
         """The value at a place, counted from 0."""
         ...
 
+    def at_all(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The values at some places."""
+        ...
+
     def up_to(self, value: float) -> int:
         """How many are not above a value."""
         ...
@@ -92,6 +96,10 @@ class SortedValues:
     def at(self, place: int) -> float:
         """See `RankedValues`."""
         return float(self.values[place])
+
+    def at_all(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See `RankedValues`."""
+        return self.values[places].astype(np.float64)
 
     def up_to(self, value: float) -> int:
         """See `RankedValues`."""
@@ -114,6 +122,10 @@ class Histogram:
         """See `RankedValues`."""
         return float(np.searchsorted(self.below, place, side="right"))
 
+    def at_all(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See `RankedValues`."""
+        return np.searchsorted(self.below, places, side="right").astype(np.float64)
+
     def up_to(self, value: float) -> int:
         """See `RankedValues`."""
         return int(self.below[min(math.floor(value), self.below.size - 1)]) if value >= 0 else 0
@@ -133,6 +145,10 @@ class NegatedValues:
     def at(self, place: int) -> float:
         """See `RankedValues`."""
         return -self.of.at(self.size - 1 - place)
+
+    def at_all(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """See `RankedValues`."""
+        return -self.of.at_all(self.size - 1 - places)
 
     def up_to(self, value: float) -> int:
         """See `RankedValues`."""
@@ -266,7 +282,7 @@ def _lit(values: RankedValues, start: int, ground: float) -> float:
     Their median where that is saturated debris.
     """
     places = start + (np.arange(RANKS) + 0.5) / RANKS * (values.size - start)
-    heights = np.array([values.at(int(place)) for place in places]) - ground
+    heights = values.at_all(places.astype(np.int64)) - ground
     light = np.cumsum(heights)
     level, middle = float(heights[np.searchsorted(light, LIGHT * light[-1])]), float(heights[RANKS // 2])
     return middle if level > max(FAR * middle, SATURATED * heights[-1]) else level

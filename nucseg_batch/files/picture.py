@@ -28,6 +28,10 @@ from nucseg_batch.plan import Assumption
 logging.getLogger("imagecodecs").setLevel(logging.ERROR)  # it warns of damaged comments, on the screen, for every image
 _INDEXED = 3
 """Colour type of a PNG with a palette."""
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples of a pixel by colour type."""
+_STORED = 2**16 - 1
+"""Bytes in a stored block of DEFLATE, at most."""
 _UINT8, _UINT16 = np.dtype(np.uint8), np.dtype(np.uint16)
 Image.MAX_IMAGE_PIXELS = None  # our own limit, which the user can raise, is checked before anything is decoded
 
@@ -60,7 +64,7 @@ class RasterPicture:
             with open(self._path, "rb", buffering=0) as file:
                 content = file.read()
             _check_png(content)
-            pixels = _numbers(content) if self._numbers else imagecodecs.png_decode(content)
+            pixels = _numbers(content) if self._numbers else imagecodecs.png_decode(_uncompressed(content))
         else:
             with Image.open(self._path, formats=("JPEG",)) as image:  # unlike bare libjpeg, it refuses a truncated file
                 pixels = np.asarray(image)
@@ -88,6 +92,45 @@ def _critical(content: bytes) -> bytes:
             break
         at = end
     return b"".join(parts)
+
+
+def _uncompressed(content: bytes) -> bytes:
+    """The same PNG, with pixels that are not compressed; as it is where that cannot be had.
+
+    For the decoder, whose zlib takes twice as long as libdeflate (of 256x256 pixels, 6.9 ms a megapixel in place of 5.0
+    with this; measured). content: of a checked one.
+    """
+    width, height, depth, colour = struct.unpack(">IIBB", content[16:26])
+    interlaced = content[28]
+    view, at, start, end = memoryview(content), 8, 0, 0
+    packed: list[bytes] = []
+    while (kind := content[at + 4 : at + 8]) != b"IEND":
+        after = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if kind == b"IDAT":
+            if packed and end != at:
+                return content  # pixels in pieces that do not follow each other, which the decoder may judge
+            packed.append(content[at + 8 : after - 4])
+            start, end = start or at, after
+        at = after
+    size = height * (1 + -(-width * depth * _SAMPLES[colour] // 8))
+    if interlaced or not packed:
+        return content
+    try:
+        pixels = imagecodecs.deflate_decode(b"".join(packed), out=size)
+    except Exception:  # of the codec's own class: the decoder says what is wrong
+        return content
+    if len(pixels) != size:
+        return content
+    parts: list[bytes | memoryview] = [b"IDAT\x78\x01"]  # RFC 1950 and 1951: blocks that are stored as they are
+    whole = memoryview(pixels)
+    for first in range(0, size, _STORED):
+        block = whole[first : first + _STORED]
+        last = first + _STORED >= size
+        parts += [struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block]
+    parts.append(imagecodecs.deflate_adler32(pixels).to_bytes(4, "big"))
+    stored = b"".join(parts)
+    ends = struct.pack(">I", len(stored) - 4), imagecodecs.deflate_crc32(stored).to_bytes(4, "big")
+    return b"".join((view[:start], ends[0], stored, ends[1], view[end:]))
 
 
 _PngHeader = tuple[int, int, int, np.dtype[Any], NDArray[Any] | None]

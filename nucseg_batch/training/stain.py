@@ -6,6 +6,7 @@ Colours are changed where dyes act, in absorbance: -log of the light that passes
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -101,9 +102,17 @@ def empty_tissue(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
 
 def smooth_field(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """A slowly varying field of mean 0 and deviation 1, (size, size, 1): light that is not even."""
-    coarse = rng.standard_normal((4, 4))
-    field = ndimage.zoom(coarse, size / 4, order=3, mode="nearest", grid_mode=True)
+    along = _enlarging(size)
+    field = along @ rng.standard_normal((4, 4)) @ along.T
     return ((field - field.mean()) / field.std())[..., None].astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _enlarging(size: int) -> NDArray[np.float64]:
+    """(size, 4): how four values along an axis become `size` by cubic splines."""
+    weights: NDArray[np.float64] = ndimage.zoom(np.eye(4), (size / 4, 1), order=3, mode="nearest", grid_mode=True)
+    weights.setflags(write=False)
+    return weights
 
 
 def _tissue(size: int, rng: np.random.Generator) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.outputs import OFFSET_UNIT, TARGET_OFFSETS, Target
+from nucseg_batch.arrays.outputs import OFFSET_UNIT, Target
 
 EDGE_WEIGHT = 3.0
 """How much more a pixel at the edge of a nucleus counts in the cross-entropy."""
@@ -53,11 +53,18 @@ def training_target(
         edge[tuple(high)] |= step
     weight = np.sqrt(TYPICAL_AREA / np.maximum(areas, 1.0))
     target[..., Target.FOREGROUND] = inside if cover is None else np.where(known, cover, 0)
-    of_edge, of_size = np.where(edge, EDGE_WEIGHT, 1.0), np.where(inside, weight.clip(0.7, 2.0)[labels], 1.0)
-    target[..., Target.FOREGROUND_WEIGHT] = of_edge * of_size * known
-    centre = centres[labels].astype(np.float32)
-    target[..., Target.OFFSET_Y] = (centre[..., 0] - np.arange(height, dtype=np.float32)[:, None]) / OFFSET_UNIT
-    target[..., Target.OFFSET_X] = (centre[..., 1] - np.arange(width, dtype=np.float32)[None, :]) / OFFSET_UNIT
-    target[..., Target.OFFSET_WEIGHT] = np.where(inside, weight.clip(0.3, 3.0)[labels], 0.0)
-    target[..., TARGET_OFFSETS] *= inside[..., None]
+    of_size = np.concatenate([[1.0], weight[1:].clip(0.7, 2.0), [0.0]])  # the last is for what is not annotated: -1
+    by_edge = np.stack([of_size, of_size * EDGE_WEIGHT], axis=1).astype(np.float32).ravel()
+    target[..., Target.FOREGROUND_WEIGHT] = by_edge[2 * labels + edge]
+    of_offsets = np.concatenate([[0.0], weight[1:].clip(0.3, 3.0), [0.0]]).astype(np.float32)
+    target[..., Target.OFFSET_WEIGHT] = of_offsets[labels]
+    for offset, axis, place in (
+        (Target.OFFSET_Y, 0, np.arange(height)[:, None]),
+        (Target.OFFSET_X, 1, np.arange(width)),
+    ):
+        towards = centres[:, axis].astype(np.float32)[labels]
+        towards -= place.astype(np.float32)
+        towards /= OFFSET_UNIT
+        towards *= inside
+        target[..., offset] = towards
     return target

@@ -7,6 +7,7 @@ from pictures import disks
 from nucseg_batch.arrays import host_instances
 from nucseg_batch.arrays.confidence import FULL, REACH, closeness, nuclei_confidence, supported
 from nucseg_batch.arrays.host_instances import NetworkOutput
+from nucseg_batch.arrays.measure import measure
 
 
 def confidence_of(labels: np.ndarray, logit: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -66,3 +67,13 @@ def test_pixels_that_did_not_vote_do_not_count() -> None:
     support[labels == 3] = 0
     np.testing.assert_allclose(nuclei_confidence(labels, support, np.array([1, 3])), [1.0, 0.0])
     assert nuclei_confidence(labels * 0, support, np.array([], int)).shape == (0,)
+
+
+def test_measuring_gives_the_same_confidence() -> None:
+    """It has the pixels of nuclei at hand, so that no further pass over the plane is needed."""
+    labels = disks((53, 71), [(20, 20), (24, 40), (44, 66)], 9) * 3
+    support = np.random.default_rng(0).integers(0, 3, labels.shape).astype(np.uint8) * 100
+    found = measure(labels, labels, support=support)
+    assert list(found)[-1] == "confidence"
+    np.testing.assert_array_equal(found["confidence"], nuclei_confidence(labels, support, found["label"]))
+    assert measure(labels * 0, labels, support=support)["confidence"].shape == (0,)

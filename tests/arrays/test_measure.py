@@ -7,7 +7,8 @@ import pytest
 from pictures import disks
 from skimage.measure import regionprops_table
 
-from nucseg_batch.arrays.measure import measure
+from nucseg_batch.arrays import measure as measuring
+from nucseg_batch.arrays.measure import PlaneToMeasure, measure, measure_planes
 from nucseg_batch.columns import MEASURED, names
 
 COLUMNS = names(MEASURED)
@@ -359,3 +360,32 @@ def test_anything_but_two_planes_of_one_shape_is_refused(labels: tuple[int, ...]
     planes: tuple[Any, Any] = np.ones(labels, np.int32), np.ones(intensity, np.uint8)
     with pytest.raises(ValueError, match="planes of one shape"):
         measure(*planes)
+
+
+@pytest.mark.parametrize("together", [1, 10_000, 2**20])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_planes_measured_together_give_what_each_gives_alone(
+    monkeypatch: pytest.MonkeyPatch, together: int, dtype: type
+) -> None:
+    """To the last bit: with gaps in their labels, without nuclei, of other shapes, types and channels between them."""
+    monkeypatch.setattr(measuring, "TOGETHER", together)
+    shapes = [(37, 53)] * 5 + [(41, 29)] * 3
+    labels = [blobs(shape, 9, seed) * (seed % 3 + 1) for seed, shape in enumerate(shapes)]
+    labels[1], labels[6] = labels[1] * 0, labels[6] - 4
+    labels[3] = labels[3].astype(np.int64) * 10**12
+    planes = [
+        PlaneToMeasure(
+            one,
+            pixels(one.shape, dtype, seed),
+            {"GFP": pixels(one.shape, np.uint16, seed + 50)} if seed != 4 else {},
+            pixels(one.shape, np.uint8, seed + 90) if seed != 2 else None,
+        )
+        for seed, one in enumerate(labels)
+    ]
+    found = measure_planes(planes)
+    for plane, one in zip(planes, found, strict=True):
+        alone = measure(*plane)
+        assert list(one) == list(alone)
+        for name, values in alone.items():
+            assert one[name].dtype == values.dtype
+            assert one[name].tobytes() == values.tobytes(), name

@@ -155,9 +155,12 @@ def test_counted_and_mirrored_values_rank_as_sorted_ones() -> None:
     values = np.sort(np.random.default_rng(6).integers(0, 40, 101))
     held, counted = SortedValues(values), Histogram(np.cumsum(np.bincount(values)))
     negative, mirrored = SortedValues(np.sort(-values)), NegatedValues(counted)
-    for place in (0, 17, 50, 100):
+    places = np.array([0, 17, 50, 100])
+    for place in places:
         assert held.at(place) == counted.at(place)
         assert negative.at(place) == mirrored.at(place)
+    for values_at in (held, counted, negative, mirrored):
+        assert values_at.at_all(places).tolist() == [values_at.at(int(place)) for place in places]
     for value in (-1, 0, 12.5, 13, 39, 99):
         assert held.up_to(value) == counted.up_to(value)
         assert negative.up_to(-value) == mirrored.up_to(-value)

@@ -126,6 +126,20 @@ def test_the_benchmark_of_a_device_runs_without_a_gpu(source: Path) -> None:
     assert row["kind"] == "tiff"
 
 
+def test_the_cost_of_each_stage_on_the_host_is_measured(source: Path) -> None:
+    """With a predictor that knows the labels; the stream finds as many nuclei as the stages measure."""
+    options = ["--side", 64, 96, "--tile", 64, "--images", 1, "--units", 1, "--source-kind", "png", "zarr"]
+    record, printed = run("host.py", source, *options)
+    assert set(record["stages"]) == {"64x64 png", "64x64 zarr", "96x96 png", "96x96 zarr"}
+    rows = {row["stage"]: row["ms"] for row in record["stages"]["64x64 png"]}
+    assert rows.keys() >= {"read", "sha256", "range", "measure, confidence", "write the shard"}
+    assert rows["sum"] == pytest.approx(
+        sum(ms for name, ms in rows.items() if name[0] != "(" and name != "sum"), abs=0.1
+    )
+    assert all(row["Mpx/s"] > 0 for row in record["streams"])
+    assert "ms a Mpx" in printed
+
+
 @pytest.mark.skipif(not PEER, reason="needs StarDist: NUCSEG_STARDIST_PYTHON, the Python of an environment with it")
 def test_the_comparison_with_stardist_runs(source: Path) -> None:
     """Both programs get the same files; with random weights that is said."""

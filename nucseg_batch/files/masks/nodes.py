@@ -23,6 +23,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from nucseg_batch.files.atomic_write import sync, whole_file, write_whole
+from nucseg_batch.files.masks.shards import ShardEncoder
 from nucseg_batch.files.zarr.opening import open_array
 from nucseg_batch.plan import ShardGrid
 
@@ -165,10 +166,21 @@ def combined(parts: Sequence[StoredPart]) -> StoredPart:
 
 def _encoded(folder: Path, version: int, bounds: tuple[slice, ...], values: NDArray[Any]) -> dict[str, bytes]:
     """The files of a part of an array by name below the array's folder, as zarr-python writes them."""
+    if version == 3:
+        encoder = ShardEncoder.of(json.loads((folder / ARRAY_FILES[3][0]).read_bytes()))
+        if encoder is not None:
+            return _encoded_shards(encoder, bounds, values)
     described = {name: (folder / name).read_bytes() for name in ARRAY_FILES[version] if (folder / name).exists()}
     files: dict[str, Any] = {name: cpu.Buffer.from_bytes(content) for name, content in described.items()}
     open_array(MemoryStore(files), mode="r+")[bounds] = values
     return {name: buffer.to_bytes() for name, buffer in files.items() if name not in described}
+
+
+def _encoded_shards(encoder: ShardEncoder, bounds: tuple[slice, ...], values: NDArray[Any]) -> dict[str, bytes]:
+    """The same of an array of whose shards we know the layout."""
+    files = part_files(Path(), encoder.shard, bounds)
+    shards = ((file, encoder.encoded(values[part])) for file, part in zip(files, encoder.parts(bounds), strict=True))
+    return {file.as_posix(): content for file, content in shards if content is not None}
 
 
 def _between(folder: Path, files: Sequence[Path]) -> set[Path]:

@@ -55,9 +55,19 @@ class NucleiTable:
         separate channels that the image has; pixel_size in micrometres. Cells of what is not known are empty.
         """
         count = int(measures["label"].size)
-        values = (_of(column, measures, pixel_size) for column in self._values)
-        cells = ([""] * count if one is None else column_cells(one) for one in values)
-        return [",".join(row) for row in zip(*cells, strict=True)]
+        formats: list[str] = []
+        cells: list[list[Any]] = []
+        for values in (_of(column, measures, pixel_size) for column in self._values):
+            if values is None:
+                formats.append("")
+            elif values.dtype.kind == "f" and np.isnan(values).any():
+                formats.append("%s")
+                cells.append(column_cells(values))
+            else:
+                formats.append("%d" if values.dtype.kind in "iu" else "%.7g")
+                cells.append(values.tolist())
+        row = ",".join(formats)  # a row at once, as `column_cells` has its cells
+        return [row % one for one in zip(*cells, strict=True)] if cells else [row] * count
 
     def text(self, plane: Plane, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> str:
         """Rows of nuclei.csv for one plane."""
