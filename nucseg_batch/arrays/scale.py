@@ -28,9 +28,17 @@ def nuclei_areas(labels: NDArray[np.integer]) -> NDArray[np.intp]:
 
     Where all is one label, as in the plain mask of a semantic model, each connected piece of it counts.
     """
-    if labels.max(initial=0) == 1:
-        labels = ndimage.label(labels)[0]
-    return np.bincount(labels.ravel())[1:]
+    _, inside = _foreground(labels)
+    if inside.max(initial=0) == 1:
+        _, inside = _foreground(ndimage.label(labels)[0])
+    return np.bincount(inside, minlength=1)[1:]
+
+
+def _foreground(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.integer]]:
+    """Places in the flat image of all pixels of nuclei, which are few, and their labels."""
+    flat = labels.ravel()
+    place = np.flatnonzero(flat > 0)
+    return place, flat[place]
 
 
 def typical_diameter(areas: NDArray[Any]) -> float | None:
@@ -111,6 +119,9 @@ def nearest(length: int, target: int, places: NDArray[np.integer]) -> NDArray[np
 
 def numbered(labels: NDArray[np.integer]) -> NDArray[np.int32]:
     """Labels as 1..n without gaps, in their order: rescaling may lose the smallest."""
-    present = np.bincount(labels.ravel(), minlength=1) > 0
-    present[0] = True
-    return (np.cumsum(present, dtype=np.int32) - 1)[labels]
+    place, inside = _foreground(labels)
+    present = np.zeros(int(inside.max(initial=0)) + 1, bool)
+    present[inside] = True
+    found = np.zeros(labels.shape, np.int32)
+    found.ravel()[place] = np.cumsum(present, dtype=np.int32)[inside]
+    return found
