@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from scipy.ndimage import binary_dilation
 from skimage.measure import label, regionprops, regionprops_table
 
 from nucseg_batch.arrays.label_overlaps import LabelRuns, Overlaps, overlaps
-from nucseg_batch.arrays.tracks import Tracks, track
+from nucseg_batch.arrays.tracks import tracks
 
 RADIUS = 7.0
 """Mean radius of a nucleus in pixels."""
@@ -133,36 +134,87 @@ def _largest_parts(image: NDArray[np.uint16]) -> None:
     image[~np.isin(parts, sorted(kept))] = 0
 
 
+@dataclass(frozen=True)
+class Tracks:
+    """The tracks of a movie."""
+
+    ids: list[NDArray[np.int64]]
+    """For each frame (n,): the track of each of its labels 1..n."""
+    parents: NDArray[np.int64]
+    """(tracks + 1,): the track that each one comes from by division; 0 for none, and for place 0."""
+
+
+def track(places: Sequence[NDArray[np.float64]], near: Sequence[Overlaps]) -> Tracks:
+    """The tracks of nuclei (row, column, area) and of the pixels that successive frames share."""
+    found = list(tracks(zip(places, [None, *near], strict=True)))
+    parents = np.zeros(1 + max((int(one.ids.max(initial=0)) for one in found), default=0), np.int64)
+    for one in found:
+        parents[one.ids] = one.parents
+    return Tracks([one.ids for one in found], parents)
+
+
 def tracked(labels: NDArray[np.uint32]) -> Tracks:
     """The tracks that are found of the labels (t, height, width) of a movie."""
+    return track(*measured(labels))
+
+
+def measured(labels: NDArray[np.uint32]) -> tuple[list[NDArray[np.float64]], list[Overlaps]]:
+    """What `track` takes, of the labels (t, height, width) of a movie."""
     places, near = list[NDArray[np.float64]](), list[Overlaps]()
     for t, frame in enumerate(labels):
         table = regionprops_table(frame, properties=("centroid", "area"))
         places.append(np.column_stack([table[name] for name in ("centroid-0", "centroid-1", "area")]))
         if t:
             near.append(overlaps(LabelRuns.of(labels[t - 1]), LabelRuns.of(frame)))
-    return track(places, near)
+    return places, near
 
 
 def with_errors(labels: NDArray[np.uint32], share: float, seed: int = 1) -> NDArray[np.uint32]:
-    """The same with nuclei that are missing in a frame, and as many that are merged with a neighbour, if one is near.
+    """The same with nuclei that are missing in a frame, cut in two, or merged with a neighbour, if one is near.
 
-    share: of the nuclei of each frame, for each of both errors.
+    share: of the nuclei of each frame, for each of these errors.
     """
     rng = np.random.default_rng(seed)
     found = np.zeros_like(labels)
     for frame, own in zip(labels, found, strict=True):
         image = frame.copy()
         for number, chance in enumerate(rng.random(int(frame.max())).tolist(), start=1):
+            nucleus = image == number
             if chance < share:
-                image[image == number] = 0
+                image[nucleus] = 0
             elif chance < 2 * share:
-                around = np.unique(image[binary_dilation(image == number, iterations=3)])
+                around = np.unique(image[binary_dilation(nucleus, iterations=3)])
                 others = around[(around > 0) & (around != number)]
                 if others.size:
-                    image[image == number] = others[0]
-        own[...] = np.unique(image, return_inverse=True)[1].reshape(image.shape)
+                    image[nucleus] = others[0]
+            elif chance < 3 * share and nucleus.any():
+                place = np.argwhere(nucleus)
+                along = place[:, np.argmax(np.ptp(place, axis=0))]
+                image[tuple(place[along > np.median(along)].T)] = image.max() + 1
+        own[...] = np.unique(np.append(0, image), return_inverse=True)[1][1:].reshape(image.shape)
     return found
+
+
+def true_tracks(truth: Movie, labels: NDArray[np.uint32]) -> Tracks:
+    """The tracks of labels with errors by the truth: what linking can reach at best.
+
+    A label has the track that most of its pixels have; of several labels with one track only the first has it.
+    """
+    ids, parents = list[NDArray[np.int64]](), [0] * (max(truth.parents) + 1)
+    for frame, own in zip(truth.tracks, labels, strict=True):
+        numbers = list[int]()
+        for one in range(1, int(own.max()) + 1):
+            pixels = np.bincount(frame[own == one])
+            number = int(pixels.argmax())
+            if number in numbers:
+                number = len(parents)
+                parents.append(0)
+            numbers.append(number)
+        ids.append(np.array(numbers, np.int64))
+    present = set(np.concatenate(ids).tolist())
+    for number, mother in truth.parents.items():
+        parents[number] = mother if mother in present else 0
+    return Tracks(ids, np.array(parents, np.int64))
 
 
 def write_truth(folder: Path, truth: Movie) -> None:

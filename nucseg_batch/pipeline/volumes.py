@@ -1,8 +1,8 @@
 """Stacks whose slices are all done: one id for each nucleus over the slices, then masks of volumes and their rows.
 
 Masks are read slice by slice, and of large planes region by region. Pixels that labels share are added up over
-regions, so volumes do not depend on how planes are cut. Memory is that of one shard and a few planes, and some hundred
-bytes for each nucleus of each slice. What is measured comes from the rows of nuclei.csv.
+regions, so volumes do not depend on how planes are cut. Memory is that of one shard, a few planes as runs, volumes that
+may go on, and about 8 bytes for each nucleus of each slice. What is measured comes from the rows of nuclei.csv.
 
 Volumes are a label image of their own beside the nuclei. Each slice keeps its labels, which its rows of nuclei.csv
 name, and a plane that is segmented again changes no shard but its own.
@@ -11,13 +11,12 @@ name, and a plane that is segmented again changes no shard but its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.label_overlaps import LabelRuns, Overlaps, overlaps, summed
+from nucseg_batch.arrays.label_overlaps import LabelRuns, overlaps, summed
 from nucseg_batch.arrays.volume_sums import VolumeSums
 from nucseg_batch.arrays.volumes import VolumeLinker
 from nucseg_batch.compartments import VOLUMES
@@ -31,8 +30,8 @@ from nucseg_batch.files.run.volume_table import VolumeTable
 from nucseg_batch.plan import StackGroup, Unit
 from nucseg_batch.settings import SegmentSettings
 
-KEPT = 4
-"""Slices that are held as runs, or regions of slices: three that are compared, and one that comes."""
+ROWS_AFTER = 16
+"""Slices after which the rows of volumes that have ended are written."""
 Place = tuple[int, ...]
 """Where a stack lies along the axes of its array before z."""
 
@@ -49,16 +48,20 @@ def link_stacks(
     assert source is not None, group.name
     records.retract(group)
     planes, masks = collect_group(group, journal), _Masks(group, writer)
-    ids, texts, counts = {}, [], []
-    for place in group.places:
-        slices = [planes[*place, z] for z in range(group.depth)]
-        ids[place] = _ids(group, place, slices, masks)
-        counts.append(max(int(one.max()) for one in ids[place]))
-        sums = VolumeSums(counts[-1], table.intensities)
-        for z, entry in enumerate(slices):
-            sections = _sections(entry, table)
-            sums.add(z, ids[place][z][sections["label"].astype(np.int64)], sections)
-        texts.append(table.text(group, place, sums.measures(), _voxel(group, place, settings)).encode())
+    ids, lengths, counts = {}, list[int](), list[int]()
+    with records.rows(group) as file:
+        for place in group.places:
+            slices, begin = [planes[*place, z] for z in range(group.depth)], file.tell()
+            ids[place] = _ids(group, place, slices, masks)
+            voxel, sums = _voxel(group, place, settings), VolumeSums(table.intensities)
+            for z, entry in enumerate(slices):
+                sections = _sections(entry, table)
+                sums.add(z, ids[place][z][sections["label"].astype(np.int64)], sections)
+                before = z - 1 if z + 1 < group.depth else None  # a gap is one slice long
+                if before is None or z % ROWS_AFTER == 0:
+                    file.write(table.text(group, place, sums.finished(before), voxel).encode())
+            lengths.append(file.tell() - begin)
+            counts.append(sums.count)
     shards = []
     for unit in group.units:
         volumes = np.zeros(unit.shape, np.uint32)
@@ -68,11 +71,11 @@ def link_stacks(
     linked = LinkedStacks(
         source,
         tuple(counts),
-        tuple(map(len, texts)),
+        tuple(lengths),
         tuple(shard.bytes for shard in shards),
         tuple(shard.sha256 for shard in shards),
     )
-    records.commit(group, linked, b"".join(texts))
+    records.commit(group, linked)
     return linked
 
 
@@ -99,22 +102,18 @@ class _Masks:
 
 def _ids(group: StackGroup, place: Place, slices: Sequence[PlaneEntry], masks: _Masks) -> list[NDArray[np.uint32]]:
     """The volume of each label of each slice of a stack, as `VolumeLinker.ids` gives them."""
-    linker = VolumeLinker()
-    runs = lru_cache(maxsize=KEPT)(lambda z, region: LabelRuns.of(masks.window((*place, z), group.unit(z, region))))
+    linker, recent = VolumeLinker(), list[list[LabelRuns]]()
     for z, entry in enumerate(slices):
         count = entry.outcome.nuclei if isinstance(entry.outcome, PlaneResult) else 0
-        areas, shared = np.zeros(count + 1, np.int64), [list[Overlaps](), list[Overlaps]()]
-        for region in range(group.regions):
-            here = runs(z, region)
-            areas += here.areas(count)
-            for steps in range(1, min(z, 2) + 1):
-                shared[steps - 1].append(overlaps(runs(z - steps, region), here))
+        here = [LabelRuns.of(masks.window((*place, z), group.unit(z, region))) for region in range(group.regions)]
+        areas = np.sum([runs.areas(count) for runs in here], axis=0)
         if areas[-1] or not areas[:count].all():
             raise DamageError(
                 f"{entry.image}: the mask of slice {z} does not hold the {count} nuclei of its rows; "
                 "`nucseg-batch verify --redo` and then the same `segment` mend it."
             )
-        linker.add(areas[:count], *(summed(one) if one else None for one in shared))
+        linker.add(areas[:count], *(summed(list(map(overlaps, one, here))) for one in reversed(recent)))
+        recent = [*recent[-1:], here]
     return linker.ids()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from movies import movie, tracked
+from movies import Tracks, movie, track, tracked, with_errors
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.label_overlaps import Overlaps
-from nucseg_batch.arrays.tracks import Tracks, track
+from nucseg_batch.arrays.tracks import MERGED
 
 pytest.importorskip("laptrack")
 
@@ -83,6 +83,74 @@ def test_a_nucleus_that_appears_beside_one_that_stays_as_large_is_no_daughter() 
     found = track(frames, [NONE])
     assert ids(found) == [[1], [1, 2]]
     assert found.parents.tolist() == [0, 0, 0]
+
+
+def squares(*frames: dict[int, tuple[int, int, int, int]]) -> NDArray[np.uint32]:
+    """Labels (t, 41, 47) of rectangles, given by first row, first column, height and width."""
+    found = np.zeros((len(frames), 41, 47), np.uint32)
+    for image, boxes in zip(found, frames, strict=True):
+        for label, (row, column, height, width) in boxes.items():
+            image[row : row + height, column : column + width] = label
+    return found
+
+
+def test_a_nucleus_that_is_cut_in_one_frame_keeps_its_track() -> None:
+    """The largest part has it. The other one is no daughter, and in the frame after nothing is missing."""
+    whole, cut = (
+        {1: (10, 10, 12, 12), 2: (10, 30, 12, 12)},
+        {1: (10, 10, 5, 12), 2: (15, 10, 7, 12), 3: (10, 30, 12, 12)},
+    )
+    found = tracked(squares(whole, cut, whole, whole))
+    assert ids(found) == [[1, 2], [3, 1, 2], [1, 2], [1, 2]]
+    assert not found.parents.any()
+
+
+def test_a_nucleus_that_is_cut_until_the_end_has_daughters() -> None:
+    """Only the frame after tells a cut from a division."""
+    whole, cut = {1: (10, 10, 12, 12)}, {1: (10, 10, 6, 12), 2: (16, 10, 6, 12)}
+    found = tracked(squares(whole, cut, cut))
+    assert ids(found) == [[1], [2, 3], [2, 3]]
+    assert found.parents.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("frames", [1, 3, 9])
+@pytest.mark.parametrize("step", [0, 3])
+def test_nuclei_that_are_merged_for_some_frames_keep_their_tracks(frames: int, step: int) -> None:
+    """Also while the merged label moves. What leaves it is no daughter."""
+
+    def at(t: int) -> int:
+        return 5 + step * t // 3
+
+    movie = [{1: (at(t), 10, 12, 12), 2: (at(t), 22, 12, 12)} for t in range(frames + 4)]
+    movie[2 : 2 + frames] = [{1: (at(t), 10, 12, 24)} for t in range(2, 2 + frames)]
+    found = tracked(squares(*movie))
+    assert ids(found) == [[1, 2], [1, 2], *[[1]] * frames, [1, 2], [1, 2]]
+    assert not found.parents.any()
+
+
+def test_nuclei_that_are_merged_for_longer_are_new_afterwards() -> None:
+    """Who left the label by then is not known."""
+    apart, merged = {1: (5, 10, 12, 12), 2: (5, 22, 12, 12)}, {1: (5, 10, 12, 24)}
+    found = tracked(squares(apart, *[merged] * MERGED, apart, apart))
+    assert ids(found)[-1] == [2 + 1, 2 + 2]
+    assert found.parents.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_a_nucleus_that_leaves_while_another_takes_its_place_is_not_in_a_merged_label() -> None:
+    """Such a label is not larger. What comes from it later are daughters."""
+    alone, halves = {1: (10, 14, 12, 12)}, {1: (10, 14, 12, 6), 2: (10, 20, 12, 6)}
+    found = tracked(squares({1: (10, 10, 12, 12), 2: (10, 22, 12, 5)}, alone, alone, halves))
+    assert ids(found) == [[1, 2], [1], [1], [3, 4]]
+    assert found.parents.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_the_start_of_a_movie_has_the_same_tracks_however_long_it_is() -> None:
+    """But for its last frame, of which only the next one tells whether nuclei are cut."""
+    labels = with_errors(movie(19, (97, 103), 11, speed=2.0, seed=4).labels(), 0.05)
+    whole = tracked(labels)
+    for frames in (5, 12):
+        part = tracked(labels[:frames])
+        assert ids(part)[:-1] == ids(whole)[: frames - 1]
 
 
 def test_a_simulated_movie_has_its_true_tracks() -> None:

@@ -7,7 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from stacks import average_precision, ellipsoids, f1, linked, packed, segmented
 
+from nucseg_batch.arrays import volumes
 from nucseg_batch.arrays.label_overlaps import LabelRuns, Overlaps, overlaps, summed
+from nucseg_batch.arrays.volume_sums import BOX, CENTRE, VolumeSums
 from nucseg_batch.arrays.volumes import VolumeLinker
 
 
@@ -143,3 +145,32 @@ def test_nuclei_that_touch_along_z_and_have_three_slices_each_are_joined() -> No
     truth = ellipsoids((6, 41, 43), [(1, 20, 21), (4, 20, 21)], [(2, 12, 12)] * 2)
     assert np.unique(linked(truth)).tolist() == [0, 1]
     assert np.unique(linked(truth[[0, 1, 1, 2, 3, 4, 4, 5]])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("least", [1, 100])
+def test_chains_that_ended_are_resolved_while_slices_come(monkeypatch: pytest.MonkeyPatch, least: int) -> None:
+    """With the volumes of all chains at once; some slices have no nuclei."""
+    slices = segmented(packed((31, 83, 89), 40, 11, anisotropy=2, closeness=0.85, seed=5), errors=0.03, seed=5)
+    slices[[7, 13, 14, 15]] = 0
+    whole = linked(slices)
+    monkeypatch.setattr(volumes, "LEAST", least)
+    assert np.array_equal(linked(slices), whole)
+    assert whole.max() > 40
+
+
+def test_sums_are_given_once_and_in_order() -> None:
+    """Of volumes that have ended, up to the first that goes on; the rest at the end."""
+    names = ("area", "confidence", *BOX, *CENTRE, *(f"intensity_{one}" for one in ("mean", "min", "max", "std")))
+    rng = np.random.default_rng(2)
+    slices = [np.array(ids) for ids in ([1, 2], [2, 3, 4], [2, 5], [5], [6], [6])]
+    sections = [{name: rng.uniform(1, 9, ids.size).round() for name in names} for ids in slices]
+    whole, parts, given = VolumeSums(), VolumeSums(), list[dict[str, np.ndarray]]()
+    for z, (ids, own) in enumerate(zip(slices, sections, strict=True)):
+        whole.add(z, ids, own)
+        parts.add(z, ids, own)
+        given.append(parts.finished(z - 1))
+    given.append(parts.finished())
+    assert [one["label"].tolist() for one in given] == [[], [], [1], [], [2, 3, 4], [5], [6]]
+    for name, values in whole.finished().items():
+        assert np.array_equal(np.concatenate([one[name] for one in given]), values), name
+    assert whole.count == parts.count == 6

@@ -80,12 +80,15 @@ class Known(Threshold):
         return intensity_range(pixels, self.intensities)
 
     def predict_batch(
-        self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, adapt: Adapt = "no"
+        self,
+        images: Sequence[NDArray[Any]],
+        scale: float = 1.0,
+        *,
+        adapt: Adapt = "no",
+        limits: Sequence[tuple[float, float]] | None = None,
     ) -> list[ScaleTrial]:
-        """Range, padding, a copy of labels and support as they come from the device, and the width."""
+        """Padding, a copy of labels and support as they come from the device, and the width."""
         found = []
-        for image in images:
-            self.range_of(image)
         padded_batch(images, ResampleGeometry.of(images[0].shape, scale).native_bucket, self._size)
         for image in images:
             labels, support = self._answers[_key(image)]

@@ -10,10 +10,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from nucseg_batch.files.atomic_write import write_whole
+from nucseg_batch.files.atomic_write import file_sha256, whole_file, write_whole
 from nucseg_batch.files.run.journal import VOLUME_RECORDS, Journal
 from nucseg_batch.plan import Failure, LargePlane, StackGroup, Unit
 
@@ -64,11 +66,14 @@ class StackRecords:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def commit(self, group: StackGroup, linked: LinkedStacks, rows: bytes) -> None:
-        """Records a group whose shards are on disk: its rows first."""
+    def rows(self, group: StackGroup) -> AbstractContextManager[IO[bytes]]:
+        """The file for the rows of a group, which are written before it is committed."""
         self._folder.mkdir(exist_ok=True)
-        write_whole(self.part(group), rows)
-        done = dataclasses.replace(linked, part_sha256=hashlib.sha256(rows).hexdigest())
+        return whole_file(self.part(group))
+
+    def commit(self, group: StackGroup, linked: LinkedStacks) -> None:
+        """Records a group whose rows and shards are on disk."""
+        done = dataclasses.replace(linked, part_sha256=file_sha256(self.part(group)))
         write_whole(self._path(group), json.dumps(dataclasses.asdict(done), sort_keys=True))
 
     def retract(self, group: StackGroup) -> None:

@@ -7,13 +7,14 @@ record says of which masks and rows the tracks are: where these are other ones n
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import IO
 
-from nucseg_batch.files.atomic_write import write_whole
+from nucseg_batch.files.atomic_write import file_sha256, whole_file, write_whole
 from nucseg_batch.files.run.journal import TRACK_RECORDS, Journal
 from nucseg_batch.files.run.stack_records import state_of_units
 from nucseg_batch.plan import MovieGroup
@@ -61,11 +62,14 @@ class TrackRecords:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def commit(self, group: MovieGroup, linked: LinkedMovies, rows: bytes) -> None:
-        """Records a group: its rows first."""
+    def rows(self, group: MovieGroup) -> AbstractContextManager[IO[bytes]]:
+        """The file for the rows of a group, which are written before it is committed."""
         self._folder.mkdir(exist_ok=True)
-        write_whole(self.part(group), rows)
-        digest = hashlib.sha256(rows).hexdigest()
+        return whole_file(self.part(group))
+
+    def commit(self, group: MovieGroup, linked: LinkedMovies) -> None:
+        """Records a group whose rows are written."""
+        digest = file_sha256(self.part(group))
         done = dataclasses.replace(linked, part_sha256=digest, laptrack=metadata.version("laptrack"))
         write_whole(self._path(group), json.dumps(dataclasses.asdict(done), sort_keys=True))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.tracks import Tracks
+from nucseg_batch.arrays.tracks import FrameTracks
 from nucseg_batch.columns import NUCLEUS_KEY, Column, names
 from nucseg_batch.files.csv_rows import csv_row, csv_rows
 from nucseg_batch.files.run.linked_table import write_linked_table
@@ -65,16 +65,15 @@ class TrackTable:
             np.array(values, np.float64).reshape(-1, 3), [(row[place[0]], row[place[1]]) for row in rows]
         )
 
-    def text(self, group: MovieGroup, place: tuple[int, ...], frames: Sequence[FrameNuclei], tracks: Tracks) -> str:
-        """Rows of tracks.csv of a movie."""
-        lines = list[str]()
-        for t, (frame, ids) in enumerate(zip(frames, tracks.ids, strict=True)):
-            plane = group.label_array.plane((t, *place))
-            start = csv_row((plane.image.key, plane.t, plane.z))
-            for label, (track, cells) in enumerate(zip(ids.tolist(), frame.cells, strict=True), start=1):
-                parent = int(tracks.parents[track])
-                lines.append(f"{start},{label},{track},{parent or ''},{','.join(cells)}\n")
-        return "".join(lines)
+    def text(self, group: MovieGroup, place: tuple[int, ...], t: int, frame: FrameNuclei, found: FrameTracks) -> str:
+        """Rows of tracks.csv of a frame."""
+        plane = group.label_array.plane((t, *place))
+        start = csv_row((plane.image.key, plane.t, plane.z))
+        rows = zip(found.ids.tolist(), found.parents.tolist(), frame.cells, strict=True)
+        return "".join(
+            f"{start},{label},{track},{parent or ''},{','.join(cells)}\n"
+            for label, (track, parent, cells) in enumerate(rows, start=1)
+        )
 
 
 def write_tracks(store: Path, groups: Iterable[MovieGroup], records: TrackRecords) -> int:
