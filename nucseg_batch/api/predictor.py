@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from nucseg_batch.api.segment import settings_of
 from nucseg_batch.arrays.confidence import nuclei_confidence
 from nucseg_batch.errors import UsageError
 from nucseg_batch.executors.existing import default_model
+from nucseg_batch.executors.kept_models import find_model
 
 if TYPE_CHECKING:
     from nucseg_batch.arrays.scale_search import ScaleTrial
@@ -29,13 +29,14 @@ class Predictor:
     The first image takes some seconds, because the network is compiled.
 
     Args:
-        model: A file made by `train`; None for the default model.
+        model: A file made by `train`, or the name of a model kept by `nucseg-batch models add`; None for the default
+            model.
         options: `threshold`, `min_area` (pixels), `augment`, `precision` and `device` of
             `nucseg_batch.SegmentSettings`.
 
     Raises:
         UsageError: An option is unknown or has an invalid value.
-        InputMissingError: There is no such model file.
+        InputMissingError: There is no such model.
         ModelError: The model file is damaged or not made by `train`.
         DeviceError: There is no such device.
     """
@@ -48,7 +49,8 @@ class Predictor:
         if foreign:
             told = " It is given to `predict`." if foreign[0] == "diameter" else ""
             raise UsageError(f"Predictor has no option {foreign[0]}; it has {', '.join(OPTIONS)}.{told}")
-        loaded = load_model(default_model() if model is None else Path(model))
+        path = None if model is None else find_model(model, "model")
+        loaded = load_model(path or default_model(), argument="model")
         self._predictor = DevicePredictor(loaded, settings_of(options))
 
     def predict(self, image: NDArray[Any], *, diameter: float | None = None) -> NDArray[np.int32]:

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nucseg_batch.errors import InputMissingError, ModelError, UsageError, did_you_mean
+from nucseg_batch.errors import InputMissingError, ModelError, UsageError
 from nucseg_batch.files.names import name_beside
 from nucseg_batch.settings import OUTPUT
 
 if TYPE_CHECKING:
     from nucseg_batch.model_record import ModelRecord
-
-DEFAULT = "default"
-"""Name of the model that ships with the package, unless there is a file of that name."""
 
 
 def model_file(context: typer.Context, value: Path | None) -> Path | None:
@@ -26,29 +23,9 @@ def model_file(context: typer.Context, value: Path | None) -> Path | None:
     """
     if value is None or context.resilient_parsing:
         return None
-    return existing_model("--model", value)
+    from nucseg_batch.executors.kept_models import find_model
 
-
-def existing_model(option: str, path: Path) -> Path | None:
-    """The same for any option: a file, else `default`, else the name of a model that `models add` keeps."""
-    from nucseg_batch.executors.kept_models import kept_model, kept_models
-
-    if path.is_file():
-        return path
-    if str(path) == DEFAULT:
-        return None
-    kept = kept_model(str(path))
-    if kept is not None:
-        return kept
-    if path.is_dir():
-        raise InputMissingError(f"{option} {path}: it is a folder; give the model file in it, which ends in .keras.")
-    near = name_beside(str(path), ".keras") or did_you_mean(str(path), [DEFAULT, *kept_models()])
-    if not near:
-        near = (
-            f"; `{DEFAULT}` is the one that ships, `nucseg-batch train` makes others, and `nucseg-batch models list` "
-            "lists those that are kept."
-        )
-    raise InputMissingError(f"{option} {path}: there is no such file{near}")
+    return find_model(value, "--model")
 
 
 class ModelAction(StrEnum):
@@ -116,27 +93,23 @@ def models(
 
 
 def _list() -> dict[str, Any]:
-    from rich import box
-    from rich.table import Table
-
-    from nucseg_batch.cli.console import console, say
+    from nucseg_batch.cli.console import say
     from nucseg_batch.executors.existing import default_model
-    from nucseg_batch.executors.kept_models import kept_models, models_folder
-    from nucseg_batch.files.names import readable
+    from nucseg_batch.executors.kept_models import DEFAULT, kept_models, models_folder
     from nucseg_batch.model_record import read_record
 
-    table = Table("model", "task", "architecture", "width of nuclei (px)", "size network", box=box.SIMPLE)
     found = []
     for name, path in {DEFAULT: default_model(), **kept_models()}.items():
+        say(name)
         try:
-            one = read_record(path)
+            one = read_record(path, argument="")
         except ModelError as error:
             found.append({"name": name, "path": str(path), "error": str(error)})
-            table.add_row(readable(name), "cannot be used", "", "", "")
+            say(f"    cannot be used: {error}")
             continue
         found.append({"name": name, "path": str(path), **_summary(one)})
-        table.add_row(readable(name), one.task, one.architecture, f"{one.diameter:g}", "yes" if one.sized else "no")
-    console().print(table)
+        size = "with" if one.sized else "without"
+        say(f"    {one.task}, {one.architecture}, nuclei {one.diameter:g} pixels wide, {size} size network")
     say(f"kept in {models_folder()}; add one with: nucseg-batch models add FILE.keras")
     return {"folder": str(models_folder()), "models": found}
 
@@ -146,11 +119,12 @@ def _show(model: str) -> dict[str, Any]:
 
     from nucseg_batch.cli.console import say
     from nucseg_batch.executors.existing import default_model
+    from nucseg_batch.executors.kept_models import find_model
     from nucseg_batch.files.atomic_write import file_sha256
     from nucseg_batch.model_record import read_record
 
-    path = existing_model("MODEL", Path(model)) or default_model()
-    one = read_record(path)
+    path = find_model(model, "MODEL") or default_model()
+    one = read_record(path, argument="MODEL")
     record = {"path": str(path), "sha256": file_sha256(path), **_summary(one)}
     for key, value in record.items():
         say(f"{key.replace('_', ' ')}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
@@ -171,10 +145,10 @@ def _add(path: Path, name: str | None, *, overwrite: bool) -> dict[str, Any]:
 
     if not path.is_file():
         near = name_beside(str(path), ".keras") or "; give a model file made by `nucseg-batch train`."
-        raise InputMissingError(f"{path}: there is no such file{near}")
+        raise InputMissingError(f"MODEL {path}: there is no such file{near}")
     from nucseg_batch.network.model_file import load_model
 
-    load_model(path)  # refuses what could not be used later
+    load_model(path, argument="MODEL")  # refuses what could not be used later
     name = path.stem if name is None else name
     kept = keep_model(path, name, replace=overwrite)
     say(f"{kept}: use it with --model {name}")
