@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from nucseg_batch.api.arrays import Images, open_images, segment_array
     from nucseg_batch.api.evaluate import evaluate
     from nucseg_batch.api.predictor import Predictor
+    from nucseg_batch.api.prepare import prepare_image
     from nucseg_batch.api.segment import SegmentResult, segment
     from nucseg_batch.api.tables import read_images, read_nuclei, read_wells
+    from nucseg_batch.arrays.prepared import PreparedImage
     from nucseg_batch.files.run.masks import Masks, open_masks
     from nucseg_batch.settings import SegmentSettings
 
@@ -25,12 +27,14 @@ __all__ = [
     "Images",
     "Masks",
     "Predictor",
+    "PreparedImage",
     "SegmentResult",
     "SegmentSettings",
     "__version__",
     "evaluate",
     "open_images",
     "open_masks",
+    "prepare_image",
     "read_images",
     "read_nuclei",
     "read_wells",
@@ -42,11 +46,13 @@ _PLACES = {
     "Images": "api.arrays",
     "Masks": "files.run.masks",
     "Predictor": "api.predictor",
+    "PreparedImage": "arrays.prepared",
     "SegmentResult": "api.segment",
     "SegmentSettings": "settings",
     "evaluate": "api.evaluate",
     "open_images": "api.arrays",
     "open_masks": "files.run.masks",
+    "prepare_image": "api.prepare",
     "read_images": "api.tables",
     "read_nuclei": "api.tables",
     "read_wells": "api.tables",

@@ -9,7 +9,7 @@ stay in a core's cache. All of it is integers, but for the probability, which th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.confidence import REACH, closeness, supported
-from nucseg_batch.arrays.instances import (
-    BLUR,
-    CODE,
-    CODE_BITS,
-    JUMPS,
-    MIN_ROOT_VOTES,
-    VOTE,
-    WINDOW_RADIUS,
-)
 from nucseg_batch.arrays.outputs import Output
 from nucseg_batch.arrays.separated import SeparatedNuclei
+from nucseg_batch.arrays.votes import BLUR, CODE, CODE_BITS, JUMPS, MIN_ROOT_VOTES, VOTE, WINDOW_RADIUS
+from nucseg_batch.settings import Task
 
 BLOCK = 256
 """Side in pixels of the blocks in which votes are blurred: with their margin they stay in a core's own cache."""
@@ -166,6 +159,28 @@ def outlined(labels: NDArray[np.int32], answer: NetworkOutput, *, threshold: flo
     largest = np.maximum(np.maximum(framed[:-2], framed[1:-1]), framed[2:])
     largest = np.maximum(np.maximum(largest[:, :-2], largest[:, 1:-1]), largest[:, 2:])
     return np.where((labels == 0) & ~answer.above(threshold), largest, labels)
+
+
+def on_native_grid(
+    one: SeparatedNuclei,
+    answer: NetworkOutput,
+    probability: NDArray[np.float32],
+    rows: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    *,
+    threshold: float,
+) -> SeparatedNuclei:
+    """Labels and support brought to the image's own grid, as `Program.native` does; roots stay where they are.
+
+    probability: the foreground's on that grid, (height, width). rows, columns: the nearest pixels of the answer.
+    """
+    near = outlined(one.labels, answer, threshold=threshold).take(rows, axis=0).take(columns, axis=1)
+    near[probability <= np.float32(threshold)] = 0
+    return SeparatedNuclei(near, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))
+
+
+BY_TASK: Mapping[Task, Callable[..., SeparatedNuclei]] = {"instances": separate, "semantic": foreground}
+"""How the answer of a network for each task becomes labels; arguments as for `separate`."""
 
 
 def _target(place: NDArray[np.intp], offset: NDArray[np.float32], unit: float, length: int) -> NDArray[np.intp]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_segment_uses_a_kept_model(small: Path, one_image: Path, tmp_path: Path)
 def test_python_knows_the_names_of_the_command(small: Path, one_image: Path, tmp_path: Path) -> None:
     """`segment`, `segment_array` and `Predictor` take a kept model, `default` and files alike."""
     call("models", "add", small, "--name", "tiny")
-    options = {"device": "cpu", "precision": "float32"}
+    options: dict[str, Any] = {"device": "cpu", "precision": "float32"}
     pixels = imread(one_image / "small8.png")
     labels = {}
     for model in ("tiny", small, "default", None):
