@@ -28,8 +28,8 @@ from nucseg_batch.network.exported import check_answer, exported_network
 from nucseg_batch.network.model_file import Model, ModelInfo, load_model, save_model
 from nucseg_batch.results.model_export import description, writing
 
-for module in ("bioimageio.core", "onnx", "onnxruntime", "tf2onnx"):
-    pytest.importorskip(module, reason=f"needs {module}: pip install 'nucseg-batch[models]'")
+if missing := writing.missing_packages("bioimageio"):
+    pytest.skip(f"needs {', '.join(missing)}: pip install 'nucseg-batch[models]'", allow_module_level=True)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 DIAMETER = 16
@@ -132,6 +132,24 @@ def test_the_example_in_the_readme_of_a_package_gives_the_labels_of_segment(
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, timeout=120)
     expected = nucseg_batch.Predictor(**EXACT).predict(imread(images / "colour.png"), diameter=20)
     assert np.array_equal(np.load(tmp_path / "labels.npy"), expected)
+
+
+def test_the_benchmark_of_ranges_runs_to_its_end(images: Path, unpacked: Path, tmp_path: Path) -> None:
+    """A line for each kind of image and each range; labels of the network at another scale are half as good."""
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    image = imread(images / "colour.png")
+    imsave(tmp_path / "data" / "images" / "a.png", image, check_contrast=False)
+    labels = nucseg_batch.Predictor(**EXACT).predict(image, diameter=DIAMETER).astype(np.uint16)
+    imsave(tmp_path / "data" / "labels" / "a.png", labels, check_contrast=False)
+    (tmp_path / "data" / "index.csv").write_text("id,split,modality\na,val,histology\n")
+    script = Path(__file__).parents[1] / "benchmarks" / "exported_range.py"
+    environment = os.environ | {"PYTHONPATH": str(Path(nucseg_batch.__file__).parents[1])}
+    command = [sys.executable, str(script), str(unpacked / "model.onnx"), str(tmp_path / "data")]
+    done = subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True, text=True)
+    lines = [line.split() for line in done.stdout.splitlines() if "AP@.50" in line]
+    assert [(line[0], line[1]) for line in lines] == [("histology", "1")] * 2
+    assert float(lines[0][lines[0].index("AP@.50") + 1]) > 0.3
 
 
 def test_the_package_of_the_default_model_says_whose_it_is_and_how_it_is_used(package: Path, unpacked: Path) -> None:

@@ -71,6 +71,11 @@ FORMATS: Mapping[str, ModelFormat] = {
 }
 
 
+def missing_packages(name: str) -> list[str]:
+    """What the format of a name of FORMATS needs and is not installed."""
+    return [package for package in FORMATS[name].packages if not _is_installed(package)]
+
+
 def check_export(name: str, place: Path, *, overwrite: bool) -> None:
     """Raises UsageError where the name does not fit the format or a library is missing, OutputError where it exists."""
     wanted = FORMATS[name]
@@ -78,7 +83,7 @@ def check_export(name: str, place: Path, *, overwrite: bool) -> None:
         raise UsageError(f"TO must be a name that ends in {wanted.suffix} for --format {name}, but is {place}.")
     if not wanted.suffix and place.suffix:
         raise UsageError(f"TO must be the name of a folder, without a suffix, for --format {name}, but is {place}.")
-    missing = [package for package in wanted.packages if not _is_installed(package)]
+    missing = missing_packages(name)
     if missing:
         raise UsageError(
             f"--format {name} needs {', '.join(missing)}, not installed here: pip install 'nucseg-batch[{EXTRA}]'"
