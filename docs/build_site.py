@@ -28,7 +28,7 @@ ELSEWHERE = {
 SECTIONS = {
     "Start here": ("gallery", "install", "recipes"),
     "Segment": ("segment", "output", "confidence", "report", "export"),
-    "Your own model": ("train", "annotation", "evaluate", "model"),
+    "Your own model": ("train", "annotation", "evaluate", "model-export", "model"),
     "Clusters and large runs": ("many", "hpc", "workflows", "scale", "speed"),
     "Reference": ("command-line", "options", "python", "api", "glossary"),
     "About": ("compare", "architecture", "contributing", "changes"),
@@ -53,6 +53,9 @@ The public interface, from its docstrings. [From Python](python.md) has examples
 .. autoclass:: Images
    :members:
 .. autoclass:: Predictor
+   :members:
+.. autofunction:: prepare_image
+.. autoclass:: PreparedImage
    :members:
 .. autofunction:: open_masks
 .. autoclass:: Masks

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from nucseg_batch.api.arrays import Images, open_images, segment_array
     from nucseg_batch.api.evaluate import evaluate, evaluate_tracks
     from nucseg_batch.api.predictor import Predictor
+    from nucseg_batch.api.prepare import prepare_image
     from nucseg_batch.api.segment import SegmentResult, segment
     from nucseg_batch.api.tables import read_images, read_nuclei, read_tracks, read_volumes, read_wells
+    from nucseg_batch.arrays.prepared import PreparedImage
     from nucseg_batch.files.run.masks import Masks, open_masks
     from nucseg_batch.settings import SegmentSettings
 
@@ -26,6 +28,7 @@ __all__ = [
     "Images",
     "Masks",
     "Predictor",
+    "PreparedImage",
     "SegmentResult",
     "SegmentSettings",
     "__version__",
@@ -33,6 +36,7 @@ __all__ = [
     "evaluate_tracks",
     "open_images",
     "open_masks",
+    "prepare_image",
     "read_images",
     "read_nuclei",
     "read_tracks",
@@ -46,12 +50,14 @@ _PLACES = {
     "Images": "api.arrays",
     "Masks": "files.run.masks",
     "Predictor": "api.predictor",
+    "PreparedImage": "arrays.prepared",
     "SegmentResult": "api.segment",
     "SegmentSettings": "settings",
     "evaluate": "api.evaluate",
     "evaluate_tracks": "api.evaluate",
     "open_images": "api.arrays",
     "open_masks": "files.run.masks",
+    "prepare_image": "api.prepare",
     "read_images": "api.tables",
     "read_nuclei": "api.tables",
     "read_tracks": "api.tables",

@@ -71,39 +71,37 @@ class ModelRecord:
     """Data, settings, versions and scores, for people."""
 
 
-def read_record(path: Path) -> ModelRecord:
+def read_record(path: Path, *, argument: str = "--model") -> ModelRecord:
     """Reads what the file says of itself, after checking that the archive is one that `train` could have written.
 
-    Whether there is such a network is only known when it is built, see `network.model_file`. Raises ModelError where
-    the file is damaged, foreign or not safe.
+    argument: the option or argument that named the file, for errors; it may be empty. Whether there is such a network
+    is only known when it is built, see `network.model_file`. Raises ModelError where the file is damaged, foreign or
+    not safe.
     """
+    where = f"{argument} {path}".lstrip()
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.filename: member.file_size for member in archive.infolist()}
             if MEMBER not in members:
-                raise ModelError(
-                    f"--model {path}: it was not made by `nucseg-batch train` (the archive lacks {MEMBER})."
-                )
+                raise ModelError(f"{where}: it was not made by `nucseg-batch train` (the archive lacks {MEMBER}).")
             if set(members) != {"metadata.json", "config.json", "model.weights.h5", MEMBER}:
-                raise ModelError(f"--model {path}: it holds members that no model of ours has: {sorted(members)}.")
+                raise ModelError(f"{where}: it holds members that no model of ours has: {sorted(members)}.")
             if sum(members.values()) > MAX_BYTES:
-                raise ModelError(f"--model {path}: it would unpack to {sum(members.values())} bytes.")
+                raise ModelError(f"{where}: it would unpack to {sum(members.values())} bytes.")
             if archive.testzip() is not None:
-                raise ModelError(f"--model {path}: it is damaged (checksum of {archive.testzip()}).")
-            _check_layers(path, json.loads(archive.read("config.json")))
+                raise ModelError(f"{where}: it is damaged (checksum of {archive.testzip()}).")
+            _check_layers(where, json.loads(archive.read("config.json")))
             record = json.loads(archive.read(MEMBER))
     except ModelError:
         raise
     except Exception as error:  # cut, flipped or foreign files raise many classes
-        raise ModelError(f"--model {path}: it is not a readable .keras file ({type(error).__name__}).") from error
+        raise ModelError(f"{where}: it is not a readable .keras file ({type(error).__name__}).") from error
     if not isinstance(record, dict) or record.get("format") not in (1, 2, FORMAT):
-        raise ModelError(
-            f"--model {path}: it was written by another version of nucseg-batch; update, or train it again."
-        )
+        raise ModelError(f"{where}: it was written by another version of nucseg-batch; update, or train it again.")
     try:
         return _info(record)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ModelError(f"--model {path}: {MEMBER} is not complete ({error}).") from error
+        raise ModelError(f"{where}: {MEMBER} is not complete ({error}).") from error
 
 
 def _info(record: dict[str, Any]) -> ModelRecord:
@@ -122,10 +120,10 @@ def _info(record: dict[str, Any]) -> ModelRecord:
     return info
 
 
-def _check_layers(path: Path, config: dict[str, Any]) -> None:
+def _check_layers(where: str, config: dict[str, Any]) -> None:
     """Refuses a configuration that names anything but plain Keras layers, before Keras acts on it."""
     layers = config["config"]["layers"]
     foreign = {layer["class_name"] for layer in layers} - LAYERS
     foreign |= {layer["module"] for layer in layers} - {"keras.layers"}
     if foreign:
-        raise ModelError(f"--model {path}: it contains layers that are not allowed: {', '.join(sorted(foreign))}.")
+        raise ModelError(f"{where}: it contains layers that are not allowed: {', '.join(sorted(foreign))}.")

@@ -18,6 +18,7 @@ from small_runs import picture, small_run
 from test_architecture import FILES_LEVELS, LAYERS
 
 from nucseg_batch.cli.main import app
+from nucseg_batch.results.model_export.description import EXAMPLE
 
 OUTPUT = (DOCS / "output.md").read_text(encoding="utf-8")
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
@@ -104,6 +105,11 @@ def test_the_page_of_options_is_what_the_commands_say() -> None:
             names = ", ".join(f"`{one}`" for one in option.opts)
             rows = [line for line in page.splitlines() if line.startswith(f"| {names} |")]
             assert any(f"`{name}`" in row and option.help[:9] in row for row in rows), f"{name} {names}"
+
+
+def test_the_program_for_exported_networks_is_the_one_that_packages_contain() -> None:
+    """The tests of exports run that one."""
+    assert f"```python\n{EXAMPLE}```" in text_of(DOCS / "model-export.md")
 
 
 def test_the_page_of_options_tells_what_a_resumed_run_may_change() -> None:

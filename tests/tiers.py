@@ -16,6 +16,7 @@ LONG = (
     "network/test_pretrained.py",
     "pipeline/test_regions.py",
     "results/report/test_browser.py",
+    "results/test_model_export.py",
     "slurm",
     "test_assumptions.py",
     "test_every_kind_job.py",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -14,9 +13,10 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from nucseg_batch.api.segment import PathLike, settings_of
-from nucseg_batch.errors import ImageError, InputMissingError, UsageError, check
+from nucseg_batch.errors import ImageError, UsageError, check
 from nucseg_batch.executors import array_tasks as tasks
 from nucseg_batch.executors.existing import default_model
+from nucseg_batch.executors.kept_models import find_model
 from nucseg_batch.files.array_source import ArraySource, array_axes, array_header
 from nucseg_batch.files.atomic_write import file_sha256
 from nucseg_batch.files.find.channel_files import with_channels
@@ -134,7 +134,8 @@ def segment_array(
         chunk: Height and width in pixels of the pieces in which x is stored. Of planes above 134 million pixels a
             sample of such pieces is looked at to find the range of intensities. None takes the chunks of a zarr array,
             and 512 x 512 for others, however they are divided into blocks.
-        model: A file made by `train`, which all processes see at this path; None for the default model.
+        model: A file made by `train`, which all processes see at this path, or the name of a model kept by
+            `nucseg-batch models add`; None for the default model.
         dense: Whether the nuclei of each plane are numbered 1..n, exactly as `segment` does. Before the first block of
             a large plane is there, all of it is segmented. If False, a block is computed from its surroundings alone,
             and the label of a nucleus of a large plane follows from its place: large numbers with gaps, which
@@ -152,7 +153,7 @@ def segment_array(
 
     Raises:
         UsageError: An option is unknown or invalid, or the array is none that can be segmented.
-        InputMissingError: There is no such model file.
+        InputMissingError: There is no such model.
     """
     settings = _settings("segment_array", ARRAY_OPTIONS, options)
     whole = isinstance(planes_per_block, int | np.integer) and not isinstance(planes_per_block, bool)
@@ -164,9 +165,8 @@ def segment_array(
         channel = nuclei_channel(header, settings.channel, ONE_CHANNEL)
     except ImageError as error:
         raise UsageError(f"channel: {str(error).replace('--channel', 'channel')}") from error
-    path = default_model() if model is None else Path(model).absolute()
-    if not path.is_file():
-        raise InputMissingError(f"model {path}: there is no such file; make one with `nucseg-batch train`.")
+    given = None if model is None else find_model(model, "model")
+    path = default_model() if given is None else given.absolute()
     times, depths = ((0, header.length(axis), 1) if axis in letters else None for axis in "TZ")
     info = ImageInfo(
         key="array",
@@ -188,7 +188,7 @@ def segment_array(
         ArraySource(x, letters, chunk, channel),
         LabelArray(info.height, info.width, (info,), settings.region, planes_per_shard=int(planes_per_block)),
         settings,
-        "" if model is None else str(path),
+        "" if given is None else str(path),
         sha256,
     )
     labels = _lazy_labels(job, dense=dense)

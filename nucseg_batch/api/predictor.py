@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.api.segment import settings_of
+from nucseg_batch.api.values import checked_diameter, checked_image
 from nucseg_batch.arrays.confidence import nuclei_confidence
 from nucseg_batch.errors import UsageError
 from nucseg_batch.executors.existing import default_model
+from nucseg_batch.executors.kept_models import find_model
 
 if TYPE_CHECKING:
     from nucseg_batch.arrays.scale_search import ScaleTrial
@@ -29,13 +30,14 @@ class Predictor:
     The first image takes some seconds, because the network is compiled.
 
     Args:
-        model: A file made by `train`; None for the default model.
+        model: A file made by `train`, or the name of a model kept by `nucseg-batch models add`; None for the default
+            model.
         options: `threshold`, `min_area` (pixels), `augment`, `precision` and `device` of
             `nucseg_batch.SegmentSettings`.
 
     Raises:
         UsageError: An option is unknown or has an invalid value.
-        InputMissingError: There is no such model file.
+        InputMissingError: There is no such model.
         ModelError: The model file is damaged or not made by `train`.
         DeviceError: There is no such device.
     """
@@ -48,7 +50,8 @@ class Predictor:
         if foreign:
             told = " It is given to `predict`." if foreign[0] == "diameter" else ""
             raise UsageError(f"Predictor has no option {foreign[0]}; it has {', '.join(OPTIONS)}.{told}")
-        loaded = load_model(default_model() if model is None else Path(model))
+        path = None if model is None else find_model(model, "model")
+        loaded = load_model(path or default_model(), argument="model")
         self._predictor = DevicePredictor(loaded, settings_of(options))
 
     def predict(self, image: NDArray[Any], *, diameter: float | None = None) -> NDArray[np.int32]:
@@ -88,25 +91,7 @@ class Predictor:
         return found.labels, nuclei_confidence(found.labels, found.support, np.arange(1, found.labels.max() + 1))
 
     def _segmented(self, image: NDArray[Any], diameter: float | None) -> ScaleTrial:
-        pixels = _as_shown(image)
+        pixels = checked_image(image)
         if diameter is None:
             return self._predictor.look(pixels, BEGIN)
-        if not 0.01 <= diameter <= 10_000:
-            raise UsageError(f"diameter must be between 0.01 and 10000 pixels, but is {diameter}.")
-        return self._predictor.predict_batch([pixels], self._predictor.diameter / diameter)[0]
-
-
-def _as_shown(image: NDArray[Any]) -> NDArray[Any]:
-    """The image as the network takes it; UsageError for what is no image."""
-    image = np.asarray(image)
-    colour = image.ndim == 3 and image.shape[2] == 3
-    if not (image.ndim == 2 or colour) or 0 in image.shape:
-        raise UsageError(f"image must be (height, width) or (height, width, 3), but is {image.shape}.")
-    if image.dtype.kind not in "uifb":
-        raise UsageError(f"image must have an integer or float dtype, but has {image.dtype}.")
-    if image.dtype in (np.uint8, np.uint16):
-        return image
-    real = image.astype(np.float32)
-    if not np.isfinite(real).all():
-        raise UsageError("image contains NaN or infinity; replace them first, as with numpy.nan_to_num.")
-    return real
+        return self._predictor.predict_batch([pixels], self._predictor.diameter / checked_diameter(diameter))[0]

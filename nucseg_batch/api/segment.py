@@ -12,6 +12,7 @@ from typing import Any
 from nucseg_batch.api.values import setting_value
 from nucseg_batch.errors import UsageError, did_you_mean
 from nucseg_batch.executors import job, local
+from nucseg_batch.executors.kept_models import find_model
 from nucseg_batch.files.run.wells import is_wells_table
 from nucseg_batch.plan import Failure
 from nucseg_batch.results.controls import check_controls
@@ -77,7 +78,8 @@ def segment(
     Args:
         images: IN: a folder, file, glob, `@list.txt`, OME-Zarr store or URL.
         store: OUT, a name that ends in `.zarr`; None with `in_place`.
-        model: A file made by `train`; None for the default model.
+        model: A file made by `train`, or the name of a model kept by `nucseg-batch models add`; None for the default
+            model.
         pattern: Only images whose name matches this glob pattern, or whose path matches if it has a `/`.
         in_place: Whether to write the masks as labels into the OME-Zarr store `images`.
         overwrite: Whether to delete an existing output first.
@@ -104,7 +106,7 @@ def segment(
     task = job.prepare(
         place,
         out,
-        None if model is None else Path(model),
+        None if model is None else find_model(model, "model"),
         settings,
         progress,
         overwrite=overwrite,

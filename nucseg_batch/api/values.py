@@ -10,8 +10,9 @@ from numbers import Integral, Real
 from typing import Any, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nucseg_batch.errors import SettingError
+from nucseg_batch.errors import SettingError, UsageError
 from nucseg_batch.settings import ESTIMATE, LISTED_OPTIONS, SegmentSettings
 
 NUMBERS_TOO = frozenset({"channel", "t", "z", "ring", "expand", "memory"})
@@ -91,3 +92,26 @@ def _wrong(name: str, value: Any, expected: str) -> SettingError:
     shown = f"an array of shape {shape}" if shape else reprlib.repr(value)
     save = "; save the array to a file first" if shape and name in FILES else ""
     return SettingError(name, f"must be {expected}, but is {shown}{save}.")
+
+
+def checked_image(image: NDArray[Any]) -> NDArray[Any]:
+    """An image in a dtype that the network takes: uint8, uint16 or float32; UsageError for what is no image."""
+    image = np.asarray(image)
+    colour = image.ndim == 3 and image.shape[2] == 3
+    if not (image.ndim == 2 or colour) or 0 in image.shape:
+        raise UsageError(f"image must be (height, width) or (height, width, 3), but is {image.shape}.")
+    if image.dtype.kind not in "uifb":
+        raise UsageError(f"image must have an integer or float dtype, but has {image.dtype}.")
+    if image.dtype in (np.uint8, np.uint16):
+        return image
+    real = image.astype(np.float32)
+    if not np.isfinite(real).all():
+        raise UsageError("image contains NaN or infinity; replace them first, as with numpy.nan_to_num.")
+    return real
+
+
+def checked_diameter(diameter: float) -> float:
+    """A width of nuclei in pixels; UsageError for one that cannot be."""
+    if not 0.01 <= diameter <= 10_000:
+        raise UsageError(f"diameter must be between 0.01 and 10000 pixels, but is {diameter}.")
+    return diameter

@@ -9,7 +9,7 @@ stay in a core's cache. All of it is integers, but for the probability, which th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.confidence import REACH, closeness, supported
-from nucseg_batch.arrays.instances import (
-    BLUR,
-    CODE,
-    CODE_BITS,
-    JUMPS,
-    MIN_ROOT_VOTES,
-    VOTE,
-    WINDOW_RADIUS,
-)
 from nucseg_batch.arrays.outputs import Output
 from nucseg_batch.arrays.separated import SeparatedNuclei
+from nucseg_batch.arrays.votes import BLUR, CODE, CODE_BITS, JUMPS, MIN_ROOT_VOTES, VOTE, WINDOW_RADIUS
+from nucseg_batch.settings import Task
 
 BLOCK = 256
 """Side in pixels of the blocks in which votes are blurred: with their margin they stay in a core's own cache."""
@@ -148,34 +141,38 @@ def certainty(answer: NetworkOutput, height: int, width: int, *, threshold: floa
     return float(np.float32(parts.sum(dtype=np.float64)) / (np.float32(VOTE) * count))
 
 
-def brought_back(
-    labels: NDArray[np.int32],
+def on_native_grid(
+    one: SeparatedNuclei,
     answer: NetworkOutput,
-    native: NDArray[np.float32],
-    rows: NDArray[np.int32],
-    columns: NDArray[np.int32],
+    probability: NDArray[np.float32],
+    rows: NDArray[np.integer],
+    columns: NDArray[np.integer],
     *,
     threshold: float,
-) -> NDArray[np.int32]:
-    """Labels on an image's own grid, of `native`'s shape: as `Program.native` of one image.
+) -> SeparatedNuclei:
+    """Labels and support brought to the image's own grid, as `Program.native` does; roots stay where they are.
 
-    labels: of the answer's shape. native: the foreground's probability on that grid. rows, columns: the nearest of the
-    answer for each row and column. Few pixels are just outside of a nucleus, so only those look for one beside them.
+    probability: the foreground's on that grid, (height, width). rows, columns: the nearest pixels of the answer. Few
+    pixels are just outside of a nucleus there, so only those look for one beside them.
     """
-    found = labels.take(rows, axis=0).take(columns, axis=1)
-    above = native > np.float32(threshold)
-    found[~above] = 0
-    y, x = np.nonzero(above & (found == 0))
+    labels = one.labels.take(rows, axis=0).take(columns, axis=1)
+    above = probability > np.float32(threshold)
+    labels[~above] = 0
+    y, x = np.nonzero(above & (labels == 0))
     at_y, at_x = rows.astype(np.intp)[y], columns.astype(np.intp)[x]
     outside = answer.probability[at_y, at_x] <= np.float32(threshold)
     y, x, at_y, at_x = y[outside], x[outside], at_y[outside], at_x[outside]
     largest = np.zeros(y.size, np.int32)
-    height, width = labels.shape
+    height, width = one.labels.shape
     for down, right in np.ndindex(3, 3):  # beyond an edge is what is at it
         beside = np.clip(at_y + down - 1, 0, height - 1), np.clip(at_x + right - 1, 0, width - 1)
-        np.maximum(largest, labels[beside], out=largest)
-    found[y, x] = largest
-    return found
+        np.maximum(largest, one.labels[beside], out=largest)
+    labels[y, x] = largest
+    return SeparatedNuclei(labels, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))
+
+
+BY_TASK: Mapping[Task, Callable[..., SeparatedNuclei]] = {"instances": separate, "semantic": foreground}
+"""How the answer of a network for each task becomes labels; arguments as for `separate`."""
 
 
 def _target(place: NDArray[np.intp], offset: NDArray[np.float32], unit: float, length: int) -> NDArray[np.intp]:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from nucseg_batch.cli.models import existing_model
 from nucseg_batch.cli.options import check_place
 from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import UsageError
@@ -95,6 +94,7 @@ def train(
     nucseg-batch segment images/ out.zarr --model mine.keras
     """
     from nucseg_batch.executors.existing import default_model
+    from nucseg_batch.executors.kept_models import find_model
     from nucseg_batch.files.atomic_write import write_whole
 
     share, folder = _share_or_folder(validation)
@@ -109,7 +109,7 @@ def train(
     if model.exists():
         raise UsageError(f"{model} exists; give another name, or delete it first.")
     check_place(model)
-    start = None if init is None else existing_model("--init", Path(init)) or default_model()
+    start = None if init is None else find_model(init, "--init") or default_model()
     _run(data, folder, model, settings, start, resume=resume, tensorboard=tensorboard)
     write_whole(model.with_name(f"{model.stem}.config.toml"), used_config(context))
 

@@ -11,11 +11,12 @@ import re
 import shutil
 from pathlib import Path
 
-from nucseg_batch.errors import OutputError, UsageError
+from nucseg_batch.errors import InputMissingError, OutputError, UsageError, did_you_mean
 from nucseg_batch.files.atomic_write import file_sha256, whole_file
+from nucseg_batch.files.names import name_beside
 
 DEFAULT = "default"
-"""Name of the model that ships with the package."""
+"""Name of the model that ships with the package, unless there is a file of that name."""
 SUFFIX = ".keras"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -49,6 +50,32 @@ def kept_model(name: str) -> Path | None:
     except OutputError:
         return None
     return path if path.is_file() else None
+
+
+def find_model(model: str | os.PathLike[str], argument: str) -> Path | None:
+    """The file of a model: a path, else `default`, else the name of a model that is kept; None for the one that ships.
+
+    argument: the option or argument that names it, for errors. Raises InputMissingError where there is none, with the
+    nearest name.
+    """
+    path = Path(model)
+    if path.is_file():
+        return path
+    if str(path) == DEFAULT:
+        return None
+    kept = kept_model(str(path))
+    if kept is not None:
+        return kept
+    where = f"{argument} {path}".lstrip()
+    if path.is_dir():
+        raise InputMissingError(f"{where}: it is a folder; give the model file in it, which ends in .keras.")
+    near = name_beside(str(path), SUFFIX) or did_you_mean(str(path), [DEFAULT, *kept_models()])
+    if not near:
+        near = (
+            f"; `{DEFAULT}` is the one that ships, `nucseg-batch train` makes others, and `nucseg-batch models list` "
+            "lists those that are kept."
+        )
+    raise InputMissingError(f"{where}: there is no such file{near}")
 
 
 def keep_model(path: Path, name: str, *, replace: bool = False) -> Path:

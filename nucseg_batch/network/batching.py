@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.arrays.normalize import as_gain
-from nucseg_batch.network.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.plan import BATCH_PIXELS
 

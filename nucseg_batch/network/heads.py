@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays import host_instances
+from nucseg_batch.arrays.host_instances import BY_TASK
 from nucseg_batch.arrays.instances import foreground_mask, foreground_support, separate_rooted
 from nucseg_batch.arrays.outputs import OFFSET_UNIT, OUTPUT_OFFSETS, Output
 from nucseg_batch.arrays.separated import SeparatedNuclei
@@ -56,6 +56,6 @@ def _mask(output: Any, heights: Any, widths: Any, *, threshold: float, **_: Any)
 
 
 HEADS: Mapping[Task, Head] = {
-    "instances": Head(tuple(Output), nuclei_loss, _nuclei, host_instances.separate, one_by_one=True),
-    "semantic": Head((Output.FOREGROUND,), foreground_loss, _mask, host_instances.foreground, one_by_one=False),
+    "instances": Head(tuple(Output), nuclei_loss, _nuclei, BY_TASK["instances"], one_by_one=True),
+    "semantic": Head((Output.FOREGROUND,), foreground_loss, _mask, BY_TASK["semantic"], one_by_one=False),
 }

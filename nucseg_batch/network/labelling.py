@@ -142,7 +142,7 @@ class HostSeparation:
                 one = self._separated(answer, size)
                 sure = host_instances.certainty(answer, *size, threshold=self._threshold) if self._look else 1.0
                 if native is not None and near is not None:
-                    one = self._brought_back(one, answer, native[i], *near)
+                    one = host_instances.on_native_grid(one, answer, native[i], *near, threshold=self._threshold)
             found.append(LabelledImage(one.labels, one.support, sure))
         return found
 
@@ -166,7 +166,8 @@ class HostSeparation:
             rows, columns, *near = back
             certain, native = program.run(program.probability_in_bands, heads, rows, columns)
             answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
-            return self._brought_back(self._separated(answer, size), answer, native[0], *near)
+            one = self._separated(answer, size)
+            return host_instances.on_native_grid(one, answer, native[0], *near, threshold=self._threshold)
 
     def certainty(self, heads: Any, real: Real) -> float:
         """See `Separation.certainty`."""
@@ -180,13 +181,6 @@ class HostSeparation:
 
     def _separated(self, answer: NetworkOutput, size: tuple[int, int]) -> SeparatedNuclei:
         return self.program.spec.head.separate_on_host(answer, *size, threshold=self._threshold, **self._options)
-
-    def _brought_back(
-        self, one: SeparatedNuclei, answer: NetworkOutput, native: NDArray[np.float32], rows: Any, columns: Any
-    ) -> SeparatedNuclei:
-        """As `Program.native` of one image, whose probability on its own grid is known."""
-        labels = host_instances.brought_back(one.labels, answer, native, rows, columns, threshold=self._threshold)
-        return SeparatedNuclei(labels, one.roots, one.support.take(rows, axis=0).take(columns, axis=1))
 
 
 def _seen(pixels: NDArray[Any], ways: Ways | None) -> int:

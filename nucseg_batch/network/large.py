@@ -14,11 +14,11 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.geometry import ResampleGeometry
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.scale import mirrored, nearest, numbered
 from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network.bands import BAND, bands, needed
-from nucseg_batch.network.geometry import ResampleGeometry
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.program import Program
 from nucseg_batch.plan import TILE

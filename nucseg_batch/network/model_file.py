@@ -69,18 +69,20 @@ def _joined(network: keras.Model, sizer: keras.Model | None) -> keras.Model:
 
 
 @backend.own_settings()
-def load_model(path: Path) -> Model:
+def load_model(path: Path, *, argument: str = "--model") -> Model:
     """Reads a model file.
 
-    Raises InputMissingError where there is no file and ModelError where it is damaged, foreign or not safe.
+    argument: as for `read_record`. Raises InputMissingError where there is no file and ModelError where it is damaged,
+    foreign or not safe.
     """
+    where = f"{argument} {path}".lstrip()
     if not path.is_file():
-        raise InputMissingError(f"--model {path}: there is no such file. Make one with `nucseg-batch train`.")
-    info = ModelInfo(**vars(read_record(path)))
+        raise InputMissingError(f"{where}: there is no such file. Make one with `nucseg-batch train`.")
+    info = ModelInfo(**vars(read_record(path, argument=argument)))
     try:
         spec = info.network  # checks that there is such a network
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ModelError(f"--model {path}: {MEMBER} is not complete ({error}).") from error
+        raise ModelError(f"{where}: {MEMBER} is not complete ({error}).") from error
     network = build(spec, normalise=True)
     sizer = build_sizer(normalise=True) if info.sized else None
     whole = _joined(network, sizer)
@@ -88,10 +90,10 @@ def load_model(path: Path) -> Model:
         whole.load_weights(path)
     except MemoryError as error:
         raise DeviceError(
-            f"--model {path}: there is not enough memory to load it; check `ulimit -v` and free memory."
+            f"{where}: there is not enough memory to load it; check `ulimit -v` and free memory."
         ) from error
     except Exception as error:  # Keras raises many classes, and says "File not found" of a damaged file
-        raise ModelError(f"--model {path}: its weights cannot be read ({type(error).__name__}).") from error
+        raise ModelError(f"{where}: its weights cannot be read ({type(error).__name__}).") from error
     if not all(np.isfinite(weight).all() for weight in whole.get_weights()):
-        raise ModelError(f"--model {path}: it has weights that are not numbers; its training failed.")
+        raise ModelError(f"{where}: it has weights that are not numbers; its training failed.")
     return Model(network, info, sizer)

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.geometry import ResampleGeometry, Shown, fitted_scale, padded_batch
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import numbered, step_scale
@@ -34,7 +35,6 @@ from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, build_sizer, fold_weights
 from nucseg_batch.network.batching import CALL_PIXELS, TRIED_SIDE, measured_speed, power_of_two, stage_calls
-from nucseg_batch.network.geometry import ResampleGeometry, Shown, fitted_scale, padded_batch
 from nucseg_batch.network.labelling import DeviceSeparation, HostSeparation, Separation
 from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.network.model_file import Model

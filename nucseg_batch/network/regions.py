@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.geometry import ResampleGeometry
 from nucseg_batch.arrays.sampling import is_constant
 from nucseg_batch.arrays.scale import mirrored
 from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network import large
 from nucseg_batch.network.bands import BAND, needed
-from nucseg_batch.network.geometry import ResampleGeometry
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.large import Window
 from nucseg_batch.plan import bucket_shape

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.arrays.normalize import apply_range, as_gain
 from nucseg_batch.arrays.scale import padded_resampling
 from nucseg_batch.arrays.widths import BINS, CELL, typical_width
 from nucseg_batch.network.batching import power_of_two
-from nucseg_batch.network.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.network.program import Program
 
 FIRST_SCALE = 0.5

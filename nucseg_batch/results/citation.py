@@ -233,13 +233,20 @@ def references(record: Mapping[str, Any]) -> list[Reference]:
         "year": "2026",
         "note": f"Computer software, version {record['version']}",
     }
-    model = record["model"]
+    joined = {"z": [STITCHING], "t": [LAPTRACK]}.get(record["settings"].get("link"), [])
+    return [Reference("nucsegbatch", "misc", own), *model_references(record["model"]), *joined, SKIMAGE, NGFF]
+
+
+def model_references(model: Mapping[str, Any]) -> list[Reference]:
+    """What a model rests on: its network, its data if it is the default one, and how nuclei are told apart.
+
+    model: its name, architecture and task.
+    """
     lite = model.get("architecture") == "efficientnetlite0"
     named = [UNET, EFFICIENTNET] if lite else [UNET] if model.get("architecture") in ("default", "unet") else []
     trained = [] if model["name"] != "default" else [BOWL, BBBC039, KROMP, NAYLOR] if lite else [BOWL]
     votes = [CENTRES] if model.get("task", "instances") == "instances" else []
-    joined = {"z": [STITCHING], "t": [LAPTRACK]}.get(record["settings"].get("link"), [])
-    return [Reference("nucsegbatch", "misc", own), *named, *trained, *votes, *joined, SKIMAGE, NGFF]
+    return [*named, *trained, *votes]
 
 
 def paragraph(record: Mapping[str, Any]) -> str:

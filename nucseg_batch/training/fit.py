@@ -82,7 +82,7 @@ def train(
     _check_start(path, start, settings)
     keras.utils.set_random_seed(settings.seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    given = load_model(start.init) if start.init else None
+    given = load_model(start.init, argument="--init") if start.init else None
     if given is not None:
         settings = _taken_over(settings, given.info)
     spec = network_spec(settings.architecture, settings.task, settings.widths)

@@ -5,15 +5,8 @@ import pytest
 from keras import ops
 from scipy import ndimage
 
-from nucseg_batch.arrays.instances import (
-    BLUR,
-    MIN_ROOT_VOTES,
-    WINDOW_RADIUS,
-    blur_votes,
-    certainty,
-    separate_rooted,
-    strongest_nearby,
-)
+from nucseg_batch.arrays.instances import blur_votes, certainty, separate_rooted, strongest_nearby
+from nucseg_batch.arrays.votes import BLUR, MIN_ROOT_VOTES, WINDOW_RADIUS
 
 
 def perfect_heads(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

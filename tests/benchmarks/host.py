@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from doubles import Threshold
 
 from nucseg_batch.arrays.exposure import Exposure
+from nucseg_batch.arrays.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.arrays.measure import PlaneToMeasure, measure_planes
 from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import numbered
@@ -41,7 +42,6 @@ from nucseg_batch.executors import job, local
 from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import ImageReader, pixels_digest
 from nucseg_batch.files.run.tables import NucleiTable
-from nucseg_batch.network.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Adapt, Plane, Unit
 from nucseg_batch.settings import SegmentSettings

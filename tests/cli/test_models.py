@@ -8,10 +8,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from command import call, run
+from skimage.io import imread
 
+import nucseg_batch
+import nucseg_batch.errors
 from nucseg_batch.executors.existing import default_model
 from nucseg_batch.executors.kept_models import kept_model, kept_models, models_folder
 from nucseg_batch.network.architectures import build
@@ -70,6 +75,16 @@ def test_the_list_has_all_models_and_says_which_cannot_be_used(small: Path, fold
     assert "cannot be used" in told.stderr
 
 
+def test_the_list_fits_80_columns_and_cuts_no_name(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is cut cannot be copied to --model."""
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "confocal-hoechst-63x-oil-fixed-2026-11-retrained-with-mitoses"
+    call("models", "add", small, "--name", name)
+    told = call("models", "list").stdout.splitlines()
+    assert name in told
+    assert max(len(line) for line in told if not line.startswith("kept in ")) <= 80
+
+
 def test_a_model_shows_how_it_is_used_and_how_it_was_made(small: Path) -> None:
     """With the same names in JSON and for people."""
     shown = json.loads(call("models", "show", small, "--json", "-q").stdout)
@@ -95,8 +110,9 @@ def test_another_model_of_a_name_is_kept_until_it_is_replaced_on_purpose(small: 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("add", "no.keras"), 66, "give a model file made by"),
-        (("add", "cut.keras"), 78, "not a readable .keras file"),
+        (("add", "no.keras"), 66, "MODEL no.keras: there is no such file"),
+        (("add", "cut.keras"), 78, "MODEL cut.keras: it is not a readable .keras file"),
+        (("show", "cut.keras"), 78, "MODEL cut.keras: it is not a readable .keras file"),
         (("add", "good.keras", "--name", "../x"), 2, "use letters, digits"),
         (("add", "good.keras", "--name", "default"), 2, "another word than `default`"),
         (("add",), 2, "models add mine.keras"),
@@ -142,6 +158,36 @@ def test_segment_uses_a_kept_model(small: Path, one_image: Path, tmp_path: Path)
     assert first["model"]["sha256"] == second["model"]["sha256"]
     rows = [(tmp_path / f"{out}.nuclei.csv").read_bytes() for out in "ab"]
     assert rows[0] == rows[1]
+
+
+def test_python_knows_the_names_of_the_command(small: Path, one_image: Path, tmp_path: Path) -> None:
+    """`segment`, `segment_array` and `Predictor` take a kept model, `default` and files alike."""
+    call("models", "add", small, "--name", "tiny")
+    options: dict[str, Any] = {"device": "cpu", "precision": "float32"}
+    pixels = imread(one_image / "small8.png")
+    labels = {}
+    for model in ("tiny", small, "default", None):
+        labels[model] = nucseg_batch.Predictor(model, **options).predict(pixels, diameter=20)
+        lazy = nucseg_batch.segment_array(pixels, model=model, diameter=20, dense=True, **options)
+        assert np.array_equal(lazy.compute(scheduler="synchronous"), labels[model])
+    assert np.array_equal(labels["tiny"], labels[small])
+    assert np.array_equal(labels["default"], labels[None])
+    assert not np.array_equal(labels["tiny"], labels[None])
+    done = nucseg_batch.segment(one_image, tmp_path / "a.zarr", model="tiny", diameter=20, **options)
+    assert np.array_equal(nucseg_batch.open_masks(done.store)["small8.png"], labels["tiny"])
+
+
+@pytest.mark.parametrize("use", ["Predictor", "segment", "segment_array"])
+def test_python_says_which_name_is_near(small: Path, one_image: Path, use: str) -> None:
+    """The argument is called `model` there, without dashes."""
+    call("models", "add", small, "--name", "confocal")
+    arguments: dict[str, tuple[object, ...]] = {
+        "Predictor": (),
+        "segment": (one_image, "out.zarr"),
+        "segment_array": (np.zeros((64, 64), np.uint8),),
+    }
+    with pytest.raises(nucseg_batch.errors.InputMissingError, match=r"^model confocl: .*did you mean 'confocal'"):
+        getattr(nucseg_batch, use)(*arguments[use], model="confocl")
 
 
 def test_listing_and_showing_do_not_load_keras() -> None:

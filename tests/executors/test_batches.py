@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nucseg_batch.arrays.geometry import ResampleGeometry
 from nucseg_batch.executors import batches
-from nucseg_batch.network.geometry import ResampleGeometry
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pictures import disks, fluorescence
 
-from nucseg_batch.network import geometry, large
+from nucseg_batch.arrays import geometry
+from nucseg_batch.network import large
 from nucseg_batch.network import predictor as predictor_module
 from nucseg_batch.network.labelling import DeviceSeparation, HostSeparation
 from nucseg_batch.network.model_file import Model

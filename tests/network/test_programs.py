@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from nucseg_batch.network.geometry import ResampleGeometry
+from nucseg_batch.arrays.geometry import ResampleGeometry
 from nucseg_batch.plan import COARSE_SIDES, TILE, bucket_shape, coarse_bucket_shape
 
 SHAPES_OF_DSB2018 = [(256, 256), (256, 320), (260, 347), (360, 360), (512, 640), (519, 253), (519, 162), (520, 696)]

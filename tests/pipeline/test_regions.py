@@ -13,12 +13,12 @@ from real_nuclei import made_nuclei
 
 from nucseg_batch.arrays import seams
 from nucseg_batch.arrays.exposure import Exposure
+from nucseg_batch.arrays.geometry import ResampleGeometry
 from nucseg_batch.arrays.sampling import survey_intensities
 from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.columns import Column, requested_columns
 from nucseg_batch.files.run.tables import plane_summary
 from nucseg_batch.network import large, regions
-from nucseg_batch.network.geometry import ResampleGeometry
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.regions import LabelTile, WindowGrid, plane_frame, tiles

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from nucseg_batch.arrays.geometry import SLACK, fitted_scale
 from nucseg_batch.arrays.scale import scaled_shape
-from nucseg_batch.network.geometry import SLACK, fitted_scale
 from nucseg_batch.plan import bucket_shape
 
 
