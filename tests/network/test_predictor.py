@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from pictures import disks, fluorescence
 
+from nucseg_batch.arrays import geometry
 from nucseg_batch.arrays.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.machine.processor import BFLOAT16_FLAGS
-from nucseg_batch.network import backend, geometry, large
+from nucseg_batch.network import backend, large
 from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.predictor import Predictor
 from nucseg_batch.network.program import _normalised
