@@ -74,6 +74,8 @@ __all__ = [
     "label_path",
     "list_masks",
     "masks_changed_ns",
+    "remove_added",
+    "remove_arrays",
     "remove_common_leftovers",
     "remove_leftovers_of",
     "remove_store",
@@ -191,9 +193,10 @@ def _describe_collections(path: Path, plan: Plan, structure: PlateGroups) -> Non
     label_arrays = {one.name: one for one in plan.label_arrays}
     for group, series in structure.collections.items():
         file = path / group / "OME" / "METADATA.ome.xml"
-        if not file.exists():
-            images = [(name, label_arrays["/".join(part for part in (group, name) if part)]) for name in series]
-            write_whole(file, collection_xml(images))
+        images = [(name, label_arrays["/".join(part for part in (group, name) if part)]) for name in series]
+        content = collection_xml(images)
+        if not file.exists() or file.read_bytes() != content:  # images were added
+            write_whole(file, content)
 
 
 class MaskWriter:
@@ -363,6 +366,22 @@ def set_complete(path: Path, complete: bool, provenance: Mapping[str, Any] | Non
     new = {**own, "complete": complete, **({} if provenance is None else {"provenance": dict(provenance)})}
     if new != own:
         write_attributes(path, {**attributes, OWNER: new})
+
+
+def remove_arrays(path: Path, plan: Plan) -> None:
+    """Deletes what is where the label arrays of a plan will be: of a portion that was begun and is forgotten."""
+    for one in plan.label_arrays:
+        for name in [one.name] if one.group is None else label_paths(one):
+            shutil.rmtree(path / name, ignore_errors=True)
+
+
+def remove_added(path: Path, portions: Collection[int], known: Collection[str]) -> None:
+    """Deletes the arrays of images that are files and came in some portions; known: names of arrays that stay."""
+    top = {name.partition("/")[0] for name in known}
+    for number in portions:
+        for folder in path.glob(f"*-added{number}"):
+            if folder.name not in top:
+                shutil.rmtree(folder)
 
 
 def remove_store(path: Path) -> None:

@@ -33,7 +33,11 @@ from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.portions import (
+    UNITS,
+    LostPortions,
+    discard_portions,
     is_portion,
+    lost_portions,
     portion_count,
     portions_sha256,
     portions_state,
@@ -58,7 +62,7 @@ VOLUME_RECORDS = "volumes"
 """Folder of a run folder with what stacks left whose nuclei are joined, see `stack_records`."""
 TRACK_RECORDS = "tracks"
 """The same of movies whose nuclei are linked, see `track_records`."""
-FOLDERS = ("units", "parts", "regions", "planes")
+FOLDERS = (UNITS, "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
     {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", CONTROLS, ONE_LOG}
@@ -117,13 +121,29 @@ class Journal:
         write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
         write_portion(self.folder, 0, begun)
 
-    def add(self, portion: RunSpec) -> None:
-        """Adds images to a run. portion: as the run was begun, but with their plan and files alone."""
+    def add(self, portion: RunSpec, mirror: Mapping[str, Any] | None = None) -> None:
+        """Adds images to a run. portion: as the run was begun, but with their plan and files alone.
+
+        mirror: attributes of the input store as it is now; of groups that are not there any more, those of then stay.
+        """
+        if mirror and (known := self.mirror()) != (now := {**known, **mirror}):
+            write_whole(self._mirror, json.dumps(now, sort_keys=True))
         write_portion(self.folder, portion_count(self.folder), portion)
 
     def load(self) -> RunSpec:
         """What `create` was given, and what was added since; MismatchError where it is damaged or of another format."""
         return read_portions(self.folder)
+
+    def lost(self) -> LostPortions:
+        """Which plans of images that were added are lost or damaged; raises MismatchError as `load` for others."""
+        return lost_portions(self.folder)
+
+    def discard(self, lost: LostPortions) -> int:
+        """Deletes what is left of images whose plan is lost, so that they are new again; how many units it were."""
+        self.reopen()
+        between = {"planes": "-plane", VOLUME_RECORDS: "-stacks", TRACK_RECORDS: "-movies"}
+        folders = (*FOLDERS, VOLUME_RECORDS, TRACK_RECORDS, BEGUN)
+        return discard_portions(self.folder, lost, {name: between.get(name, "") for name in folders})
 
     def plan_state(self) -> tuple[int, ...]:
         """Changes when the plan is rewritten or images are added; zeros if there is no plan."""
