@@ -71,7 +71,7 @@ def watch(
             with contextlib.suppress(NothingToDoError):
                 job = prepare(partial(folder.select, tell=progress.note), progress, first)
                 if controls is not None:
-                    check_controls(controls, job.plan, job.mirror, job.store)
+                    check_controls(controls, job.plan, job.mirror, job.store, job.begun.root)
                 summary = folder.run(job, progress, stop)
                 first = False
                 updated_wells(job.store, controls)

@@ -150,12 +150,13 @@ def prepare(
     shares: int | None = None,
     options: RunSettings | None = None,
     select: Callable[[Discovery], Discovery] = lambda found: found,
+    dry: bool = False,
 ) -> Job:
     """Finds out all that can be known without Keras and without writing anything.
 
     place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself; shares:
     into how many the run is divided, None for one, or as many as an earlier call said; select: what of all that was
-    found is meant.
+    found is meant; dry: the job will not be done, which changes what is said of new images.
 
     Images that are new in IN are added to a resumed run as `options.new` says, but by no share.
 
@@ -193,7 +194,7 @@ def prepare(
             raise MismatchError(
                 f"None of the images that {journal.folder} was planned for is in {place}; give that IN, or another OUT."
             )
-        added, lines = new_images(begun, found, present, options, settings, pattern, progress)
+        added, lines = new_images(begun, found, present, options, settings, pattern, progress, dry=dry)
         begun = begun if added is None else joined_run([begun, added])
         _tell(replace(found, assumptions=begun.assumptions), progress)
         for line in lines:

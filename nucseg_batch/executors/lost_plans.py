@@ -11,7 +11,17 @@ from pathlib import Path
 
 from nucseg_batch.executors.job import journal_at
 from nucseg_batch.files.masks.store import remove_added, set_complete
+from nucseg_batch.files.run.attempts import BEGUN
+from nucseg_batch.files.run.journal import FOLDERS, TRACK_RECORDS, VOLUME_RECORDS
 from nucseg_batch.files.run.locks import ROOT, held, share_lock
+from nucseg_batch.files.run.portions import discard_portions, lost_portions
+
+RECORDS = dict.fromkeys((*FOLDERS, BEGUN), "") | {
+    "planes": "-plane",
+    VOLUME_RECORDS: "-stacks",
+    TRACK_RECORDS: "-movies",
+}
+"""Folders of records in a run folder, and what stands in names there between that of a label array and the number."""
 
 
 def discard_lost_plans(store: Path, tell: Callable[[str], None]) -> None:
@@ -21,16 +31,18 @@ def discard_lost_plans(store: Path, tell: Callable[[str], None]) -> None:
     where it is in use.
     """
     journal = journal_at(store)
-    if not journal.lost().numbers:
+    lost = lost_portions(journal.folder)
+    if not lost.numbers:
         return
-    shares = journal.lost().portions[0].shares
+    shares = lost.portions[0].shares
     with held(journal.folder, [ROOT, *(share_lock(share) for share in range(shares))], tell=tell):
-        lost = journal.lost()
+        lost = lost_portions(journal.folder)
         if not lost.portions[0].in_place:
             set_complete(store, False)
             names = [label_array.name for portion in lost.portions for label_array in portion.plan.label_arrays]
             remove_added(store, lost.numbers, names)
-        units = journal.discard(lost)
+        journal.reopen()
+        units = discard_portions(journal.folder, lost, RECORDS)
     tell(
         f"discarded {units} unit{'s' * (units != 1)} of added images whose plan was lost or damaged; the same "
         "`segment` adds these images again"

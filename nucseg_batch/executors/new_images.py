@@ -42,11 +42,14 @@ def new_images(
     settings: SegmentSettings,
     pattern: str | None,
     progress: Progress,
+    *,
+    dry: bool = False,
 ) -> tuple[RunSpec | None, list[str]]:
     """The portion that is to be added to a run, None where there is none; and lines for the user about new images.
 
-    found: all of IN; present: size and time of what was found, by key. Raises MismatchError where `options.new` refuses
-    new images, and UsageError where their pixels do not fit distances in micrometres.
+    found: all of IN; present: size and time of what was found, by key; dry: whether nothing will be added. Raises
+    MismatchError where `options.new` refuses new images, and UsageError where their pixels do not fit distances in
+    micrometres.
     """
     new, mended = unplanned(begun.files, present, begun.plan)
     grown = _grown(begun.plan, found, settings)
@@ -70,7 +73,7 @@ def new_images(
         planned = {image.key for label_array in portion.plan.label_arrays for image in label_array.images}
         for text, keys in what.items():
             if keys & planned:
-                lines.append(f"{counted(keys & planned)}: {text}; added to the run")
+                lines.append(f"{counted(keys & planned)}: {text}; {'would be ' * dry}added to the run")
         if portion.plan.failures:
             refused = {failure.image for failure in portion.plan.failures}
             lines.append(f"{counted(refused)}: new, and cannot be used; see the table of failures")

@@ -34,10 +34,7 @@ from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.portions import (
     UNITS,
-    LostPortions,
-    discard_portions,
     is_portion,
-    lost_portions,
     portion_count,
     portions_sha256,
     portions_state,
@@ -133,17 +130,6 @@ class Journal:
     def load(self) -> RunSpec:
         """What `create` was given, and what was added since; MismatchError where it is damaged or of another format."""
         return read_portions(self.folder)
-
-    def lost(self) -> LostPortions:
-        """Which plans of images that were added are lost or damaged; raises MismatchError as `load` for others."""
-        return lost_portions(self.folder)
-
-    def discard(self, lost: LostPortions) -> int:
-        """Deletes what is left of images whose plan is lost, so that they are new again; how many units it were."""
-        self.reopen()
-        between = {"planes": "-plane", VOLUME_RECORDS: "-stacks", TRACK_RECORDS: "-movies"}
-        folders = (*FOLDERS, VOLUME_RECORDS, TRACK_RECORDS, BEGUN)
-        return discard_portions(self.folder, lost, {name: between.get(name, "") for name in folders})
 
     def plan_state(self) -> tuple[int, ...]:
         """Changes when the plan is rewritten or images are added; zeros if there is no plan."""

@@ -136,7 +136,7 @@ def discard_portions(folder: Path, lost: LostPortions, records: Mapping[str, str
     """Deletes the records of units of lost portions, and puts empty plans in their place; how many units it were.
 
     records: folders of records, and what stands in names there between that of a label array and the number. Nobody
-    else may be at the run. The images of these portions are new again.
+    else may be at the run, whose note that it is finished is gone. The images of these portions are new again.
     """
     units = 0
     for name, between in records.items():
