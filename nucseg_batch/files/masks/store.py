@@ -82,7 +82,9 @@ __all__ = [
     "set_complete",
     "shard_bytes",
     "shards_written",
+    "unit_files",
     "volume_bytes",
+    "volume_files",
     "volumes_written",
 ]
 
@@ -259,7 +261,7 @@ class MaskWriter:
 
 def shard_bytes(store: Path, unit: Unit) -> int:
     """Size of a unit's shards, of its label images and its pixels together; 0 where there is none."""
-    return sum(map(_size, _all_files(store, unit)))
+    return sum(map(_size, unit_files(store, unit)))
 
 
 def shards_written(store: Path, unit: Unit) -> StoredPart:
@@ -271,17 +273,22 @@ def shards_written(store: Path, unit: Unit) -> StoredPart:
 
 def volume_bytes(store: Path, unit: Unit) -> int:
     """Size of a unit's shard of volumes; 0 where there is none."""
-    return sum(map(_size, _files(store, unit, VOLUMES)))
+    return sum(map(_size, volume_files(store, unit)))
 
 
 def volumes_written(store: Path, unit: Unit) -> StoredPart:
     """A unit's shard of volumes, found out from its files as they are now."""
-    return stored_part(_files(store, unit, VOLUMES))
+    return stored_part(volume_files(store, unit))
+
+
+def volume_files(store: Path, unit: Unit) -> list[Path]:
+    """The files of a unit's shard of volumes, there or not."""
+    return _files(store, unit, VOLUMES)
 
 
 def remove_leftovers_of(store: Path, unit: Unit, *, volumes: bool = False) -> None:
     """Deletes what killed writers left of a unit's shards, or of its shard of volumes; nobody else may be at it."""
-    for file in _files(store, unit, VOLUMES) if volumes else _all_files(store, unit):
+    for file in volume_files(store, unit) if volumes else unit_files(store, unit):
         remove_leftovers(file.parent, {file.name})
 
 
@@ -314,8 +321,8 @@ def masks_changed_ns(store: Path, unit: Unit, labels: Collection[str] | None = N
     return max(_changed_ns(file) for label in chosen for file in _files(store, unit, label))
 
 
-def _all_files(store: Path, unit: Unit) -> list[Path]:
-    """The files of a unit's pixels and of all its label images."""
+def unit_files(store: Path, unit: Unit) -> list[Path]:
+    """The files of a unit's pixels and of all its label images, there or not."""
     labels = (file for label in unit.label_array.labels for file in _files(store, unit, label))
     return [*_pixel_files(store, unit), *labels]
 

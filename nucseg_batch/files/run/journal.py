@@ -247,16 +247,16 @@ class Journal:
 
     def keep_region(self, unit: Unit, found: bytes) -> str:
         """Keeps what was found in a region of a large plane, and returns its sha256; its marker is committed after."""
-        write_whole(self._region(unit), found)
+        write_whole(self.region_file(unit), found)
         return hashlib.sha256(found).hexdigest()
 
     def has_region(self, unit: Unit) -> bool:
         """Whether what was found in a region is there."""
-        return self._region(unit).is_file()
+        return self.region_file(unit).is_file()
 
     def region(self, unit: Unit) -> bytes:
         """What `keep_region` kept; raises OSError where it is gone."""
-        return self._region(unit).read_bytes()
+        return self.region_file(unit).read_bytes()
 
     def commit_plane(self, large: LargePlane, joined: MergedPlane) -> None:
         """Records a large plane whose shards and rows are on disk."""
@@ -331,7 +331,7 @@ class Journal:
 
     def remove_leftovers(self, units: Iterable[Unit]) -> None:
         """Deletes what killed processes left of some units under temporary names; nobody else may be at the units."""
-        names = {path.name for unit in units for path in (self._marker(unit), self.part(unit), self._region(unit))}
+        names = {path.name for unit in units for path in (self._marker(unit), self.part(unit), self.region_file(unit))}
         for folder in ("units", "parts", "regions"):
             remove_leftovers(self.folder / folder, names)
 
@@ -361,7 +361,8 @@ class Journal:
     def _plane(self, large: LargePlane) -> Path:
         return self.folder / "planes" / f"{large.name}.json"
 
-    def _region(self, unit: Unit) -> Path:
+    def region_file(self, unit: Unit) -> Path:
+        """What was found in a region of a large plane."""
         return self.folder / "regions" / f"{unit.name}.found"
 
 
