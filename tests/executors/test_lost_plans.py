@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 from small_runs import SmallRun, mosaic, picture, small_run
+from zarr_examples import write_group, write_image
 
 from nucseg_batch.errors import LostPlanError, MismatchError
+from nucseg_batch.executors import job, local
 from nucseg_batch.executors.lost_plans import discard_lost_plans
 from nucseg_batch.executors.planning import write_plan
+from nucseg_batch.executors.run_job import RunSummary
 from nucseg_batch.executors.verification import status
 from nucseg_batch.files.masks.store import is_complete
+from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run_layout import RunLayout
 
 
@@ -128,6 +133,47 @@ def test_a_run_without_losses_is_left_alone(run: SmallRun) -> None:
     times = run.times()
     discard_lost_plans(run.store, run.notes.note)
     assert run.times() == times
+
+
+def test_what_a_run_without_a_plan_left_is_no_part_of_a_new_one(run: SmallRun) -> None:
+    """Somebody deleted the store, the tables and the plan, and kept the rest."""
+    (run.journal.folder / "plan.json").unlink()
+    shutil.rmtree(run.store)
+    for path in RunLayout(run.store, linked=True).results.values():
+        path.unlink()
+    for name in ("a", "b", "c"):
+        (run.folder / f"{name}.tif").unlink()
+    assert run.segment().new_planes == 11  # four of them regions
+    assert rows(run) == ["d.tif", "large.tif", *["stack1.tif"] * 3, *["stack2.tif"] * 3]
+    assert run.segment().new_planes == 0
+
+
+def test_labels_in_place_of_which_the_plan_is_lost_are_left_to_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie in a store that is not ours; the image is added when they are gone."""
+    run = small_run(tmp_path, monkeypatch)
+    run.folder = run.store = tmp_path / "plate.zarr"
+    run.journal = Journal(run.store)
+
+    def segment() -> RunSummary:
+        run.notes.lines.clear()
+        return local.run(job.prepare(run.store, run.store, None, run.settings, run.notes, in_place=True), run.notes)
+
+    write_group(run.store)
+    write_image(run.store / "a", picture(3), "yx")
+    segment()
+    write_image(run.store / "b", picture(4), "yx")
+    segment()
+    plan_file(run, 1).unlink()
+    with pytest.raises(LostPlanError):
+        segment()
+    discard_lost_plans(run.store, run.notes.note)
+    assert segment().new_planes == 0
+    assert "b has label images called nuclei already; delete them to add the image" in run.notes.text
+    assert (run.store / "b/labels/nuclei").exists()
+    shutil.rmtree(run.store / "b/labels")
+    assert segment().outcome.nuclei == 7
 
 
 def test_a_damaged_first_plan_is_another_matter(run: SmallRun) -> None:

@@ -107,12 +107,12 @@ class Journal:
         """Begins a run. mirror: attributes of the input store, as `mask_store.create_store` takes them.
 
         config: text of the file that tells people, and `--config`, what the run was begun with. The plan is written
-        last: without it there is no run.
+        last: without it there is no run, and what another one left is deleted.
         """
+        self.clear()
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
-        remove_portions(self.folder)
         if config:
             write_whole(self._config, config)
         write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
