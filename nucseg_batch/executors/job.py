@@ -187,7 +187,7 @@ def prepare(
         begun = journal.load()
         check_fingerprint(journal, begun.fingerprint, now)
         check_shares(journal, begun.shares, shares, options.share)
-        found = select(found)
+        found = _with_stores(select(found), found, begun.plan)
         begun = replace(begun, root=_absolute(found.root))  # a folder that was moved, or is mounted elsewhere here
         present = found_files(found)
         if begun.files.keys().isdisjoint(present):
@@ -297,6 +297,16 @@ def _present(
             "segment into another OUT, or start over with --overwrite"
         )
     return present
+
+
+def _with_stores(selected: Discovery, found: Discovery, plan: Plan) -> Discovery:
+    """What was selected, and images of the run in zarr stores, which are not gone when they are not selected."""
+    if selected is found:
+        return found
+    known = {image.key for one in plan.label_arrays if one.group is not None for image in one.images}
+    stores = (entry for entry in found.entries if entry.key in known)
+    entries = {entry.key: entry for entry in (*stores, *selected.entries)}
+    return replace(selected, entries=tuple(entries[key] for key in sorted(entries)))
 
 
 def _absolute(root: str) -> str:

@@ -13,10 +13,12 @@ import zarr
 from small_runs import SmallRun, picture, small_run
 from zarr_examples import write_array, write_group, write_image, write_plate
 
-from nucseg_batch.errors import MismatchError
+from nucseg_batch.errors import MismatchError, NothingToDoError
 from nucseg_batch.executors import finishing, job, local
 from nucseg_batch.executors.planning import write_plan
 from nucseg_batch.executors.progress import ProgressCounter
+from nucseg_batch.executors.watch import FolderWatch
+from nucseg_batch.files.find.discover import discover
 from nucseg_batch.files.masks.store import is_complete
 from nucseg_batch.files.run.masks import open_masks
 from nucseg_batch.files.run_layout import RunLayout
@@ -207,6 +209,23 @@ def test_labels_in_place_are_added_to_new_images(run: SmallRun, tmp_path: Path) 
         assert [row["image"] for row in csv.DictReader(file)] == ["A/1/0", "A/1/1", "B/2/0"]
     assert in_place(run).new_planes == 0
     assert tables(plate)[2].count(b"\n") == 1
+
+
+def test_a_watch_of_files_leaves_stores_of_the_run_as_they_are(run: SmallRun) -> None:
+    """They were added without --watch, and are neither gone nor segmented again; others are not taken."""
+    run.put("1.tif", picture(3))
+    write_image(run.folder / "a.zarr", picture(4), "yx")
+    run.segment()
+    run.put("2.tif", picture(2))
+    write_image(run.folder / "b.zarr", picture(5), "yx")
+    watch = FolderWatch()
+    with pytest.raises(NothingToDoError):
+        watch.select(discover(str(run.folder)))
+    run.notes.lines.clear()
+    task = job.prepare(run.folder, run.store, None, run.settings, run.notes, select=watch.select)
+    assert local.run(task, run.notes).new_planes == 1
+    assert "not there any more" not in run.notes.text
+    assert list(open_masks(run.store)) == ["1.tif", "2.tif", "a.zarr"]
 
 
 def test_a_store_whose_masks_would_lie_where_others_are_is_left_out(run: SmallRun) -> None:
