@@ -31,6 +31,8 @@ from nucseg_batch.settings import ESTIMATE, RunSettings, SegmentSettings
 
 GROWN = "other time points or z-slices than when the run was planned"
 """What is said of images whose axes have another length now: a mask cannot grow, since it would not keep its bytes."""
+UNWRITTEN = "none of its chunks is there yet; run the same command again when it is complete"
+"""What is said of images in zarr stores of which only the metadata are there."""
 ELSEWHERE = "segment them into another OUT, or start over with --overwrite"
 
 
@@ -101,7 +103,9 @@ def _portion(
     files = {file for image in _images(begun.plan) for file in (image.key, *image.files)}
     chosen: dict[str, FileEntry] = {}
     for entry in (entry for entry in found.entries if entry.key in keys):
-        if entry.group in taken:
+        if entry.blank:
+            left_out[UNWRITTEN].add(entry.key)
+        elif entry.group in taken:
             left_out[f"masks of the run are in its place in OUT; {ELSEWHERE}"].add(entry.key)
         elif not files.isdisjoint((entry.key, *entry.files)):
             left_out[f"a file of it belongs to an image of the run; {ELSEWHERE}"].add(entry.key)

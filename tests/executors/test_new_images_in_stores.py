@@ -138,6 +138,18 @@ def test_a_collection_lists_series_that_came_later(
     assert (run.store / "OME" / "METADATA.ome.xml").read_bytes().count(b"<Image ") == 3
 
 
+def test_an_image_of_which_only_the_metadata_are_there_waits(run: SmallRun) -> None:
+    """It would be taken for one without nuclei, and not be looked at again."""
+    write_image(run.folder / "b.zarr", picture(3), "yx")
+    run.segment()
+    image = write_image(run.folder / "a.zarr", picture(4), "yx")
+    (image / "0" / "c").rename(run.folder.parent / "c")
+    assert run.segment().new_planes == 0
+    assert "1 image (a.zarr): new; not in this run; none of its chunks is there yet" in run.notes.text
+    (run.folder.parent / "c").rename(image / "0" / "c")
+    assert run.segment().new_nuclei == 4
+
+
 def test_report_and_refuse_leave_images_in_stores_out(run: SmallRun) -> None:
     """As they do with files."""
     write_image(run.folder / "b.zarr", picture(3), "yx")
