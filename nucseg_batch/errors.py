@@ -121,6 +121,12 @@ class MismatchError(NucsegError, ValueError):
     exit_code = 78
 
 
+class LostPlanError(MismatchError):
+    """The plan of images that were added to a run is lost or damaged, so that nobody knows which images these were."""
+
+    exit_code = 74
+
+
 class ModelError(NucsegError, ValueError):
     """A model file that is damaged, foreign or unsafe."""
 

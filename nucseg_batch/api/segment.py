@@ -115,7 +115,7 @@ def segment(
         options=RunSettings(new=new),
     )
     if settings.controls is not None:
-        check_controls(settings.controls, task.plan, task.mirror, out)
+        check_controls(settings.controls, task.plan, task.mirror, out, task.begun.root)
     outcome = local.run(task, progress).outcome
     with FinishedRun(out) as run:
         update_wells(run, settings.controls)

@@ -129,14 +129,17 @@ def disk_error(folder: Path, error: OSError) -> NucsegError:
 
 def _print(exported: object, folder: Path) -> None:
     from nucseg_batch.cli.console import say
+    from nucseg_batch.cli.text import counted
+    from nucseg_batch.results.export.formats import IMAGE_FORMATS
     from nucseg_batch.results.export.writing import ExportOutcome
 
     assert isinstance(exported, ExportOutcome)
     for name, outcome in exported.formats.items():
+        what = IMAGE_FORMATS[name].what if name in IMAGE_FORMATS else "file"
         kept = f", {outcome.kept} up to date" if outcome.kept else ""
         kept += f", {outcome.removed} of before the run removed" if outcome.removed else ""
         refused = f", {outcome.refused} left out" if outcome.refused else ""
-        say(f"{name}: {outcome.written} file{'s' * (outcome.written != 1)} written{kept}{refused}")
+        say(f"{name}: {counted(outcome.written, what)} written{kept}{refused}")
         for reason in outcome.reasons:
             say(f"  {reason}")
     if exported.without_mask:

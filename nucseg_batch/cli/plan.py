@@ -20,15 +20,15 @@ def plan(
     place: Annotated[str | None, typer.Argument(metavar="IN", help=PLACE_HELP)] = None,
     store: NewOut = None,
     shares: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             min=1,
             max=100_000,
-            help="Number of shares into which the run is divided.",
+            help="Number of shares into which the run is divided; default: 1, or those that the run has.",
             rich_help_panel="Shares",
         ),
-    ] = 1,
+    ] = None,
     pattern: Pattern = None,
     model: Model = None,
     settings: SegmentSettings,
@@ -78,7 +78,7 @@ def plan(
             options=options,
         )
         if settings.controls is not None:
-            check_controls(settings.controls, job.plan, job.mirror, job.store)
+            check_controls(settings.controls, job.plan, job.mirror, job.store, job.begun.root)
         write_plan(job, progress)
     print_planned(job)
     if as_json:

@@ -219,9 +219,10 @@ def segment(
                 in_place=in_place,
                 shares=shares,
                 options=dataclasses.replace(options, share=number),
+                dry=dry_run,
             )
         if settings.controls is not None:
-            check_controls(settings.controls, job.plan, job.mirror, job.store)
+            check_controls(settings.controls, job.plan, job.mirror, job.store, job.begun.root)
         if dry_run:
             print_job(job)
             code = EXIT_SOME_FAILED if job.plan.failures else EXIT_OK

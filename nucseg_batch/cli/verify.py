@@ -66,8 +66,8 @@ def verify(
 ) -> None:
     """Read every mask and table row of a run again and compare them with their checksums.
 
-    Exit code 74 for damage, unless --redo discards it. The run folder records what was verified and when, so that calls
-    for parts of a run cover all of it over time; `status` shows how much.
+    Exit code 74 for damage, or if a plan of added images is lost, unless --redo discards it. The run folder records
+    what was verified and when, so that calls for parts of a run cover all of it over time; `status` shows how much.
 
     Examples:
     nucseg-batch verify out.zarr
@@ -86,8 +86,11 @@ def verify(
         from nucseg_batch.cli.console import answer, say
         from nucseg_batch.executors import job as jobs
         from nucseg_batch.executors import verification
+        from nucseg_batch.executors.lost_plans import discard_lost_plans
 
         scope = scope_of(share, sample, since, time.time())
+        if redo:
+            discard_lost_plans(store, progress.note)
         job = jobs.planned(store)
         result = verification.verify(job, StepProgress("verified"), scope, tell=progress.note)
         if redo and result.damage:

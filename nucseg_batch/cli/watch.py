@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NoReturn
 
 from nucseg_batch.cli.printed import print_run
@@ -30,7 +31,12 @@ def check_watch(place: str, others: Mapping[str, bool], new: str) -> None:
         raise UsageError(f"--watch adds new images, so --new {new} cannot be given with it; leave one of them out.")
     if not os.path.exists(place):
         raise InputMissingError(f"{place}: there is no such folder.")
-    if not os.path.isdir(place) or is_store(place):
+    if is_store(place):
+        raise UsageError(
+            f"--watch: {place} is a zarr store, which does not say when it is complete. Run `segment` without --watch "
+            "each time that images in it are complete: it adds them."
+        )
+    if not os.path.isdir(place):
         raise UsageError(f"--watch needs a folder of image files, but IN is {place}; leave --watch out.")
 
 
@@ -63,9 +69,9 @@ def watch(
         with _OnceProgress(told) as progress:
             progress.note(f"looking for complete images every {seconds:g} s; TERM or Ctrl-C ends it")
             with contextlib.suppress(NothingToDoError):
-                job = prepare(folder.select, progress, first)
+                job = prepare(partial(folder.select, tell=progress.note), progress, first)
                 if controls is not None:
-                    check_controls(controls, job.plan, job.mirror, job.store)
+                    check_controls(controls, job.plan, job.mirror, job.store, job.begun.root)
                 summary = folder.run(job, progress, stop)
                 first = False
                 updated_wells(job.store, controls)

@@ -7,6 +7,7 @@ alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -17,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from nucseg_batch.errors import OutputError
+from nucseg_batch.files.masks.store import shard_bytes, unit_files, volume_bytes, volume_files
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import FinishRecord
 from nucseg_batch.files.run.stack_records import StackRecords
@@ -129,7 +131,8 @@ class Survey:
         """What of the results is to be read, in their order.
 
         A sample, and what was not verified since a time, are chosen from the results that are done. A share, or the
-        whole, includes those that are not done, so that they are counted.
+        whole, includes those that are not done, so that they are counted. Besides a sample, results of which files are
+        missing or have another size or time are chosen.
         """
         share = self.results[scope.share :: scope.shares]
         if scope.sample is None and scope.since is None:
@@ -139,15 +142,30 @@ class Survey:
         if scope.sample is None:
             return due
         count = math.ceil(scope.sample * len(done))
-        turns = _turns(done)
-        taken = {result.key for result in sorted(due, key=lambda one: (self._verified(one), turns[one.key]))[:count]}
+        turns, verified = _turns(done), {result.key: self._verified(result) for result in due}
+        taken = {result.key for result in due if self._is_changed(result)}
+        others = [result for result in due if result.key not in taken]
+        others.sort(key=lambda one: (verified[one.key], turns[one.key]))
+        taken |= {result.key for result in others[:count]}
         return [result for result in due if result.key in taken]
 
-    def note(self, result: Result, *, good: bool) -> bool:
-        """Notes that a result was read, and returns True; one that is not done yet is not noted."""
+    def files_state(self, result: Result) -> tuple[int, int]:
+        """Size of the files of a result together, in bytes, and when the latest was changed, in ns; 0 without any."""
+        size = changed = 0
+        for path in self._files(result):
+            with contextlib.suppress(OSError):
+                found = path.stat()
+                size, changed = size + found.st_size, max(changed, found.st_mtime_ns)
+        return size, changed
+
+    def note(self, result: Result, state: tuple[int, int], *, good: bool) -> bool:
+        """Notes that a result was read, and returns True; one that is not done yet is not noted.
+
+        state: that of its files from before they were read.
+        """
         if result.key not in self._written:
             return False
-        self.records.add(result.key, Verified(self._now, self._written[result.key], good))
+        self.records.add(result.key, Verified(self._now, self._written[result.key], good, *state))
         return True
 
     def coverage(self) -> Coverage:
@@ -161,10 +179,63 @@ class Survey:
 
         A time that is still to come, as from a clock that was wrong, does not count.
         """
-        entry = self.records.entry(result.key)
+        entry = self._entry(result)
         if entry is None or not entry.good or entry.time > self._now:
             return -math.inf
-        return entry.time if entry.written_ns == self._written.get(result.key) else -math.inf
+        return entry.time if (entry.size, entry.changed_ns) == self.files_state(result) else -math.inf
+
+    def _entry(self, result: Result) -> Verified | None:
+        """What was found of a result as it was written last; None where it was not read since."""
+        entry = self.records.entry(result.key)
+        return entry if entry is not None and entry.written_ns == self._written.get(result.key) else None
+
+    def _is_changed(self, result: Result) -> bool:
+        """Whether files of a result that is done are other ones than when they were read, or lack something.
+
+        Files that were never read are compared with the size that was noted when they were written.
+        """
+        if (entry := self._entry(result)) is not None:
+            return (entry.size, entry.changed_ns) != self.files_state(result)
+        journal, store, item = self._journal, self._store, result.item
+        match item:
+            case Unit():
+                marker = journal.marker(item)
+                if marker is None or item.label_array.regional:
+                    return marker is None or not (marker.failures or journal.has_region(item))
+                return marker.shard_bytes != shard_bytes(store, item)
+            case LargePlane():
+                joined = journal.plane(item)
+                return joined is None or any(
+                    size != shard_bytes(store, unit) for unit, size in zip(item.units, joined.shard_bytes, strict=True)
+                )
+            case StackGroup():
+                stacks = self._stacks.record(item)
+                return stacks is None or any(
+                    size != volume_bytes(store, unit) for unit, size in zip(item.units, stacks.shard_bytes, strict=True)
+                )
+            case MovieGroup():
+                return self._movies.record(item) is None
+        return self._written[result.key] == 0
+
+    def _files(self, result: Result) -> list[Path]:
+        """The files of a result, there or not."""
+        journal, store, item = self._journal, self._store, result.item
+        match item:
+            case Unit() if item.label_array.regional:
+                return [journal.region_file(item)]
+            case Unit():
+                return [journal.part(item), *unit_files(store, item)]
+            case LargePlane():
+                return [journal.plane_part(item), *(file for unit in item.units for file in unit_files(store, unit))]
+            case StackGroup():
+                return [self._stacks.part(item), *(file for unit in item.units for file in volume_files(store, unit))]
+            case MovieGroup():
+                return [self._movies.part(item)]
+        return [self._path(result)]
+
+    def _path(self, result: Result) -> Path:
+        """The file of metadata, or the table, that a result is."""
+        return self._layout.results[result.name] if result.kind is Kind.TABLE else self._store / result.name
 
     def _written_ns(self, result: Result) -> int | None:
         """When the record of a result was written, or of metadata and tables they themselves; None without one."""
@@ -178,8 +249,7 @@ class Survey:
                     return self._stacks.committed_ns(result.item)
                 case MovieGroup():
                     return self._movies.committed_ns(result.item)
-            path = self._store / result.name
-            return (self._layout.results[result.name] if result.kind is Kind.TABLE else path).stat().st_mtime_ns
+            return self._path(result).stat().st_mtime_ns
         except (OSError, KeyError):
             return None
 
@@ -201,9 +271,9 @@ class CoverageNotes:
                 "writable, or use --share."
             )
 
-    def add(self, result: Result, *, good: bool) -> bool:
+    def add(self, result: Result, state: tuple[int, int], *, good: bool) -> bool:
         """Notes a result, as `Survey.note` does."""
-        noted = self._survey.note(result, good=good)
+        noted = self._survey.note(result, state, good=good)
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
         return noted

@@ -150,12 +150,13 @@ def prepare(
     shares: int | None = None,
     options: RunSettings | None = None,
     select: Callable[[Discovery], Discovery] = lambda found: found,
+    dry: bool = False,
 ) -> Job:
     """Finds out all that can be known without Keras and without writing anything.
 
     place: IN, as `discover` takes it; pattern: which files of it are meant; in_place: `store` is IN itself; shares:
     into how many the run is divided, None for one, or as many as an earlier call said; select: what of all that was
-    found is meant.
+    found is meant; dry: the job will not be done, which changes what is said of new images.
 
     Images that are new in IN are added to a resumed run as `options.new` says, but by no share.
 
@@ -186,14 +187,14 @@ def prepare(
         begun = journal.load()
         check_fingerprint(journal, begun.fingerprint, now)
         check_shares(journal, begun.shares, shares, options.share)
-        found = select(found)
+        found = _with_stores(select(found), found, begun.plan)
         begun = replace(begun, root=_absolute(found.root))  # a folder that was moved, or is mounted elsewhere here
         present = found_files(found)
         if begun.files.keys().isdisjoint(present):
             raise MismatchError(
                 f"None of the images that {journal.folder} was planned for is in {place}; give that IN, or another OUT."
             )
-        added, lines = new_images(begun, found, present, options, settings, pattern, progress)
+        added, lines = new_images(begun, found, present, options, settings, pattern, progress, dry=dry)
         begun = begun if added is None else joined_run([begun, added])
         _tell(replace(found, assumptions=begun.assumptions), progress)
         for line in lines:
@@ -296,6 +297,16 @@ def _present(
             "segment into another OUT, or start over with --overwrite"
         )
     return present
+
+
+def _with_stores(selected: Discovery, found: Discovery, plan: Plan) -> Discovery:
+    """What was selected, and images of the run in zarr stores, which are not gone when they are not selected."""
+    if selected is found:
+        return found
+    known = {image.key for one in plan.label_arrays if one.group is not None for image in one.images}
+    stores = (entry for entry in found.entries if entry.key in known)
+    entries = {entry.key: entry for entry in (*stores, *selected.entries)}
+    return replace(selected, entries=tuple(entries[key] for key in sorted(entries)))
 
 
 def _absolute(root: str) -> str:

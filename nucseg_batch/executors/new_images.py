@@ -6,17 +6,21 @@ Images that would need it to be otherwise are not added.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from nucseg_batch.errors import MismatchError
+from nucseg_batch.errors import ImageError, MismatchError, OutputError, UsageError
 from nucseg_batch.executors.colours import colour_assumptions
 from nucseg_batch.executors.existing import unplanned
 from nucseg_batch.executors.plannable import plannable
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.find.entries import Discovery, FileEntry
 from nucseg_batch.files.find.header_scan import scan_headers
+from nucseg_batch.files.find.select import image_info
+from nucseg_batch.files.masks.in_place import check_labels
 from nucseg_batch.files.masks.pixels import storable
 from nucseg_batch.files.names import counted
 from nucseg_batch.files.opened import State
@@ -25,6 +29,10 @@ from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.plan import Assumption, ImageInfo, Plan, channel_names, check_compartments, make_plan, merged
 from nucseg_batch.settings import ESTIMATE, RunSettings, SegmentSettings
 
+GROWN = "other time points or z-slices than when the run was planned"
+"""What is said of images whose axes have another length now: a mask cannot grow, since it would not keep its bytes."""
+UNWRITTEN = "none of its chunks is there yet; run the same command again when it is complete"
+"""What is said of images in zarr stores of which only the metadata are there."""
 ELSEWHERE = "segment them into another OUT, or start over with --overwrite"
 
 
@@ -36,29 +44,38 @@ def new_images(
     settings: SegmentSettings,
     pattern: str | None,
     progress: Progress,
+    *,
+    dry: bool = False,
 ) -> tuple[RunSpec | None, list[str]]:
     """The portion that is to be added to a run, None where there is none; and lines for the user about new images.
 
-    found: all of IN; present: size and time of what was found, by key. Raises MismatchError where `options.new` refuses
-    new images, and UsageError where their pixels do not fit distances in micrometres.
+    found: all of IN; present: size and time of what was found, by key; dry: whether nothing will be added. Raises
+    MismatchError where `options.new` refuses new images, and UsageError where their pixels do not fit distances in
+    micrometres.
     """
     new, mended = unplanned(begun.files, present, begun.plan)
-    what = {"new": new, "could not be used when the run was planned, and changed since": mended}
-    if not new and not mended:
+    grown = _grown(begun.plan, found, settings)
+    what = {"new": new, "could not be used when the run was planned, and changed since": mended, GROWN: grown}
+    if not any(what.values()):
         return None, []
     reason = _refused(begun, options, pattern)
     if options.new == "refuse":
         first = "; ".join(f"{counted(keys)}: {text}" for text, keys in what.items() if keys)
         raise MismatchError(f"--new refuse: {first}. Use --new add or report, or another OUT.")
+    lines = [f"{counted(grown)}: {GROWN}; what is new is not in this run; {ELSEWHERE}"] if grown else []
     if reason is not None:
-        return None, [f"{counted(keys)}: {text}; not in this run; {reason}" for text, keys in what.items() if keys]
+        del what[GROWN]
+        return None, [
+            *lines,
+            *(f"{counted(keys)}: {text}; not in this run; {reason}" for text, keys in what.items() if keys),
+        ]
     portion, left_out = _portion(begun, found, new | mended, settings, progress)
-    lines = [f"{counted(keys)}: new; not in this run; {reason}" for reason, keys in left_out.items()]
+    lines += [f"{counted(keys)}: new; not in this run; {reason}" for reason, keys in left_out.items()]
     if portion is not None:
         planned = {image.key for label_array in portion.plan.label_arrays for image in label_array.images}
         for text, keys in what.items():
             if keys & planned:
-                lines.append(f"{counted(keys & planned)}: {text}; added to the run")
+                lines.append(f"{counted(keys & planned)}: {text}; {'would be ' * dry}added to the run")
         if portion.plan.failures:
             refused = {failure.image for failure in portion.plan.failures}
             lines.append(f"{counted(refused)}: new, and cannot be used; see the table of failures")
@@ -71,8 +88,6 @@ def _refused(begun: RunSpec, options: RunSettings, pattern: str | None) -> str |
         return "add them with --new add"
     if options.share is not None:
         return "a share adds no images; add them with `nucseg-batch plan IN OUT.zarr --shares N`"
-    if begun.in_place:
-        return "--in-place adds no images, so start over with --overwrite"
     if pattern != begun.pattern:
         asked = f"--pattern {begun.pattern}" if begun.pattern else "no --pattern"
         return f"the run was planned with {asked}; give that to add images, or {ELSEWHERE}"
@@ -84,11 +99,14 @@ def _portion(
 ) -> tuple[RunSpec | None, dict[str, set[str]]]:
     """The portion of some new images, and the keys of those that are left out by the reason."""
     left_out: dict[str, set[str]] = defaultdict(set)
+    taken = {label_array.name for label_array in begun.plan.label_arrays}
     files = {file for image in _images(begun.plan) for file in (image.key, *image.files)}
     chosen: dict[str, FileEntry] = {}
     for entry in (entry for entry in found.entries if entry.key in keys):
-        if entry.group is not None:
-            left_out[f"images in zarr stores cannot be added; {ELSEWHERE}"].add(entry.key)
+        if entry.blank:
+            left_out[UNWRITTEN].add(entry.key)
+        elif entry.group in taken:
+            left_out[f"masks of the run are in its place in OUT; {ELSEWHERE}"].add(entry.key)
         elif not files.isdisjoint((entry.key, *entry.files)):
             left_out[f"a file of it belongs to an image of the run; {ELSEWHERE}"].add(entry.key)
         else:
@@ -110,11 +128,12 @@ def _portion(
         failures = [*failures, *refused]
     kept, fit = [], _Fit(begun.plan, settings)
     for image in images:
-        reason = fit.trouble(image)
-        if reason is None:
-            kept.append(image)
-        else:
+        if (reason := fit.trouble(image)) is not None:
             left_out[f"{reason}; {ELSEWHERE}"].add(image.key)
+        elif begun.in_place and (reason := _label_trouble(image, found.root, settings)) is not None:
+            left_out[reason].add(image.key)
+        else:
+            kept.append(image)
     if not kept and not failures:
         return None, left_out
     plan = make_plan(
@@ -130,6 +149,32 @@ def _portion(
     parts = chosen.keys() - {image.key for image in kept} - set[str]().union(*left_out.values())
     others = PlannedFiles(plan, _states({*parts, *(failure.image for failure in failures)}, chosen))
     return replace(begun, plan=plan, files=others, assumptions=assumptions, portions=1), left_out
+
+
+def _grown(plan: Plan, found: Discovery, settings: SegmentSettings) -> set[str]:
+    """Keys of images in zarr stores that have other time points or z-slices than they were planned with."""
+    headers = {entry.key: entry.header for entry in found.entries if entry.header is not None}
+    grown = set[str]()
+    for image in _images(plan) if headers else ():
+        header = headers.get(image.key)
+        if header is not None and (header.size, header.mtime_ns) != (image.size, image.mtime_ns):
+            with contextlib.suppress(ImageError):
+                now = image_info(image.key, header, settings, nuclei=image.nuclei, group=image.group)
+                grown |= {image.key} if (now.t, now.z) != (image.t, image.z) else set()
+    return grown
+
+
+def _label_trouble(image: ImageInfo, root: str, settings: SegmentSettings) -> str | None:
+    """Why an image in a store cannot take labels; None where it can."""
+    try:
+        check_labels(
+            Path(root),
+            make_plan([image], region=settings.region, labels=settings.labels, linked=settings.link == "z"),
+            advice="delete them to add the image",
+        )
+    except (UsageError, OutputError) as error:
+        return str(error).rstrip(".")
+    return None
 
 
 def _images(plan: Plan) -> Iterable[ImageInfo]:

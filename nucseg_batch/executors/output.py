@@ -11,7 +11,7 @@ from nucseg_batch.executors.job import Job, layout_of
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.atomic_write import remove
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
-from nucseg_batch.files.masks.store import create_store, remove_store, set_complete
+from nucseg_batch.files.masks.store import create_store, remove_arrays, remove_store, set_complete
 from nucseg_batch.files.run.locks import ALL, ROOT, holders, share_lock
 from nucseg_batch.files.run.wells import remove_wells
 
@@ -48,8 +48,10 @@ def add_images(job: Job, progress: Progress) -> None:
     assert job.added is not None
     check_plan(job)
     journal.reopen()
-    set_complete(job.store, False)
-    journal.add(job.added)
+    if not job.begun.in_place:
+        set_complete(job.store, False)
+        remove_arrays(job.store, job.added.plan)
+    journal.add(job.added, job.mirror)
     journal.log(f"added {job.added.plan.image_count} images and {len(job.added.plan.failures)} that cannot be used")
     for one in job.added.assumptions:
         journal.log(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")

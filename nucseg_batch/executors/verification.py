@@ -193,12 +193,13 @@ def verify(
     try:
         for number, result in enumerate(chosen):
             step(number, len(chosen))
+            state = survey.files_state(result)
             undone, found = _examined(job, survey, result)
             units += isinstance(result.item, Unit) and not undone
             missing += undone
             if found is not None:
                 damage.append(found)
-            read += not undone and notes.add(result, good=found is None)
+            read += not undone and notes.add(result, state, good=found is None)
     finally:
         notes.save()
     return VerificationResult(units, missing, tuple(damage), read, survey.coverage())

@@ -6,17 +6,18 @@ although it is half written becomes a failure, and is tried again when it has ch
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nucseg_batch.errors import NothingToDoError
+from nucseg_batch.errors import NothingToDoError, UsageError
 from nucseg_batch.executors.executor import Stopping
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.local import LocalExecutor
 from nucseg_batch.executors.progress import Progress, ProgressCounter
 from nucseg_batch.executors.run_job import RunSummary, run_job
 from nucseg_batch.files.find.entries import Discovery, FileEntry
+from nucseg_batch.files.names import counted
 
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
@@ -31,13 +32,22 @@ class FolderWatch:
         self._done: dict[str, FileEntry] | None = None
         self._predictor: Predictor | None = None
 
-    def select(self, found: Discovery) -> Discovery:
+    def select(self, found: Discovery, tell: Callable[[str], None] = lambda line: None) -> Discovery:
         """Of all that a look found, the images whose files are still; of one that changes, what it was when it was.
 
-        Images in zarr stores, whose metadata are there before their pixels, and images of which a file is missing, are
-        left out. Raises NothingToDoError where nothing is new since the last run.
+        Images of which a file is missing are left out, and so are images in zarr stores: OME-Zarr has nothing that says
+        that a store is complete, its metadata are there before its pixels, and empty chunks may be left out. `tell`
+        takes a line about these. Raises NothingToDoError where nothing is new since the last run, and UsageError where
+        all images are in zarr stores.
         """
         entries = {entry.key: entry for entry in found.entries if entry.kind == "file"}
+        if stores := [entry.key for entry in found.entries if entry.kind != "file"]:
+            if not entries:
+                raise UsageError(
+                    f"--watch: the images in {found.root} are in zarr stores, which do not say when they are complete. "
+                    "Run `segment` without --watch each time that stores are complete: it adds them."
+                )
+            tell(f"{counted(stores)}: in zarr stores, which do not say when they are complete; add without --watch")
         seen = {key: (entry.files, entry.size, entry.mtime_ns) for key, entry in entries.items()}
         self._still = {
             key: entry if self._seen.get(key) == seen[key] else self._still[key]

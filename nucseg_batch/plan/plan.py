@@ -125,6 +125,18 @@ def make_plan(
     return Plan(tuple(label_arrays), tuple(sorted(failures, key=lambda failure: failure.image)))
 
 
+def earlier_names(image: ImageInfo) -> tuple[str, ...]:
+    """The keys under which an image may have failed before it could be used.
+
+    While a channel is missing that is the file of another channel; of an image in a store, a well or a store that was
+    not there.
+    """
+    if image.group is None:
+        return image.key, *image.files
+    parts = image.group.split("/")
+    return image.key, *("/".join(parts[:depth]) for depth in range(1, len(parts)))
+
+
 def joined(portions: Sequence[Plan]) -> Plan:
     """The plan of a run whose images came in portions, in the order in which these came.
 
@@ -134,7 +146,7 @@ def joined(portions: Sequence[Plan]) -> Plan:
     for portion in portions[1:]:
         for label_array in portion.label_arrays if failures else ():
             for image in label_array.images:
-                for key in (image.key, *image.files):  # while a channel was missing it failed under another's name
+                for key in earlier_names(image):
                     failures.pop(key, None)
         failures |= {failure.image: failure for failure in portion.failures}
     label_arrays = tuple(label_array for portion in portions for label_array in portion.label_arrays)

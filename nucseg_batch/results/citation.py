@@ -292,12 +292,14 @@ def _sentences(record: Mapping[str, Any]) -> Iterator[str]:
             "all others, gaps of one time point and divisions with laptrack (doi:10.1093/bioinformatics/btac799) by "
             f"distance, at most {REACH:g} median widths of nuclei. This gave {output['tracks']} tracks."
         )
-    planes = f" ({output['planes']} planes)" if output["planes"] != output["images"] else ""
+    planes = f" ({_counted(output['planes'], 'plane')})" if output["planes"] != output["images"] else ""
     unit = "plane" if record["input"]["planes"] > record["input"]["images"] else "image"
     lost = output["failures"]
-    failed = f"; {lost} {unit}{'s' * (lost > 1)} could not be processed" if lost else ""
-    missing = f"; {output['missing']} planes were not done yet" if output["missing"] else ""
-    yield f"In {output['images']} images{planes}, {output['nuclei']} nuclei were found{failed}{missing}."
+    failed = f"; {_counted(lost, unit)} could not be processed" if lost else ""
+    missing = output["missing"]
+    missing = f"; {_counted(missing, 'plane')} {'was' if missing == 1 else 'were'} not done yet" if missing else ""
+    found = "1 nucleus was" if output["nuclei"] == 1 else f"{output['nuclei']} nuclei were"
+    yield f"In {_counted(output['images'], 'image')}{planes}, {found} found{failed}{missing}."
     yield (
         "Properties of nuclei are defined as in scikit-image's regionprops; masks are OME-Zarr "
         f"{'labels written into the input store' if record.get('in_place') else '0.5 label images'}."
@@ -355,3 +357,8 @@ def _scale(record: Mapping[str, Any], given: Mapping[str, Any]) -> str:
         "outliers": "all by one factor measured on a sample, and by one of their own where their nuclei differ",
     }.get(str(adapt), "by a factor that was measured")
     return f"Images were rescaled for the network{width}, {how} (column scale of images.csv)."
+
+
+def _counted(number: int, word: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {word}{'s' * (number != 1)}"

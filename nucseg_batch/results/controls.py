@@ -48,15 +48,15 @@ def places_of_controls(plate: Plate, controls: tuple[str, ...]) -> set[Place]:
     return {wells[name] for name in controls}
 
 
-def check_controls(text: str, plan: Plan, attributes: Metadata, store: Path) -> None:
+def check_controls(text: str, plan: Plan, attributes: Metadata, store: Path, root: str) -> None:
     """Raises SettingError where the plates that are planned lack a control well, or there are none.
 
-    attributes: OME-Zarr attributes of the input store, by path of group; store: OUT.
+    attributes: OME-Zarr attributes of the input store, by path of group; store: OUT; root: IN.
     """
     controls = control_wells(text)
     if not controls:
         return
-    plates = Plates(store, lambda group: dict(attributes.get(group, {})))
+    plates = Plates(store, lambda: root, lambda group: dict(attributes.get(group, {})))
     images = [(image.key, PlaneStatus.OK) for label_array in plan.label_arrays for image in label_array.images]
     for name, status in [*images, *((failure.image, PlaneStatus.FAILED) for failure in plan.failures)]:
         plates.add(PlaneRow((name, "", ""), name, status, "", None, None, None, 0, 0, {}))

@@ -94,7 +94,7 @@ class Plate:
     """A plate and what was found on it."""
 
     name: str
-    """Path of its group or folder, with how its files' names begin; of all of IN, the name of OUT without ending."""
+    """Path of its group or folder, with how its files' names begin; of a plate that is all of IN, see `Plates`."""
     rows: tuple[str, ...]
     """Names of its rows."""
     columns: tuple[str, ...]
@@ -133,12 +133,18 @@ class _Folder:
 class Plates:
     """The plates of a run, added up image by image; memory grows with the wells and folders.
 
-    store: OUT, after which a plate is named that is all of IN. attributes: gives those of a group of the store; by
-    default they are read there.
+    A plate that is all of IN has the name that its store gives it, or else that of IN, or where IN is not known that of
+    OUT, both without `.zarr`. store: OUT. root: gives the path or URL of IN, None where it is not known. attributes:
+    gives those of a group of the store; by default they are read there.
     """
 
-    def __init__(self, store: Path, attributes: Callable[[str], dict[str, Any]] | None = None) -> None:
-        self._whole = path_beside(store, "").name
+    def __init__(
+        self,
+        store: Path,
+        root: Callable[[], str | None] = lambda: None,
+        attributes: Callable[[str], dict[str, Any]] | None = None,
+    ) -> None:
+        self._store, self._root = store, root
         self._attributes = attributes or (lambda group: read_attributes(store / group))
         self._metadata: dict[str, tuple[tuple[str, ...], tuple[str, ...]] | None] = {}
         self._stored: dict[str, dict[Place, Well]] = {}
@@ -194,6 +200,12 @@ class Plates:
                 plates[name, None] = _of_names("/".join(filter(None, (name, prefix))) or self._whole, wells)
         return plates
 
+    @cached_property
+    def _whole(self) -> str:
+        """The name of a plate that is all of IN."""
+        given = (self._root() or "").rstrip("/").rpartition("/")[2].removesuffix(".zarr").removesuffix(".ome")
+        return given or path_beside(self._store, "").name
+
     def _place_in_store(self, row: PlaneRow) -> tuple[str, Place] | None:
         """The plate's group and the well of a plane whose image is a field of an OME-Zarr plate."""
         group = row.mask.removesuffix("/labels/nuclei") if row.mask else row.image
@@ -211,7 +223,8 @@ class Plates:
     def _of_store(self, name: str, wells: dict[Place, Well]) -> Plate:
         grid = self._metadata[name]
         assert grid is not None
-        return Plate(name or self._whole, *grid, wells)
+        called = ome_of(self._attributes(name))["plate"].get("name") if not name else None
+        return Plate(name or (called if isinstance(called, str) and called.strip() else self._whole), *grid, wells)
 
 
 def named_well(key: str) -> tuple[str, str, Place | None]:

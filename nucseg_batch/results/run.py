@@ -109,6 +109,10 @@ class FinishedRun:
         except MismatchError:
             return None
 
+    def root(self) -> str | None:
+        """Path or URL of IN, as the run was planned or images were added last; None where that is not known."""
+        return None if self.begun is None else self.begun.root
+
     def planes(self, pattern: str | None = None) -> Iterator[PlaneRow]:
         """The rows of images.csv, in order; of those images only whose path or name matches a glob pattern."""
         rows = read_planes(self.tables["images"])

@@ -113,7 +113,7 @@ def write_wells(run: FinishedRun, controls: str | None = None, progress: Progres
         raise OutputError(f"{path}: this is not a table that `nucseg-batch wells` wrote; move it.")
     wanted = controls_of(run) if controls is None else controls
     chosen = control_wells(wanted)
-    plates, planes = Plates(run.store), 0
+    plates, planes = Plates(run.store, run.root), 0
     for row in run.planes():
         plates.add(row)
         planes += 1

@@ -65,6 +65,7 @@ def main() -> None:
             options = ["--diameter", *size] if size else []
             store = place / f"out{number}.zarr"
             runs["segment"].append(_row(["-m", "nucseg_batch", "segment", plane, store, *options], arguments))
+            print(f"segment: {runs['segment'][-1]}", flush=True)
             for kind in arguments.kinds:
                 out = place / f"{kind}.zarr"
                 runs[kind].append(_row(["-c", PROGRAM, plane, kind, out, arguments.threads, *size], arguments))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from command import call
 from faults.harness import ordinary_rights
 from zarr_examples import numbers, write_image
 
@@ -44,6 +45,23 @@ def test_images_that_would_be_refused_are_exit_code_3(tmp_path: Path, capsys: py
     stack(tmp_path / "in" / "b.ome.tif", names=("GFP", "RFP"))
     assert dry(tmp_path / "in", tmp_path / "out.zarr") == 3
     assert "b.ome.tif" in capsys.readouterr().out
+
+
+def test_new_images_would_be_added_and_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To a run that was planned; a plan in shares is planned again without saying how many."""
+    stack(tmp_path / "in" / "a.ome.tif")
+    places = (tmp_path / "in", tmp_path / "out.zarr")
+    call("plan", *places, "--shares", 3)
+    stack(tmp_path / "in" / "b.ome.tif")
+    capsys.readouterr()
+    assert dry(*places) == 0
+    assert "1 image (b.ome.tif): new; would be added to the run" in capsys.readouterr().err
+    assert not (tmp_path / "out.run" / "plan-000001.json").exists()
+    assert "--new refuse: 1 image (b.ome.tif): new" in call("plan", *places, "--new", "refuse", code=78).stderr
+    added = call("plan", *places)
+    assert "1 image (b.ome.tif): new; added to the run" in added.stderr
+    assert "For each K, 0 to 2" in added.stdout
+    assert "was planned for 3 shares, not 1" in call("plan", *places, "--shares", 1, code=78).stderr
 
 
 def test_an_output_that_cannot_be_made_is_exit_code_73(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

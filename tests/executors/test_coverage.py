@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -58,9 +60,11 @@ def names_of(run: SmallRun, when: float) -> set[str]:
 
 
 def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
+    """A bit that rots on the disk: size and time stay."""
+    state, content = path.stat(), bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def shard(run: SmallRun, name: str = "40x50") -> Path:
@@ -188,6 +192,61 @@ def test_what_is_damaged_is_read_by_every_call_until_it_is_mended(run: SmallRun)
     assert run.everything() == before
 
 
+SPOILT = [
+    ("deleted", Path.unlink),
+    ("cut", lambda path: os.truncate(path, path.stat().st_size - 7)),
+    ("written again", lambda path: path.write_bytes(path.read_bytes())),
+]
+
+
+@pytest.mark.parametrize("spoil", [spoil for _, spoil in SPOILT], ids=[name for name, _ in SPOILT])
+@pytest.mark.parametrize("what", ["mask", "mask of a large plane", "rows", "rows of a large plane", "region"])
+def test_a_file_that_something_else_changed_is_not_verified_any_more(
+    run: SmallRun, what: str, spoil: Callable[[Path], None]
+) -> None:
+    """Its size and time show it without reading: `status` knows it, and any sample reads it, however small."""
+    whole = verified(run).coverage.results
+    path = {
+        "mask": lambda: shard(run, "40x52"),
+        "mask of a large plane": lambda: shard(run, "100x120"),
+        "rows": lambda: run.journal.folder / "parts" / "40x52-000000.nuclei.csv",
+        "rows of a large plane": lambda: next((run.journal.folder / "planes").glob("*.csv")),
+        "region": lambda: next((run.journal.folder / "regions").iterdir()),
+    }[what]()
+    spoil(path)
+    assert status(run.store, run.journal).coverage.verified == whole - 1
+    found = verified(run, START + DAY, sample=Fraction(1, 10**6))
+    harmless = spoil is SPOILT[2][1]
+    assert len(found.damage) == (0 if harmless else 1)
+    assert found.results == 2
+    assert found.coverage.verified == whole - (not harmless)
+
+
+@pytest.mark.parametrize("what", ["mask", "mask of a large plane", "rows", "region", "metadata", "table"])
+def test_a_file_that_was_never_read_and_is_missing_is_noticed_by_any_sample(run: SmallRun, what: str) -> None:
+    """Its size was recorded when it was written."""
+    path = {
+        "mask": lambda: shard(run, "40x52"),
+        "mask of a large plane": lambda: shard(run, "100x120"),
+        "rows": lambda: run.journal.folder / "parts" / "40x52-000000.nuclei.csv",
+        "region": lambda: next((run.journal.folder / "regions").iterdir()),
+        "metadata": lambda: run.store / "40x52" / "labels" / "zarr.json",
+        "table": lambda: run.store.with_suffix(".nuclei.csv"),
+    }[what]()
+    path.unlink()
+    found = verified(run, sample=Fraction(1, 10**6))
+    assert (len(found.damage), found.results) == (1, 2)
+    assert found.coverage.verified == 1
+
+
+def test_a_sample_of_a_sound_run_reads_no_more_than_its_part(run: SmallRun) -> None:
+    """Also before anything was verified, and of masks without nuclei, which have no file."""
+    run.put("none.tif", picture(0, (30, 41)))
+    run.segment()
+    results = verified(run, sample=Fraction(1, 10**6))
+    assert (results.results, results.damage) == (1, ())
+
+
 def test_units_that_are_not_done_take_no_place_in_a_sample(run: SmallRun) -> None:
     """They would be the ones that were never verified, call after call."""
     for unit in run.units[:-1]:
@@ -226,15 +285,16 @@ def test_stacks_are_results_of_their_own(tmp_path: Path, monkeypatch: pytest.Mon
 def test_calls_at_the_same_time_lose_nothing_of_each_other(run: SmallRun) -> None:
     """As the tasks of a job array: each began before the others ended."""
     first, second = (VerifiedRecords(run.journal.folder) for _ in range(2))
-    first.add("unit:a", Verified(START, 1, good=True))
-    second.add("unit:b", Verified(START, 2, good=True))
-    first.add("unit:c", Verified(START, 3, good=True))
-    second.add("unit:c", Verified(START, 3, good=False))
+    first.add("unit:a", Verified(START, 1, True, 5, 6))
+    second.add("unit:b", Verified(START, 2, True, 5, 6))
+    first.add("unit:c", Verified(START, 3, True, 5, 6))
+    second.add("unit:c", Verified(START, 3, False, 5, 6))
     first.save()
     second.save()
     first.save()
     third = VerifiedRecords(run.journal.folder)
-    assert [third.entry(f"unit:{name}") for name in "abc"] == [(START, 1, True), (START, 2, True), (START, 3, False)]
+    expected = [(START, 1, True, 5, 6), (START, 2, True, 5, 6), (START, 3, False, 5, 6)]
+    assert [third.entry(f"unit:{name}") for name in "abc"] == expected
     third.save()
     assert len(list((run.journal.folder / "verified").iterdir())) == 1
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tifffile
 from small_runs import SmallRun, mosaic, picture, small_run
-from zarr_examples import multiscales, write_array, write_group
 
 from nucseg_batch.errors import LockedError, MismatchError
 from nucseg_batch.executors import finishing, job, local
@@ -253,17 +252,6 @@ def test_stacks_are_added_with_their_volumes(tmp_path: Path, monkeypatch: pytest
     volumes = [RunLayout(one.store, linked=True).volumes_csv.read_bytes() for one in (run, fresh)]
     assert volumes[0] == volumes[1]
     assert tables(run.store) == tables(fresh.store)
-
-
-def test_images_in_stores_are_told_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their plates and wells were listed when the run was planned."""
-    run = small_run(tmp_path, monkeypatch)
-    for name in ("a", "b"):
-        group = write_group(run.folder / f"{name}.zarr", multiscales("yx"))
-        write_array(group / "0", picture(3))
-        run.segment()
-    assert "not in this run; images in zarr stores cannot be added" in run.notes.text
-    assert len(images(run.store)) == 1
 
 
 def test_the_flat_field_of_the_run_is_that_of_new_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

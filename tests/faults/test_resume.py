@@ -167,6 +167,23 @@ def test_new_images_are_added_and_images_that_are_gone_are_kept(driver: Driver, 
     assert "2.png" in {row["image"] for row in rows(store, "images")}
 
 
+def test_a_lost_plan_of_added_images_is_refused_and_mended(driver: Driver, own: Path, tmp_path: Path) -> None:
+    """By every command, until `verify --redo` has discarded what is left of these images."""
+    store = tmp_path / "out.zarr"
+    driver.run("segment", own, store, *REGION, code=3)
+    write_picture(own / "new.png", (20, 30))
+    driver.run("segment", own, store, *REGION, code=3)
+    before = rows(store, "images")
+    (store.with_suffix(".run") / "plan-000001.json").unlink()
+    for command in (("segment", own, store, *REGION), ("finish", store), ("status", store), ("verify", store)):
+        assert "plan of added images is lost or damaged (plan-000001.json)" in driver.run(*command, code=74).errors
+    assert "discarded 1 unit of added images" in driver.run("verify", store, "--redo").errors
+    assert driver.run("segment", own, store, *REGION, code=3).segmented == 1
+    assert [(row["image"], row["nuclei"]) for row in rows(store, "images")] == [
+        (row["image"], row["nuclei"]) for row in before
+    ]
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 

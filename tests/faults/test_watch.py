@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from faults.harness import rows
 from faults.tree import KILLED, REGION, Driver, Run, tree, wait_for, write_picture
+from zarr_examples import numbers, write_image
 
-from nucseg_batch.errors import NothingToDoError
+from nucseg_batch.cli.watch import check_watch
+from nucseg_batch.errors import NothingToDoError, UsageError
 from nucseg_batch.executors.watch import FolderWatch
 from nucseg_batch.files.find.discover import discover
 
@@ -147,6 +149,24 @@ def test_what_does_not_go_with_a_watch_is_refused(
     file = write_picture(tmp_path / "one.png", (20, 30))
     refused = driver.run("segment", file, tmp_path / "out.zarr", "--watch", 5, code=2)
     assert "--watch needs a folder" in refused.errors
+
+
+def test_images_in_stores_are_left_out_and_told(tmp_path: Path) -> None:
+    """A folder that holds nothing else is refused, at once and later."""
+    folder, watch, told = tmp_path / "in", FolderWatch(), list[str]()
+    folder.mkdir()
+    write_picture(folder / "a.png", (20, 30))
+    write_image(folder / "b.zarr", numbers(20, 30), "yx")
+    with pytest.raises(NothingToDoError):
+        watch.select(discover(str(folder)), told.append)
+    (entry,) = watch.select(discover(str(folder)), told.append).entries
+    assert entry.key == "a.png"
+    assert told[0].startswith("1 image (b.zarr): in zarr stores, which do not say when they are complete")
+    (folder / "a.png").unlink()
+    with pytest.raises(UsageError, match="without --watch each time that stores are complete"):
+        watch.select(discover(str(folder)), told.append)
+    with pytest.raises(UsageError, match=r"b.zarr is a zarr store, which does not say when it is complete"):
+        check_watch(str(folder / "b.zarr"), {}, "add")
 
 
 def test_only_images_that_are_still_are_selected(tmp_path: Path) -> None:

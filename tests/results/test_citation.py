@@ -103,6 +103,8 @@ def test_a_methods_section_is_written_from_it(tmp_path: Path, monkeypatch: pytes
         record["input"]["sha256"][:16],
     ):
         assert fact in text, fact
+    few = {**record, "output": {**record["output"], "images": 1, "planes": 3, "nuclei": 1, "failures": 0, "missing": 1}}
+    assert "In 1 image (3 planes), 1 nucleus was found; 1 plane was not done yet." in paragraph(few)
     assert "channel of the nuclei" not in text
     keys = [one.key for one in references(record)]
     assert "caicedo2019bowl" in keys

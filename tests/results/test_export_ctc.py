@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from command import call
 from exporting import exported
 from movies import movie, write_truth
 from numpy.typing import NDArray
@@ -39,6 +40,15 @@ def spots(*places: tuple[int, int] | None) -> NDArray[np.uint8]:
 
 def lines(folder: Path) -> list[list[int]]:
     return [[int(word) for word in line.split()] for line in (folder / "res_track.txt").read_text().splitlines()]
+
+
+def test_the_folder_of_a_sequence_is_counted_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a file for each frame."""
+    run = tracked_run(tmp_path, monkeypatch, spots((5, 5), (6, 6), (7, 7)))
+    assert "ctc: 1 folder written\n" in call("export", run.store, tmp_path / "to", "--format", "ctc").stdout
+    assert len(list((tmp_path / "to" / "ctc" / "a" / "01_RES").iterdir())) == 4
+    again = call("export", run.store, tmp_path / "to", "--format", "ctc", "--format", "roi").stdout
+    assert "ctc: 0 folders written, 1 up to date\nroi: 1 file written\n" in again
 
 
 def test_masks_have_the_number_of_the_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

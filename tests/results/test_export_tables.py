@@ -168,7 +168,7 @@ def test_wells_of_a_stored_plate_have_two_digits_in_all_tables(tmp_path: Path, m
     exported(run, tmp_path / "out", "cellprofiler", "anndata")
     images = pandas.read_csv(tmp_path / "out" / "cellprofiler" / "Image.csv")
     assert list(images["Metadata_Well"]) == ["A01", "A02", "B02"]
-    assert set(images["Metadata_Plate"]) == {"out"}
+    assert set(images["Metadata_Plate"]) == {"test"}
     assert set(anndata.read_h5ad(tmp_path / "out" / "nuclei.h5ad").obs["well"]) == {"A01", "A02", "B02"}
 
 

@@ -80,7 +80,7 @@ def test_a_plate_is_drawn_with_missing_and_failed_wells(tmp_path: Path, monkeypa
     run.segment(Threshold(support=None))
     content = report_of(run.store)
     page = Page(content)
-    assert "Plate out: 3 rows and 4 columns" in page.text
+    assert "Plate in: 3 rows and 4 columns" in page.text
     assert "10 wells with results, 22 nuclei, 1 failed" in page.text
     assert "B3: 3; 3 nuclei in 1 image" in page.text
     assert "C3: unknown; 0 nuclei in 0 images, 1 failed" in page.text
@@ -110,7 +110,7 @@ def test_a_plate_of_a_store_is_known_by_its_metadata(tmp_path: Path, monkeypatch
     run.folder = plate
     run.segment()
     page = Page(report_of(run.store))
-    assert "Plate out: 2 rows and 3 columns" in page.text
+    assert "Plate in: 2 rows and 3 columns" in page.text
     assert "C11: 3; 3 nuclei in 1 image" in page.text
     assert "Mean area of nuclei (µm²)" in page.text
     assert "B05: 5; 3 nuclei" in page.text  # 20 pixels of 0.25 um2

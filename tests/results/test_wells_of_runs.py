@@ -46,7 +46,7 @@ def test_a_run_over_a_plate_writes_its_wells_once(tmp_path: Path, monkeypatch: p
     wells = tmp_path / "out.wells.csv"
     assert f"6 wells on 1 plate: {wells}" in told.stdout
     first, written = wells.read_bytes(), wells.stat().st_mtime_ns
-    assert set(pd.read_csv(wells).plate) == {"out"}
+    assert set(pd.read_csv(wells).plate) == {"in"}
     record = json.loads(segment(run, "--json").stdout)
     assert record["files"][-1] == str(wells)
     assert wells.stat().st_mtime_ns == written
@@ -111,7 +111,7 @@ def test_controls_that_no_plate_has_are_refused_before_anything_is_written(
 ) -> None:
     """Not after hours of segmenting."""
     run = plate(tmp_path, monkeypatch, names)
-    said = "but plate out has no image of this well" if names is None else "say wells; leave it out"
+    said = "but plate in has no image of this well" if names is None else "say wells; leave it out"
     for command in ("segment", "plan"):
         refused = call(command, run.folder, run.store, "--controls", "A01,H12", code=2).stderr
         assert said in refused
@@ -161,7 +161,7 @@ def test_stored_plates_of_time_points_are_read_as_a_data_frame(tmp_path: Path, m
     images = stored_plate(tmp_path, ["A", "B"], ["01", "02"], times=2)
     small_run(tmp_path, monkeypatch)
     options: dict[str, Any] = {"diameter": 26, "region": 64}
-    with pytest.raises(SettingError, match="names A03, but plate out"):
+    with pytest.raises(SettingError, match="names A03, but plate plate"):
         nucseg_batch.segment(images, tmp_path / "out.zarr", controls="A03", **options)
     result = nucseg_batch.segment(images, tmp_path / "out.zarr", controls="A01,A02,B01", **options)
     assert result.tables["wells"] == tmp_path / "out.wells.csv"
@@ -180,17 +180,20 @@ def test_stored_plates_of_time_points_are_read_as_a_data_frame(tmp_path: Path, m
 
 
 def test_plates_have_one_name_in_all_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plate that is all of IN is named after OUT, as in the exports."""
+    """A plate that is all of IN is named after IN, in tables as in exports; after OUT when IN is not known any more."""
     run = plate(tmp_path, monkeypatch)
     segment(run)
     with FinishedRun(run.store) as finished:
         write_wells(finished)
-    assert set(pd.read_csv(tmp_path / "out.wells.csv").plate) == {"out"}
+    assert set(pd.read_csv(tmp_path / "out.wells.csv").plate) == {"in"}
     call("export", run.store, tmp_path / "to", "--format", "cellprofiler")
     image = pd.read_csv(tmp_path / "to" / "cellprofiler" / "Image.csv")
-    assert set(image.Metadata_Plate) == {"out"}
+    assert set(image.Metadata_Plate) == {"in"}
     call("report", run.store, "--well-column", "area_median")
-    assert "Plate out: 2 rows" in (tmp_path / "out.report.html").read_text()
+    assert "Plate in: 2 rows" in (tmp_path / "out.report.html").read_text()
+    shutil.rmtree(run.journal.folder)
+    call("export", run.store, tmp_path / "again", "--format", "cellprofiler")
+    assert set(pd.read_csv(tmp_path / "again" / "cellprofiler" / "Image.csv").Metadata_Plate) == {"out"}
 
 
 def test_a_control_that_lost_its_images_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

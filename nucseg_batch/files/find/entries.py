@@ -38,6 +38,8 @@ class FileEntry:
     """Whether its name says that the only channel in it is the one that was asked for."""
     header: Header | None = None
     """What it says of itself, where finding it took reading that."""
+    blank: bool = False
+    """Whether it is in a zarr store and has no chunk: it is empty, or not written yet."""
 
     @property
     def name(self) -> str:

@@ -51,7 +51,8 @@ def read_store(root: str, group: str, *, axes: str | None = None) -> StoreConten
     entries = []
     for image in content.images:
         path, header = below(image.path), image.header
-        entries.append(FileEntry(path or name, header.size, header.mtime_ns, "zarr", name, path, header=header))
+        key, state = path or name, (header.size, header.mtime_ns)
+        entries.append(FileEntry(key, *state, "zarr", name, path, header=header, blank=image.blank))
     troubles = [(trouble.path, trouble.message) for trouble in content.troubles]
     troubles += [(path, "the store's metadata list it, but it is not there.") for path in content.missing]
     return StoreContent(

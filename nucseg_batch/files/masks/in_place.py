@@ -49,12 +49,19 @@ CONSOLIDATED = ".zmetadata"
 """Where zarr format 2 keeps copies of a store's metadata."""
 
 
-def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: bool = False) -> None:
+def check_labels(
+    folder: Path,
+    plan: Plan,
+    *,
+    resumed: bool = False,
+    overwrite: bool = False,
+    advice: str = "to replace them add --overwrite",
+) -> None:
     """Raises what stands against labels in the store, or in the folder of stores, that the images of a plan are in.
 
     That is UsageError for an image that is a file or of version 0.6, and OutputError where an image group is not there
     or cannot be written to, or has label images of the names of the plan's, such as `nuclei`: unless they are of the
-    run that is `resumed`, or `overwrite` says that `remove_labels` may delete them.
+    run that is `resumed`, or `overwrite` says that `remove_labels` may delete them. advice: what else to do then.
     """
     for label_array in plan.label_arrays:
         key = label_array.images[0].key
@@ -75,9 +82,7 @@ def check_labels(folder: Path, plan: Plan, *, resumed: bool = False, overwrite: 
             begun = zarr_format(label) is None and not listed  # a run that was stopped while it made its groups
             mine = resumed and (begun or OWNER in read_attributes(label))
             if not (mine or overwrite) and (label.exists() or listed):
-                raise OutputError(
-                    f"--in-place: {key} has label images called {name} already; to replace them add --overwrite."
-                )
+                raise OutputError(f"--in-place: {key} has label images called {name} already; {advice}.")
 
 
 def create_labels(folder: Path, plan: Plan) -> None:

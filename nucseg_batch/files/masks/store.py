@@ -74,13 +74,17 @@ __all__ = [
     "label_path",
     "list_masks",
     "masks_changed_ns",
+    "remove_added",
+    "remove_arrays",
     "remove_common_leftovers",
     "remove_leftovers_of",
     "remove_store",
     "set_complete",
     "shard_bytes",
     "shards_written",
+    "unit_files",
     "volume_bytes",
+    "volume_files",
     "volumes_written",
 ]
 
@@ -191,9 +195,10 @@ def _describe_collections(path: Path, plan: Plan, structure: PlateGroups) -> Non
     label_arrays = {one.name: one for one in plan.label_arrays}
     for group, series in structure.collections.items():
         file = path / group / "OME" / "METADATA.ome.xml"
-        if not file.exists():
-            images = [(name, label_arrays["/".join(part for part in (group, name) if part)]) for name in series]
-            write_whole(file, collection_xml(images))
+        images = [(name, label_arrays["/".join(part for part in (group, name) if part)]) for name in series]
+        content = collection_xml(images)
+        if not file.exists() or file.read_bytes() != content:  # images were added
+            write_whole(file, content)
 
 
 class MaskWriter:
@@ -256,7 +261,7 @@ class MaskWriter:
 
 def shard_bytes(store: Path, unit: Unit) -> int:
     """Size of a unit's shards, of its label images and its pixels together; 0 where there is none."""
-    return sum(map(_size, _all_files(store, unit)))
+    return sum(map(_size, unit_files(store, unit)))
 
 
 def shards_written(store: Path, unit: Unit) -> StoredPart:
@@ -268,17 +273,22 @@ def shards_written(store: Path, unit: Unit) -> StoredPart:
 
 def volume_bytes(store: Path, unit: Unit) -> int:
     """Size of a unit's shard of volumes; 0 where there is none."""
-    return sum(map(_size, _files(store, unit, VOLUMES)))
+    return sum(map(_size, volume_files(store, unit)))
 
 
 def volumes_written(store: Path, unit: Unit) -> StoredPart:
     """A unit's shard of volumes, found out from its files as they are now."""
-    return stored_part(_files(store, unit, VOLUMES))
+    return stored_part(volume_files(store, unit))
+
+
+def volume_files(store: Path, unit: Unit) -> list[Path]:
+    """The files of a unit's shard of volumes, there or not."""
+    return _files(store, unit, VOLUMES)
 
 
 def remove_leftovers_of(store: Path, unit: Unit, *, volumes: bool = False) -> None:
     """Deletes what killed writers left of a unit's shards, or of its shard of volumes; nobody else may be at it."""
-    for file in _files(store, unit, VOLUMES) if volumes else _all_files(store, unit):
+    for file in volume_files(store, unit) if volumes else unit_files(store, unit):
         remove_leftovers(file.parent, {file.name})
 
 
@@ -311,8 +321,8 @@ def masks_changed_ns(store: Path, unit: Unit, labels: Collection[str] | None = N
     return max(_changed_ns(file) for label in chosen for file in _files(store, unit, label))
 
 
-def _all_files(store: Path, unit: Unit) -> list[Path]:
-    """The files of a unit's pixels and of all its label images."""
+def unit_files(store: Path, unit: Unit) -> list[Path]:
+    """The files of a unit's pixels and of all its label images, there or not."""
     labels = (file for label in unit.label_array.labels for file in _files(store, unit, label))
     return [*_pixel_files(store, unit), *labels]
 
@@ -363,6 +373,22 @@ def set_complete(path: Path, complete: bool, provenance: Mapping[str, Any] | Non
     new = {**own, "complete": complete, **({} if provenance is None else {"provenance": dict(provenance)})}
     if new != own:
         write_attributes(path, {**attributes, OWNER: new})
+
+
+def remove_arrays(path: Path, plan: Plan) -> None:
+    """Deletes what is where the label arrays of a plan will be: of a portion that was begun and is forgotten."""
+    for one in plan.label_arrays:
+        for name in [one.name] if one.group is None else label_paths(one):
+            shutil.rmtree(path / name, ignore_errors=True)
+
+
+def remove_added(path: Path, portions: Collection[int], known: Collection[str]) -> None:
+    """Deletes the arrays of images that are files and came in some portions; known: names of arrays that stay."""
+    top = {name.partition("/")[0] for name in known}
+    for number in portions:
+        for folder in path.glob(f"*-added{number}"):
+            if folder.name not in top:
+                shutil.rmtree(folder)
 
 
 def remove_store(path: Path) -> None:

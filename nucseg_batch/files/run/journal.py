@@ -33,6 +33,7 @@ from nucseg_batch.files.names import readable
 from nucseg_batch.files.run.attempts import BEGUN
 from nucseg_batch.files.run.locks import LOCKS
 from nucseg_batch.files.run.portions import (
+    UNITS,
     is_portion,
     portion_count,
     portions_sha256,
@@ -58,7 +59,7 @@ VOLUME_RECORDS = "volumes"
 """Folder of a run folder with what stacks left whose nuclei are joined, see `stack_records`."""
 TRACK_RECORDS = "tracks"
 """The same of movies whose nuclei are linked, see `track_records`."""
-FOLDERS = ("units", "parts", "regions", "planes")
+FOLDERS = (UNITS, "parts", "regions", "planes")
 """Folders of a run folder that hold what units left."""
 OWN_NAMES = frozenset(
     {PLAN, "config.toml", "mirror.json", "machine.json", "scales.json", "finished.json", CONTROLS, ONE_LOG}
@@ -106,19 +107,24 @@ class Journal:
         """Begins a run. mirror: attributes of the input store, as `mask_store.create_store` takes them.
 
         config: text of the file that tells people, and `--config`, what the run was begun with. The plan is written
-        last: without it there is no run.
+        last: without it there is no run, and what another one left is deleted.
         """
+        self.clear()
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
-        remove_portions(self.folder)
         if config:
             write_whole(self._config, config)
         write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
         write_portion(self.folder, 0, begun)
 
-    def add(self, portion: RunSpec) -> None:
-        """Adds images to a run. portion: as the run was begun, but with their plan and files alone."""
+    def add(self, portion: RunSpec, mirror: Mapping[str, Any] | None = None) -> None:
+        """Adds images to a run. portion: as the run was begun, but with their plan and files alone.
+
+        mirror: attributes of the input store as it is now; of groups that are not there any more, those of then stay.
+        """
+        if mirror and (known := self.mirror()) != (now := {**known, **mirror}):
+            write_whole(self._mirror, json.dumps(now, sort_keys=True))
         write_portion(self.folder, portion_count(self.folder), portion)
 
     def load(self) -> RunSpec:
@@ -241,16 +247,16 @@ class Journal:
 
     def keep_region(self, unit: Unit, found: bytes) -> str:
         """Keeps what was found in a region of a large plane, and returns its sha256; its marker is committed after."""
-        write_whole(self._region(unit), found)
+        write_whole(self.region_file(unit), found)
         return hashlib.sha256(found).hexdigest()
 
     def has_region(self, unit: Unit) -> bool:
         """Whether what was found in a region is there."""
-        return self._region(unit).is_file()
+        return self.region_file(unit).is_file()
 
     def region(self, unit: Unit) -> bytes:
         """What `keep_region` kept; raises OSError where it is gone."""
-        return self._region(unit).read_bytes()
+        return self.region_file(unit).read_bytes()
 
     def commit_plane(self, large: LargePlane, joined: MergedPlane) -> None:
         """Records a large plane whose shards and rows are on disk."""
@@ -325,7 +331,7 @@ class Journal:
 
     def remove_leftovers(self, units: Iterable[Unit]) -> None:
         """Deletes what killed processes left of some units under temporary names; nobody else may be at the units."""
-        names = {path.name for unit in units for path in (self._marker(unit), self.part(unit), self._region(unit))}
+        names = {path.name for unit in units for path in (self._marker(unit), self.part(unit), self.region_file(unit))}
         for folder in ("units", "parts", "regions"):
             remove_leftovers(self.folder / folder, names)
 
@@ -355,7 +361,8 @@ class Journal:
     def _plane(self, large: LargePlane) -> Path:
         return self.folder / "planes" / f"{large.name}.json"
 
-    def _region(self, unit: Unit) -> Path:
+    def region_file(self, unit: Unit) -> Path:
+        """What was found in a region of a large plane."""
         return self.folder / "regions" / f"{unit.name}.found"
 
 

@@ -1,7 +1,9 @@
 """The plans of a run: that with which it was begun, and one for each portion of images that was added since.
 
 A plan is never changed, so that what was done of it stays as it is. A portion exists as soon as its file does. It has
-label arrays of its own, and the run is all portions together, in their order.
+label arrays of its own, and the run is all portions together, in their order. A run of which a later plan is lost is
+not read: its images would be missing in the tables without a word. That a plan is lost shows in a gap in the numbers,
+and in records of units that no plan has.
 """
 
 from __future__ import annotations
@@ -9,18 +11,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from nucseg_batch.errors import MismatchError
+from nucseg_batch.errors import LostPlanError, MismatchError
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run_layout import ADDED, PLAN
-from nucseg_batch.plan import Assumption, joined, merged
+from nucseg_batch.plan import Assumption, Plan, earlier_names, file_stem, joined, merged
 from nucseg_batch.settings import SegmentSettings
 
-_NAME = re.compile(r"plan-\d{6,}\.json")
+UNITS = "units"
+"""Folder of a run folder with a record of each unit that is done."""
+_NAME = re.compile(r"plan-(\d{6,})\.json")
+_ADDED_ARRAY = re.compile(r".+-added(\d{1,6})")
+"""Names of label arrays of files that were added."""
 
 
 def is_portion(name: str) -> bool:
@@ -73,9 +81,74 @@ def write_portion(folder: Path, number: int, begun: RunSpec) -> None:
 
 
 def read_portions(folder: Path) -> RunSpec:
-    """A run with all its portions; MismatchError where a plan is damaged or of another format."""
-    portions = [_read(path) for path in _paths(folder)] or [_read(_path(folder, 0))]
-    return portions[0] if len(portions) == 1 else joined_run(portions)
+    """A run with all its portions.
+
+    Raises MismatchError where the first plan is damaged or any is of another format, and LostPlanError where a later
+    one is damaged or lost.
+    """
+    lost = lost_portions(folder)
+    if lost.numbers:
+        names = ", ".join(ADDED.format(number) for number in lost.numbers)
+        what = "a plan of added images is" if len(lost.numbers) == 1 else "plans of added images are"
+        raise LostPlanError(
+            f"{folder}: {what} lost or damaged ({names}). Restore it from a copy, or discard what was made of these "
+            "images with `nucseg-batch verify OUT.zarr --redo`; the same `segment` then adds them again."
+        )
+    return lost.portions[0] if len(lost.portions) == 1 else joined_run(lost.portions)
+
+
+@dataclass(frozen=True)
+class LostPortions:
+    """Which plans of a run are there, and which are not."""
+
+    portions: tuple[RunSpec, ...]
+    """Those that can be read, in order; the first is that with which the run was begun."""
+    numbers: tuple[int, ...]
+    """Numbers of later ones that are lost or damaged."""
+    stems: frozenset[str]
+    """What the names of records of units begin with that no plan has."""
+
+
+def lost_portions(folder: Path) -> LostPortions:
+    """Reads all plans of a run, and finds out which are lost; MismatchError as `read_portions`, for others."""
+    while True:
+        stems = _stems(folder)  # before the plans: the plan of a portion is there before any of its units
+        first, read, lost = _read(_path(folder, 0)), dict[int, RunSpec](), set[int]()
+        state = portions_state(folder)
+        for number in _numbers(folder):
+            try:
+                read[number] = _read(_path(folder, number))
+            except LostPlanError:
+                lost.add(number)
+        portions = (first, *(read[number] for number in sorted(read)))
+        arrays = (label_array for portion in portions for label_array in portion.plan.label_arrays)
+        stray = stems - {file_stem(label_array.name) for label_array in arrays}
+        if not stray or (stray <= _stems(folder) and portions_state(folder) == state):
+            break  # else the run was begun again meanwhile
+    if stray:
+        lost |= {int(found[1]) for stem in stray if (found := _ADDED_ARRAY.fullmatch(stem))} - read.keys()
+        lost |= set() if lost else {max(read, default=0) + 1}
+    lost |= set(range(1, max((*read, *lost), default=0))) - read.keys()
+    return LostPortions(portions, tuple(sorted(lost)), frozenset(stray))
+
+
+def discard_portions(folder: Path, lost: LostPortions, records: Mapping[str, str]) -> int:
+    """Deletes the records of units of lost portions, and puts empty plans in their place; how many units it were.
+
+    records: folders of records, and what stands in names there between that of a label array and the number. Nobody
+    else may be at the run, whose note that it is finished is gone. The images of these portions are new again.
+    """
+    units = 0
+    for name, between in records.items():
+        for path in sorted((folder / name).glob("*")):
+            found = re.fullmatch(rf"(.+){between}-\d{{6,}}(\..+)?", path.name)
+            if found is not None and found[1] in lost.stems:
+                path.unlink(missing_ok=True)
+                units += name == UNITS
+    for number in lost.numbers:
+        empty = dataclasses.replace(lost.portions[0], plan=Plan((), ()), files={}, assumptions=())
+        write_portion(folder, number, empty)
+    return units
 
 
 def joined_run(portions: Sequence[RunSpec]) -> RunSpec:
@@ -84,7 +157,7 @@ def joined_run(portions: Sequence[RunSpec]) -> RunSpec:
     for portion in portions:
         for label_array in portion.plan.label_arrays if others else ():
             for image in label_array.images:
-                for key in (image.key, *image.files):
+                for key in earlier_names(image):
                     others.pop(key, None)
         others |= portion.files.others if isinstance(portion.files, PlannedFiles) else portion.files
     return dataclasses.replace(
@@ -113,6 +186,21 @@ def _paths(folder: Path) -> Iterator[Path]:
     return itertools.takewhile(Path.is_file, (_path(folder, number) for number in itertools.count()))
 
 
+def _numbers(folder: Path) -> list[int]:
+    """The numbers of all plans of added images that are there."""
+    found = map(_NAME.fullmatch, os.listdir(folder))
+    return sorted(int(name[1]) for name in found if name is not None)
+
+
+def _stems(folder: Path) -> set[str]:
+    """What the names of all records of units begin with: those of their label arrays."""
+    try:
+        names = os.listdir(folder / UNITS)
+    except FileNotFoundError:
+        return set()
+    return {name.rpartition("-")[0] for name in names if name.endswith(".json") and not name.startswith(".")}
+
+
 def _read(path: Path) -> RunSpec:
     try:
         plan, record = read_plan(path)
@@ -133,4 +221,6 @@ def _read(path: Path) -> RunSpec:
     except MismatchError:  # another format
         raise
     except (ValueError, KeyError, TypeError) as error:
+        if path.name != PLAN:
+            raise LostPlanError(f"{path} is damaged ({type(error).__name__}).") from error
         raise MismatchError(f"{path} is damaged ({type(error).__name__}); start over with --overwrite.") from error

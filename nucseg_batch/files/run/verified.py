@@ -2,7 +2,8 @@
 
 Each call of `verify` writes a file of its own, so that calls on several machines need no lock. It contains all that
 earlier files hold, and these are then deleted; after two calls at the same time, both files stay until the next call.
-An entry counts only for the result as it was written then, which it knows by the time of that result's record.
+An entry counts only for the result as it was written then, which it knows by the time of that result's record, and for
+its files as they were read then, which it knows by their size and time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class Verified(NamedTuple):
     """When the record of the result had been written, in nanoseconds; 0 for a result without one."""
     good: bool
     """Whether it was as it had been written."""
+    size: int
+    """Bytes of its files when they were read."""
+    changed_ns: int
+    """When the latest of its files had been changed then, in nanoseconds; 0 without any."""
 
 
 class VerifiedRecords:
@@ -71,7 +76,10 @@ def _read_all(folder: Path) -> tuple[dict[str, Verified], list[Path]]:
 def _entries(content: bytes) -> dict[str, Verified]:
     try:
         found = json.loads(content)
-        return {name: Verified(float(t), int(written), bool(good)) for name, (t, written, good) in found.items()}
+        return {
+            name: Verified(float(when), int(written), bool(good), int(size), int(changed))
+            for name, (when, written, good, size, changed) in found.items()
+        }
     except (ValueError, TypeError, AttributeError):
         return {}
 

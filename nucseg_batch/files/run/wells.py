@@ -20,8 +20,8 @@ _whole = functools.partial(Column, type="int32")
 WELLS = (
     _text(
         "plate",
-        "path of the plate, or of its folder and the common beginning of file names; if all of IN is one plate, the "
-        "name of OUT",
+        "path of the plate, or of its folder and the common beginning of file names; of a plate that is all of IN, "
+        "the name that its store gives it, or else that of IN",
         empty="never",
     ),
     _text("row", "name of the row", empty="never"),

@@ -117,6 +117,11 @@ class ImageFormat:
     witness: str = "zarr.json"
     """The file in each of these folders by which it is known that it was written."""
 
+    @property
+    def what(self) -> str:
+        """What one of its results is called in messages."""
+        return "file" if not self.is_store else "store" if self.witness == "zarr.json" else "folder"
+
 
 @dataclass(frozen=True)
 class RunFormat:

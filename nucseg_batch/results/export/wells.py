@@ -11,7 +11,7 @@ class WellNames:
     """Which plate and well the images of a run are of; reads images.csv once."""
 
     def __init__(self, run: FinishedRun) -> None:
-        self._plates = Plates(run.store)
+        self._plates = Plates(run.store, run.root)
         for row in run.planes():
             self._plates.add(row)
 

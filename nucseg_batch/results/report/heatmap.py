@@ -76,7 +76,7 @@ def columns_of_wells(run: FinishedRun, chosen: Sequence[str]) -> list[Metric]:
         return []
     table = RunLayout(run.store).wells
     if not is_wells_table(table):
-        plates = Plates(run.store)
+        plates = Plates(run.store, run.root)
         for plane in run.planes():
             plates.add(plane)
         if not plates.found():

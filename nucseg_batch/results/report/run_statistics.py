@@ -124,7 +124,7 @@ class _Tally:
         self._stacks = False
         self._image: str | None = None
         self._border = Ranking()
-        self._plates = Plates(run.store)
+        self._plates = Plates(run.store, run.root)
 
     def add(self, number: int, row: PlaneRow, nuclei: Iterable[PlaneNuclei]) -> None:
         """Counts a plane."""
