@@ -76,6 +76,10 @@ class Threshold:
         """How it computes."""
         return {"precision": self.precision, "device": self.device, "backend": self.backend}
 
+    def hardware(self) -> str:
+        """What computes."""
+        return "a threshold"
+
     def own_scale(self, pixels: NDArray[Any]) -> float:
         """Of no use here."""
         return 1.0
