@@ -80,7 +80,7 @@ class ChosenExecutor:
             closing.close()
             self._reason = "1 process: the GPU cannot be used"
         keep_visible(0 if self._job.settings.device == "cpu" else 1)
-        self._executor = LocalExecutor(self._job, self._done)
+        self._executor = LocalExecutor(self._job, self._done, told=plan.count > 1)
         self._computing = self._executor.load_model(units)
 
 

@@ -49,9 +49,12 @@ def run(
 
 
 class LocalExecutor:
-    """This process with its device."""
+    """This process with its device; told: whether the user knows already why a GPU is not used."""
 
-    def __init__(self, job: Job, done: ProgressCounter, predictor: Predictor | None = None) -> None:
+    def __init__(
+        self, job: Job, done: ProgressCounter, predictor: Predictor | None = None, *, told: bool = False
+    ) -> None:
+        self._told = told
         self._job = job
         self._done = done
         self._predictor = predictor
@@ -66,7 +69,7 @@ class LocalExecutor:
         """See Executor."""
         if self._predictor is None:
             self._predictor = load_predictor(self._job, units)
-            if line := unused_gpu_line(self._job.settings, self._predictor):
+            if not self._told and (line := unused_gpu_line(self._job.settings, self._predictor)):
                 self._done.progress.note(line)
         return describe_compute(self._predictor)
 
