@@ -135,6 +135,13 @@ def figures(done: Finished, pixels: int) -> dict[str, float]:
     }
 
 
+def steady(times: list[float], pixels: int) -> float:
+    """Mpx/s between the first and the last unit that were done; 0 where there are too few units to say it."""
+    if len(times) < 3 or max(times) == min(times):
+        return 0.0
+    return round(pixels * (len(times) - 1) / len(times) / (max(times) - min(times)) / 1e6, 2)
+
+
 def device(tasks: Sequence[str], arguments: argparse.Namespace, *words: object) -> dict[str, Any]:
     """What tasks of `device.py` answer, in a process of its own with the model options of the benchmark."""
     command = [sys.executable, Path(__file__).with_name("device.py"), *tasks, *words, *model_options(arguments)]

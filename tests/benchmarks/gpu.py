@@ -232,18 +232,11 @@ def watched(
         "Mpx": round(size / 1e6, 2),
         "processes": times.processes,
         "first s": round(first[0], 2),
-        "steady": steady([path.stat().st_mtime for path in units.glob("*.json")], size),
+        "steady": common.steady([path.stat().st_mtime for path in units.glob("*.json")], size),
         "busy": "" if device.share is None else round(device.share, 3),
         "programs": device.programs,
         "compile s": round(device.compiling, 1),
     }
-
-
-def steady(times: list[float], pixels: int) -> float:
-    """Mpx/s between the first and the last unit that were done; 0 where there are too few units to say it."""
-    if len(times) < 3 or max(times) == min(times):
-        return 0.0
-    return round(pixels * (len(times) - 1) / len(times) / (max(times) - min(times)) / 1e6, 2)
 
 
 def pair(here: inputs.Pixels, there: inputs.Pixels) -> tuple[int, int, int]:
