@@ -22,9 +22,9 @@ for which --minutes leave no time are named in `skipped`:
 - `png`, `zarr`: the plate from other files.
 
 Columns: `first s` from the start of the command to the first unit that is done; `steady` Mpx/s between the first and
-the last unit that were done, which leaves out starting and most of compiling; `idle` is 1 - `steady` / speed of the
-device program at the program's own batch size; `busy` is what the driver saw in the whole stream; `programs` and
-`compile s` are those of all processes, the seconds summed over threads.
+the last unit that were done, where units are alike, which leaves out starting and most of compiling; `idle` is 1 -
+`steady` / speed of the device program at the program's own batch size; `busy` is what the driver saw in the whole
+stream; `programs` and `compile s` are those of all processes, the seconds summed over threads.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ class Benchmark:
         for repeat in range(self.arguments.repeat):
             found = watched(place, store, pixels, options, self.environment)
             own = self.record.get("program", {}).get("own", {}).get("Mpx/s")
+            if pixels is None:
+                found["steady"] = 0.0  # units of a mixed folder differ in pixels
             found["idle"] = round(1 - found["steady"] / own, 3) if own and found["steady"] else ""
             row = {"step": name if repeat == 0 else f"{name}, {repeat + 1}", "images": images, **found}
             self.rows.append({column: row.get(column, "") for column in (*COLUMNS, *MORE)})
@@ -207,12 +209,12 @@ def watched(
     place: Path, store: Path, pixels: int | None, options: list[object], environment: Mapping[str, str]
 ) -> dict[str, Any]:
     """Figures of a run of `segment`, with the time to its first unit and what its run folder says of the device."""
-    units, over, first = store.with_suffix(".run") / "units", threading.Event(), [0.0]
+    over, first = threading.Event(), [0.0]
     began = time.monotonic()
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):
-            if any(units.glob("*.json")):
+            if done_at(store):
                 first[0] = time.monotonic() - began
                 return
 
@@ -232,11 +234,16 @@ def watched(
         "Mpx": round(size / 1e6, 2),
         "processes": times.processes,
         "first s": round(first[0], 2),
-        "steady": common.steady([path.stat().st_mtime for path in units.glob("*.json")], size),
+        "steady": common.steady(done_at(store), size),
         "busy": "" if device.share is None else round(device.share, 3),
         "programs": device.programs,
         "compile s": round(device.compiling, 1),
     }
+
+
+def done_at(store: Path) -> list[float]:
+    """When each unit of a run was done, of whole planes and regions alike."""
+    return [path.stat().st_mtime for path in (store.with_suffix(".run") / "units").glob("*.json")]
 
 
 def pair(here: inputs.Pixels, there: inputs.Pixels) -> tuple[int, int, int]:
