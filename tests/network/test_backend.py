@@ -190,3 +190,18 @@ def test_jax_is_told_its_share_of_memory_before_it_looks_for_devices(given: dict
         [sys.executable, "-c", JAX_GRANT], env=environment, capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.split("\n")[0] == expected
+
+
+def test_float32_on_a_gpu_is_float32() -> None:
+    """GPUs would else multiply with ten bits of it; what others chose stays where nobody asked for float32."""
+    experimental = pytest.importorskip("tensorflow").config.experimental
+    before = experimental.tensor_float_32_execution_enabled()
+    try:
+        experimental.enable_tensor_float_32_execution(True)
+        assert backend.resolve_precision("auto", "gpu:0") == "mixed_bfloat16"
+        assert backend.resolve_precision("float32", "cpu:0") == "float32"
+        assert experimental.tensor_float_32_execution_enabled()
+        assert backend.resolve_precision("float32", "gpu:0") == "float32"
+        assert not experimental.tensor_float_32_execution_enabled()
+    finally:
+        experimental.enable_tensor_float_32_execution(before)
