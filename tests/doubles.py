@@ -72,13 +72,13 @@ class Threshold:
         self._memory = memory
         self._support = support
 
-    def machine(self) -> dict[str, str]:
-        """How it computes."""
-        return {"precision": self.precision, "device": self.device, "backend": self.backend}
-
     def hardware(self) -> str:
         """What computes."""
         return "a threshold"
+
+    def machine(self) -> dict[str, str]:
+        """How it computes."""
+        return {"precision": self.precision, "device": self.device, "backend": self.backend}
 
     def own_scale(self, pixels: NDArray[Any]) -> float:
         """Of no use here."""

@@ -42,7 +42,7 @@ class Stub(Threshold):
         """As many as a device would take."""
         return max(1, BATCH_PIXELS // (shape[0] * shape[1]))
 
-    def predict_batch(self, images: Any, scale: float = 1.0, *, adapt: Any = "no") -> list[ScaleTrial]:
+    def predict_batch(self, images: Any, scale: float = 1.0, **_: Any) -> list[ScaleTrial]:
         """What is known of them."""
         return [self.found(image, scale) for image in images]
 
