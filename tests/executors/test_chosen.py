@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
 import pytest
 from executors import worker_preload
-from executors.test_cluster import SHAPES, digest, write_picture
+from executors.test_cluster import COMMAND, SHAPES, digest, write_picture
 from executors.worker_preload import QuickPredictor, told
 from test_gpus import fake_driver
 
@@ -77,6 +81,29 @@ def test_a_killed_process_costs_nothing_but_its_work(images: Path, segment: Segm
     assert segment(images, tmp_path / "two.zarr", "--processes", 2, once=str(once)) == 0
     assert not once.exists(), "nobody died"
     assert digest(tmp_path / "two.zarr") == digest(tmp_path / "one.zarr")
+
+
+def test_a_run_of_several_processes_that_are_all_killed_is_resumed_by_one(
+    images: Path, segment: Segment, tmp_path: Path
+) -> None:
+    """As after a node has failed, in the middle of units; the bytes are those of one process."""
+    store = tmp_path / "killed.zarr"
+    with subprocess.Popen(
+        [*COMMAND, str(images), str(store), "--processes", "2"],
+        env=told(quick=True, hold=True),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        begun = store.with_suffix(".run") / "begun"
+        while not (begun.is_dir() and any(begun.iterdir())):
+            assert process.poll() is None
+            threading.Event().wait(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not list(tmp_path.glob("killed.*.csv"))
+    assert segment(images, store) == 0
+    assert segment(images, tmp_path / "one.zarr") == 0
+    assert digest(store) == digest(tmp_path / "one.zarr")
 
 
 def test_on_gpus_the_number_of_processes_is_chosen_and_each_is_told_its_part(
