@@ -42,7 +42,7 @@ from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
 from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
 
-TASK_PIXELS = (2**18, 2**24)
+TASK_PIXELS = (2**18, 2**26)
 """Pixels of a task at least, where units are small, and at most, where they are not larger."""
 REGIONS = 8
 """Regions of one plane in a task: what they share is found out once for each task."""

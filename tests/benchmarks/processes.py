@@ -61,7 +61,9 @@ class Stub(Threshold):
 def use_stub() -> None:
     """Puts the stub in the network's place in this process."""
     from nucseg_batch.executors import local
+    from nucseg_batch.machine.memory import keep_arenas_few
 
+    keep_arenas_few()  # as with the network
     local.load_predictor = lambda *_, **__: Stub()  # type: ignore[assignment]
 
 
