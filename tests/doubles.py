@@ -72,6 +72,10 @@ class Threshold:
         self._memory = memory
         self._support = support
 
+    def hardware(self) -> str:
+        """What computes."""
+        return "a threshold"
+
     def machine(self) -> dict[str, str]:
         """How it computes."""
         return {"precision": self.precision, "device": self.device, "backend": self.backend}

@@ -21,6 +21,7 @@ from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.cli.text import three_digits
 from nucseg_batch.errors import StorageError
 from nucseg_batch.files.names import readable
+from nucseg_batch.machine.gpus import keep_visible
 from nucseg_batch.settings import OUTPUT, SegmentSettings
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def bench(
     if json_file is not None and json_file != STDOUT:
         check_place(json_file, "--json")
     with _ended_by_term(), RunProgress() as progress:
+        keep_visible(0 if settings.device == "cpu" else 1)
         from nucseg_batch.executors.bench import bench as measure
 
         found = measure(
@@ -160,7 +162,8 @@ def _print(found: Bench) -> None:
     out = console()
     versions = ", ".join(f"{name} {found.versions[name]}" for name in ("keras", found.versions["backend"]))
     height, width = found.batch_shape
-    out.print(readable(f"{found.hardware}; {versions}; model {found.model}"), markup=False)
+    driver = f", driver {found.driver}" if found.driver else ""
+    out.print(readable(f"{found.hardware}{driver}; {versions}; model {found.model}"), markup=False)
     out.print(readable(f"precision {found.precision}: {found.precision_reason}"), markup=False)
     out.print(f"batches of {found.batch} images of {height}x{width}: {_batch_reason(found)}")
     table = Table("stage alone", "Mpx/s", "Mpx/s a core", "nuclei/s", box=box.SIMPLE)
@@ -186,6 +189,10 @@ def _print(found: Bench) -> None:
         out.print(f"{whole.failed} failed and are not counted; `nucseg-batch inspect` or `segment` says why")
     busy = ", ".join(f"{BOUND[name]} {share:.0%}" for name, share in whole.busy.items())
     out.print(f"at work in that time: {busy}; {BOUND[whole.bound]} bounds the speed")
+    if found.device_busy is not None:
+        out.print(f"the GPU was at work {found.device_busy:.0%} of that time, as its driver says")
+    if found.programs:
+        out.print(f"{found.programs} programs compiled, in {found.compile_s:.1f} s")
     out.print(f"start-up {whole.startup_s:.1f} s; memory {whole.peak_mb:.0f} MB at most")
     if whole.stream_s < SHORT:
         out.print(

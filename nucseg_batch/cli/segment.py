@@ -23,6 +23,7 @@ from nucseg_batch.cli.options import (
 from nucseg_batch.cli.record_options import CLUSTER, with_options
 from nucseg_batch.cli.wells import updated_wells
 from nucseg_batch.errors import EXIT_OK, EXIT_SOME_FAILED, MismatchError, UsageError
+from nucseg_batch.machine.gpus import keep_visible
 from nucseg_batch.settings import OUTPUT, RESUMING, SPEED_OPTIONS, RunSettings, SegmentSettings
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def segment(
         typer.Option(
             metavar="N",
             min=1,
-            help="Processes with --cluster local; default: one per GPU, else one.",
+            help="Processes on this machine; default: one, or with a GPU as many as cores, memory and images allow.",
             rich_help_panel=CLUSTER,
         ),
     ] = None,
@@ -155,9 +156,11 @@ def segment(
         if options.max_failures is not None:
             raise UsageError("--fail-fast and --max-failures exclude each other; give one.")
         options = dataclasses.replace(options, max_failures="0")
-    many = any(value is not None for value in (scheduler, cluster, processes, jobs, job_option))
+    many = any(value is not None for value in (scheduler, cluster, jobs, job_option))
     if many and share is not None:
-        raise UsageError("--share is one process's part of a run; --scheduler and --cluster do all of it.")
+        raise UsageError("--share is a part of a run; --scheduler and --cluster do all of it.")
+    if processes is not None and watch is not None:
+        raise UsageError("--watch works in one process; leave --processes out.")
     place, store = places(context, place, store, in_place=in_place)
     with RunProgress() as progress, Stop(grace=options.grace, tell=progress.note, ended=answer_error) as stop:
         # here, since these take a while to import and signals may come meanwhile
@@ -165,8 +168,8 @@ def segment(
         from nucseg_batch.cli.printed import print_job, print_run
         from nucseg_batch.cli.records import planned_record, run_record
         from nucseg_batch.cli.shares import array_number, share_of
+        from nucseg_batch.executors import chosen
         from nucseg_batch.executors import job as planning
-        from nucseg_batch.executors import local
         from nucseg_batch.results.controls import check_controls
 
         if watch is not None:
@@ -176,6 +179,7 @@ def segment(
             given = {"--run": run is not None, "--share": share is not None, "--cluster or --scheduler": many}
             given |= {"--in-place": in_place, "--dry-run": dry_run, "--report": report, "--json": as_json}
             check_watch(place or "", given, options.new)
+            keep_visible(0 if settings.device == "cpu" else 1)
             watch_folder(
                 watch,
                 stop,
@@ -237,7 +241,7 @@ def segment(
             team = ClusterSettings(scheduler, kind, processes, jobs, tuple(job_option or ()))
             summary = others.run(job, progress, team, stop)
         else:
-            summary = local.run(job, progress, stop)
+            summary = chosen.run(job, progress, stop, processes)
     print_run(job, summary)
     tables = updated_wells(job.store, settings.controls) if summary.outcome.whole else []
     if report and summary.outcome.whole and not summary.outcome.missing:

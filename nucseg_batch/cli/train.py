@@ -14,6 +14,7 @@ import typer
 from nucseg_batch.cli.options import check_place
 from nucseg_batch.cli.record_options import with_options
 from nucseg_batch.errors import UsageError
+from nucseg_batch.machine.gpus import keep_visible
 from nucseg_batch.settings import DATA, NETWORK, TRAINING
 from nucseg_batch.training.settings import FINE_TUNING, TrainSettings
 
@@ -141,10 +142,14 @@ def _run(
         apart = find_pairs(validation) if validation else None
         for problem in [*found.problems, *(apart.problems if apart else ())]:
             progress.note(problem)
-        import nucseg_batch.network  # noqa: F401 - loads Keras without the noise that TensorFlow makes
+        keep_visible(0 if settings.device == "cpu" else 1)
+        from nucseg_batch.network.backend import resolve_device  # loads Keras without the noise that TensorFlow makes
+        from nucseg_batch.network.missing_gpu import unused_gpu
         from nucseg_batch.training.fit import Start
         from nucseg_batch.training.fit import train as fit
 
+        if settings.device == "auto" and (line := unused_gpu(resolve_device("auto"))):
+            progress.note(line)
         start = Start(
             init=init,
             resume=resume,

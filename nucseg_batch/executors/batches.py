@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nucseg_batch.files.atomic_write import write_whole
+from nucseg_batch.machine.gpus import Grant, granted
 from nucseg_batch.pipeline.channels import network_channel_count
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def described(predictor: Predictor, tasks: Iterable[UnitTask], scales: Scales, c
 def _key(predictor: Predictor) -> str:
     machine, info = predictor.machine(), predictor.model.info
     network = f"{info.architecture} {info.task} {'-'.join(map(str, info.widths))}"
-    return " | ".join([predictor.hardware(), machine["precision"], machine["backend"], network])
+    grant = granted()  # what fits into all of a GPU may not fit into a part of it
+    part = [f"{grant.limit // 2**20} MiB"] if isinstance(grant, Grant) else []
+    return " | ".join([predictor.hardware(), machine["precision"], machine["backend"], network, *part])
 
 
 def _read() -> dict[str, object]:

@@ -29,8 +29,11 @@ from nucseg_batch.executors.job import Job, prepare
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import ImageReader, pixels_digest
+from nucseg_batch.files.run.timings import read_timings
 from nucseg_batch.files.sample import write_fields
 from nucseg_batch.machine.cores import available_cores
+from nucseg_batch.machine.device_use import compilations
+from nucseg_batch.machine.gpus import driver_version
 from nucseg_batch.pipeline.channels import NetworkInput, resolve_channel, resolve_channel_of_pixels, select_channels
 from nucseg_batch.plan import Plane, Scales, Unit
 from nucseg_batch.settings import RunSettings, SegmentSettings
@@ -109,6 +112,8 @@ def _measured(
     began = time.monotonic()
     predictor = local.load_predictor(job, list(job.units()), choosing=False)
     loading = time.monotonic() - began
+    if line := local.unused_gpu_line(settings, predictor):
+        progress.note(line)
     from nucseg_batch.network import backend
 
     on_gpu = not predictor.device.startswith("cpu")
@@ -131,6 +136,8 @@ def _measured(
         tried = batches.measure(predictor)
     progress.note("timing the stages one by one")
     stages = tuple(_stages(job, predictor, settings, planes, shown, whole.scale or 1.0, folder))
+    programs, compile_s = compilations.total()
+    recorded = read_timings(job.store)
     return Bench(
         device="gpu" if on_gpu else "cpu",
         hardware=predictor.hardware(),
@@ -145,6 +152,10 @@ def _measured(
         stages=stages,
         whole=whole,
         estimate=_estimate(job, whole, images),
+        driver=driver_version() if on_gpu else "",
+        device_busy=None if recorded is None else recorded.device.share,
+        programs=programs,
+        compile_s=compile_s,
     )
 
 

@@ -99,6 +99,14 @@ class Bench:
     """All of them together."""
     estimate: Estimate
     """What follows from it."""
+    driver: str = ""
+    """Version of the driver of a GPU."""
+    device_busy: float | None = None
+    """Part of the time of the whole run in which the GPU was at work, as its driver says; None where it does not."""
+    programs: int = 0
+    """Programs that were compiled for the device, for all that was measured; 0 where nothing is compiled."""
+    compile_s: float = 0.0
+    """Seconds of their first calls, in which they are compiled, over all threads."""
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values."""

@@ -22,22 +22,27 @@ from typing import Any
 from distributed import Future, KilledWorker
 
 from nucseg_batch.errors import DeviceError
+from nucseg_batch.executors import processes
 from nucseg_batch.executors.dask_pool import ClusterSettings, WorkerPool, environment, open_pool
+from nucseg_batch.executors.device_watch import watched
 from nucseg_batch.executors.executor import NeverStopping, Stopping
 from nucseg_batch.executors.job import Job
+from nucseg_batch.executors.local import note_watched
+from nucseg_batch.executors.processes import ProcessPlan
 from nucseg_batch.executors.progress import Progress, ProgressCounter
 from nucseg_batch.executors.run_job import RunSummary, run_job
 from nucseg_batch.executors.worker import Report, TaskContext, UnitOrder, do_units, freeze_run_parameters, try_model
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.retry import HOPELESS, STRIKES
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run_layout import WORKER_LOGS
+from nucseg_batch.files.run.timings import now
+from nucseg_batch.files.run_layout import WORKER_LOG
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
 from nucseg_batch.settings import SPEED_OPTIONS, RunSettings, SegmentSettings
 
-TASK_PIXELS = (2**18, 2**24)
+TASK_PIXELS = (2**18, 2**26)
 """Pixels of a task at least, where units are small, and at most, where they are not larger."""
 REGIONS = 8
 """Regions of one plane in a task: what they share is found out once for each task."""
@@ -78,11 +83,21 @@ class Bundle:
 class DaskExecutor:
     """Workers of a dask cluster, which are called when they are needed first and closed with `stack`."""
 
-    def __init__(self, job: Job, done: ProgressCounter, settings: ClusterSettings, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        job: Job,
+        done: ProgressCounter,
+        settings: ClusterSettings,
+        stack: contextlib.ExitStack,
+        plan: ProcessPlan | None = None,
+    ) -> None:
         self._job = job
         self._done = done
         self._settings = settings
         self._stack = stack
+        self._plan = plan
+        share = job.options.share  # shares of one run may each have processes, on other machines
+        self._prefix = "" if share is None else f"{share:05d}-"
         self._journal = job.journal
         self._attempts = Attempts(self._journal.folder)
         self._token = uuid.uuid4().hex[:12]
@@ -99,7 +114,9 @@ class DaskExecutor:
         """See Executor; a worker loads it."""
         if not self._computing:
             job = _without_images(self._job, units, self._settings_there())
-            self._computing = self._ask(try_model, job, environment()).lines[0]
+            self._computing, *lines = self._ask(try_model, job, environment()).lines
+            for line in lines:
+                self._tell(line)
         return self._computing
 
     def freeze_parameters(self, states: Mapping[str, State]) -> None:
@@ -121,12 +138,16 @@ class DaskExecutor:
         pool = self._opened()
         bundles = deque(self._bundles(tasks, states, pool.expected))
         running: dict[str, tuple[Future, Bundle]] = {}
-        try:
-            self._hand_out(bundles, running, pool, stopped)
-        finally:
-            if running:
-                seconds = DRAINING * self._job.options.grace
-                pool.drain([future for future, _ in running.values()], seconds)
+        gpus = sorted({gpu for gpu in self._plan.gpus if gpu}) if self._plan and "gpu" in self._computing else []
+        began = now()
+        with watched(gpus) as seen:
+            try:
+                self._hand_out(bundles, running, pool, stopped)
+            finally:
+                if running:
+                    seconds = DRAINING * self._job.options.grace
+                    pool.drain([future for future, _ in running.values()], seconds)
+        note_watched(self._job, began, seen)
         return StageTimer()
 
     def _hand_out(
@@ -139,9 +160,9 @@ class DaskExecutor:
         threads, looked = 0, -LOOK_SECONDS
         waiting = self._waiting(pool)
         while (bundles or running) and not stopped():
-            now = time.monotonic()
-            if now - looked >= LOOK_SECONDS:
-                threads, looked = next(waiting), now
+            moment = time.monotonic()
+            if moment - looked >= LOOK_SECONDS:
+                threads, looked = next(waiting), moment
             while bundles and len(running) < AHEAD * max(threads, 1):
                 bundle = bundles.popleft()
                 future = self._submit(do_units, self._assignment, bundle.orders, bundle.states)
@@ -243,12 +264,20 @@ class DaskExecutor:
         if self._pool is None:
             self._journal.make_place()
             self._stack.callback(self._tidy)
-            device = self._job.settings.device
-            self._pool = self._stack.enter_context(
-                open_pool(
-                    self._settings, self._token, self._journal.folder, device=device, tell=self._tell, log=self._log
-                )
+            settings = self._job.settings
+            if self._plan is None and self._settings.cluster == "local":
+                self._plan = processes.here(settings, None, self._settings.processes)
+            pool = open_pool(
+                self._settings,
+                self._token,
+                self._journal.folder,
+                device=settings.device,
+                plan=self._plan,
+                prefix=self._prefix,
+                tell=self._tell,
+                log=self._log,
             )
+            self._pool = self._stack.enter_context(pool)
         return self._pool
 
     def _settings_there(self) -> SegmentSettings:
@@ -302,7 +331,7 @@ class DaskExecutor:
     def _tidy(self) -> None:
         """Takes empty logs away, and an empty run folder."""
         with contextlib.suppress(OSError):
-            for path in self._journal.folder.glob(WORKER_LOGS):
+            for path in self._journal.folder.glob(WORKER_LOG.format(f"{self._prefix}*")):
                 if path.stat().st_size == 0:
                     path.unlink()
             if not self._journal.exists():

@@ -1,6 +1,6 @@
 """The processes that work on a run together: a dask cluster of our own, on this machine or of jobs, or somebody else's.
 
-Only what dask needs is imported, never Keras. GPUs are counted without any library that would begin to use them.
+Only what dask needs is imported, never Keras.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import contextlib
 import importlib
 import logging
 import os
-import re
-import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from dask.system import CPU_COUNT
 from distributed import Client, Future, Nanny, Scheduler, SpecCluster
 
 from nucseg_batch.errors import DeviceError, NucsegError, UsageError
+from nucseg_batch.executors.processes import ProcessPlan
 from nucseg_batch.executors.surroundings import ARITHMETIC
 from nucseg_batch.executors.worker import THREADS, WorkerSetup, finish_in_flight
 from nucseg_batch.files.run_layout import WORKER_LOG
@@ -62,7 +60,7 @@ class ClusterSettings:
     cluster: str | None = None
     """`local` or one of JOB_CLUSTERS: what kind of cluster to start."""
     processes: int | None = None
-    """Processes of a local one; None takes one for each GPU, or one."""
+    """Processes of a local one; None takes as many as suit this machine, see `processes`."""
     jobs: int | None = None
     """Jobs of one that consists of jobs; None takes one."""
     job_options: tuple[str, ...] = ()
@@ -73,7 +71,9 @@ class ClusterSettings:
             given = "both" if self.cluster is not None else "neither, though other options are for a cluster"
             raise UsageError(f"--scheduler joins a cluster, --cluster starts one: give one of them, not {given}.")
         if self.processes is not None and self.cluster != "local":
-            raise UsageError("--processes is for --cluster local.")
+            raise UsageError(
+                "--processes is for this machine: leave it out with --scheduler, and give --jobs for jobs."
+            )
         if self.cluster not in JOB_CLUSTERS and (self.jobs is not None or self.job_options):
             raise UsageError("--jobs and --job-option are for clusters of jobs, such as --cluster slurm.")
 
@@ -126,19 +126,28 @@ class WorkerPool:
 
 @contextlib.contextmanager
 def open_pool(
-    settings: ClusterSettings, token: str, run_folder: Path, *, device: str, tell: Tell, log: Tell
+    settings: ClusterSettings,
+    token: str,
+    run_folder: Path,
+    *,
+    device: str,
+    plan: ProcessPlan | None = None,
+    prefix: str = "",
+    tell: Tell,
+    log: Tell,
 ) -> Iterator[WorkerPool]:
     """Starts or joins a cluster while the block runs; DeviceError where that is not possible.
 
     token: a name for this session; run_folder: where processes of our own log what they print; device: as in the
-    settings; log: hears what dask has to say.
+    settings; plan: the processes of a local cluster; prefix: of the names of these; log: hears what dask has to say.
     """
     with dask.config.set(_patience(settings)), _logged(log), contextlib.ExitStack() as stack:
         try:
             if settings.scheduler is not None:
                 pool = _joined(stack, settings.scheduler, token, tell)
             elif settings.cluster == "local":
-                pool = _local(stack, settings.processes, token, run_folder, device)
+                assert plan is not None
+                pool = _local(stack, plan, token, run_folder, device, prefix)
             else:
                 pool = _of_jobs(stack, settings, token, run_folder, tell)
         except NucsegError:
@@ -148,55 +157,24 @@ def open_pool(
         yield pool
 
 
-def _patience(settings: ClusterSettings) -> dict[str, str]:
-    """What dask may wait for before it gives a process up; a process of our own comes back by itself."""
+def _patience(settings: ClusterSettings) -> dict[str, Any]:
+    """What dask may wait for before it gives a process up; a process of our own comes back by itself.
+
+    Dask would also have the allocator of each process return memory at once, which costs more than all else in a run of
+    large images with a stub in the network's place: one process made 28 Mpx/s with that and 73 without (measured).
+    """
     lost = "1 day" if settings.cluster == "local" else "60s"
     return {
         "distributed.admin.tick.limit": "1h",
         "distributed.comm.timeouts.connect": "30s",
         "distributed.deploy.lost-worker-timeout": lost,
+        "distributed.nanny.pre-spawn-environ": {},
     }
 
 
 def environment() -> dict[str, str]:
     """Variables that every worker gets."""
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}
-
-
-def visible_gpus() -> list[str]:
-    """What a value of CUDA_VISIBLE_DEVICES can name here: GPUs, or parts of them that are used like GPUs."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        found = [name.strip() for name in named.split(",") if name.strip()]
-        return found[: found.index("-1")] if "-1" in found else found
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return listed_gpus(done.stdout)
-
-
-def listed_gpus(listing: str) -> list[str]:
-    """The same from what `nvidia-smi -L` prints; a GPU that is divided is used by its parts."""
-    gpus: list[list[str]] = []
-    for line in listing.splitlines():
-        if gpu := re.match(r"GPU (\d+):", line):
-            gpus.append([gpu[1]])
-        elif (part := re.match(r"\s+MIG .*\(UUID: (MIG-[^)]+)\)", line)) and gpus:
-            gpus[-1].append(part[1])
-    return [name for gpu in gpus for name in gpu[1:] or gpu]
-
-
-def variables_of(number: int, count: int, gpus: list[str], device: str) -> dict[str, str]:
-    """Variables of one process of `count` on this machine: its GPU, and its part of the cores."""
-    cores = str(max(1, CPU_COUNT // count))
-    own = {name: cores for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS") if name not in os.environ}
-    if device == "cpu":
-        return own | {"CUDA_VISIBLE_DEVICES": "-1"}
-    if not gpus:
-        return own
-    together = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} if count > len(gpus) else {}
-    return own | together | {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
 
 
 def _joined(stack: contextlib.ExitStack, address: str, token: str, tell: Tell) -> WorkerPool:
@@ -209,13 +187,14 @@ def _joined(stack: contextlib.ExitStack, address: str, token: str, tell: Tell) -
     return WorkerPool(client, token, max(THREADS, sum(client.nthreads().values())))
 
 
-def _local(stack: contextlib.ExitStack, processes: int | None, token: str, run_folder: Path, device: str) -> WorkerPool:
+def _local(
+    stack: contextlib.ExitStack, plan: ProcessPlan, token: str, run_folder: Path, device: str, prefix: str
+) -> WorkerPool:
     """Processes on this machine, which nobody else can reach."""
-    gpus = visible_gpus() if device != "cpu" else []
-    count = processes or len(gpus) or 1
     options = {"nthreads": THREADS, "memory_limit": 0, "host": LOOPBACK, "silence_logs": logging.WARNING}
     workers = {
-        i: {"cls": Nanny, "options": {**options, "env": variables_of(i, count, gpus, device)}} for i in range(count)
+        f"{prefix}{i}": {"cls": Nanny, "options": {**options, "env": plan.variables(i, device)}}
+        for i in range(plan.count)
     }
     place = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     cluster = SpecCluster(workers=workers, scheduler={"cls": Scheduler, "options": place})
@@ -223,7 +202,7 @@ def _local(stack: contextlib.ExitStack, processes: int | None, token: str, run_f
     client = _client(stack, cluster)
     log = str(run_folder.absolute() / WORKER_LOG.format("%n"))
     client.register_plugin(WorkerSetup(environment(), log), name=f"nucseg-batch-{token}")
-    return WorkerPool(client, token, THREADS * count, readers=max(1, min(8, CPU_COUNT // (2 * count))))
+    return WorkerPool(client, token, THREADS * plan.count, readers=max(1, min(8, plan.cores // 2)))
 
 
 def _of_jobs(

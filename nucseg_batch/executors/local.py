@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucseg_batch.errors import UsageError
 from nucseg_batch.executors.batches import cache_folder, choose, described
+from nucseg_batch.executors.device_watch import watched
 from nucseg_batch.executors.executor import NeverStopping, Stopping
 from nucseg_batch.executors.flat_fields import flat_fields, freeze_flat_fields
 from nucseg_batch.executors.job import Job
@@ -21,8 +23,10 @@ from nucseg_batch.executors.surroundings import machine
 from nucseg_batch.files.masks.store import MaskWriter
 from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import Attempts
-from nucseg_batch.files.run.timings import add_timings, now
+from nucseg_batch.files.run.timings import DeviceTotal, add_timings, now
 from nucseg_batch.machine.cores import available_cores
+from nucseg_batch.machine.device_use import compilations
+from nucseg_batch.machine.gpus import usable_gpus, visible_gpus
 from nucseg_batch.machine.memory import keep_arenas_few
 from nucseg_batch.pipeline.estimate_scale import choose_scales
 from nucseg_batch.pipeline.region_stream import RegionStream
@@ -45,9 +49,12 @@ def run(
 
 
 class LocalExecutor:
-    """This process with its device."""
+    """This process with its device; told: whether the user knows already why a GPU is not used."""
 
-    def __init__(self, job: Job, done: ProgressCounter, predictor: Predictor | None = None) -> None:
+    def __init__(
+        self, job: Job, done: ProgressCounter, predictor: Predictor | None = None, *, told: bool = False
+    ) -> None:
+        self._told = told
         self._job = job
         self._done = done
         self._predictor = predictor
@@ -62,6 +69,8 @@ class LocalExecutor:
         """See Executor."""
         if self._predictor is None:
             self._predictor = load_predictor(self._job, units)
+            if not self._told and (line := unused_gpu_line(self._job.settings, self._predictor)):
+                self._done.progress.note(line)
         return describe_compute(self._predictor)
 
     def freeze_parameters(self, states: Mapping[str, State]) -> None:
@@ -76,8 +85,11 @@ class LocalExecutor:
         """See Executor."""
         assert self._predictor is not None
         job, predictor, attempts = self._job, self._predictor, Attempts(self._job.journal.folder)
-        with ImageReader(job.begun.root, job.settings, states, flat_fields(job)) as images:
+        gpus = [gpu.name for gpu in visible_gpus()[:1]] if on_gpu(predictor) else []
+        began = now()
+        with watched(gpus) as seen, ImageReader(job.begun.root, job.settings, states, flat_fields(job)) as images:
             gauge = process(job, tasks, images, predictor, self._scales, attempts, self._done, stopped)
+        note_watched(job, began, seen)
         for line in (*described(predictor, tasks, self._scales, job.settings.channel), *gauge.lines()):
             self._done.progress.detail(line)
         return gauge
@@ -119,15 +131,39 @@ def process(
     )
     regions = RegionStream(**shared, advance=done.advance_region)
     regions.process([task for task in tasks if task.unit.label_array.regional])
-    for line in gauge.lines():
+    programs, compiling = compilations.since_told()
+    device = DeviceTotal(predictor.hardware(), programs=programs, compiling=compiling)
+    for line in (*gauge.lines(), *device.lines()):
         job.journal.log(line)
-    add_timings(job.store, began, gauge.totals())
+    add_timings(job.store, began, gauge.totals(), device)
     return gauge
+
+
+def note_watched(job: Job, began: datetime, seen: DeviceTotal) -> None:
+    """Notes in the log and the timings what the driver said of the device while units were done."""
+    if seen.of:
+        for line in seen.lines():
+            job.journal.log(line)
+        add_timings(job.store, began, {}, seen)
 
 
 def describe_compute(predictor: Predictor) -> str:
     """How a predictor computes, for the user."""
     return f"{predictor.precision} on {predictor.device}"
+
+
+def on_gpu(predictor: Predictor) -> bool:
+    """Whether a predictor computes on a GPU."""
+    return not predictor.device.startswith("cpu")
+
+
+def unused_gpu_line(settings: SegmentSettings, predictor: Predictor) -> str | None:
+    """Why a GPU of this machine is not used though `auto` was asked for, for the user; None where all is well."""
+    if settings.device != "auto" or on_gpu(predictor) or not usable_gpus():
+        return None
+    from nucseg_batch.network.missing_gpu import unused_gpu
+
+    return unused_gpu(predictor.device)
 
 
 def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) -> Predictor:

@@ -95,10 +95,16 @@ class Report:
 
 
 def try_model(job: Job, environment: Mapping[str, str]) -> Report:
-    """Loads a model before its run is begun, and says how it computes; the job's plan may be a part of it."""
+    """Loads a model before its run is begun, and says how it computes; the job's plan may be a part of it.
+
+    A second line says why a GPU is not used, where there is one.
+    """
     os.environ.update(environment)
     with _reported() as report:
-        report.lines.append(local.describe_compute(_predictor(job)))
+        predictor = _predictor(job)
+        report.lines.append(local.describe_compute(predictor))
+        if line := local.unused_gpu_line(job.settings, predictor):
+            report.lines.append(line)
     return report
 
 

@@ -17,8 +17,11 @@ import keras
 
 from nucseg_batch.errors import DeviceError
 from nucseg_batch.machine.cores import available_cores, needed_threads
+from nucseg_batch.machine.device_use import compilations
+from nucseg_batch.machine.gpus import Grant, granted, is_set, set_variable
 from nucseg_batch.machine.processor import bfloat16_flags, processor_name
 from nucseg_batch.network import stderr_held_back
+from nucseg_batch.network.missing_gpu import no_gpu
 from nucseg_batch.settings import Device, Precision
 
 
@@ -42,20 +45,48 @@ def gpu_count() -> int:
 def resolve_device(device: Device) -> str:
     """`cpu:0` or `gpu:0`; raises DeviceError where a GPU was asked for and there is none.
 
-    Also limits the threads of the backend if a quota or Slurm allows fewer cores than the affinity shows.
+    Also limits the threads of the backend if a quota or Slurm allows fewer cores than the affinity shows, and its
+    memory on a GPU, as far as it does not compute already.
     """
     _limit_threads()
     if device == "cpu":
         return "cpu:0"
-    found = gpu_count()
-    if found:
+    _limit_memory(granted())
+    if gpu_count():
         return "gpu:0"
     if device == "gpu":
-        raise DeviceError(
-            f"--device gpu: {keras.backend.backend()} sees no GPU on this machine. Install the GPU build "
-            "(pip install 'nucseg-batch[gpu]') and check nvidia-smi, or use --device cpu."
-        )
+        raise DeviceError(no_gpu())
     return "cpu:0"
+
+
+def _limit_memory(grant: Grant | str | None) -> None:
+    """Takes no more memory of the GPU than was granted; see each library's page on GPU memory.
+
+    Without a grant TensorFlow takes memory as it is needed in place of all there is, JAX the three quarters that it
+    takes by default, and torch what it needs.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with contextlib.suppress(RuntimeError, ValueError), stderr_held_back():  # it computes already
+            for gpu in tf.config.list_physical_devices("GPU"):
+                if isinstance(grant, Grant):
+                    limit = tf.config.LogicalDeviceConfiguration(memory_limit=grant.limit // 2**20)
+                    tf.config.set_logical_device_configuration(gpu, [limit])
+                else:
+                    tf.config.experimental.set_memory_growth(gpu, True)
+    elif backend == "jax":  # read when JAX first looks for devices
+        if isinstance(grant, Grant):
+            if not is_set("XLA_CLIENT_MEM_FRACTION"):  # its newer name, with which it must not be given together
+                set_variable("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{grant.fraction:.4f}")
+        elif grant is not None:
+            set_variable("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    elif isinstance(grant, Grant):
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(grant.fraction)
 
 
 def _limit_threads() -> None:
@@ -75,11 +106,32 @@ def _limit_threads() -> None:
 
 def resolve_precision(precision: Precision, device: str) -> str:
     """The Keras dtype policy: for `auto`, bfloat16 on a GPU or a CPU that computes in it, else float32."""
+    if precision == "float32" and device.startswith("gpu"):
+        _leave_tensor_float_32()
     if precision != "auto":
         return precision
     if device.startswith("gpu") or bfloat16_flags():
         return "mixed_bfloat16"
     return "float32"
+
+
+def _leave_tensor_float_32() -> None:
+    """Has float32 be float32 on GPUs that would else multiply with the 10 bits of TensorFloat-32."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+    elif backend == "jax":
+        import jax
+
+        if jax.config.jax_default_matmul_precision is None:
+            jax.config.update("jax_default_matmul_precision", "float32")
+    else:
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def depends_on_batch(precision: str, device: str) -> bool:
@@ -202,8 +254,8 @@ def compiled(function: Callable[..., Any], device: str, variables: Sequence[kera
         import tensorflow as tf
 
         if device.startswith("gpu"):
-            return tf.function(function, jit_compile=True, autograph=False)
-        return _of_any_shape(function)
+            return compilations.counted(tf.function(function, jit_compile=True, autograph=False), _signature)
+        return compilations.counted(_of_any_shape(function), lambda _: "any shape")
     if backend == "jax":
         import jax
 
@@ -212,10 +264,17 @@ def compiled(function: Callable[..., Any], device: str, variables: Sequence[kera
                 return function(*arguments)
 
         jitted = jax.jit(of_values)
-        return lambda *arguments: jitted([variable.value for variable in variables], *arguments)
+        return compilations.counted(
+            lambda *arguments: jitted([variable.value for variable in variables], *arguments), _signature
+        )
     import torch
 
     return torch.inference_mode()(function)
+
+
+def _signature(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What makes another program: shapes and dtypes of the arrays."""
+    return tuple((tuple(one.shape), str(one.dtype)) for one in keras.tree.flatten(arguments))
 
 
 def _of_any_shape(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -243,12 +302,48 @@ def _any_shape(array: Any) -> Any:
     return tf.TensorSpec([*shape[:-1], array.shape[-1]] if len(shape) == 4 else shape, array.dtype)
 
 
+_NO_MEMORY = (
+    "resourceexhausted",  # TensorFlow's class
+    "resource_exhausted",  # status of XLA, so of JAX and of compiled TensorFlow
+    "resource exhausted",
+    "outofmemory",  # torch's class
+    "out of memory",  # CUDA's words, in all of them
+    "out_of_memory",  # CUDA_ERROR_OUT_OF_MEMORY
+    "oom when allocating",  # TensorFlow's operations
+    "dst tensor is not initialized",  # TensorFlow, of a copy to a full GPU
+    "status_alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
+    "device_allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED of cuDNN 9
+    "the resource allocation failed",  # cuBLAS in words, as XLA prints it
+    "failed to allocate",  # XLA and TensorFlow
+    "can't allocate memory",  # torch on a processor
+)
+"""Words with which backends, CUDA, cuDNN and cuBLAS say that memory ran out, in small letters."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of the backend says that the device's memory ran out."""
-    if isinstance(error, MemoryError):
-        return True
-    text = f"{type(error).__name__} {error}"
-    return any(sign in text for sign in ("ResourceExhausted", "RESOURCE_EXHAUSTED", "OutOfMemory", "out of memory"))
+    """Whether an exception of the backend, or one that caused it, says that the device's memory ran out."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        text = f"{type(error).__name__} {error}".lower()
+        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error
+    return False
+
+
+@contextlib.contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Has the block raise MemoryError where the device's memory ran out.
+
+    Results must be fetched in it, too: JAX computes after a call has returned, and only then says that it could not.
+    """
+    try:
+        yield
+    except Exception as error:  # each backend has its own class for this
+        if is_out_of_memory(error):
+            raise MemoryError(f"the device has no room for {what}") from error
+        raise
 
 
 def versions() -> dict[str, str]:

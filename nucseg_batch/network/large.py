@@ -18,6 +18,7 @@ from nucseg_batch.arrays.geometry import ResampleGeometry
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.scale import mirrored, nearest, numbered
 from nucseg_batch.arrays.separated import SeparatedNuclei
+from nucseg_batch.network import backend
 from nucseg_batch.network.bands import BAND, bands, needed
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.program import Program
@@ -48,7 +49,8 @@ def heads(
         for left in range(0, width, core):
             rows = slice(max(0, top - halo), min(height, top + core + halo))
             columns = slice(max(0, left - halo), min(width, left + core + halo))
-            tile = ops.convert_to_numpy(tile_heads(program, read, limits, frame, (rows, columns)))[0]
+            with backend.memory_errors("a tile"):  # JAX says so only when the answer is fetched
+                tile = ops.convert_to_numpy(tile_heads(program, read, limits, frame, (rows, columns)))[0]
             if joined is None:
                 joined = np.empty((height // block, width // block, tile.shape[-1]), np.float32)
             bottom, right = min(top + core, height), min(left + core, width)

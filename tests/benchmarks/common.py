@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import json
 import os
 import platform
@@ -104,9 +105,18 @@ def _resident(pid: int) -> int:
 
 def segment(place: Path, store: Path, pixels: int, options: Sequence[object], python: str = "") -> dict[str, float]:
     """One run of `nucseg-batch segment`, of images with so many pixels in all, as a row of figures."""
-    return figures(
-        finished([python or sys.executable, "-m", "nucseg_batch", "segment", place, store, *options]), pixels
-    )
+    return figures(finished(segment_command(place, store, options, python)), pixels)
+
+
+def segment_command(place: Path, store: Path, options: Sequence[object], python: str = "") -> list[object]:
+    """The command line of such a run."""
+    return [python or sys.executable, "-m", "nucseg_batch", "segment", place, store, *options]
+
+
+def pixels_of(store: Path) -> int:
+    """Pixels of all images that a run has segmented, from its table."""
+    with open(store.with_suffix(".images.csv"), newline="", encoding="utf-8") as file:
+        return sum(int(row["height"]) * int(row["width"]) for row in csv.DictReader(file))
 
 
 def figures(done: Finished, pixels: int) -> dict[str, float]:
@@ -123,6 +133,13 @@ def figures(done: Finished, pixels: int) -> dict[str, float]:
         "peak MB": round(done.peak_mb),
         "nuclei": int(counts[1]),
     }
+
+
+def steady(times: list[float], pixels: int) -> float:
+    """Mpx/s between the first and the last unit that were done; 0 where there are too few units to say it."""
+    if len(times) < 3 or max(times) == min(times):
+        return 0.0
+    return round(pixels * (len(times) - 1) / len(times) / (max(times) - min(times)) / 1e6, 2)
 
 
 def device(tasks: Sequence[str], arguments: argparse.Namespace, *words: object) -> dict[str, Any]:

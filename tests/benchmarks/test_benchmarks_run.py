@@ -113,17 +113,34 @@ def test_the_cost_of_an_image_is_told_without_the_start(source: Path) -> None:
     assert "3 images against 3" in printed
 
 
-def test_the_benchmark_of_a_device_runs_without_a_gpu(source: Path) -> None:
-    """It is written where there is no GPU and used where there is one, so it must work on both."""
-    options = ["--device", "cpu", "--source-kind", "tiff", "--side", 64, "--images", 3, "--reference-images", 0]
-    options += ["--start-up-images", 0]
-    record, _ = run("gpu.py", source, *options, "--batches", 2, "--seconds", 0.05, "--batch-size", 2)
+def test_the_device_program_is_compared_with_the_ceilings_of_the_device(source: Path) -> None:
+    """The benchmark of a GPU is written where there is none and used where there is one, so it must work on both."""
+    options = ["--device", "cpu", "--side", 64, "--only", "device", "--batches", 2, "--seconds", 0.05]
+    record, _ = run("gpu.py", source, *options, "--batch-size", 2)
     assert [one["batch"] for one in record["program"]["batches"]] == [2]
     assert record["program"]["FLOP per pixel"] > 10_000
     assert record["shares"].keys() >= {"share of arithmetic", "share of memory", "matmul TFLOP/s", "copy GB/s"}
-    (row,) = record["table"]
-    assert row.keys() >= FIGURES | {"steady", "idle"}
-    assert row["kind"] == "tiff"
+
+
+def test_runs_on_a_device_are_told_with_first_result_and_compiling(source: Path) -> None:
+    """Two runs of the mixed folder, and a plate."""
+    options = ["--device", "cpu", "--side", 64, "--images", 3, "--copies", 2, "--processes", 0, "--batch-size", 2]
+    record, printed = run("gpu.py", source, *options, "--only", "mixed", "plate")
+    rows = {row["step"]: row for row in record["table"]}
+    assert list(rows) == ["mixed, first", "mixed, again", "plate 0"]
+    assert rows["plate 0"].keys() >= FIGURES | {"steady", "idle", "busy", "first s", "programs", "compile s"}
+    assert all(0 < row["first s"] < row["seconds"] for row in rows.values())
+    assert all(row["programs"] > 0 and row["processes"] == 1 for row in rows.values())
+    assert record["skipped"] == []
+    assert "compile s" in printed
+
+
+def test_steps_without_time_are_named(source: Path) -> None:
+    """A machine that is lent by the minute must give its figures before it is gone."""
+    record, printed = run("gpu.py", source, "--side", 64, "--minutes", 0)
+    assert record["skipped"][0] == "device"
+    assert "agreement" in record["skipped"]
+    assert "skipped" in printed
 
 
 def test_the_cost_of_each_stage_on_the_host_is_measured(source: Path) -> None:

@@ -46,6 +46,10 @@ def test_bench_measures_every_stage_of_a_run_on_given_images(
     assert whole["bound"] in ("read", "segment", "measure", "write")
     assert all(0 <= share <= 1 for share in whole["busy"].values())
     assert content["estimate"]["images"] == 2000
+    assert content["programs"] > 0
+    assert content["compile_s"] > 0
+    assert (content["device_busy"], content["driver"]) == (None, "")
+    assert "programs compiled, in" in found.stdout
     assert [one["pixels"] for one in content["batch_tried"]] == [2**20, 2**21, 2**22]
     assert "ask Slurm for: --cpus-per-task=" in found.stdout
     assert "2,000 images" in found.stdout

@@ -37,6 +37,7 @@ CALLS = {
     "not a share": ((*SEGMENT, "--threshold", "5"), 2, "--threshold must be between 0 and 1, but is 5.0"),
     "not an area": ((*SEGMENT, "--min-area", "-1"), 2, "--min-area must be 0 or more pixels, but is -1"),
     "choice": ((*SEGMENT, "--cluster", "slrum"), 2, "did you mean 'slurm'?"),
+    "processes of a watch": ((*SEGMENT, "--watch", "1", "--processes", "2"), 2, "works in one process"),
     "far choice": ((*SEGMENT, "--device", "tpu"), 2, "must be one of auto, cpu, gpu, but is 'tpu'"),
     "architecture": (("train", "images", "m.keras", "--architecture", "unett"), 2, "did you mean 'unet'?"),
     "model": ((*SEGMENT, "--model", "mine.kers"), 66, "did you mean 'mine.keras'?"),

@@ -27,7 +27,7 @@ from pictures import disks, fluorescence
 from nucseg_batch.cli.main import main
 from nucseg_batch.errors import DeviceError, InputMissingError, NucsegError, OutputError, UsageError
 from nucseg_batch.executors import dask_pool, local, worker
-from nucseg_batch.executors.dask_pool import ClusterSettings, listed_gpus, variables_of, visible_gpus
+from nucseg_batch.executors.dask_pool import ClusterSettings
 from nucseg_batch.executors.worker import TaskContext
 from nucseg_batch.executors.worker_state import AttemptsInFlight, Gate
 from nucseg_batch.files.run.journal import Journal
@@ -399,36 +399,6 @@ def test_a_process_that_ends_in_good_order_forgets_its_tries(quick_reference: Pa
     tries.begin(units[2])
     tries.begin_plane(units[2], 0)
     assert tries.begun() == set()
-
-
-def test_each_process_gets_a_gpu_and_its_part_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA_VISIBLE_DEVICES of the job is divided, whatever it names; `--device cpu` hides them all."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5a")
-    monkeypatch.setattr(dask_pool, "CPU_COUNT", 16)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    gpus = visible_gpus()
-    assert [variables_of(i, 2, gpus, "auto")["CUDA_VISIBLE_DEVICES"] for i in range(2)] == ["3", "GPU-5a"]
-    assert variables_of(0, 2, gpus, "auto")["OMP_NUM_THREADS"] == "8"
-    assert variables_of(2, 3, gpus, "auto")["CUDA_VISIBLE_DEVICES"] == "3"
-    assert variables_of(2, 3, gpus, "auto")["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
-    assert variables_of(0, 2, gpus, "cpu")["CUDA_VISIBLE_DEVICES"] == "-1"
-    assert "CUDA_VISIBLE_DEVICES" not in variables_of(0, 2, [], "auto")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,-1,2")
-    assert visible_gpus() == ["1"]
-
-
-def test_gpus_are_counted_from_what_the_driver_lists() -> None:
-    """A GPU that is divided is used by its parts; each is named as CUDA knows it."""
-    listing = (
-        "GPU 0: NVIDIA A100 (UUID: GPU-aa)\n"
-        "  MIG 3g.20gb     Device  0: (UUID: MIG-b1)\n"
-        "  MIG 3g.20gb     Device  1: (UUID: MIG-b2)\n"
-        "GPU 1: NVIDIA A100 (UUID: GPU-cc)\n"
-    )
-    assert listed_gpus(listing) == ["MIG-b1", "MIG-b2", "1"]
-    assert listed_gpus("No devices were found\n") == []
 
 
 def test_jobs_get_the_users_options_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

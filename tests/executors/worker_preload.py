@@ -1,10 +1,11 @@
 """What tests have dask workers load before anything else: a quick segmenter, and ways to die; not part of the program.
 
 `told` gives the environment of a program whose workers do as it says. In NUCSEG_TEST_WORKER, JSON: `quick` puts a
-threshold in the place of the network; `deadly` is the largest value of images on which the process dies; `once` a file,
-of which the first process that begins a unit dies and takes it away; `hold_begun` a file for whose end every process
-waits that has begun a unit; `hold` has batches wait until their process was told to end, for which it then has all the
-time that it needs.
+threshold in the place of the network, which says that it is on a GPU with `gpu`; `deadly` is the largest value of
+images on which the process dies; `once` a file, of which the first process that begins a unit dies and takes it away;
+`hold_begun` a file for whose end every process waits that has begun a unit; `variables` a folder in which each process
+leaves those that were set for it; `hold` has batches wait until their process was told to end, for which it then has
+all the time that it needs.
 """
 
 from __future__ import annotations
@@ -74,5 +75,9 @@ def dask_setup(worker: Any) -> None:
     if TOLD.get("hold"):
         workers.LEAVING_SECONDS = 200.0
     if TOLD.get("quick"):
+        QuickPredictor.device = "gpu:0" if TOLD.get("gpu") else "cpu:0"
         local.load_predictor = lambda job, units: QuickPredictor(TOLD.get("deadly"), held)  # type: ignore
+    if folder := TOLD.get("variables"):
+        names = ("CUDA_VISIBLE_DEVICES", "NUCSEG_GPU_MEMORY", "OMP_NUM_THREADS")
+        Path(folder, f"{worker.name}.json").write_text(json.dumps({name: os.environ.get(name) for name in names}))
     workers.AttemptsInFlight = Hands  # type: ignore
