@@ -155,10 +155,10 @@ class SharedPredictor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._predictor, name)
 
-    def predict_batch(self, images: Sequence[Any], scale: float = 1.0, *, adapt: Any = "no") -> Any:
+    def predict_batch(self, images: Sequence[Any], scale: float = 1.0, **options: Any) -> Any:
         """See Predictor."""
         with self._batches:
-            return self._predictor.predict_batch(images, scale, adapt=adapt)
+            return self._predictor.predict_batch(images, scale, **options)
 
     def label_tile(self, tile: Any, pixels: Any, limits: tuple[float, float]) -> Any:
         """See Predictor."""

@@ -78,16 +78,11 @@ class Predictor:
             self.refresh()
         self._making = threading.Lock()
         self._program = self._made_program()
-        self._sizing = (
-            None
-            if self._sizer is None
-            else SizeEstimator(
-                self._made_program(self._sizer, augment=False, pixel_bytes=SIZER_BYTES),
-                coarse=self._coarse,
-                pixels=0 if self._coarse and on_host else LOOK_PIXELS,
-                full=self._coarse,
-            )
-        )
+        self._sizing: SizeEstimator | None = None
+        if self._sizer is not None:
+            program = self._made_program(self._sizer, augment=False, pixel_bytes=SIZER_BYTES)
+            pixels = 0 if self._coarse and on_host else LOOK_PIXELS
+            self._sizing = SizeEstimator(program, coarse=self._coarse, pixels=pixels, full=self._coarse)
         self._labellings: dict[tuple[float, int, bool], Separation] = {}
         self._reach = regions.WindowGrid(model.info.network.halo, model.info.network.stride)
 
@@ -324,11 +319,17 @@ class Predictor:
                 groups.setdefault((scale, image.shape), []).append(i)
         found: dict[int, ScaleTrial] = {}
         for (scale, shape), members in groups.items():
-            most = self.batch_size(shape, scale)
-            for start in range(0, len(members), most):
-                part = members[start : start + most]
-                size = self._filled(len(part), most)
-                found.update(zip(part, self._segmented([images[i] for i in part], scale, size, look=look), strict=True))
+            while members:
+                most = self.batch_size(shape, scale)
+                part, size = members[:most], self._filled(len(members[:most]), most)
+                try:
+                    seen = self._segmented([images[i] for i in part], scale, size, look=look)
+                except MemoryError:
+                    if not self.shrink(shape, scale, size):
+                        raise
+                    continue
+                found.update(zip(part, seen, strict=True))
+                members = members[most:]
         return found
 
     def _filled(self, count: int, size: int) -> int:
