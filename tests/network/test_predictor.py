@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pictures import disks, fluorescence
@@ -55,6 +57,30 @@ def test_neither_do_those_of_a_rescaled_image(of_seven: Predictor, adapt: Adapt)
         (alone,) = of_seven.predict_batch([image], 2.0, adapt=adapt)
         assert alone.scale == result.scale
         np.testing.assert_array_equal(alone.labels, result.labels)
+
+
+def test_outliers_that_do_not_fit_into_memory_together_are_segmented_one_by_one(
+    default_network: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their batch has another shape than the one that they came in, and shrinks by itself."""
+    predictor = Predictor(default_network, SegmentSettings(batch_size=4, precision="float32", device="cpu"))
+    images = fields(4)
+    expected = predictor.predict_batch(images, 2.0, adapt="outliers")
+    assert {one.scale for one in expected} != {2.0}
+    segmented, refused = Predictor._segmented, []
+
+    def crowded(self: Predictor, shown: Any, scale: float, size: int, **options: Any) -> Any:
+        if scale != 2.0 and size > 1:
+            refused.append(size)
+            raise MemoryError("the device has no room")
+        return segmented(self, shown, scale, size, **options)
+
+    monkeypatch.setattr(Predictor, "_segmented", crowded)
+    found = predictor.predict_batch(images, 2.0, adapt="outliers")
+    assert refused
+    for one, other in zip(found, expected, strict=True):
+        assert one.scale == other.scale
+        np.testing.assert_array_equal(one.labels, other.labels)
 
 
 @pytest.mark.parametrize("scale", [0.5, 2**-0.5, 1.0, 2**0.5])
