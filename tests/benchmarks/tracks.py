@@ -83,7 +83,10 @@ def quality(frames: int, nuclei: int, seed: int) -> list[dict[str, Any]]:
                     "linking s": seconds,
                 }
             )
-            print("  ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()), flush=True)
+            print(
+                "  ".join(f"{name} {'-' if value is None else f'{value:.4g}'}" for name, value in rows[-1].items()),
+                flush=True,
+            )
     return rows
 
 
