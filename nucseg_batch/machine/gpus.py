@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
@@ -164,10 +165,11 @@ def _asked(*options: str) -> str:
 @functools.cache
 def _answer(path: str, options: tuple[str, ...]) -> str:
     """The same, asked once in a process, since it may take seconds; path: where programs are looked for."""
+    program = shutil.which("nvidia-smi", path=path)
+    if program is None:
+        return ""  # without a process for the attempt
     try:
-        done = subprocess.run(
-            ["nvidia-smi", *options], capture_output=True, text=True, timeout=SMI_SECONDS, check=False
-        )
+        done = subprocess.run([program, *options], capture_output=True, text=True, timeout=SMI_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
