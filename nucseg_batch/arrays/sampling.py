@@ -125,12 +125,14 @@ def _tally(intensities: Intensities, step: int) -> ValueTally | PercentileTally:
 def sample_windows(shape: tuple[int, int], chunk: tuple[int, int] | None = None) -> list[Window]:
     """The windows of a plane that are looked at, in raster order: all, or a sample spread evenly over the plane.
 
-    They are whole chunks or, where these are small or huge, several chunks or a part of one.
+    Of a plane that is sampled they are whole chunks or, where these are small or huge, several chunks or a part of one.
+    A plane that is read whole is looked at in the same windows however it is stored.
     """
-    height, width = _window_shape(shape, chunk or (BLOCK, BLOCK))
+    exact = math.prod(shape) <= EXACT_PIXELS
+    height, width = _window_shape(shape, (BLOCK, BLOCK) if exact or chunk is None else chunk)
     grid = -(-shape[0] // height), -(-shape[1] // width)
     count = max(FEWEST_WINDOWS, min(WINDOWS, EXACT_PIXELS // (height * width)))
-    if math.prod(shape) <= EXACT_PIXELS or count >= math.prod(grid):
+    if exact or count >= math.prod(grid):
         cells = [(y, x) for y in range(grid[0]) for x in range(grid[1])]
     else:
         cells = sorted(_spread(grid, count))
