@@ -71,7 +71,7 @@ def print_evaluation(result: Evaluation, index: Path | None, group: str, *, wors
         say(f"groups: column {group} of {index}")
     _print_notes(result)
     if result.missing:
-        say(f"{len(result.missing)} annotated images have no prediction and count as all missed")
+        say(f"annotated images without a prediction, which count as all missed: {len(result.missing)}")
     if worst:
         _print_worst(result.worst(worst))
 
@@ -90,7 +90,7 @@ def print_tracks(result: TrackEvaluation, *, worst: int) -> None:
     _print_notes(result)
     missing = sum(not one.predicted for one in result.sequences)
     if missing:
-        say(f"{missing} annotated movies have no prediction and score 0")
+        say(f"annotated movies without a prediction, which score 0: {missing}")
 
 
 def _print_notes(result: Evaluation | TrackEvaluation) -> None:

@@ -44,7 +44,7 @@ from nucseg_batch.files.run.portions import joined_run
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.files.run.used_config import used_config
-from nucseg_batch.files.run_layout import ONE_LOG, SHARE_LOG, RunLayout, check_is_store
+from nucseg_batch.files.run_layout import ONE_LOG, PLAN, SHARE_LOG, RunLayout, check_is_store
 from nucseg_batch.plan import (
     Assumption,
     LargePlane,
@@ -236,8 +236,9 @@ def journal_at(store: Path) -> Journal:
     check_is_store(store)
     journal = Journal(store)
     if not journal.exists():
+        lost = "is missing" if not journal.folder.is_dir() else f"has no {PLAN}"
         raise InputMissingError(
-            f"{store}: no run was planned there ({journal.folder.name} is missing)"
+            f"{store}: no run was planned there ({journal.folder.name} {lost})"
             + (name_beside(str(store), ".zarr") or "; begin one with `nucseg-batch segment IN OUT.zarr`, or `plan`.")
         )
     return journal

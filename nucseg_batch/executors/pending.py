@@ -51,7 +51,7 @@ class InputChanges:
         """What the user should know of it."""
         told = (
             (self.redone, "changed after they were segmented, and are done again"),
-            (self.touched, "newer than when they were segmented, but with the same pixels, and are kept"),
+            (self.touched, "newer than the masks, but with the same pixels; kept"),
             (self.gone, "not there any more; what was made of them is kept"),
         )
         return [f"{counted(keys)}: {what}" for keys, what in told if keys]

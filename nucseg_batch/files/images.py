@@ -268,7 +268,10 @@ def _single(source: FileSource, max_pixels: int) -> ImageHeader:
             f"it has {header.length('C')} channels that are not RGB; save the one of the nuclei as a separate file."
         )
     if stacked:
-        raise ImageError(f"it is a stack ({', '.join(stacked)}), not one plane; save its planes as single images.")
+        raise ImageError(
+            f"it is a stack ({', '.join(stacked)}), not one plane; save its planes as single images, or score volumes "
+            "with `evaluate --volumes`."
+        )
     whole = (header.length("Y"), header.length("X"))
     _guard(replace(header, chunk=None), whole, max_pixels)
     return ImageHeader(*whole, header.length("S"), header.dtype, header.pixel_size)

@@ -15,6 +15,7 @@ import itertools
 import os
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -176,7 +177,22 @@ def _sequences(place: Path, argument: str, known_by: tuple[str, ...]) -> list[Mo
             f"{argument} {place}: no movie in the layout of the Cell Tracking Challenge was found; expected {shown}"
             f"{'' if argument == 'TRUTH' else ', or the OUT.zarr of a run with --link t'}."
         )
-    return [found[key] for key in sorted(found)]
+    alone = Counter(key.rpartition("/")[0] for key in found)
+    return [
+        replace(found[key], aliases=_aliases(key, alone=alone[key.rpartition("/")[0]] == 1)) for key in sorted(found)
+    ]
+
+
+def _aliases(name: str, *, alone: bool) -> tuple[str, ...]:
+    """Other names of a movie `a.ome/01`, as `export --format ctc` names that of `a.ome.tif`.
+
+    alone: whether no other is in its folder, whose name then means it.
+    """
+    folder, _, number = name.rpartition("/")
+    if not folder:
+        return ()
+    plain = folder.removesuffix(".ome")
+    return tuple(sorted({f"{plain}/{number}", *((folder, plain) if alone else ())} - {name}))
 
 
 def _of_run(store: Path) -> list[Movie]:

@@ -50,7 +50,9 @@ def test_a_plane_that_is_read_whole_has_the_range_of_the_whole_image(kind: str) 
         "colour": np.stack([image // 16, image // 20, image // 30], axis=-1).astype(np.uint8),
     }[kind]
     plane = Plane(shown)
-    for chunk in (None, (64, 128), (1, 1103)):
+    whole = survey_intensities(plane, plane.shape)
+    for chunk in (None, (64, 128), (1, 1103), (333, 777)):
+        assert survey_intensities(plane, plane.shape, chunk) == whole, "however it is stored"
         assert survey_intensities(plane, plane.shape, chunk).limits == intensity_range(shown)
         assert survey_intensities(plane, plane.shape, chunk, "percentiles").limits == percentile_range(shown)
 

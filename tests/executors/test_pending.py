@@ -53,7 +53,7 @@ def test_images_that_were_only_touched_are_kept_and_read_once(run: SmallRun) -> 
         touch(run.folder / name)
     assert run.segment().new_planes == 0
     assert sorted(run.reads) == ["1.tif", "2.tif"]
-    assert "2 images (1.tif, ...): newer than when they were segmented, but with the same pixels" in run.notes.text
+    assert "2 images (1.tif, ...): newer than the masks, but with the same pixels; kept" in run.notes.text
     assert run.results() == before
     assert {path: path.stat().st_mtime_ns for path in masks} == masks
     assert run.segment().new_planes == 0

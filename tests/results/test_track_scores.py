@@ -105,6 +105,18 @@ def test_the_export_of_a_run_scores_as_the_run(tmp_path: Path, monkeypatch: pyte
     assert compare(run.store, tmp_path / "t").sequences == compare(tmp_path / "out" / "ctc", tmp_path / "t").sequences
 
 
+def test_the_export_of_an_ome_tiff_pairs_with_the_truth_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: Movie
+) -> None:
+    """Folders are named after the images, `a.ome` after `a.ome.tif`, whose truth is `a_GT`."""
+    run = movie_run(tmp_path, monkeypatch, truth, "a.tif", "b.tif")
+    for name in "ab":
+        write_truth(tmp_path / "t" / f"{name}_GT", truth)
+    exported(run, tmp_path / "out", "ctc")
+    (tmp_path / "out" / "ctc" / "a").rename(tmp_path / "out" / "ctc" / "a.ome")
+    assert [one.predicted for one in compare(tmp_path / "out" / "ctc", tmp_path / "t").sequences] == [True, True]
+
+
 def test_the_layout_of_the_challenges_data_pairs_with_its_movies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: Movie
 ) -> None:

@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from nucseg_batch.compartments import NUCLEI_LABEL
-from nucseg_batch.errors import InputMissingError
+from nucseg_batch.errors import DamageError, InputMissingError
 from nucseg_batch.files.csv_rows import csv_records, open_table
 from nucseg_batch.files.masks.ngff import axes_of, level_name
 from nucseg_batch.files.masks.nodes import read_attributes
@@ -31,14 +31,15 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
     The mask of an image with time points or z-slices is (t, z, height, width), with the axes that it has; a plane that
     failed is empty there and `failed` in the images table. Iterates over the images with a mask in the order of their
     names. Masks are read on access. An image of which a plane is not done, or is being done again, raises
-    UnfinishedError, since its zeros would read as an image without nuclei.
+    UnfinishedError, since its zeros would read as an image without nuclei; so does an empty mask, as DamageError, of an
+    image in which the table has nuclei.
     """
 
     def __init__(self, store: Path, label: str = NUCLEI_LABEL, images: Sequence[str] | None = None) -> None:
         """images: those that are known to have the label image; None where all have it."""
         self._store = store
         self._label = label
-        self._places, self._missing = _planes_of_table(store)
+        self._places, self._missing, self._nuclei = _planes_of_table(store)
         self._written = WrittenMasks(store)
         asked = self._places.values() if images is None else [self._places[image] for image in images]
         if not all(self._group(mask).is_dir() for mask, _ in itertools.islice(asked, 1)):
@@ -53,7 +54,13 @@ class Masks(Mapping[str, NDArray[np.uint32]]):
 
     def _read(self, image: str) -> NDArray[np.uint32]:
         array, place = self._array(image)
-        return np.asarray(array[place])
+        found = np.asarray(array[place])
+        if self._label == NUCLEI_LABEL and self._nuclei[image] and not found.any():
+            raise DamageError(
+                f"{self._store}: the mask of {image} is empty, but the table has {self._nuclei[image]} nuclei; "
+                "`nucseg-batch verify` says what is damaged."
+            )
+        return found
 
     def __contains__(self, image: object) -> bool:
         return image in self._places
@@ -138,21 +145,27 @@ def mask_places(store: Path) -> dict[str, tuple[str, int | None]]:
     return _planes_of_table(store)[0]
 
 
-def _planes_of_table(store: Path) -> tuple[dict[str, tuple[str, int | None]], Counter[str]]:
-    """The same, and how many planes of an image were not done when the table was written, of those that have any."""
+def _planes_of_table(store: Path) -> tuple[dict[str, tuple[str, int | None]], Counter[str], Counter[str]]:
+    """The same; how many planes of an image were not done when the table was written; and its nuclei.
+
+    Images without any have no entry.
+    """
     table = RunLayout(store).images_csv
     if not store.is_dir() or not table.is_file():
         raise InputMissingError(
             f"{store}: a finished run has this store and {table.name} beside it; one is missing. While a run is "
             "at work, `nucseg-batch finish` writes the tables of what is done."
         )
-    missing = Counter[str]()
+    missing, nuclei = Counter[str](), Counter[str]()
     places: dict[str, tuple[str, int | None]] = {}
     with open_table(table) as file:
         for row in csv_records(file):
             if row["status"] == PlaneStatus.OK:
                 place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
-                places.setdefault(file_name(row["image"]), place)
+                image, found = file_name(row["image"]), int(row["nuclei"] or 0)
+                places.setdefault(image, place)
+                if found:
+                    nuclei[image] += found
             elif row["status"] == PlaneStatus.MISSING:
                 missing[file_name(row["image"])] += 1
-    return places, missing
+    return places, missing, nuclei

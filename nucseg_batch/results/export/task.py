@@ -71,6 +71,8 @@ def linked_tracks(task: ExportTask) -> ImageTracks:
 def track_ids(tracks: ImageTracks, plane: LabelledPlane) -> NDArray[np.int64]:
     """(n,): the track of each label 1..n of a plane; DamageError where the tables are not of each other."""
     ids = tracks.ids.get(plane.row.key, np.zeros(0, np.int64))
+    if not ids.size and plane.row.nuclei:
+        raise FormatRefusal(f"{plane.row.name}: not linked yet, because other time points are not done.")
     if ids.size != plane.row.nuclei:
         raise DamageError(
             f"{plane.row.name}: tracks.csv has {ids.size} nuclei, and images.csv {plane.row.nuclei}; "
