@@ -93,10 +93,10 @@ def survey_intensities(
 ) -> IntensitySurvey:
     """Looks at a plane of this shape, or at a sample of it.
 
-    chunk: the pieces in which it is stored, if known. intensities: the model's rule for the range. Pixels that are not
-    finite are left out.
+    chunk: the pieces in which it is stored, if known; a plane that is looked at whole is looked at in the same windows
+    however it is stored. intensities: the model's rule for the range. Pixels that are not finite are left out.
     """
-    windows = sample_windows(shape, chunk)
+    windows = sample_windows(shape, chunk if math.prod(shape) > EXACT_PIXELS else None)
     step = _step(sum(math.prod(part.stop - part.start for part in window) for window in windows))
     tally, constant = _tally(intensities, step), _tally(intensities, step)
     places: list[Window] = []
@@ -125,14 +125,12 @@ def _tally(intensities: Intensities, step: int) -> ValueTally | PercentileTally:
 def sample_windows(shape: tuple[int, int], chunk: tuple[int, int] | None = None) -> list[Window]:
     """The windows of a plane that are looked at, in raster order: all, or a sample spread evenly over the plane.
 
-    Of a plane that is sampled they are whole chunks or, where these are small or huge, several chunks or a part of one.
-    A plane that is read whole is looked at in the same windows however it is stored.
+    They are whole chunks or, where these are small or huge, several chunks or a part of one.
     """
-    exact = math.prod(shape) <= EXACT_PIXELS
-    height, width = _window_shape(shape, (BLOCK, BLOCK) if exact or chunk is None else chunk)
+    height, width = _window_shape(shape, chunk or (BLOCK, BLOCK))
     grid = -(-shape[0] // height), -(-shape[1] // width)
     count = max(FEWEST_WINDOWS, min(WINDOWS, EXACT_PIXELS // (height * width)))
-    if exact or count >= math.prod(grid):
+    if math.prod(shape) <= EXACT_PIXELS or count >= math.prod(grid):
         cells = [(y, x) for y in range(grid[0]) for x in range(grid[1])]
     else:
         cells = sorted(_spread(grid, count))

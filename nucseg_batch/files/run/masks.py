@@ -162,7 +162,7 @@ def _planes_of_table(store: Path) -> tuple[dict[str, tuple[str, int | None]], Co
         for row in csv_records(file):
             if row["status"] == PlaneStatus.OK:
                 place = file_name(row["mask"]), int(row["index"]) if row["index"] else None
-                image, found = file_name(row["image"]), int(row["nuclei"] or 0)
+                image, found = file_name(row["image"]), int(row.get("nuclei") or 0)
                 places.setdefault(image, place)
                 if found:
                     nuclei[image] += found
