@@ -173,6 +173,9 @@ def test_a_stack_of_which_slices_are_not_done_is_an_error(tmp_path: Path, monkey
         masks["a.tif"]
     with pytest.raises(UnfinishedError, match=r"a\.tif: 5 planes"):
         volumes["a.tif"]
+    exported = call("export", run.store, tmp_path / "x", "--format", "tiff", code=3)
+    assert "a.tif: 2 of its planes are not segmented yet" in exported.stdout + exported.stderr
+    assert not list((tmp_path / "x").rglob("*.tif"))
     folder = run.journal.folder
     folder.rename(tmp_path / "away")
     with pytest.raises(UnfinishedError, match=r"a\.tif: 2 planes"):

@@ -103,7 +103,8 @@ class _Sequences:
 
 @contextlib.contextmanager
 def open_ctc(task: ExportTask) -> Iterator[_Sequences]:
-    """Begins the folder of an image; FormatRefusal where its nuclei are not linked over time points."""
+    """Begins the folder of an image; FormatRefusal where its nuclei are not all linked."""
+    task.check_done()
     tracks = linked_tracks(task)
     with whole_folder(task.path) as folder:
         sequences = _Sequences(folder, task, tracks)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.compartments import NUCLEI_LABEL, VOLUMES
 from nucseg_batch.errors import DamageError
+from nucseg_batch.plan import PlaneStatus
 from nucseg_batch.results.export.planes import LabelledPlane
 from nucseg_batch.results.run import FinishedRun
 from nucseg_batch.results.spacing import Spacing
@@ -48,6 +49,13 @@ class ExportTask:
     def good(self) -> list[PlaneRow]:
         """The planes that have a mask; at least one."""
         return [row for row in self.rows if row.segmented]
+
+    def check_done(self) -> None:
+        """Raises FormatRefusal where a plane is not segmented yet: an empty page would read as one without nuclei."""
+        left = sum(row.status is PlaneStatus.MISSING for row in self.rows)
+        if left:
+            planes = "plane is" if left == 1 else "planes are"
+            raise FormatRefusal(f"{self.rows[0].image}: {left} of its {planes} not segmented yet.")
 
     @property
     def most(self) -> int:

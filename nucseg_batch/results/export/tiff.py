@@ -86,6 +86,7 @@ class _Stack:
 @contextlib.contextmanager
 def open_tiff(task: ExportTask) -> Iterator[_Stack]:
     """Begins the label image of an image; uint16 where its numbers fit, else uint32."""
+    task.check_done()
     height, width = task.good[0].shape
     big = height * width * 4 * len(task.rows) > CLASSIC_BYTES
     with whole_file(task.path, durable=False) as file, tifffile.TiffWriter(file, bigtiff=big) as writer:
