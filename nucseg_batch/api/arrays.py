@@ -164,7 +164,8 @@ def segment_array(
     try:
         channel = nuclei_channel(header, settings.channel, ONE_CHANNEL)
     except ImageError as error:
-        raise UsageError(f"channel: {str(error).replace('--channel', 'channel')}") from error
+        why = str(error).replace("--channel", "channel")
+        raise UsageError(f"channel: {why} For an RGB image of a collection, give images.array(name).") from error
     given = None if model is None else find_model(model, "model")
     path = default_model() if given is None else given.absolute()
     times, depths = ((0, header.length(axis), 1) if axis in letters else None for axis in "TZ")

@@ -17,7 +17,7 @@ from nucseg_batch.files.masks.store import is_ours
 from nucseg_batch.files.opened import State
 from nucseg_batch.files.run.dataset import is_own_dataset, pyarrow
 from nucseg_batch.files.run.journal import Journal
-from nucseg_batch.files.run_layout import PARQUET, RunLayout
+from nucseg_batch.files.run_layout import PARQUET, PLAN, RunLayout
 from nucseg_batch.files.zarr.folders import is_store
 from nucseg_batch.plan import Plan
 from nucseg_batch.settings import TABLE_FORMATS, SegmentSettings
@@ -71,8 +71,10 @@ def check_output(store: Path, journal: Journal, overwrite: bool) -> None:
         if not is_ours(store):
             raise OutputError(f"{store}: it exists and was not made by nucseg-batch; give another name.")
         if not overwrite:
+            folder = journal.folder
+            lost = f"{PLAN} in its run folder {folder.name}" if folder.is_dir() else f"its run folder {folder.name}"
             raise OutputError(
-                f"{store}: it exists without its run folder {journal.folder.name}, so nothing can be added to it; "
+                f"{store}: it exists without {lost}, so nothing can be added to it; "
                 "give another OUT, or start over with --overwrite."
             )
         return
