@@ -161,7 +161,7 @@ class _Linker:
         one, other = near.first - 1, near.second - 1
         first, second = self._last.nuclei[one, 2], here.nuclei[other, 2]
         sure = near.pixels > IOU * (first + second - near.pixels)
-        if self._last.inside:  # nuclei that separate again are told apart by their places
+        if self._last.inside:  # after a merged label splits again, distance decides which nucleus is which
             sure &= ~np.isin(one, list(self._last.inside)) | (second >= WHOLE * first)
         follower[one[sure]], before[other[sure]] = other[sure], one[sure]
         return follower, before

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nucseg_batch.executors.verification import Damage
 
 PART = "Part of the run"
-"""Help panel of the options that select what is read."""
+"""Help panel of the options that select the part of a run to verify."""
 SHOWN_DAMAGE = 20
 """Damaged results that are listed; --json has all."""
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}

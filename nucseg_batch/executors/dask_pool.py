@@ -158,7 +158,7 @@ def open_pool(
 
 
 def _patience(settings: ClusterSettings) -> dict[str, Any]:
-    """What dask may wait for before it gives a process up; a process of our own comes back by itself.
+    """How long dask waits before it treats a worker as lost; local workers restart on their own.
 
     Dask would also have the allocator of each process return memory at once, which costs more than all else in a run of
     large images with a stub in the network's place: one process made 28 Mpx/s with that and 73 without (measured).

@@ -17,7 +17,7 @@ from pathlib import Path
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """Variable of CUDA: which GPUs a process sees; Slurm sets it, too."""
 GRANTED = "NUCSEG_GPU_MEMORY"
-"""Variable with which a process that shares its GPU with others of the same run is told how much memory it may take."""
+"""Environment variable that limits the device memory of a process that shares a GPU with others of the same run."""
 AS_NEEDED = "as needed"
 """Its value where the size of the GPU is not known: memory is taken only as it is needed."""
 DRIVER = Path("/proc/driver/nvidia/gpus")

@@ -73,7 +73,7 @@ class SizeEstimator:
     def widths(self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]]) -> list[float | None]:
         """The same of several images of one shape, dtype and number of channels, which share calls of the network.
 
-        What is found in an image does not depend on the others.
+        The width of an image does not depend on the other images.
         """
         searches = [_search(image.shape[:2]) for image in images]
         wanted = {i: next(search) for i, search in enumerate(searches)}

@@ -20,7 +20,7 @@ LATER_IMAGES = 256
 """Limit on unfilled batches, beside the bytes of a budget: images read after the first one of a batch. Then the oldest
 batch is segmented as it is, so that an image of a rare scale does not keep its unit in memory."""
 SEEN = 32
-"""Of so many images, how many wait is counted once."""
+"""The bytes of waiting images are recorded once every so many images."""
 
 
 def staged(

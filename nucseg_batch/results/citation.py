@@ -238,7 +238,7 @@ def references(record: Mapping[str, Any]) -> list[Reference]:
 
 
 def model_references(model: Mapping[str, Any]) -> list[Reference]:
-    """What a model rests on: its network, its data if it is the default one, and how nuclei are told apart.
+    """References for a model: its architecture, the method that separates nuclei, and the data of the default model.
 
     model: its name, architecture and task.
     """

@@ -133,7 +133,7 @@ def evaluate_tracks(prediction: Path, truth: Path, *, progress: Callable[[int, i
     these endings pair them, as those of label images are paired; `a_GT` and `a/01_GT` are of the image `a.tif` of a
     run.
 
-    `progress` is told how many movies of all are done. Raises UsageError where py-ctcmetrics is not installed,
+    `progress` receives the number of movies done and the total. Raises UsageError where py-ctcmetrics is not installed,
     InputMissingError where PRED or TRUTH is not there, NothingToDoError where one holds no movie or no name is on both
     sides, and ImageError where a movie cannot be read, is not valid, or does not fit its truth.
     """

@@ -43,7 +43,7 @@ from nucseg_batch.files.masks.store import MaskWriter, create_store
 from nucseg_batch.files.opened import ImageReader, pixels_digest
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.measuring import measured_nuclei
-from nucseg_batch.plan import Adapt, Plane, Unit
+from nucseg_batch.plan import Plane, Unit
 from nucseg_batch.settings import SegmentSettings
 
 SMALLEST = 20
@@ -79,14 +79,7 @@ class Known(Threshold):
         """As the real one."""
         return intensity_range(pixels, self.intensities)
 
-    def predict_batch(
-        self,
-        images: Sequence[NDArray[Any]],
-        scale: float = 1.0,
-        *,
-        adapt: Adapt = "no",
-        limits: Sequence[tuple[float, float]] | None = None,
-    ) -> list[ScaleTrial]:
+    def predict_batch(self, images: Sequence[NDArray[Any]], scale: float = 1.0, **_: Any) -> list[ScaleTrial]:
         """Padding, a copy of labels and support as they come from the device, and the width."""
         found = []
         padded_batch(images, ResampleGeometry.of(images[0].shape, scale).native_bucket, self._size)
