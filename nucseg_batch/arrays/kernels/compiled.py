@@ -1,0 +1,53 @@
+"""How loops over pixels are compiled: without Python's lock, and kept on disk for the next process.
+
+Numba keeps what it compiled beside the source or, where that folder is read-only, in the user's cache folder;
+`NUMBA_CACHE_DIR` names another. A process that can write to none of them, or whose disk is full, compiles for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numba
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Kernel(Generic[Arguments, Result]):
+    """A function of arrays and numbers that is compiled for the types of its arguments when it is called.
+
+    Threads may call it at once. Called from another compiled function it must be `inlined` instead.
+    """
+
+    def __init__(self, function: Callable[Arguments, Result]) -> None:
+        self.python = function
+        """The function as it is written, for tests."""
+        self._alone: Any = numba.njit(nogil=True, error_model="numpy")(function)
+        self._kept: Any = self._alone
+        with suppress(RuntimeError):  # where no folder for the cache can be written
+            self._kept = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+        update_wrapper(self, function)
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Computes the function; raises what it raises."""
+        try:
+            result: Result = self._kept(*args, **kwargs)
+        except OSError:  # the cache cannot be read or written; compiled functions themselves raise none
+            self._kept = self._alone
+            result = self._alone(*args, **kwargs)
+        return result
+
+
+def compiled(function: Callable[Arguments, Result]) -> Kernel[Arguments, Result]:
+    """Makes a `Kernel` of a function, which divides as NumPy does and sums in the order that is written."""
+    return Kernel(function)
+
+
+def inlined(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Makes a part that only kernels of the same file call: a change of another file would not compile them again."""
+    part: Callable[Arguments, Result] = numba.njit(nogil=True, error_model="numpy")(function)
+    return part
