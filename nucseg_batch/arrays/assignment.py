@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,6 +27,8 @@ def assigned(first: Floats, second: Floats, reach: float, may: May | None = None
     first, second: (n, k) and (m, k). reach: largest distance of a pair. may: tells which pairs, given as places in
     first and in second, are allowed; all without it.
     """
+    from scipy.spatial import KDTree  # only tracks need it, and every command imports this file
+
     near = KDTree(first).sparse_distance_matrix(KDTree(second), reach, output_type="ndarray")
     row, column = near["i"].astype(np.int64), near["j"].astype(np.int64)
     if may is not None:
@@ -44,6 +43,9 @@ def assigned(first: Floats, second: Floats, reach: float, may: May | None = None
 
 def _parts(row: Ints, column: Ints, rows: int) -> Iterator[Ints]:
     """Places of pairs that are solved at once: all of those that hang together."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     if not row.size:
         return
     size = rows + int(column.max()) + 1
