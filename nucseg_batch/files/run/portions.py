@@ -77,6 +77,8 @@ def write_portion(folder: Path, number: int, begun: RunSpec) -> None:
         "others": files.others,
         "assumptions": [dataclasses.asdict(one) for one in begun.assumptions],
     }
+    if begun.discarded:
+        record["discarded"] = begun.discarded
     write_plan(_path(folder, number), begun.plan, record, number)
 
 
@@ -145,8 +147,9 @@ def discard_portions(folder: Path, lost: LostPortions, records: Mapping[str, str
             if found is not None and found[1] in lost.stems:
                 path.unlink(missing_ok=True)
                 units += name == UNITS
+    count = len(lost.portions) + len(lost.numbers)
     for number in lost.numbers:
-        empty = dataclasses.replace(lost.portions[0], plan=Plan((), ()), files={}, assumptions=())
+        empty = dataclasses.replace(lost.portions[0], plan=Plan((), ()), files={}, assumptions=(), discarded=count)
         write_portion(folder, number, empty)
     return units
 
@@ -167,6 +170,7 @@ def joined_run(portions: Sequence[RunSpec]) -> RunSpec:
         files=PlannedFiles(plan, others),
         assumptions=merged(one for portion in portions for one in portion.assumptions),
         portions=sum(portion.portions for portion in portions),
+        discarded=max(portion.discarded for portion in portions),
     )
 
 
@@ -217,6 +221,7 @@ def _read(path: Path) -> RunSpec:
             in_place=record["in_place"],
             pattern=record["pattern"],
             assumptions=tuple(Assumption(**one) for one in record["assumptions"]),
+            discarded=int(record.get("discarded", 0)),
         )
     except MismatchError:  # another format
         raise
