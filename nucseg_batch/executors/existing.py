@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from importlib import metadata, resources
 from pathlib import Path
@@ -115,12 +116,28 @@ def check_fingerprint(journal: Journal, earlier: dict[str, Any], now: dict[str, 
     names = [name for name in dict.fromkeys([*now, *earlier]) if earlier.get(name) != now.get(name)]
     if "--flatfield" in names and _FLAT_FIELD in names:  # another file has another content
         names.remove(_FLAT_FIELD)
+    if names and set(names) <= {"--link", "--z-step"} and now["--link"] is not None:
+        raise MismatchError(_not_linked(journal, earlier, now))
     different = [_difference(name, earlier.get(name), now.get(name)) for name in names]
     if different:
         raise MismatchError(
             f"{journal.folder} was begun with other settings ({'; '.join(different)}). Use the settings of the run, "
             "give another OUT, or start over with --overwrite."
         )
+
+
+def _not_linked(journal: Journal, earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """Why a run cannot be linked afterwards, and the command that links its nuclei.
+
+    Masks would stay as they are, but plans, which are never rewritten, say what is linked.
+    """
+    begun = "without --link" if earlier["--link"] is None else f"with --link {earlier['--link']}"
+    start = f"{journal.folder} was begun {begun}, and --link cannot be changed later."
+    if earlier.get("--in-place") or not journal.config.is_file():
+        return f"{start} Give another OUT, or start over with --overwrite."
+    step = "" if now["--z-step"] is None else f" --z-step {now['--z-step']:g}"
+    again = f"nucseg-batch segment NEW.zarr --config {shlex.quote(str(journal.config))} --link {now['--link']}{step}"
+    return f"{start} Segment into another OUT with `{again}`, or start over in this one with --overwrite."
 
 
 def _difference(name: str, earlier: Any, now: Any) -> str:
