@@ -89,6 +89,8 @@ class Job:
     """Images that are to be added to the run; they are in `begun`, too."""
     config: str = ""
     """Of a new run, the file for `--config` that does the same again."""
+    leaves_tables: bool = False
+    """Whether a share leaves the tables to `finish`, also if it is the last."""
 
     @property
     def plan(self) -> Plan:

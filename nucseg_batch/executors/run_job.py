@@ -94,7 +94,7 @@ class _Session:
             if alone:
                 self._journal.remove_leftovers(units)
             self._compute_missing(units, alone=alone)
-            if job.options.share is None or all_done(job):
+            if job.options.share is None or (all_done(job) and not job.leaves_tables):
                 outcome = finish(job, self._done, self._job_name, own=[ALL, *locks])
             else:
                 join_planes(job, planes_to_merge(job.own_planes(), job.store, self._journal), self._done, alone=alone)

@@ -70,6 +70,7 @@ CALLS = {
     "share without count": ((*SEGMENT, "--share", "3"), 2, "such as 7/64"),
     "time points": ((*SEGMENT, "--t", "abc"), 2, "--t must be an index such as 3, or a range such as 0:10"),
     "more than all": ((*SEGMENT, "--max-failures", "200%"), 2, "100% or less"),
+    "tables of no share": ((*SEGMENT, "--no-finish"), 2, "add --share, or leave it out"),
     "two axes to link": ((*SEGMENT, "--link", "z", "--link", "t"), 2, "--link is z and t: a run links nuclei over"),
     "two axes, written otherwise": (("plan", "images", "out.zarr", "--link=t", "--link=z"), 2, "use two OUTs."),
     "two channels": ((*SEGMENT, "--channel", "DAPI", "--channel=GFP"), 2, "a run segments one channel"),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_runs import SmallRun, mosaic, picture, small_run
 
+from nucseg_batch.executors import local
 from nucseg_batch.executors.job import planned
 from nucseg_batch.executors.lost_plans import discard_lost_plans
 from nucseg_batch.executors.planning import write_plan
 from nucseg_batch.executors.verification import RunStatus, forget, status
 from nucseg_batch.files.run.locks import ROOT, held, share_lock
+from nucseg_batch.files.run_layout import RunLayout
+from nucseg_batch.settings import RunSettings
 
 
 @pytest.fixture
@@ -118,6 +122,25 @@ def test_images_that_were_discarded_are_added_before_anything_else(run: SmallRun
     run.segment()
     run.journal.retract(run.units[0])
     assert now(run).next_step == f"continue with `nucseg-batch segment --run {run.store}`"
+
+
+def test_shares_can_leave_the_tables_to_finish(run: SmallRun) -> None:
+    """As jobs of a workflow do whose engine must see them come from another; the results are the same."""
+    run.segment(shares=2)
+    before = run.results()
+    for unit in run.units:
+        run.journal.retract(unit)
+    tables = RunLayout(run.store).results.values()
+    for table in tables:
+        table.unlink()
+    for share in (1, 0):
+        local.run(replace(planned(run.store, RunSettings(share=share)), leaves_tables=True), run.notes)
+    assert not any(table.exists() for table in tables)
+    assert now(run).next_step == f"write the tables with `nucseg-batch finish {run.store}`"
+    assert not now(run).complete
+    run.finish()
+    assert now(run).complete
+    assert run.results() == before
 
 
 def test_of_a_run_in_shares_a_new_plan_adds_what_was_discarded(run: SmallRun) -> None:
