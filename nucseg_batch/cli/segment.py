@@ -86,7 +86,7 @@ def segment(
         bool,
         typer.Option(
             "--no-finish",
-            help="With --share: leave the tables to `finish`, also if this share is the last.",
+            help="Leave the tables to `finish`, also if this share is the last; with --share.",
             rich_help_panel=RESUMING,
         ),
     ] = False,
