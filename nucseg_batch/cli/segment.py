@@ -234,7 +234,7 @@ def segment(
                 dry=dry_run,
             )
         if no_finish and job.options.share is None:
-            raise UsageError("--no-finish: only a share can leave the tables to `finish`; add --share, or leave it out.")
+            raise UsageError("--no-finish: only a share leaves the tables to `finish`; add --share, or leave it out.")
         job = dataclasses.replace(job, leaves_tables=no_finish)
         if settings.controls is not None:
             check_controls(settings.controls, job.plan, job.mirror, job.store, job.begun.root)
