@@ -13,8 +13,6 @@ from command import call
 from small_runs import SmallRun, picture, small_run
 
 from nucseg_batch.errors import MismatchError
-from nucseg_batch.executors import job
-from nucseg_batch.executors.planning import write_plan
 from nucseg_batch.files.run.journal import Journal
 
 
@@ -36,30 +34,31 @@ def refused(run: SmallRun, **settings: object) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("step", [None, 1.5])
-def test_a_run_without_links_names_the_command_that_links_its_nuclei(
-    run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float | None
+def test_another_link_names_the_command_that_links_in_another_place(
+    run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does what it says, with the settings of the run; the run stays as it is."""
+    run.with_settings(link="z")
+    run.segment()
     before = run.times()
-    told = refused(run, link="z", z_step=step)
-    assert "was begun without --link" in told
+    told = refused(run, link="t")
+    assert "has --link z, and a run is linked in one way" in told
     assert "--overwrite" in told
-    found = re.search(r"`nucseg-batch segment (.+?)`", told)
+    found = re.search(r"`nucseg-batch segment (.+? --link t)`", told)
     assert found is not None
     monkeypatch.chdir(tmp_path)
-    call("plan", *shlex.split(found[1]))
+    assert "no image has an axis t" in call("plan", *shlex.split(found[1]), code=2).stderr
+    call("plan", *shlex.split(found[1].replace("--link t", "--link z --z-step 2")))
     planned = Journal(Path("NEW.zarr")).load()
-    assert (planned.settings.link, planned.settings.z_step) == ("z", step)
+    assert (planned.settings.link, planned.settings.z_step) == ("z", 2)
     assert (planned.settings.diameter, planned.settings.region, planned.root) == (26, 64, str(run.folder))
     assert run.times() == before
 
 
-def test_another_link_is_refused_in_the_same_way(run: SmallRun, tmp_path: Path) -> None:
-    run.store, run.journal = tmp_path / "z.zarr", Journal(tmp_path / "z.zarr")
+def test_another_distance_of_slices_is_an_ordinary_difference(run: SmallRun) -> None:
     run.with_settings(link="z")
     run.segment()
-    assert re.search(r"was begun with --link z.*--link t`", refused(run, link="t"))
+    assert "--z-step: not given in the run, 2.0 now" in refused(run, z_step=2.0)
 
 
 def test_with_other_differences_all_are_listed(run: SmallRun) -> None:
@@ -78,12 +77,7 @@ def test_a_call_without_the_link_of_the_run_is_told_to_give_it(run: SmallRun, tm
 
 def test_no_command_is_named_where_none_can_be(run: SmallRun) -> None:
     """Somebody deleted the file with the settings."""
-    run.journal.config.unlink()
-    assert "Give another OUT, or start over with --overwrite." in refused(run, link="z")
-
-
-def test_a_plan_alone_is_refused_as_well(run: SmallRun) -> None:
-    """Nothing is written."""
     run.with_settings(link="z")
-    with pytest.raises(MismatchError, match="was begun without --link"):
-        write_plan(job.prepare(run.folder, run.store, None, run.settings, run.notes), run.notes)
+    run.segment()
+    run.journal.config.unlink()
+    assert "Give another OUT, or start over with --overwrite." in refused(run, link="t")
