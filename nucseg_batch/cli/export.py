@@ -145,4 +145,7 @@ def _print(exported: object, folder: Path) -> None:
     if exported.without_mask:
         some = exported.without_mask
         say(f"{some} plane{'s have' if some > 1 else ' has'} no mask and {'were' if some > 1 else 'was'} left out")
-    say(f"{exported.images} image{'s' * (exported.images != 1)} in {folder}")
+    if any(outcome.written or outcome.kept for outcome in exported.formats.values()):
+        say(f"{exported.images} image{'s' * (exported.images != 1)} in {folder}")
+    else:
+        say("nothing was written")

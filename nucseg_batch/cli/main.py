@@ -38,6 +38,7 @@ from nucseg_batch.cli.sample import sample
 from nucseg_batch.cli.segment import segment
 from nucseg_batch.cli.status import status
 from nucseg_batch.cli.train import train
+from nucseg_batch.cli.usage import check_repeated, usage_line
 from nucseg_batch.cli.verify import verify
 from nucseg_batch.cli.versions import versions
 from nucseg_batch.cli.view import view
@@ -154,6 +155,7 @@ def _run(arguments: list[str]) -> int:
         if said.version:
             return _print_versions(said)
         name = next(iter(rest), "")
+        check_repeated(rest, _named(rest))
         if said.config is not None:
             from nucseg_batch.cli.config import read_config
 
@@ -208,8 +210,6 @@ def _print_versions(said: GlobalOptions) -> int:
 def _bad_usage(
     error: typer.TyperException, arguments: list[str], commands: Mapping[str, Any], config: Config | None
 ) -> int:
-    from nucseg_batch.cli.usage import usage_line
-
     line = usage_line(error, arguments, commands)
     where = "" if config is None else config.where(line, next(iter(arguments), ""))
     return _tell(f"{where}{line}", None, EXIT_USAGE)

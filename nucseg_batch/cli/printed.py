@@ -105,6 +105,8 @@ def print_run(job: Job, summary: RunSummary) -> None:
         out.print("no image has nuclei: see with `nucseg-batch inspect` which channel is segmented, or give --diameter")
     if outcome.whole:
         out.print(readable("files: " + "  ".join(str(path) for path in summary.files)), markup=False)
+    elif job.leaves_tables:
+        out.print(readable(f"when all shares are done: nucseg-batch finish {job.store}"), markup=False)
     else:
         out.print(
             readable(f"the tables are written when all shares are done; see nucseg-batch status {job.store}"),

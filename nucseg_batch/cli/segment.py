@@ -82,6 +82,14 @@ def segment(
             rich_help_panel=RESUMING,
         ),
     ] = None,
+    no_finish: Annotated[
+        bool,
+        typer.Option(
+            "--no-finish",
+            help="Leave the tables to `finish`, also if this share is the last; with --share.",
+            rich_help_panel=RESUMING,
+        ),
+    ] = False,
     options: RunSettings,
     watch: Annotated[
         float | None,
@@ -225,6 +233,9 @@ def segment(
                 options=dataclasses.replace(options, share=number),
                 dry=dry_run,
             )
+        if no_finish and job.options.share is None:
+            raise UsageError("--no-finish: only a share leaves the tables to `finish`; add --share, or leave it out.")
+        job = dataclasses.replace(job, leaves_tables=no_finish)
         if settings.controls is not None:
             check_controls(settings.controls, job.plan, job.mirror, job.store, job.begun.root)
         if dry_run:
@@ -262,6 +273,7 @@ def _whole(shares: int) -> None:
 _WITH_RUN = {"context", "run", "share", "batch_size", "memory", "workers", "dry_run", "grace", "as_json", "report"} | {
     "verify_inputs",
     "retry_failed",
+    "no_finish",
     "max_failures",
     "fail_fast",
     "controls",

@@ -19,8 +19,8 @@ def status(store: Out, as_json: Json = False) -> None:
     # how many units are done, in a script
     nucseg-batch status out.zarr --json | jq .units_done
     """
-    from nucseg_batch.cli.console import answer, console, say
-    from nucseg_batch.cli.verify import coverage_text
+    from nucseg_batch.cli.console import answer, say
+    from nucseg_batch.cli.verify import coverage_text, damage_text
     from nucseg_batch.executors.job import journal_at
     from nucseg_batch.executors.verification import status as found
 
@@ -48,9 +48,13 @@ def status(store: Out, as_json: Json = False) -> None:
         say(f"being planned or finished by {now.finishing}")
     if now.coverage.verified:
         say(coverage_text(now.coverage))
+    if now.coverage.damaged:
+        say(damage_text(now.coverage))
     if now.complete:
         say("complete: the tables are written")
     elif record["units_done"] == record["units"]:
-        say(f"all units are done; write the tables with: nucseg-batch finish {store}")
+        say("all units are done; the tables are not written yet")
     else:
-        console().print("not complete")
+        say("not complete")
+    if now.next_step is not None:
+        say(f"next: {now.next_step}")

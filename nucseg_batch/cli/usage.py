@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
 
-from nucseg_batch.errors import did_you_mean
+from nucseg_batch.errors import UsageError, did_you_mean
+from nucseg_batch.settings import LISTED_OPTIONS
 
 _WORDS = (
     (r"Input should be a valid number.*", "a number"),
@@ -18,6 +19,33 @@ _WORDS = (
     (r"Input should be a valid boolean.*", "true or false"),
 )
 """What the parser says of a value that it cannot take, and how it is said to people."""
+
+
+_ONE_OF = {
+    "link": "a run links nuclei over z-slices or over time points; for both, use two OUTs",
+    "ring": "a run makes one ring around each nucleus",
+    "expand": "a run makes one cell around each nucleus",
+    "channel": "a run segments one channel; the others are measured",
+    "pattern": "a call takes one pattern, such as '[ab]*.tif'",
+}
+"""Options of which two values could be meant together, but cannot be combined, and why."""
+_LISTS = LISTED_OPTIONS - _ONE_OF.keys()
+"""Options whose values are combined with commas."""
+
+
+def check_repeated(arguments: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Raises UsageError for an option with several values that could be meant together, of which one would count.
+
+    arguments: the command line; options: those of the command, by name, as the parser has them. Of other options the
+    last value counts, so that a script can put its own before those of its caller.
+    """
+    for name in (name for name in options if name.startswith("--")):
+        key = name.removeprefix("--").replace("-", "_")
+        values = list(dict.fromkeys(_values([name], arguments))) if key in _ONE_OF or key in _LISTS else []
+        if len(values) > 1 and key in _LISTS:
+            raise UsageError(f"{name} is given several times; join the values: {name} {','.join(values)}.")
+        if len(values) > 1:
+            raise UsageError(f"{name} is {' and '.join(values)}: {_ONE_OF[key]}.")
 
 
 def usage_line(error: typer.TyperException, arguments: Sequence[str], commands: Mapping[str, Any]) -> str:
@@ -76,9 +104,13 @@ def _of_value(error: typer.TyperException, parameter: Any, arguments: Sequence[s
 
 
 def _given(options: Sequence[str], arguments: Sequence[str]) -> str | None:
-    """What the command line says for an option."""
+    """What the command line says first for an option."""
+    return next(_values(options, arguments), None)
+
+
+def _values(options: Sequence[str], arguments: Sequence[str]) -> Iterator[str]:
+    """All that the command line says for an option."""
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         name, equals, value = argument.partition("=")
-        if name in options:
-            return value if equals else following
-    return None
+        if name in options and (equals or following is not None):
+            yield value if equals else str(following)

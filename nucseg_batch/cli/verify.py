@@ -170,6 +170,16 @@ def _moment(text: str, now: float) -> float:
 def coverage_text(coverage: Coverage) -> str:
     """How far a run was verified, in one line."""
     text = f"verified since they were written: {coverage.verified} of {counted(coverage.results, 'result')}"
-    if coverage.oldest is None:
-        return text
-    return f"{text}, the oldest on {datetime.datetime.fromtimestamp(coverage.oldest):%Y-%m-%d %H:%M}"
+    return text if coverage.oldest is None else f"{text}, the oldest on {_minute(coverage.oldest)}"
+
+
+def damage_text(coverage: Coverage) -> str:
+    """What of a run was found damaged and is not mended yet, in one line; coverage: with damage."""
+    assert coverage.damage_found is not None
+    planes = f" with {counted(coverage.damaged_planes, 'plane')}" if coverage.damaged_planes else ""
+    return f"damaged when verified on {_minute(coverage.damage_found)}: {counted(coverage.damaged, 'result')}{planes}"
+
+
+def _minute(moment: float) -> str:
+    """A time in seconds since 1970 as date and time of this machine's time zone."""
+    return f"{datetime.datetime.fromtimestamp(moment):%Y-%m-%d %H:%M}"

@@ -88,6 +88,12 @@ class Coverage:
     """Results of these that were verified since they were written, and found good."""
     oldest: float | None
     """When the one of these was verified that was verified longest ago, in seconds since 1970; None without any."""
+    damaged: int
+    """Results that were found damaged, and neither found good nor written again since."""
+    damaged_planes: int
+    """Planes of the units and large planes among these."""
+    damage_found: float | None
+    """When `verify` last found one of these damaged, in seconds since 1970; None without any."""
 
 
 def all_results(plan: Plan, noted: FinishRecord | None, *, tracked: bool = False) -> list[Result]:
@@ -145,7 +151,7 @@ class Survey:
         turns, verified = _turns(done), {result.key: self._verified(result) for result in due}
         taken = {result.key for result in due if self._is_changed(result)}
         others = [result for result in due if result.key not in taken]
-        others.sort(key=lambda one: (verified[one.key], turns[one.key]))
+        others.sort(key=lambda one: (self._found_damaged(one) is None, verified[one.key], turns[one.key]))
         taken |= {result.key for result in others[:count]}
         return [result for result in due if result.key in taken]
 
@@ -169,10 +175,18 @@ class Survey:
         return True
 
     def coverage(self) -> Coverage:
-        """How far the run was verified."""
+        """How far the run was verified, and what of it was found damaged."""
         times = [self._verified(result) for result in self.results if result.key in self._written]
         good = [when for when in times if when > -math.inf]
-        return Coverage(len(times), len(good), min(good, default=None))
+        damage = [(result, when) for result in self.results if (when := self._found_damaged(result)) is not None]
+        return Coverage(
+            results=len(times),
+            verified=len(good),
+            oldest=min(good, default=None),
+            damaged=len(damage),
+            damaged_planes=len({place for result, _ in damage for place in _places(result)}),
+            damage_found=max((when for _, when in damage), default=None),
+        )
 
     def _verified(self, result: Result) -> float:
         """When a result was found good as it is now; minus infinity where it was not.
@@ -183,6 +197,15 @@ class Survey:
         if entry is None or not entry.good or entry.time > self._now:
             return -math.inf
         return entry.time if (entry.size, entry.changed_ns) == self.files_state(result) else -math.inf
+
+    def _found_damaged(self, result: Result) -> float | None:
+        """When a result was found damaged; None where it was not, or was found good or written again since.
+
+        Other files in its place do not mend it by themselves: only reading them shows whether they are those that were
+        written.
+        """
+        entry = self._entry(result)
+        return entry.time if entry is not None and not entry.good else None
 
     def _entry(self, result: Result) -> Verified | None:
         """What was found of a result as it was written last; None where it was not read since."""
@@ -288,6 +311,16 @@ class CoverageNotes:
             self._writable = False
             self._tell(f"what was verified cannot be recorded in the run folder ({error.strerror})")
         self._saved = time.monotonic()
+
+
+def _places(result: Result) -> list[tuple[str, tuple[int, ...]]]:
+    """Label array and place of each plane whose mask and rows are in a result; none for what is made of these."""
+    match result.item:
+        case Unit() as unit:
+            return [(unit.label_array.name, place) for place in unit.places]
+        case LargePlane() as large:
+            return [(large.label_array.name, large.place)]
+    return []
 
 
 def _turns(results: list[Result]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from importlib import metadata, resources
 from pathlib import Path
@@ -115,12 +116,43 @@ def check_fingerprint(journal: Journal, earlier: dict[str, Any], now: dict[str, 
     names = [name for name in dict.fromkeys([*now, *earlier]) if earlier.get(name) != now.get(name)]
     if "--flatfield" in names and _FLAT_FIELD in names:  # another file has another content
         names.remove(_FLAT_FIELD)
+    if "--link" in names and set(names) <= {"--link", "--z-step"} and earlier["--link"] and now["--link"]:
+        raise MismatchError(_not_linked(journal, earlier, now))
     different = [_difference(name, earlier.get(name), now.get(name)) for name in names]
     if different:
         raise MismatchError(
             f"{journal.folder} was begun with other settings ({'; '.join(different)}). Use the settings of the run, "
             "give another OUT, or start over with --overwrite."
         )
+
+
+def starts_linking(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a call differs from a run that was begun without --link in this alone.
+
+    Tracks are a table of their own, and volumes a table and label images of their own, so such a run can get them:
+    nothing that it has written changes.
+    """
+    if earlier.get("--link") is not None or now["--link"] is None:
+        return False
+    return {**earlier, "--link": now["--link"], "--z-step": now["--z-step"]} == now
+
+
+def check_no_links(store: Path, link: str | None) -> None:
+    """Raises OutputError where a table is in the way of that of a run that was begun without --link."""
+    layout = RunLayout(store)
+    path = layout.volumes_csv if link == "z" else layout.tracks_csv
+    if path.exists():
+        raise OutputError(f"{store}: {path} belongs to no run of ours; move it, or give another name.")
+
+
+def _not_linked(journal: Journal, earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """Why a run cannot be linked in another way, and the command that does that in another OUT."""
+    start = f"{journal.folder} has --link {earlier['--link']}, and a run is linked in one way."
+    if earlier.get("--in-place") or not journal.config.is_file():
+        return f"{start} Give another OUT, or start over with --overwrite."
+    step = "" if now["--z-step"] is None else f" --z-step {now['--z-step']:g}"
+    again = f"nucseg-batch segment NEW.zarr --config {shlex.quote(str(journal.config))} --link {now['--link']}{step}"
+    return f"{start} Segment into another OUT with `{again}`, or start over in this one with --overwrite."
 
 
 def _difference(name: str, earlier: Any, now: Any) -> str:

@@ -20,12 +20,14 @@ from nucseg_batch.executors.existing import (
     check_beside,
     check_fingerprint,
     check_formats,
+    check_no_links,
     check_output,
     check_shares,
     default_model,
     fingerprint,
     found_files,
     other_files,
+    starts_linking,
 )
 from nucseg_batch.executors.new_images import new_images
 from nucseg_batch.executors.plannable import plannable
@@ -56,6 +58,7 @@ from nucseg_batch.plan import (
     doubt_error,
     make_plan,
     merged,
+    with_links,
 )
 from nucseg_batch.settings import RunSettings, SegmentSettings
 
@@ -89,6 +92,10 @@ class Job:
     """Images that are to be added to the run; they are in `begun`, too."""
     config: str = ""
     """Of a new run, the file for `--config` that does the same again."""
+    starts_linking: bool = False
+    """Whether a run that was begun without --link has one from now on."""
+    leaves_tables: bool = False
+    """Whether a share leaves the tables to `finish`, also if it is the last."""
 
     @property
     def plan(self) -> Plan:
@@ -179,12 +186,18 @@ def prepare(
         raise UsageError(f"--in-place: IN {place} is no zarr store, so it cannot hold labels; give OUT instead.")
     journal = Journal(store)
     added: RunSpec | None = None
+    linking = False
     resumed, plan_state = journal.exists() and not overwrite, journal.plan_state()
     if not in_place:
         check_output(store, journal, overwrite)
     now = fingerprint(model or default_model(), settings, in_place=in_place)
     if resumed:
         begun = journal.load()
+        if linking := starts_linking(begun.fingerprint, now):
+            begun, options = _linked(store, begun, settings, now, options)
+            what = "stacks of this run {} joined" if settings.link == "z" else "movies of this run {} linked"
+            will = "would be" if dry else "are"
+            progress.note(f"--link {settings.link}: {what.format(will)}; masks of planes stay as they are")
         check_fingerprint(journal, begun.fingerprint, now)
         check_shares(journal, begun.shares, shares, options.share)
         found = _with_stores(select(found), found, begun.plan)
@@ -222,8 +235,43 @@ def prepare(
         check_beside(store, journal)
     known = _present(begun, found, settings, progress) if resumed else begun.files
     overwriting = overwrite and not resumed
-    config = "" if resumed else used_config(place, begun)
-    return Job(store, begun, settings, options, resumed, overwriting, found.metadata, known, plan_state, added, config)
+    config = "" if resumed and not linking else used_config(place, begun)
+    return Job(
+        store,
+        begun,
+        settings,
+        options,
+        resumed,
+        overwriting,
+        found.metadata,
+        known,
+        plan_state,
+        added,
+        config,
+        linking,
+    )
+
+
+def _linked(
+    store: Path, begun: RunSpec, settings: SegmentSettings, now: dict[str, Any], options: RunSettings
+) -> tuple[RunSpec, RunSettings]:
+    """A run that was begun without --link as it is with one, and options with which no images are added.
+
+    Raises UsageError for a share, which cannot change its run, or without stacks or movies, and OutputError where a
+    table is in the way.
+    """
+    if options.share is not None:
+        raise UsageError(
+            f"--link {settings.link}: a share cannot have its run linked; give the same command without --share, or "
+            f"`plan` with --link {settings.link}."
+        )
+    plan = with_links(begun.plan, joined=settings.link == "z")
+    check_stacks(plan, settings.link)
+    check_movies(plan, settings.link)
+    check_no_links(store, settings.link)
+    changed = replace(begun.settings, link=settings.link, z_step=settings.z_step)
+    linked = replace(begun, settings=changed, plan=plan, fingerprint=now)
+    return linked, replace(options, new="report" if options.new == "add" else options.new)
 
 
 def layout_of(store: Path, settings: SegmentSettings) -> RunLayout:

@@ -148,7 +148,7 @@ def _portion(
     assumptions = merged([*scanned.found.assumptions, *colour_assumptions(plan, found.root, settings)])
     parts = chosen.keys() - {image.key for image in kept} - set[str]().union(*left_out.values())
     others = PlannedFiles(plan, _states({*parts, *(failure.image for failure in failures)}, chosen))
-    return replace(begun, plan=plan, files=others, assumptions=assumptions, portions=1), left_out
+    return replace(begun, plan=plan, files=others, assumptions=assumptions, portions=1, discarded=0), left_out
 
 
 def _grown(plan: Plan, found: Discovery, settings: SegmentSettings) -> set[str]:

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Collection
 
 from nucseg_batch.errors import LockedError, MismatchError
-from nucseg_batch.executors.existing import check_fingerprint
+from nucseg_batch.executors.existing import check_fingerprint, check_no_links
 from nucseg_batch.executors.job import Job, layout_of
 from nucseg_batch.executors.progress import Progress
-from nucseg_batch.files.atomic_write import remove
+from nucseg_batch.files.atomic_write import remove, write_whole
 from nucseg_batch.files.masks.in_place import create_labels, remove_labels
 from nucseg_batch.files.masks.store import create_store, remove_arrays, remove_store, set_complete
 from nucseg_batch.files.run.locks import ALL, ROOT, holders, share_lock
+from nucseg_batch.files.run.portions import replace_first
 from nucseg_batch.files.run.wells import remove_wells
 
 
@@ -56,6 +57,24 @@ def add_images(job: Job, progress: Progress) -> None:
     for one in job.added.assumptions:
         journal.log(f"assumed{' (doubtful)' if one.doubtful else ''}: {one.text}")
     make_store(job, progress)
+
+
+def start_linking(job: Job, progress: Progress) -> None:
+    """Gives a run that was begun without --link one, under its root lock and those of its shares.
+
+    The run is not finished, and has all arrays, from before its plan says so: whatever comes after a kill finds either
+    the run as it was, or one whose nuclei are still to be linked.
+    """
+    journal = job.journal
+    check_plan(job)
+    check_no_links(job.store, job.begun.settings.link)
+    journal.reopen()
+    if not job.begun.in_place:
+        set_complete(job.store, False)
+    make_store(job, progress)
+    write_whole(journal.config, job.config)
+    replace_first(journal.folder, job.begun.settings, job.begun.fingerprint)
+    journal.log(f"--link {job.begun.settings.link} from now on")
 
 
 def check_plan(job: Job) -> None:

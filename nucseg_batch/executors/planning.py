@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nucseg_batch.executors.job import Job
-from nucseg_batch.executors.output import add_images, begin, make_store
+from nucseg_batch.executors.output import add_images, begin, make_store, start_linking
 from nucseg_batch.executors.progress import Progress
 from nucseg_batch.executors.storage import storage_error
 from nucseg_batch.executors.surroundings import job_name
@@ -17,7 +17,8 @@ def write_plan(job: Job, progress: Progress) -> None:
     """
     try:
         job.journal.make_place()
-        locks = [share_lock(share) for share in job.shares] if job.overwrite or job.added else []
+        alone = job.overwrite or job.starts_linking or job.added is not None
+        locks = [share_lock(share) for share in job.shares] if alone else []
         name = job_name()
         with (
             held(job.journal.folder, locks, job=name, tell=progress.note),
@@ -25,6 +26,8 @@ def write_plan(job: Job, progress: Progress) -> None:
         ):
             if job.added is not None:
                 add_images(job, progress)
+            elif job.starts_linking:
+                start_linking(job, progress)
             elif job.resumed:
                 make_store(job, progress)
             else:

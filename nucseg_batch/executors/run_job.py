@@ -17,7 +17,7 @@ from nucseg_batch.executors.finishing import RunOutcome, all_done, files_of, fin
 from nucseg_batch.executors.garbage import spared
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.linking import groups_to_link, link_groups, own_groups
-from nucseg_batch.executors.output import add_images, begin, check_free, check_plan, make_store
+from nucseg_batch.executors.output import add_images, begin, check_free, check_plan, make_store, start_linking
 from nucseg_batch.executors.pending import find_tasks, planes_to_merge
 from nucseg_batch.executors.progress import ProgressCounter
 from nucseg_batch.executors.storage import storage_error
@@ -94,7 +94,7 @@ class _Session:
             if alone:
                 self._journal.remove_leftovers(units)
             self._compute_missing(units, alone=alone)
-            if job.options.share is None or all_done(job):
+            if job.options.share is None or (all_done(job) and not job.leaves_tables):
                 outcome = finish(job, self._done, self._job_name, own=[ALL, *locks])
             else:
                 join_planes(job, planes_to_merge(job.own_planes(), job.store, self._journal), self._done, alone=alone)
@@ -105,6 +105,10 @@ class _Session:
     def _make_output(self) -> None:
         """Makes the plan and the store of a new run; of one that is resumed what is new, and missing of its store."""
         job, progress = self._job, self._done.progress
+        if job.starts_linking:
+            with self._root():
+                start_linking(job, progress)
+            return
         if not job.resumed or job.added is not None:
             with self._root():
                 begin(job, progress) if job.added is None else add_images(job, progress)

@@ -90,8 +90,27 @@ class RunStatus:
             "shares": len(self.shares),
             "by_share": [vars(share) for share in self.shares],
             "coverage": vars(self.coverage),
+            "next": self.next_step,
             "fingerprint": self.begun.fingerprint,
         }
+
+    @property
+    def next_step(self) -> str | None:
+        """The command that helps next, in one line; None if nothing is left to do, or other processes do it already."""
+        several = len(self.shares) > 1
+        if self.coverage.damaged:
+            again = "segment its shares again" if several else "run the same `segment` again"
+            return f"discard the damaged results with `nucseg-batch verify {self.store} --redo`, then {again}"
+        undone = [share for share in self.shares if share.done < share.units]
+        waiting = [share.share for share in undone if share.holder is None]
+        if self.finishing or (undone and not waiting):
+            return None
+        if self.begun.lacks_discarded:
+            return f"run the same `{'plan' if several else 'segment'}` again: it adds the images whose plan was lost"
+        if undone:
+            share = f" --share {waiting[0]}" if several else ""
+            return f"continue with `nucseg-batch segment --run {self.store}{share}`"
+        return None if self.complete else f"write the tables with `nucseg-batch finish {self.store}`"
 
 
 def status(store: Path, journal: Journal) -> RunStatus:

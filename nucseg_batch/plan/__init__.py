@@ -12,7 +12,7 @@ from nucseg_batch.plan.compartments import check_compartments, compartment_dista
 from nucseg_batch.plan.flat_fields import FieldShape, channel_names, fitting_images
 from nucseg_batch.plan.images import Failure, ImageInfo, KnownImages, Plane, PlaneStatus
 from nucseg_batch.plan.movies import MovieGroup, check_movies, movie_groups
-from nucseg_batch.plan.plan import Plan, earlier_names, joined, make_plan
+from nucseg_batch.plan.plan import Plan, earlier_names, joined, make_plan, with_links
 from nucseg_batch.plan.scales import COARSE_SIDES, STEP, TILE, Adapt, Scales, bucket_shape, coarse_bucket_shape
 from nucseg_batch.plan.shards import ShardGrid
 from nucseg_batch.plan.stacks import StackGroup, check_stacks, stack_groups
@@ -60,4 +60,5 @@ __all__ = [
     "merged",
     "movie_groups",
     "stack_groups",
+    "with_links",
 ]

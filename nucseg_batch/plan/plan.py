@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nucseg_batch.compartments import NUCLEI_LABEL
 from nucseg_batch.plan.images import Failure, ImageInfo
@@ -123,6 +123,13 @@ def make_plan(
         )
     )
     return Plan(tuple(label_arrays), tuple(sorted(failures, key=lambda failure: failure.image)))
+
+
+def with_links(plan: Plan, *, joined: bool) -> Plan:
+    """A plan of the same images whose nuclei are joined over z-slices, or not; its other arrays are the same."""
+    if all(label_array.linked == joined for label_array in plan.label_arrays):
+        return plan
+    return replace(plan, label_arrays=tuple(replace(one, linked=joined) for one in plan.label_arrays))
 
 
 def earlier_names(image: ImageInfo) -> tuple[str, ...]:

@@ -81,6 +81,28 @@ def test_verify_counts_units_and_files_apart(segmented: Output, tmp_path: Path) 
     assert "0 not done yet; damaged: 1 file\n" in call("verify", store, code=74).stdout
 
 
+def test_status_says_what_verify_found_damaged_and_what_mends_it(segmented: Output, tmp_path: Path) -> None:
+    """Also to a script, and long after the call that found it."""
+    store = segmented.copy(tmp_path)
+    assert told("status", store, "--json")["next"] is None
+    (mask, *_) = (path for path in store.glob("*/labels/nuclei/0/c/**/*") if path.is_file())
+    mask.write_bytes(b"x")
+    found = told("verify", store, "--json", code=74)["coverage"]
+    state = told("status", store, "--json")
+    assert state["coverage"] == found
+    assert (found["damaged"], state["complete"]) == (1, True)
+    assert f"`nucseg-batch verify {store} --redo`" in state["next"]
+    text = call("status", store).stdout
+    assert "damaged when verified on 20" in text
+    planes = found["damaged_planes"]
+    assert f": 1 result with {planes} plane{'s' * (planes > 1)}\n" in text
+    assert f"next: {state['next']}" in text
+    call("verify", store, "--redo")
+    text = call("status", store).stdout
+    assert "damaged" not in text
+    assert f"next: continue with `nucseg-batch segment --run {store}`" in text
+
+
 def test_verify_says_how_much_of_a_run_parts_have_covered(segmented: Output, tmp_path: Path) -> None:
     """So that whoever plans the calls sees that all of it comes round; status says the same."""
     store = segmented.copy(tmp_path)

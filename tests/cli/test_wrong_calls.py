@@ -70,6 +70,12 @@ CALLS = {
     "share without count": ((*SEGMENT, "--share", "3"), 2, "such as 7/64"),
     "time points": ((*SEGMENT, "--t", "abc"), 2, "--t must be an index such as 3, or a range such as 0:10"),
     "more than all": ((*SEGMENT, "--max-failures", "200%"), 2, "100% or less"),
+    "tables of no share": ((*SEGMENT, "--no-finish"), 2, "add --share, or leave it out"),
+    "two axes to link": ((*SEGMENT, "--link", "z", "--link", "t"), 2, "--link is z and t: a run links nuclei over"),
+    "two axes, written otherwise": (("plan", "images", "out.zarr", "--link=t", "--link=z"), 2, "use two OUTs."),
+    "two channels": ((*SEGMENT, "--channel", "DAPI", "--channel=GFP"), 2, "a run segments one channel"),
+    "two patterns": (("export", "old.zarr", "to", "--pattern", "a*", "--pattern", "b*"), 2, "a call takes one pattern"),
+    "words of a list": ((*SEGMENT, "--measure", "shape", "--measure", "edge"), 2, "--measure shape,edge."),
     "two ways": ((*SEGMENT, "--fail-fast", "--max-failures", "3"), 2, "give one"),
 }
 
@@ -95,6 +101,13 @@ def test_a_wrong_call_is_told_what_to_do_next(name: str) -> None:
     assert failed.stdout == ""
     assert len(failed.stderr.splitlines()) == 1
     assert failed.stderr.startswith("nucseg-batch: ")
+
+
+@pytest.mark.usefixtures("place")
+def test_an_option_may_be_repeated_if_only_one_value_can_be_meant() -> None:
+    """A script puts its own options before those of its caller, and the last value counts."""
+    call("plan", "images", "out.zarr", "--diameter", "20", "--diameter", "30", "--channel", "DAPI", "--channel=DAPI")
+    assert "diameter = 30.0" in Path("out.run", "config.toml").read_text()
 
 
 @pytest.mark.usefixtures("place")

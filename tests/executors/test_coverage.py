@@ -192,6 +192,19 @@ def test_what_is_damaged_is_read_by_every_call_until_it_is_mended(run: SmallRun)
     assert run.everything() == before
 
 
+def test_a_sample_reads_what_was_found_damaged_first(run: SmallRun) -> None:
+    """Also where most of the run was never verified: a share found the damage, and no other result was read."""
+    results = verified(run, share=0, shares=10**6).coverage.results
+    shutil.rmtree(run.journal.folder / "verified")
+    path = shard(run, "40x54")
+    flip(path)
+    (share,) = (one for one in range(results) if verified(run, share=one, shares=results).damage)
+    shutil.rmtree(run.journal.folder / "verified")
+    assert verified(run, share=share, shares=results).results == 1
+    found = verified(run, START + DAY, sample=Fraction(1, 10**6))
+    assert ([one.where for one in found.damage], found.results) == (["40x54-000000"], 1)
+
+
 SPOILT = [
     ("deleted", Path.unlink),
     ("cut", lambda path: os.truncate(path, path.stat().st_size - 7)),

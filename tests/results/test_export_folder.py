@@ -97,8 +97,38 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_files(
     assert done.returncode == 74, done.stderr
     assert done.stderr.count("\n") == 1
     assert "cannot be written (File too large)" in done.stderr
-    assert [path.name for path in out.rglob("*") if path.is_file()] == [EXPORTED]
+    assert not out.exists()
     assert exported(three, out, name).formats[name].written == files
+
+
+@pytest.mark.parametrize("folder", ["out", "new/deep/out", "there"])
+def test_an_export_that_writes_nothing_leaves_nothing_behind(three: SmallRun, tmp_path: Path, folder: str) -> None:
+    """A folder that is taken cannot be given to another run; one that the user made stays, and so do other formats."""
+    (tmp_path / "there").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    out = tmp_path / folder
+    told = call("export", three.store, out, "--format", "ctc", "--format", "trackmate", code=3)
+    assert "ctc: 0 folders written, 3 left out\n  a.tif: it has no time points.\n" in told.stdout
+    assert "nothing was written" in told.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    told = call("export", three.store, out, "--format", "ctc", "--format", "tiff", code=3)
+    assert "tiff: 3 files written" in told.stdout
+    assert sorted(path.name for path in out.iterdir()) == [EXPORTED, "tiff"]
+
+
+def test_an_export_that_breaks_off_keeps_what_it_has_written(three: SmallRun, tmp_path: Path) -> None:
+    """The same call goes on from there; without a file, nothing is left."""
+    import zarr
+
+    masks = zarr.open_array(three.store / "40x50" / "labels" / "nuclei" / "0", mode="r+")
+    masks[1, 30:33, 30:33] = 9
+    with pytest.raises(DamageError):
+        exported(three, tmp_path / "out", "geojson", pattern="b.tif")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DamageError):
+        exported(three, tmp_path / "out", "geojson")
+    assert (tmp_path / "out" / EXPORTED).exists()
+    assert [path.name for path in (tmp_path / "out" / "geojson").iterdir()] == ["a.geojson"]
 
 
 def test_folders_that_are_not_for_it_are_refused(three: SmallRun, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def list_masks(path: Path, plan: Plan, mirror: Metadata, failed: Collection[str]
     good = [one.name for one in grouped if one.name not in failed]
     for name, attributes in translated(mirror, good).groups.items():
         _update(path / name, attributes["ome"])
-    for label_array in grouped:
+    for label_array in plan.label_arrays:  # those of files, too: volumes may have come to a run that had none
         names = label_array.label_images if label_array.name not in failed else ()
         _update(path / label_path(label_array).rpartition("/")[0], labels_attributes(names)["ome"])
 

@@ -78,7 +78,8 @@ class Journal:
         self.folder = RunLayout(store).folder
         self._log = self.folder / log
         self._plan = self.folder / PLAN
-        self._config = self.folder / "config.toml"
+        self.config = self.folder / "config.toml"
+        """What the run was begun with, as a file for `--config`; not in runs that were begun without its text."""
         self._mirror = self.folder / "mirror.json"
         self._machine = self.folder / "machine.json"
         self._scales = self.folder / "scales.json"
@@ -114,7 +115,7 @@ class Journal:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         if config:
-            write_whole(self._config, config)
+            write_whole(self.config, config)
         write_whole(self._mirror, json.dumps(mirror or {}, sort_keys=True))
         write_portion(self.folder, 0, begun)
 
@@ -343,7 +344,7 @@ class Journal:
 
     def clear(self) -> None:
         """Forgets the run; the plan goes first, so that half a clearing is no run at all. Locks and logs stay."""
-        own = self._plan, self._config, self._mirror, self._machine, self._scales, self._finished
+        own = self._plan, self.config, self._mirror, self._machine, self._scales, self._finished
         for path in (*own, self.folder / CONTROLS):
             path.unlink(missing_ok=True)
         remove_portions(self.folder)

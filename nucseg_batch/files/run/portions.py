@@ -1,9 +1,9 @@
 """The plans of a run: that with which it was begun, and one for each portion of images that was added since.
 
-A plan is never changed, so that what was done of it stays as it is. A portion exists as soon as its file does. It has
-label arrays of its own, and the run is all portions together, in their order. A run of which a later plan is lost is
-not read: its images would be missing in the tables without a word. That a plan is lost shows in a gap in the numbers,
-and in records of units that no plan has.
+The images of a plan are never changed, so that what was done of it stays as it is. A portion exists as soon as its
+file does. It has label arrays of its own, and the run is all portions together, in their order. A run of which a later
+plan is lost is not read: its images would be missing in the tables without a word. That a plan is lost shows in a gap
+in the numbers, and in records of units that no plan has.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nucseg_batch.errors import LostPlanError, MismatchError
 from nucseg_batch.files.run.plan_file import PlannedFiles, read_plan, write_plan
 from nucseg_batch.files.run.records import RunSpec
 from nucseg_batch.files.run_layout import ADDED, PLAN
-from nucseg_batch.plan import Assumption, Plan, earlier_names, file_stem, joined, merged
+from nucseg_batch.plan import Assumption, Plan, earlier_names, file_stem, joined, merged, with_links
 from nucseg_batch.settings import SegmentSettings
 
 UNITS = "units"
@@ -77,7 +78,17 @@ def write_portion(folder: Path, number: int, begun: RunSpec) -> None:
         "others": files.others,
         "assumptions": [dataclasses.asdict(one) for one in begun.assumptions],
     }
+    if begun.discarded:
+        record["discarded"] = begun.discarded
     write_plan(_path(folder, number), begun.plan, record, number)
+
+
+def replace_first(folder: Path, settings: SegmentSettings, fingerprint: dict[str, Any]) -> None:
+    """Writes the first plan of a run again, with other settings, by which what was done stays as it is.
+
+    They are those of the whole run: nothing but the images is read of later plans.
+    """
+    write_portion(folder, 0, dataclasses.replace(_read(_path(folder, 0)), settings=settings, fingerprint=fingerprint))
 
 
 def read_portions(folder: Path) -> RunSpec:
@@ -117,7 +128,10 @@ def lost_portions(folder: Path) -> LostPortions:
         state = portions_state(folder)
         for number in _numbers(folder):
             try:
-                read[number] = _read(_path(folder, number))
+                later = _read(_path(folder, number))
+                read[number] = dataclasses.replace(
+                    later, plan=with_links(later.plan, joined=first.settings.link == "z")
+                )
             except LostPlanError:
                 lost.add(number)
         portions = (first, *(read[number] for number in sorted(read)))
@@ -145,8 +159,9 @@ def discard_portions(folder: Path, lost: LostPortions, records: Mapping[str, str
             if found is not None and found[1] in lost.stems:
                 path.unlink(missing_ok=True)
                 units += name == UNITS
+    count = len(lost.portions) + len(lost.numbers)
     for number in lost.numbers:
-        empty = dataclasses.replace(lost.portions[0], plan=Plan((), ()), files={}, assumptions=())
+        empty = dataclasses.replace(lost.portions[0], plan=Plan((), ()), files={}, assumptions=(), discarded=count)
         write_portion(folder, number, empty)
     return units
 
@@ -167,6 +182,7 @@ def joined_run(portions: Sequence[RunSpec]) -> RunSpec:
         files=PlannedFiles(plan, others),
         assumptions=merged(one for portion in portions for one in portion.assumptions),
         portions=sum(portion.portions for portion in portions),
+        discarded=max(portion.discarded for portion in portions),
     )
 
 
@@ -217,6 +233,7 @@ def _read(path: Path) -> RunSpec:
             in_place=record["in_place"],
             pattern=record["pattern"],
             assumptions=tuple(Assumption(**one) for one in record["assumptions"]),
+            discarded=int(record.get("discarded", 0)),
         )
     except MismatchError:  # another format
         raise

@@ -117,6 +117,13 @@ class RunSpec:
     """What was assumed of the input when the run was planned."""
     portions: int = 1
     """In how many portions its images came: 1, and one for each time that some were added."""
+    discarded: int = 0
+    """How many portions there were when images whose plan was lost were discarded last; 0 if that never happened."""
+
+    @property
+    def lacks_discarded(self) -> bool:
+        """Whether images were discarded because their plan was lost, and none were added since."""
+        return self.discarded == self.portions
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nucseg_batch.errors import LockedError, OutputError
@@ -80,11 +80,14 @@ class ExportFolder:
 def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Iterator[ExportFolder]:
     """Makes the folder, or takes one of an earlier export of this run, while the block runs.
 
-    Where IN is searched for images, such a folder is passed over, so it may lie there. Raises OutputError where it lies
-    in a store, or holds anything else or the export of another run, and LockedError where another process writes it.
+    If the block writes no file into a new folder, or fails before it does, nothing of the folder stays. Where IN is
+    searched for images, such a folder is passed over, so it may lie there. Raises OutputError where it lies in a store,
+    or holds anything else or the export of another run, and LockedError where another process writes it.
     """
     check_outside(path)
     made = _made_before(path, _place_of(run))
+    is_new = not (path / EXPORTED).exists()
+    missing = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,7 +95,11 @@ def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Ite
     with _held(path):
         folder = ExportFolder(path, about, run, made)
         folder.write_about()
-        yield folder
+        try:
+            yield folder
+        finally:
+            if is_new and not _has_files(path):
+                _remove_empty(path, missing)
 
 
 @contextlib.contextmanager
@@ -115,6 +122,30 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+
+
+def remove_empty_folders(folder: Path, top: Path) -> None:
+    """Deletes a folder and those around it below `top` for as long as they are empty."""
+    with contextlib.suppress(OSError):
+        while folder != top:
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _has_files(path: Path) -> bool:
+    """Whether there is any file in a folder of an export but the one that says what the folder is."""
+    return any(names for folder, _, names in os.walk(path) if Path(folder) != path or names != [EXPORTED])
+
+
+def _remove_empty(path: Path, missing: Sequence[Path]) -> None:
+    """Deletes an export without files. missing: folders that were made for it, the innermost first."""
+    with contextlib.suppress(OSError):
+        (path / EXPORTED).unlink(missing_ok=True)
+        for folder, _, _ in os.walk(path, topdown=False):
+            if Path(folder) != path:
+                os.rmdir(folder)
+        for place in missing:
+            place.rmdir()
 
 
 def _place_of(run: FinishedRun) -> str:

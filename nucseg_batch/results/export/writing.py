@@ -13,7 +13,7 @@ from typing import Any
 
 from nucseg_batch.compartments import NUCLEI_LABEL, OPTIONS, VOLUMES
 from nucseg_batch.errors import NothingToDoError
-from nucseg_batch.results.export.folder import ExportFolder, export_folder
+from nucseg_batch.results.export.folder import ExportFolder, export_folder, remove_empty_folders
 from nucseg_batch.results.export.formats import IMAGE_FORMATS, RUN_FORMATS, check_installed, load
 from nucseg_batch.results.export.names import Names, plane_suffix
 from nucseg_batch.results.export.planes import LabelledPlane, MaskBlocks
@@ -259,6 +259,7 @@ class _Call:
             sink = stack.enter_context(self._openers[kind](task))
         except FormatRefusal as refused:
             self.result.formats[kind].refuse(str(refused))
+            remove_empty_folders(task.path.parent, self._place.path)
             return []
         self.result.formats[kind].written += 1
         return [(sink, task.label)]
