@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.scale import nearest, padded_resampling, scaled_shape
+from nucseg_batch.arrays.scale import mirrored, nearest, padded_resampling, scaled_shape
 from nucseg_batch.plan import STEP, TILE, bucket_shape, coarse_bucket_shape
 
 SLACK = 0.0625
@@ -114,11 +114,13 @@ def padded_batch(images: Sequence[NDArray[Any]], bucket: tuple[int, int], size: 
     """Copies images into one array (size, *bucket, channels), mirrored beyond their edges; missing images are 0."""
     first = images[0]
     channels = 1 if first.ndim == 2 else first.shape[2]
-    batch = np.zeros((size, *bucket, channels), first.dtype)
+    batch = np.empty((size, *bucket, channels), first.dtype)
     for slot, image in zip(batch, images, strict=False):
         height, width = image.shape[:2]
-        image = image.reshape(height, width, channels)
-        if (height, width) != bucket:
-            image = np.pad(image, [(0, bucket[0] - height), (0, bucket[1] - width), (0, 0)], mode="symmetric")
-        slot[...] = image
+        slot[:height, :width] = image.reshape(height, width, channels)
+        if (height, width) == bucket:
+            continue
+        slot[height:, :width] = slot[mirrored(bucket[0], height)[height:], :width]
+        slot[:, width:] = slot[:, mirrored(bucket[1], width)[width:]]
+    batch[len(images) :] = 0
     return batch
