@@ -128,6 +128,11 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
     def each(do: Callable[..., object], *given: Sequence[Any]) -> Callable[[], object]:
         return lambda: [do(*one) for one in zip(*given, strict=True)]
 
+    def read() -> None:
+        with images:  # which lets go of what it kept, so that the next round decodes it again
+            for plane in planes:
+                images.read(plane)
+
     def together() -> None:
         for start in range(0, len(planes), batch):
             part = slice(start, start + batch)
@@ -141,7 +146,7 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
     copied()
     whole = masks.reshape(unit.shape)
     return {
-        "read": each(images.read, planes),
+        "read": read,
         "sha256": each(pixels_digest, pixels),
         "range": each(intensity_range, pixels),
         "(range by percentiles)": each(lambda one: intensity_range(one, "percentiles"), pixels),

@@ -46,6 +46,8 @@ class TiffPage:
     """Columns."""
     reduced: bool
     """Whether it calls itself a smaller copy or a mask of another page."""
+    tag_bytes: int
+    """Bytes of its tags, from their number to the link to the next page."""
     maker: str = ""
     """`ndpi` or `flex` for the first page of such a file."""
 
@@ -141,5 +143,5 @@ def _page(fd: int, at: int, size: int, form: _Format, number: int) -> tuple[Tiff
         maker = ""
     after = None if maker == "ndpi" else _number(form.link, data, link)
     reduced = bool(values[_SUBFILE] & 0b101)
-    page = TiffPage(at, b"".join(kind), values[_LENGTH], values[_WIDTH], reduced, maker)
+    page = TiffPage(at, b"".join(kind), values[_LENGTH], values[_WIDTH], reduced, used, maker)
     return page, after, used

@@ -12,7 +12,7 @@ import stat
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,30 @@ from nucseg_batch.files.tiff.colours import Samples, samples_of
 from nucseg_batch.files.tiff.file import OpenTiff
 from nucseg_batch.files.tiff.layout import PlaneLayout, lay_out
 from nucseg_batch.files.tiff.names import channel_names
+from nucseg_batch.files.tiff.noted import KnownHeaders
 from nucseg_batch.files.tiff.ome import lay_out_ome
 from nucseg_batch.files.tiff.ome_xml import looks_like_ome
 from nucseg_batch.files.tiff.pixels import decoded_at_once, read_window
+
+_ALIKE = frozenset({"generic", "uniform", "shaped", "imagej"})
+"""Kinds of TIFF of which all is said by the file itself, none of it by its name or by files beside it."""
+_KNOWN = KnownHeaders()
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What was parsed of a file."""
+
+    layout: PlaneLayout
+    samples: Samples
+    channels: tuple[ChannelInfo, ...]
+    pixel_size: float | None
+    z_step: float | None
+
+    def of(self, path: Path) -> _Head:
+        """The same of another file whose header has the same bytes."""
+        frame = self.layout.frame
+        return replace(self, layout=replace(self.layout, frame=lambda number: replace(frame(number), path=path)))
 
 
 class TiffImage:
@@ -40,23 +61,12 @@ class TiffImage:
 
         Raises ImageError, or what tifffile raises, for what cannot or should not be read.
         """
-        with OpenTiff(path) as tiff:
-            ome = looks_like_ome(tiff.description)
-            layout = _lay_out_ome(tiff, axes) if ome else lay_out(tiff, axes)
-            ome = ome and layout.kind == "ome" and layout.permuted is None
-            samples = _samples(layout)
-            if samples.kind == "channels" and layout.permuted is None:
-                layout.lengths["C"] = samples.count
-            count = layout.lengths.get("C", 1)
-            self.channels: tuple[ChannelInfo, ...] = (
-                _told(layout.channels, count) if ome else channel_names(tiff.file, layout, count)
-            )
-            self.pixel_size = layout.pixel_size if ome else tiff_pixel_size(tiff.file, layout.kind)
-            self.z_step = layout.z_step if ome else tiff_z_step(tiff.file, layout.kind)
-            self._known = {path: (tiff.size, tiff.status.st_mtime_ns)}
-        self._layout, self._samples = layout, samples
-        self.assumptions = (*layout.assumptions, *samples.assumptions)
-        self.unused_axes = layout.unused_axes
+        status, head = _head_of(path, axes)
+        self._layout, self._samples = head.layout, head.samples
+        self.channels, self.pixel_size, self.z_step = head.channels, head.pixel_size, head.z_step
+        self._known = {path: (status.st_size, status.st_mtime_ns)}
+        self.assumptions = (*self._layout.assumptions, *self._samples.assumptions)
+        self.unused_axes = self._layout.unused_axes
         self._lock = threading.Lock()
 
     @property
@@ -163,6 +173,33 @@ class _Files:
             self._image.check_unchanged(path, os.fstat(fd))
             self._open[path] = fd
         return self._open[path]
+
+
+def _head_of(path: Path, axes: str | None) -> tuple[os.stat_result, _Head]:
+    """State and header of a file, parsed unless one with the same header was."""
+    look = _KNOWN.is_worth_looking()
+    known = _KNOWN.find(path, axes) if look else None
+    if known is not None:
+        return known[0], known[1].of(path)
+    with OpenTiff(path, noting=look) as tiff:
+        ome = looks_like_ome(tiff.description)
+        layout = _lay_out_ome(tiff, axes) if ome else lay_out(tiff, axes)
+        told = ome and layout.kind == "ome" and layout.permuted is None
+        samples = _samples(layout)
+        if samples.kind == "channels" and layout.permuted is None:
+            layout.lengths["C"] = samples.count
+        count = layout.lengths.get("C", 1)
+        head = _Head(
+            layout,
+            samples,
+            _told(layout.channels, count) if told else channel_names(tiff.file, layout, count),
+            layout.pixel_size if told else tiff_pixel_size(tiff.file, layout.kind),
+            layout.z_step if told else tiff_z_step(tiff.file, layout.kind),
+        )
+        noted = tiff.noted
+    if noted is not None and not ome and layout.kind in _ALIKE and not layout.parts:
+        _KNOWN.note(path, tiff.size, noted, head, axes)
+    return tiff.status, head
 
 
 def _samples(layout: PlaneLayout) -> Samples:

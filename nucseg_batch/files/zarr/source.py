@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +30,15 @@ from nucseg_batch.files.zarr.zipped import is_archive, within_archive
 
 KEPT_BYTES = 256 * 2**20
 """Decoded bytes of all open images that are kept, so that chunks of many planes are decoded once, not for each."""
+AHEAD_BYTES = 2**20
+"""Decoded bytes of small planes that follow each other in a local store and are read in one call: a call of zarr takes
+longer than decoding such a plane."""
+KEPT_AHEAD = 32 * AHEAD_BYTES
+"""Decoded bytes that were read ahead and are kept, of all open images."""
 KEPT_TREES = 4
 """Stores behind URLs and in archives whose lists of files are kept, not read again for each image."""
+Bounds = dict[str, tuple[int, int]]
+"""The first place along each of some axes, and the one behind the last."""
 _TREES: OrderedDict[tuple[str, str], ZarrTree] = OrderedDict()
 _FINDING = threading.Lock()
 """Held while `_TREES` is used."""
@@ -127,11 +134,28 @@ def real_values(plane: NDArray[Any], *, whole: bool, filling: float) -> NDArray[
 
 
 class _Kept:
-    """Decoded windows of many planes, the latest up to KEPT_BYTES of them, for all sources."""
+    """Decoded windows of many planes, the latest of them up to `most` bytes, for all sources."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._lock = threading.Lock()
         self._windows: OrderedDict[tuple[Any, ...], NDArray[Any]] = OrderedDict()
+        self._loading: dict[tuple[Any, ...], threading.Lock] = {}
+
+    def once(self, key: tuple[Any, ...], load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """What is kept under a key, or what `load` returns; threads that ask for the same wait for one of them."""
+        with self._lock:
+            loading = self._loading.setdefault(key, threading.Lock())
+        try:
+            with loading:
+                pixels = self.get(key)
+                if pixels is None:
+                    pixels = load()
+                    self.put(key, pixels)
+                return pixels
+        finally:
+            with self._lock:
+                self._loading.pop(key, None)
 
     def get(self, key: tuple[Any, ...]) -> NDArray[Any] | None:
         with self._lock:
@@ -142,7 +166,7 @@ class _Kept:
     def put(self, key: tuple[Any, ...], pixels: NDArray[Any]) -> None:
         with self._lock:
             self._windows[key] = pixels
-            while sum(window.nbytes for window in self._windows.values()) > KEPT_BYTES:
+            while sum(window.nbytes for window in self._windows.values()) > self._most:
                 self._windows.popitem(last=False)
 
     def drop(self, source: object) -> None:
@@ -151,7 +175,8 @@ class _Kept:
                 del self._windows[key]
 
 
-_KEPT = _Kept()
+_KEPT = _Kept(KEPT_BYTES)
+_AHEAD = _Kept(KEPT_AHEAD)
 
 
 class ZarrSource:
@@ -161,6 +186,7 @@ class ZarrSource:
         self._files = files
         self._image = image
         self._array = GuardedArray(files, image)
+        self._alone: set[tuple[int, ...]] = set()
 
     @property
     def header(self) -> Header:
@@ -171,13 +197,7 @@ class ZarrSource:
         """A window of one plane; see `Source`. Raises ImageError where its chunks cannot be read."""
         check_window(self.header, t, z, rows, columns)
         window = {"Y": (rows.start or 0, rows.stop), "X": (columns.start or 0, columns.stop)}
-        block = self._block(t, z, [stop - start for start, stop in window.values()])
-        key = (self, *block.values(), *window.values())
-        pixels = _KEPT.get(key)
-        if pixels is None:
-            pixels = self._load(block | window)
-            if any(stop - start > 1 for start, stop in block.values()):
-                _KEPT.put(key, pixels)
+        block, pixels = self._pixels(t, z, window)
         plane = pixels[t - block["T"][0], z - block["Z"][0]]
         sides = plane.shape[:2] if self._image.colour else plane.shape[-2:]
         whole = sides == (self.header.length("Y"), self.header.length("X"))
@@ -196,21 +216,63 @@ class ZarrSource:
         """Lets go of the array and of what was kept of it."""
         self._array.close()
         _KEPT.drop(self)
+        _AHEAD.drop(self)
 
-    def _block(self, t: int, z: int, sides: list[int]) -> dict[str, tuple[int, int]]:
+    def _pixels(self, t: int, z: int, window: Bounds) -> tuple[Bounds, NDArray[Any]]:
+        """The planes that are read together with a plane, and their pixels in a window, as `_load` returns them.
+
+        Where one of the planes that are read ahead cannot be read, each is read by itself, so that only that one fails.
+        """
+        block = self._block(t, z, window)
+        ahead = self._ahead(block, window)
+        place = (*ahead["T"], *ahead["Z"])
+        if ahead != block and place not in self._alone:
+            try:
+                return ahead, _AHEAD.once((self, *place), lambda: self._load(ahead | window))
+            except ImageError:
+                self._alone.add(place)
+        if all(stop - start == 1 for start, stop in block.values()):
+            return block, self._load(block | window)
+        return block, _KEPT.once((self, *block.values(), *window.values()), lambda: self._load(block | window))
+
+    def _block(self, t: int, z: int, window: Bounds) -> Bounds:
         """Planes that are read together: all in the same chunks, where they are small enough to be kept."""
         letters, facts = self._image.letters, self._image.facts
         block = {}
         for axis, place in (("T", t), ("Z", z)):
             step = facts.chunk[letters.index(axis)] if axis in letters else 1
             block[axis] = (place // step * step, min((place // step + 1) * step, self.header.length(axis)))
-        lengths = [stop - start for start, stop in block.values()]
-        samples = self.header.length("C") * self.header.length("S")
-        if math.prod([*lengths, *sides, samples]) * facts.dtype.itemsize > KEPT_BYTES // 2:
+        if self._bytes(block, window) > KEPT_BYTES // 2:
             return {"T": (t, t + 1), "Z": (z, z + 1)}
         return block
 
-    def _load(self, bounds: dict[str, tuple[int, int]]) -> NDArray[Any]:
+    def _ahead(self, block: Bounds, window: Bounds) -> Bounds:
+        """The same and the planes around them, in the order of a run, up to AHEAD_BYTES; only of whole planes.
+
+        Behind a URL, where each chunk takes a request, nothing is read that was not asked for.
+        """
+        whole = all(window[axis] == (0, self.header.length(axis)) for axis in "YX")
+        if self._files.local is None or not whole or self._bytes(block, window) > AHEAD_BYTES // 2:
+            return block
+        letters, facts = self._image.letters, self._image.facts
+        found = dict(block)
+        for axis in "ZT":
+            length = self.header.length(axis)
+            step = facts.chunk[letters.index(axis)] if axis in letters else 1
+            step *= max(1, AHEAD_BYTES // self._bytes({**found, axis: (0, step)}, window))
+            start = block[axis][0] // step * step
+            found[axis] = (start, min(start + step, length))
+            if found[axis] != (0, length):
+                break
+        return found
+
+    def _bytes(self, block: Bounds, window: Bounds) -> int:
+        """Decoded bytes of a window of the planes of a block."""
+        lengths = [stop - start for start, stop in (block | window).values()]
+        samples = self.header.length("C") * self.header.length("S")
+        return math.prod([*lengths, samples]) * self._image.facts.dtype.itemsize
+
+    def _load(self, bounds: Bounds) -> NDArray[Any]:
         """Stored pixels as (t, z, y, x), (t, z, c, y, x) or, of a colour, (t, z, y, x, 3), contiguous in memory."""
         letters = self._image.letters
         where = tuple(
