@@ -219,7 +219,7 @@ def on_grid(seed: int, shape: tuple[int, int], grid: tuple[int, int]) -> tuple[S
     """Nuclei of an answer on another grid, and what they should be there."""
     heads = heads_of(crowded(*shape, 6, seed), seed)
     answer = NetworkOutput(heads, np.asarray(ops.sigmoid(heads[..., 0])))
-    one = host_instances.separate(answer, *shape, threshold=THRESHOLD, min_area=12)
+    one = host_instances.separate(answer, *shape, threshold=THRESHOLD, min_area=90)  # what is smaller stays background
     rows, columns = (nearest(a, b, np.arange(b)) for a, b in zip(shape, grid, strict=True))
     noise = np.random.default_rng(seed).normal(0, 0.2, grid).astype(np.float32)
     probability = answer.probability[rows][:, columns] + noise
