@@ -71,8 +71,7 @@ def _add_runs(
     """Writes the runs of a row behind the `count` that are there; returns how many there are then.
 
     changed: room for a mark of each place and of the end; eight: the same, eight at a time; place: room for the places
-    of changes. Nothing branches on whether a label changes or is
-    background, which a processor cannot foretell.
+    of changes. Nothing branches on whether a label changes or is background, which a processor cannot foretell.
     """
     width = labels.shape[1]
     before, after, marked = labels[y, :-1], labels[y, 1:], changed[1:width]
