@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg_batch.arrays.kernels.arguments import as_pixels, is_whole
+
 APART = 2
 """How far apart along x pixels are that are compared: direct neighbours are alike in any image."""
 EVERY = 4
@@ -57,26 +59,30 @@ class Exposure:
         Columns after these only serve to be compared with. top_row: which row of the whole plane the first one is.
         recorded: the plane as the camera recorded it, (h, w), if it was corrected; the highest value is that of this.
         """
-        own = plane[:, :width]
-        if not own.size:
+        from nucseg_batch.arrays.kernels import exposures as kernels
+
+        given = as_pixels(plane)
+        height, across = given.shape
+        width = across if width is None else min(width, across)
+        if not height or not width:
             return cls()
-        whole = own.dtype.kind in "ui" and own.dtype.itemsize <= 2
-        rows: NDArray[Any] = plane[-top_row % EVERY :: EVERY].astype(np.float64)
-        mine = rows[:, : own.shape[1]]
-        there = rows[:, APART : mine.shape[1] + APART]
-        apart = there - mine[:, : there.shape[1]]
-        camera = own if recorded is None else recorded[:, :width]
-        top = camera.max()
+        sums = kernels.whole_sums if is_whole(given) else kernels.real_sums
+        first = -top_row % EVERY
+        total, row_total, row_squares, difference = sums(given, width, first, EVERY, APART).tolist()
+        camera = given if recorded is None else as_pixels(recorded)
+        top, at_top = (kernels.whole_top if is_whole(camera) else kernels.real_top)(camera, width)
+        rows = len(range(first, height, EVERY))
+        compared = rows * (min(width, across - APART) if across > APART else 0)
         return cls(
-            own.size,
-            _total(own) if whole else float(own.sum(dtype=np.float64)),
-            float(top),
-            int(np.count_nonzero(camera == top)),
-            apart.size,
-            _squares(apart) if whole else float(np.square(apart).sum()),
-            mine.size,
-            float(mine.sum()),
-            _squares(mine) if whole else float(np.square(mine).sum()),
+            height * width,
+            float(total),
+            top,
+            at_top,
+            compared,
+            float(difference),
+            rows * width,
+            float(row_total),
+            float(row_squares),
         )
 
     @classmethod
@@ -124,14 +130,3 @@ class Exposure:
         if variance <= 1e-12 * max(mean * mean, 1e-300):
             return None
         return self.difference / self.compared / (2 * variance)
-
-
-def _total(plane: NDArray[Any]) -> float:
-    """Sum of whole numbers of up to 16 bits; those of a row have 32, in which they are added twice as fast."""
-    kind = np.uint32 if plane.dtype.kind == "u" and plane.shape[1] <= 2**16 else np.int64
-    return float(plane.sum(axis=1, dtype=kind).sum(dtype=np.int64))
-
-
-def _squares(values: NDArray[np.float64]) -> float:
-    """Sum of the squares of whole numbers of up to 17 bits: those of a row are exact, whatever their order."""
-    return float(np.vecdot(values, values).astype(np.int64).sum())

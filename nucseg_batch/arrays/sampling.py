@@ -119,7 +119,7 @@ def survey_intensities(
 
 
 def _tally(intensities: Intensities, step: int) -> ValueTally | PercentileTally:
-    return ValueTally(counted=True, step=step) if intensities == "nuclei" else PercentileTally(step)
+    return ValueTally(step) if intensities == "nuclei" else PercentileTally(step)
 
 
 def sample_windows(shape: tuple[int, int], chunk: tuple[int, int] | None = None) -> list[Window]:

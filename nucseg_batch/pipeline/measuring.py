@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nucseg_batch.arrays.compartment_sums import measured_compartments
 from nucseg_batch.arrays.exposure import Exposure
-from nucseg_batch.arrays.measure import PlaneToMeasure, measure, measure_planes
+from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.optional_columns import neighbours, optional_columns
 from nucseg_batch.columns import Column
 from nucseg_batch.compartments import NUCLEI_LABEL
@@ -23,38 +23,8 @@ from nucseg_batch.plan import Failure, compartment_distances
 from nucseg_batch.settings import SegmentSettings
 
 
-def measured_batch(batch: Sequence[Handed], settings: SegmentSettings, table: NucleiTable) -> list[MeasuredPlane]:
-    """Measures planes that the device has labelled; one that cannot be measured becomes a failure.
-
-    What every run measures is measured of small planes together, see `arrays.measure.measure_planes`.
-    """
-    known = _measured_together(batch)
-    return [measured(one, settings, table, known.get(place)) for place, one in enumerate(batch)]
-
-
-def _measured_together(batch: Sequence[Handed]) -> dict[int, dict[str, NDArray[Any]]]:
-    """What `arrays.measure` says of the planes of a batch that were labelled, by their place in it.
-
-    Empty where one cannot be measured: then each is measured alone, so that this one fails alone.
-    """
-    planes: dict[int, PlaneToMeasure] = {}
-    try:
-        for place, (item, found) in enumerate(batch):
-            if item.shown is not None and not isinstance(found, Failure):
-                shown = item.shown
-                planes[place] = PlaneToMeasure(found.labels, shown.intensity, shown.channels, found.support)
-        return dict(zip(planes, measure_planes(list(planes.values())), strict=True))
-    except Exception:
-        return {}
-
-
-def measured(
-    handed: Handed, settings: SegmentSettings, table: NucleiTable, known: dict[str, NDArray[Any]] | None = None
-) -> MeasuredPlane:
-    """Measures a plane that the device has labelled; one that cannot be measured becomes a failure.
-
-    known: what `arrays.measure` says of it, where that was done already.
-    """
+def measured(handed: Handed, settings: SegmentSettings, table: NucleiTable) -> MeasuredPlane:
+    """Measures a plane that the device has labelled; one that cannot be measured becomes a failure."""
     item, found = handed
     if isinstance(found, Failure):
         return MeasuredPlane(item, found)
@@ -63,7 +33,7 @@ def measured(
     try:
         intensity = item.shown.intensity
         channels, support = item.shown.channels, found.support
-        measures = measured_nuclei(found.labels, intensity, channels, support, table.extra, known=known)
+        measures = measured_nuclei(found.labels, intensity, channels, support, table.extra)
         measures |= neighbours(table.extra, measures, settings.neighbour_radius)
         around = compartments(found.labels, compartment_distances(item.plane.image, settings))
         measures |= measured_compartments(measures, compartment_sums(around, item.shown))
@@ -87,15 +57,13 @@ def measured_nuclei(
     support: NDArray[np.uint8] | None,
     extra: Sequence[Column] = (),
     everything: NDArray[np.integer] | None = None,
-    known: dict[str, NDArray[Any]] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """What `arrays.measure.measure` says, and `confidence`, which is NaN where there is no support.
 
     All are (height, width); support as in `arrays.confidence`. extra: further columns, with `everything` as
-    `arrays.optional_columns` says; those that need a whole plane are left out. known: what `measure` says, where that
-    was done already.
+    `arrays.optional_columns` says; those that need a whole plane are left out.
     """
-    measures = measure(labels, intensity, channels, support) if known is None else known
+    measures = measure(labels, intensity, channels, support)
     if support is None:
         measures["confidence"] = np.full(measures["label"].size, np.nan)
     return measures | optional_columns(extra, labels, {"": intensity, **channels}, measures, everything)

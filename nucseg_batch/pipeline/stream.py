@@ -31,7 +31,7 @@ from nucseg_batch.pipeline.channels import corrected_channels, network_channel_c
 from nucseg_batch.pipeline.finisher import Advance, Finisher
 from nucseg_batch.pipeline.flow import full_batches, groups_alike, read_ahead, staged
 from nucseg_batch.pipeline.in_flight import Handed, MeasuredPlane, PlaneInFlight, Result, UnitInFlight
-from nucseg_batch.pipeline.measuring import measured_batch
+from nucseg_batch.pipeline.measuring import measured
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import UnitTask, kept_rows
 from nucseg_batch.plan import Adapt, Budget, Failure, Scales, Unit
@@ -136,7 +136,7 @@ def process_units(
 
     def finished(batch: list[Handed]) -> list[MeasuredPlane]:
         with gauge.busy("measure"):
-            return measured_batch(batch, settings, table)
+            return [measured(one, settings, table) for one in batch]
 
     try:
         with (

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy_measure
 import pytest
 from pictures import disks
+from real_nuclei import annotated_images
 from skimage.measure import regionprops_table
 
-from nucseg_batch.arrays import measure as measuring
-from nucseg_batch.arrays.measure import PlaneToMeasure, measure, measure_planes
+from nucseg_batch.arrays.kernels.measuring import shapes
+from nucseg_batch.arrays.measure import measure
 from nucseg_batch.columns import MEASURED, names
 
 COLUMNS = names(MEASURED)
@@ -362,30 +366,84 @@ def test_anything_but_two_planes_of_one_shape_is_refused(labels: tuple[int, ...]
         measure(*planes)
 
 
-@pytest.mark.parametrize("together", [1, 10_000, 2**20])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_planes_measured_together_give_what_each_gives_alone(
-    monkeypatch: pytest.MonkeyPatch, together: int, dtype: type
-) -> None:
-    """To the last bit: with gaps in their labels, without nuclei, of other shapes, types and channels between them."""
-    monkeypatch.setattr(measuring, "TOGETHER", together)
-    shapes = [(37, 53)] * 5 + [(41, 29)] * 3
-    labels = [blobs(shape, 9, seed) * (seed % 3 + 1) for seed, shape in enumerate(shapes)]
-    labels[1], labels[6] = labels[1] * 0, labels[6] - 4
-    labels[3] = labels[3].astype(np.int64) * 10**12
-    planes = [
-        PlaneToMeasure(
-            one,
-            pixels(one.shape, dtype, seed),
-            {"GFP": pixels(one.shape, np.uint16, seed + 50)} if seed != 4 else {},
-            pixels(one.shape, np.uint8, seed + 90) if seed != 2 else None,
-        )
-        for seed, one in enumerate(labels)
-    ]
-    found = measure_planes(planes)
-    for plane, one in zip(planes, found, strict=True):
-        alone = measure(*plane)
-        assert list(one) == list(alone)
-        for name, values in alone.items():
-            assert one[name].dtype == values.dtype
-            assert one[name].tobytes() == values.tobytes(), name
+def assert_like_numpy(labels: np.ndarray, intensity: np.ndarray, support: np.ndarray | None = None) -> None:
+    """All but what a root or an angle rounds, and sums of pixels that are no whole numbers, to the last bit."""
+    found, expected = measure(labels, intensity, support=support), numpy_measure.measured(labels, intensity, support)
+    assert list(found) == list(expected)
+    rounded = {"axis_major_length", "axis_minor_length", "eccentricity", "orientation", "intensity_std"}
+    if intensity.dtype.kind == "f":
+        rounded |= {"intensity_mean"}
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        if name in rounded:
+            np.testing.assert_allclose(found[name], values, rtol=1e-12, atol=1e-12, err_msg=name)
+        else:
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(37, 53), (64, 64), (1, 41), (41, 1), (2, 9), (97, 8), (5, 7)], ids=str)
+def test_compiled_loops_measure_as_numpy_does(shape: tuple[int, int], dtype: type) -> None:
+    """With touching nuclei, gaps in their labels, labels below zero, and none at all."""
+    for seed in range(4):
+        labels = blobs(shape, 9, seed) * (seed % 3 + 1)
+        intensity, support = pixels(shape, dtype, seed), pixels(shape, np.uint8, seed + 90)
+        for one in (labels, labels - 4, labels * 0, np.where(labels > 0, labels.astype(np.int64) * 10**12, 0)):
+            assert_like_numpy(one, intensity, support)
+    noise = np.random.default_rng(5).integers(-1, 4, shape)
+    assert_like_numpy(noise, pixels(shape, dtype))
+
+
+def test_nuclei_of_the_test_images_measure_as_numpy_does(shared: Path) -> None:
+    """What annotators drew, with the pixels they saw."""
+    for labels, grey in annotated_images(shared, 65):
+        for kind in (np.uint8, np.uint16, np.float32):
+            assert_like_numpy(labels, grey.astype(kind) * kind(1 if kind == np.uint8 else 173))
+
+
+def test_more_runs_than_rows_and_columns_make_room_for_themselves() -> None:
+    """A chessboard of nuclei has a run for every other pixel, far more than there is room for at first."""
+    rows, columns = np.indices((83, 119))
+    chess = np.where((rows + columns) % 2 == 0, rows * 119 + columns + 1, 0)
+    assert_like_numpy(chess, pixels(chess.shape))
+    assert_like_numpy(np.where(chess > 0, 1 + columns % 5, 0), pixels(chess.shape))
+
+
+def test_moments_beyond_sixty_four_bits_are_made_up_for() -> None:
+    """In a plane 100 000 pixels high, squared rows of a nucleus exceed 64 bits until they are moved to its middle.
+
+    A nucleus 100 000 pixels high and wide is measured from its runs alone: no plane of ten gigapixels is needed.
+    """
+    side = 100_000
+    runs = np.stack([np.arange(side), np.full(side, 0), np.full(side, side), np.zeros(side, int)], axis=1)
+    whole, real = shapes(runs, 1, side)
+    assert sum(y * y for y in range(side)) * side > 2**64
+    assert whole[:, 0].tolist() == [side**2, 0, 0, side, side]
+    np.testing.assert_allclose(real[:2, 0], (side - 1) / 2, rtol=1e-15)
+    np.testing.assert_allclose(real[2:4, 0], 4 * np.sqrt((side**2 - 1) / 12), rtol=1e-12)
+    np.testing.assert_allclose(real[8, 0], 4 * (side - 1), rtol=1e-12)
+
+
+def test_a_spread_far_below_the_mean_keeps_its_digits() -> None:
+    """One pixel of a million differs by one: a difference of large squares would have no correct digit left."""
+    labels, intensity = np.ones((1009, 997), np.int32), np.full((1009, 997), 60_001, np.uint16)
+    for other in (60_000, 60_002):
+        intensity[501, 303] = other
+        share = 1 / labels.size
+        assert measure(labels, intensity)["intensity_std"][0] == pytest.approx(np.sqrt(share - share**2), rel=1e-14)
+
+
+def test_threads_that_measure_at_once_do_not_disturb_each_other() -> None:
+    """Planes of a run are measured by several threads."""
+    planes = [(blobs((67, 59), 11, seed), pixels((67, 59), np.float32, seed)) for seed in range(12)]
+    alone = [measure(*plane) for plane in planes]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(5):
+            for one, other in zip(threads.map(lambda plane: measure(*plane), planes), alone, strict=True):
+                assert all(one[name].tobytes() == other[name].tobytes() for name in other)
+
+
+def test_support_of_another_shape_is_refused() -> None:
+    """Compiled loops would read beyond its end."""
+    with pytest.raises(ValueError, match=r"support is \(5, 6\)"):
+        measure(np.ones((5, 7), np.int32), np.ones((5, 7), np.uint8), support=np.ones((5, 6), np.uint8))

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
+import numpy_ranges
 import pytest
 from numpy.typing import NDArray
 from pictures import disks
 from scipy import ndimage
 
+from nucseg_batch.arrays.kernels.ranges import FEWEST, TOP
 from nucseg_batch.arrays.normalize import percentile_range
-from nucseg_batch.arrays.ranges import FEWEST, TOP, Histogram, NegatedValues, SortedValues, ValueTally, intensity_range
+from nucseg_batch.arrays.ranges import RankedTally, ValueTally, intensity_range
 
 GROUND, HEIGHT, NOISE = 300.0, 1500.0, 12.0
 TYPICAL = GROUND + TOP * HEIGHT
@@ -134,7 +138,7 @@ def test_the_smallest_images_have_a_range(shape: tuple[int, int]) -> None:
 def test_pieces_that_are_counted_say_what_the_whole_does() -> None:
     """A plane is added block by block, and only counts are kept."""
     for pixels in (PLAIN[:126, :130], np.stack([PLAIN[:126, :130] // 16] * 3, axis=-1).astype(np.uint8)):
-        tally = ValueTally(counted=True)
+        tally = ValueTally()
         for top in range(0, 126, 42):
             for left in range(0, 130, 64):
                 tally.add(pixels[top : top + 42, left : left + 64])
@@ -150,17 +154,31 @@ def test_values_that_are_no_numbers_do_not_count() -> None:
     assert intensity_range(broken) == pytest.approx(intensity_range(real), rel=0.01)
 
 
-def test_counted_and_mirrored_values_rank_as_sorted_ones() -> None:
-    """Three ways to hold the same values."""
-    values = np.sort(np.random.default_rng(6).integers(0, 40, 101))
-    held, counted = SortedValues(values), Histogram(np.cumsum(np.bincount(values)))
-    negative, mirrored = SortedValues(np.sort(-values)), NegatedValues(counted)
-    places = np.array([0, 17, 50, 100])
-    for place in places:
-        assert held.at(place) == counted.at(place)
-        assert negative.at(place) == mirrored.at(place)
-    for values_at in (held, counted, negative, mirrored):
-        assert values_at.at_all(places).tolist() == [values_at.at(int(place)) for place in places]
-    for value in (-1, 0, 12.5, 13, 39, 99):
-        assert held.up_to(value) == counted.up_to(value)
-        assert negative.up_to(-value) == mirrored.up_to(-value)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.int32, np.float32, np.float64, ">u2"])
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (3, 5), (131, 129), (1, 5, 3), (5, 1, 3), (9, 11, 3), (130, 131, 3)])
+def test_compiled_rules_give_what_they_give_in_numpy(shape: tuple[int, ...], kind: type) -> None:
+    """To the last bit; noise is dim, moderate and bright, and with a little light or darkness in it."""
+    rng = np.random.default_rng(7)
+    for mean in (1, 30, 200):
+        image = rng.poisson(mean, shape).clip(0, 255)
+        for change in (np.zeros(shape), 40 * (rng.random(shape) < 0.1), -mean * (rng.random(shape) < 0.02)):
+            pixels = (image + change).clip(0, 255).astype(kind)
+            assert intensity_range(pixels) == numpy_ranges.limits(pixels)
+
+
+def test_ranges_of_the_test_images_are_those_of_numpy(shared: Path) -> None:
+    """Fluorescence and stained tissue, as 8 and 16 bit integers and as float32."""
+    for path in sorted((shared / "dsb2018" / "test" / "images").glob("*.png")):
+        image = imagecodecs.png_decode(path.read_bytes())
+        for pixels in (image, image.astype(np.uint16) * 173, (image / np.float32(7)).astype(np.float32)):
+            assert intensity_range(pixels) == numpy_ranges.limits(pixels)
+
+
+def test_counts_of_pieces_add_up_whichever_has_the_highest_value() -> None:
+    """Pieces of a plane count up to their own highest value."""
+    pieces = [np.array([3, 0, 7]), np.array([1]), np.array([9, 9, 2, 0])]
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        tally = RankedTally()
+        for i in order:
+            tally.count(np.cumsum(np.bincount(pieces[i])))
+        np.testing.assert_array_equal(tally.ranked().below, np.cumsum(np.bincount(np.concatenate(pieces))))

@@ -34,7 +34,7 @@ from doubles import Threshold
 
 from nucseg_batch.arrays.exposure import Exposure
 from nucseg_batch.arrays.geometry import ResampleGeometry, padded_batch
-from nucseg_batch.arrays.measure import PlaneToMeasure, measure_planes
+from nucseg_batch.arrays.measure import measure
 from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import numbered
 from nucseg_batch.arrays.scale_search import ScaleTrial
@@ -122,7 +122,7 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
     labels, support = (list(each) for each in zip(*(known[_key(one)] for one in pixels), strict=True))
     measures = [measured_one(*each) for each in zip(labels, pixels, support, strict=True)]
     table, masks = NucleiTable(), np.zeros((len(planes), *unit.shape[-2:]), np.uint32)
-    batch = batch_of(pixels[0])
+    none: list[dict[str, NDArray[Any]]] = [{}] * len(planes)
     bucket = ResampleGeometry.of(pixels[0].shape, 1.0).native_bucket
 
     def each(do: Callable[..., object], *given: Sequence[Any]) -> Callable[[], object]:
@@ -132,12 +132,6 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
         with images:  # which lets go of what it kept, so that the next round decodes it again
             for plane in planes:
                 images.read(plane)
-
-    def together() -> None:
-        for start in range(0, len(planes), batch):
-            part = slice(start, start + batch)
-            given = zip(labels[part], pixels[part], support[part], strict=True)
-            measure_planes([PlaneToMeasure(one, image, {}, votes) for one, image, votes in given])
 
     def copied() -> None:
         for place, one in zip(masks, labels, strict=True):
@@ -156,7 +150,7 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
         ),
         "areas, width": each(lambda one: ScaleTrial(one, 1.0).width, labels),
         "(numbered)": each(numbered, labels),
-        "measure, confidence": together,
+        "measure, confidence": each(measure, labels, pixels, none, support),
         "exposure": each(Exposure.of, pixels),
         "CSV text": each(lambda plane, one: table.text(plane, one, None), planes, measures),
         "copy into the unit": copied,

@@ -1,4 +1,4 @@
-"""Planes of a batch, measured together."""
+"""Planes as they come from the device, measured."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from pictures import disks
 
 from nucseg_batch.arrays.scale_search import ScaleTrial
+from nucseg_batch.compartments import NUCLEI_LABEL
+from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.in_flight import Handed, PlaneInFlight, UnitInFlight
-from nucseg_batch.pipeline.measuring import measured, measured_batch
+from nucseg_batch.pipeline.measuring import measured
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, ImageInfo, make_plan
 from nucseg_batch.settings import SegmentSettings
@@ -42,22 +44,23 @@ def picture(seed: int) -> NDArray[np.uint8]:
     return (disks(SHAPE, centres, 6) > 0).astype(np.uint8) * 150 + rng.integers(0, 90, SHAPE).astype(np.uint8)
 
 
-def test_a_batch_gives_what_its_planes_give_one_by_one() -> None:
-    """Rows, statistics and labels; a plane that the device refused stays a failure."""
-    refused = Failure("2.png", "segment", "RuntimeError", "no")
-    batch = handed(5, {2: refused})
-    settings, table = SegmentSettings(), NucleiTable()
-    together = measured_batch(batch, settings, table)
-    for one, alone in zip(together, [measured(each, settings, table) for each in batch], strict=True):
-        assert (one.result, one.rows, list(one.labels)) == (alone.result, alone.rows, list(alone.labels))
-    assert together[2].result is refused
-    assert together[0].rows.count("\n") > 1
+def test_a_plane_gets_rows_statistics_and_labels() -> None:
+    """Also one without nuclei."""
+    planes = [measured(one, SegmentSettings(), NucleiTable()) for one in handed(3)]
+    counts = [plane.rows.count("\n") for plane in planes]
+    assert counts[0] > 1
+    assert counts[1] == 0
+    for plane, count in zip(planes, counts, strict=True):
+        assert isinstance(plane.result, PlaneResult)
+        assert plane.result.nuclei == count == plane.labels[NUCLEI_LABEL].max()
 
 
-def test_a_plane_that_cannot_be_measured_fails_alone() -> None:
-    """Its labels have another shape than its pixels."""
-    batch = handed(4, {1: ScaleTrial(np.ones((3, 5), np.int32), 1.0)})
-    results = [one.result for one in measured_batch(batch, SegmentSettings(), NucleiTable())]
-    assert [isinstance(result, Failure) for result in results] == [False, True, False, False]
-    assert isinstance(results[1], Failure)
-    assert results[1].stage == "measure"
+def test_a_plane_that_was_refused_or_cannot_be_measured_fails() -> None:
+    """The device refused one; labels of the other have another shape than its pixels."""
+    refused = Failure("0.png", "segment", "RuntimeError", "no")
+    batch = handed(3, {0: refused, 1: ScaleTrial(np.ones((3, 5), np.int32), 1.0)})
+    first, second, third = (measured(one, SegmentSettings(), NucleiTable()).result for one in batch)
+    assert first is refused
+    assert isinstance(second, Failure)
+    assert second.stage == "measure"
+    assert not isinstance(third, Failure)

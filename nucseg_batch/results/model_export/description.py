@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nucseg_batch import __version__
-from nucseg_batch.arrays import ranges, votes
+from nucseg_batch.arrays import votes
 from nucseg_batch.arrays.normalize import HIGH_PERCENTILE, LIMIT, LOW_PERCENTILE
 from nucseg_batch.model_record import ModelRecord
 from nucseg_batch.results.citation import Reference
@@ -101,6 +101,8 @@ _MEANING = {
 
 
 def _before(record: ModelRecord) -> Iterator[str]:
+    from nucseg_batch.arrays.kernels import ranges
+
     rule = (
         f"the values that {LOW_PERCENTILE:g} % and {HIGH_PERCENTILE:g} % of all pixels and channels do not exceed"
         if record.intensities == "percentiles"
