@@ -4,7 +4,7 @@ Foreground: cross-entropy, with pixels at the edges of nuclei counting more, plu
 to how empty an image is (Milletari et al. 2016, arXiv:1606.04797). Offsets, where the network has them: Huber loss,
 only inside nuclei, with weights under which a small nucleus is not drowned by a large one.
 
-All are functions of a target, (batch, height, width, Target) float32 as `targets.training_target` makes it, and an
+All are functions of a target, (batch, height, width, Target) float32 as `on_device.target_of` makes it, and an
 output, (batch, height, width, outputs) float32, and give a scalar.
 """
 

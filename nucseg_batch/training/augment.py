@@ -5,7 +5,7 @@ a nucleus that the crop cuts stays where it really is. Beyond its image a crop i
 there are real to the eye, and calling them background would teach the network to miss nuclei at edges (it did).
 Nuclei are brought to the model's nominal diameter first, as they are when it is used; the random magnification then
 covers what an estimate of their size may be wrong by. Intensities are changed last, in `intensity.py`
-and `stain.py`.
+and `stain.py`. A crop is handed over as integers; `on_device.py` makes image and target of them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg_batch.arrays.outputs import Target
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.empty import blank_field
-from nucseg_batch.training.intensity import change_intensities
+from nucseg_batch.training.intensity import change_intensities, in_steps
 from nucseg_batch.training.paste import pasted
+from nucseg_batch.training.targets import CompactTarget, compact_target
 from nucseg_batch.training.warp import CropView, view_of
 
 SPREAD = 0.3
@@ -40,31 +40,29 @@ PASTED_SHARE = 0.15
 
 def training_crop(
     sample: Sample, size: int, diameter: float, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One augmented crop: image (size, size, 3) and target (size, size, Target).
+) -> tuple[NDArray[np.int16], CompactTarget]:
+    """One augmented crop, as it is handed over: image (size, size, 3), see `in_steps`, and target.
 
     `diameter` is that to which nuclei are brought, in pixels, before the random magnification.
     """
     if rng.random() < BLANK_SHARE:
-        return blank_field(size, rng, sample.intensities), empty_target(size)
+        return in_steps(blank_field(size, rng, sample.intensities)), empty_target(size)
     least = MIN_COVER * size / max(sample.labels.shape)
     matrix, magnification = _random_affine(diameter / sample.diameter, least, rng)
     centre = _random_centre(sample.labels.shape, size / magnification, rng)
     view = view_of(sample, matrix, centre - matrix @ np.full(2, (size - 1) / 2), size, magnification)
     if rng.random() < PASTED_SHARE:
         view = pasted(view, _another_view(sample, size, magnification, rng), rng)
-    return change_intensities(view, rng), view.target
+    return in_steps(change_intensities(view, rng)), view.target
 
 
-def empty_target(size: int) -> NDArray[np.float32]:
-    """The target of a crop without nuclei, (size, size, Target)."""
-    target = np.zeros((size, size, len(Target)), np.float32)
-    target[..., Target.FOREGROUND_WEIGHT] = 1.0
-    return target
+def empty_target(size: int) -> CompactTarget:
+    """The target of a crop (size, size) without nuclei."""
+    return compact_target(np.zeros((size, size), np.int32), np.zeros((1, 2)), np.zeros(1))
 
 
-def plain_crop(sample: Sample, size: int, diameter: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The middle of an image with nuclei brought to `diameter` pixels and nothing else changed.
+def plain_crop(sample: Sample, size: int, diameter: float) -> tuple[NDArray[np.int16], CompactTarget]:
+    """The middle of an image with nuclei brought to `diameter` pixels and nothing else changed, as it is handed over.
 
     Mirrored beyond the image where that is smaller; mirrored pixels have no weight in the target.
     """
@@ -72,7 +70,7 @@ def plain_crop(sample: Sample, size: int, diameter: float) -> tuple[NDArray[np.f
     matrix = np.eye(2) / magnification
     offset = (np.array(sample.labels.shape) - 1) / 2 - matrix @ np.full(2, (size - 1) / 2)
     view = view_of(sample, matrix, offset, size, magnification)
-    return np.repeat(view.image, 3, axis=2) if view.image.shape[2] == 1 else view.image, view.target
+    return in_steps(view.image), view.target
 
 
 def _another_view(sample: Sample, size: int, magnification: float, rng: np.random.Generator) -> CropView:

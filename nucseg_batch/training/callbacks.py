@@ -135,9 +135,11 @@ class History(keras.callbacks.Callback):
 class KeepBest(keras.callbacks.Callback):
     """Saves the weights of the best pass, by val_ap and then val_loss; stops after `patience` passes without one."""
 
-    def __init__(self, path: Path, history: History, patience: int) -> None:
+    def __init__(self, path: Path, network: keras.Model, history: History, patience: int) -> None:
+        """network: whose weights are saved, the one that is trained."""
         super().__init__()
         self._path = path
+        self._network = network
         self._history = history
         self._patience = patience
 
@@ -147,7 +149,7 @@ class KeepBest(keras.callbacks.Callback):
         best = max(range(len(scores)), key=lambda i: scores[i])
         if best == len(scores) - 1 or not self._path.exists():
             temporary = self._path.with_name(f".partial.{self._path.name}")
-            self.model.save_weights(temporary)
+            self._network.save_weights(temporary)
             os.replace(temporary, self._path)
         if len(scores) - 1 - best >= self._patience:
             self.model.stop_training = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,8 +18,8 @@ SHARE_EXPONENT = 0.6
 """Crops are shared among kinds, a modality of a collection each, by (images of the kind) ** SHARE_EXPONENT."""
 
 
-Draw = Callable[[Sample, np.random.Generator], tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Makes an image and a target of an annotated image, at random."""
+Draw = Callable[[Sample, np.random.Generator], tuple[NDArray[np.int16], Any]]
+"""Makes an image and a target of an annotated image, at random, as they are handed over: arrays, or records of them."""
 
 
 class RandomBatches(keras.utils.PyDataset):
@@ -49,11 +50,10 @@ class RandomBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return self._steps
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __getitem__(self, index: int) -> tuple[NDArray[np.int16], Any]:
         rng = np.random.default_rng([*self._seed, self._pass, index])
         chosen = rng.choice(len(self._samples), self._size, p=self._chances)
-        images, targets = zip(*(self._draw(self._samples[i], rng) for i in chosen), strict=True)
-        return np.stack(images), np.stack(targets)
+        return stacked([self._draw(self._samples[i], rng) for i in chosen])
 
     def on_epoch_end(self) -> None:
         """Moves on to new images."""
@@ -85,8 +85,12 @@ def drawing_chances(samples: list[Sample]) -> NDArray[np.float64]:
     return (chances * (shares / np.bincount(members, chances))[members]) / shares.sum()
 
 
-def plain_crops(samples: list[Sample], settings: TrainSettings) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The middle of each sample at the nominal scale: (samples, crop, crop, 3) and (samples, crop, crop, Target)."""
-    crops = [plain_crop(sample, settings.crop, settings.diameter) for sample in samples]
-    images, targets = zip(*crops, strict=True)
-    return np.stack(images), np.stack(targets)
+def plain_crops(samples: list[Sample], settings: TrainSettings) -> tuple[NDArray[np.int16], Any]:
+    """The middle of each sample at the nominal scale, as it is handed over: (samples, crop, crop, 3), and targets."""
+    return stacked([plain_crop(sample, settings.crop, settings.diameter) for sample in samples])
+
+
+def stacked(crops: Sequence[tuple[NDArray[np.int16], Any]]) -> tuple[NDArray[np.int16], Any]:
+    """A batch of crops."""
+    images, targets = keras.tree.map_structure(lambda *arrays: np.stack(arrays), *crops)
+    return images, targets

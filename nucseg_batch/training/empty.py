@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy import ndimage, spatial
+from scipy import spatial
 
-from nucseg_batch.arrays.normalize import LIMIT, apply_range
+from nucseg_batch.arrays.kernels.views import blurred
+from nucseg_batch.arrays.normalize import apply_range
 from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.settings import Intensities
 from nucseg_batch.training.stain import empty_tissue, smooth_field
@@ -19,15 +20,15 @@ STRUCTURED = 0.6
 """Share of empty fields in which something is to be seen."""
 
 
-def blank_field(size: int, rng: np.random.Generator, intensities: Intensities = "nuclei") -> NDArray[np.float32]:
-    """A field without a nucleus, (size, size, 3): noise, haze, hot pixels, filaments, bacteria or membranes.
+def blank_field(size: int, rng: np.random.Generator, intensities: Intensities = "nuclei") -> NDArray[Any]:
+    """A field without a nucleus, (size, size, 1 or 3): noise, haze, hot pixels, filaments, bacteria or membranes.
 
     intensities: by which rule it is normalised.
     """
     image: NDArray[Any] = _noise(size, rng)
     if rng.random() < STRUCTURED:
         draw = (_filaments, _rods, _membranes)[rng.integers(3)]
-        shown = ndimage.gaussian_filter(draw(size, rng), rng.uniform(0.5, 2.0))
+        shown = blurred(draw(size, rng), rng.uniform(0.5, 2.0))
         image = image + shown * np.float32(rng.uniform(4, 60))
     image = apply_range(image, *intensity_range(image, intensities))[..., None]
     if rng.random() < 0.2:
@@ -36,18 +37,17 @@ def blank_field(size: int, rng: np.random.Generator, intensities: Intensities = 
         image = empty_tissue(size, rng)
     if rng.random() < 0.5:
         image = image * np.float32(rng.uniform(0.2, 1.2)) + np.float32(rng.uniform(0.0, 0.3))
-    image = np.clip(image, 0.0, LIMIT).astype(np.float32)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    return image
 
 
 def _noise(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Noise of deviation 1, with or without haze out of focus, hot pixels and few counts."""
     image: NDArray[Any] = rng.standard_normal((size, size), dtype=np.float32)
     if rng.random() < 0.5:
-        image = ndimage.gaussian_filter(image, rng.uniform(0.3, 4.0))
+        image = blurred(image, rng.uniform(0.3, 4.0))
         image /= image.std()
     if rng.random() < 0.5:
-        haze = ndimage.gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), rng.uniform(3.0, 30.0))
+        haze = blurred(rng.standard_normal((size, size), dtype=np.float32), rng.uniform(3.0, 30.0))
         image += haze / haze.std() * np.float32(math.exp(rng.uniform(math.log(0.3), math.log(6.0))))
     image += smooth_field(size, rng)[..., 0] * np.float32(rng.choice([0.0, rng.uniform(0.2, 4.0)]))
     if rng.random() < 0.3:

@@ -35,6 +35,7 @@ from nucseg_batch.training.callbacks import (
 )
 from nucseg_batch.training.crops import Crops, plain_crops
 from nucseg_batch.training.data import Sample, fingerprint, read_all, split_pairs
+from nucseg_batch.training.on_device import CropLearner
 from nucseg_batch.training.optimizer import averaging_adamw
 from nucseg_batch.training.pictures import save_curves, save_examples
 from nucseg_batch.training.settings import TrainSettings
@@ -165,9 +166,10 @@ def _fit(
             network.set_weights(given.network.get_weights())
         else:
             load_encoder(spec, network, settings.encoder_weights)
-        network.compile(optimizer=optimizer(settings, precision), loss=spec.loss)
-        network.optimizer.build(network.trainable_variables)  # so that a backup before the first step is complete
-        done = _passes_done(backup, network, start.resume)
+        learner = CropLearner(network, spec.loss)
+        learner.compile(optimizer=optimizer(settings, precision))
+        learner.optimizer.build(learner.trainable_variables)  # so that a backup before the first step is complete
+        done = _passes_done(backup, learner, start.resume)
         history = History(path.with_name(f"{path.stem}.history.csv"), progress, passes_done=done)
         if done:
             progress.note(f"continuing after {done} of {settings.epochs} epochs")
@@ -179,13 +181,13 @@ def _fit(
             backup,
             NucleiFound(trained, validated, SegmentSettings(device=settings.device, precision=settings.precision)),
             history,
-            KeepBest(best, history, settings.patience),
+            KeepBest(best, network, history, settings.patience),
             keras.callbacks.TerminateOnNaN(),
         ]
         if start.tensorboard is not None:
             callbacks.append(keras.callbacks.TensorBoard(str(start.tensorboard)))
         if done < settings.epochs:
-            network.fit(
+            learner.fit(
                 Crops(samples, settings, first_pass=done),
                 initial_epoch=done,
                 epochs=settings.epochs,
@@ -273,11 +275,11 @@ def _check_start(path: Path, start: Start, settings: TrainSettings) -> None:
         )
 
 
-def _passes_done(backup: Backup, network: keras.Model, resume: bool) -> int:
+def _passes_done(backup: Backup, learner: CropLearner, resume: bool) -> int:
     if not resume:
         backup.clear()
         return 0
-    return backup.load(network)
+    return backup.load(learner)
 
 
 def _binding(settings: TrainSettings, data: dict[str, Any]) -> dict[str, Any]:

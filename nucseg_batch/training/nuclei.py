@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from nucseg_batch.arrays.kernels.views import blurred
 from nucseg_batch.training.warp import CropView
 
 UNEVEN, SPOTTED, HAZY = 0.25, 0.12, 0.15
@@ -35,7 +35,7 @@ def _uneven(image: NDArray[Any], labels: NDArray[np.int32], rng: np.random.Gener
     gains = np.exp(rng.normal(0, rng.uniform(0.2, 0.7), int(ids.max()) + 1)).astype(np.float32)
     gains[0] = 1
     ground = np.percentile(image, 10)
-    return np.asarray(ground + (image - ground) * ndimage.gaussian_filter(gains[ids], 1.0)[..., None])
+    return np.asarray(ground + (image - ground) * blurred(gains[ids], 1.0)[..., None])
 
 
 def _spotted(image: NDArray[Any], view: CropView, rng: np.random.Generator) -> NDArray[Any]:
@@ -49,13 +49,13 @@ def _spotted(image: NDArray[Any], view: CropView, rng: np.random.Generator) -> N
     spots = np.zeros(view.labels.shape, np.float32)
     spots[rows[chosen], columns[chosen]] = rng.uniform(0.3, 1.0, chosen.size)
     sigma = max(0.7, width * rng.uniform(0.03, 0.08))
-    bright = ndimage.gaussian_filter(spots, sigma) * np.float32(2 * np.pi * sigma**2 * rng.uniform(0.3, 1.2))
-    inside = ndimage.gaussian_filter((view.labels > 0).astype(np.float32), 0.7)
+    bright = blurred(spots, sigma) * np.float32(2 * np.pi * sigma**2 * rng.uniform(0.3, 1.2))
+    inside = blurred(view.labels > 0, 0.7)
     return np.asarray(image + (bright * inside)[..., None])
 
 
 def _hazy(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """With light from above and below the focus, as in thick tissue: nuclei fade, and gaps between them brighten."""
-    glow = ndimage.gaussian_filter(image, (*(rng.uniform(5, 25),) * 2, 0))
+    glow = blurred(image, rng.uniform(5, 25))
     mixed = image * rng.uniform(0.3, 1.0) + glow * rng.uniform(0.3, 1.2)
     return np.asarray(mixed - np.percentile(mixed, 1))

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from nucseg_batch.arrays.kernels.views import blurred
 from nucseg_batch.training.warp import CropView
 
 MOST_HIDDEN = 0.25
@@ -31,7 +31,7 @@ def pasted(view: CropView, other: CropView, rng: np.random.Generator) -> CropVie
         return view
     new = (chosen[np.maximum(other.labels, 0)]) & (view.labels >= 0)
     sign = _contrast(other)
-    soft = ndimage.gaussian_filter(ndimage.binary_dilation(new, iterations=2).astype(np.float32), 1.0)[..., None]
+    soft = blurred(_grown(_grown(new)), 1.0)[..., None]
     ground = np.percentile(sign * other.image, 5, axis=(0, 1))
     over = ground + (sign * other.image - ground) * soft
     under = sign * view.image
@@ -50,15 +50,25 @@ def _chosen(labels: NDArray[np.int32], other: NDArray[np.int32], rng: np.random.
     """For each label of `other`, 0 included, whether it is pasted."""
     ids = np.maximum(other, 0).ravel()
     length = int(ids.max()) + 1
-    taken, near = labels > 0, ndimage.binary_dilation(labels > 0, iterations=2)
+    taken, near = labels > 0, _grown(_grown(labels > 0))
     area = np.bincount(ids, minlength=length)
     hidden = np.bincount(ids, taken.ravel(), length)
     touching = np.bincount(ids, near.ravel(), length) > 0
     chosen: NDArray[Any] = (area > 0) & (hidden <= MOST_HIDDEN * area) & (touching | (rng.random(length) < LONERS))
-    edge = ndimage.binary_dilation(np.pad(other < 0, 1, constant_values=True))[1:-1, 1:-1]
+    edge = _grown(np.pad(other < 0, 1, constant_values=True))[1:-1, 1:-1]
     chosen[np.unique(ids.reshape(other.shape)[edge])] = False  # cut ones would show a straight edge
     chosen[0] = False
     return chosen
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With the four neighbours of its pixels."""
+    grown = mask.copy()
+    grown[1:] |= mask[:-1]
+    grown[:-1] |= mask[1:]
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    return grown
 
 
 def _contrast(view: CropView) -> np.float32:

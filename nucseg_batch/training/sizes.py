@@ -18,7 +18,8 @@ from nucseg_batch.training.callbacks import Progress
 from nucseg_batch.training.crops import RandomBatches
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.empty import blank_field
-from nucseg_batch.training.intensity import change_intensities
+from nucseg_batch.training.intensity import change_intensities, in_steps
+from nucseg_batch.training.on_device import CropLearner
 from nucseg_batch.training.optimizer import averaging_adamw
 from nucseg_batch.training.settings import TrainSettings
 from nucseg_batch.training.warp import view_of
@@ -43,10 +44,11 @@ BLANK_SHARE = 0.04
 """Share of views without a nucleus: simulated empty fields."""
 
 
-def size_view(sample: Sample, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """One augmented view: image (CROP, CROP, 3) and `widths.size_target`."""
+def size_view(sample: Sample, rng: np.random.Generator) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+    """One augmented view: image (CROP, CROP, 3) as it is handed over, see `in_steps`, and `widths.size_target`."""
     if rng.random() < BLANK_SHARE:
-        return blank_field(CROP, rng, sample.intensities), size_target(np.zeros((CROP, CROP), np.int32), WIDTHS[0])
+        nothing = size_target(np.zeros((CROP, CROP), np.int32), WIDTHS[0])
+        return in_steps(blank_field(CROP, rng, sample.intensities)), nothing
     shape = sample.labels.shape
     wanted = math.exp(rng.uniform(*np.log(WIDTHS))) / sample.diameter
     magnification = float(np.clip(wanted, LEAST_COVER * CROP / max(shape), MOST_ZOOM))
@@ -54,7 +56,7 @@ def size_view(sample: Sample, rng: np.random.Generator) -> tuple[NDArray[np.floa
     side = CROP / magnification
     centre = np.array([rng.uniform(min(side, n) / 2, n - min(side, n) / 2) for n in shape]) - 0.5
     view = view_of(sample, matrix, centre - matrix @ np.full(2, (CROP - 1) / 2), CROP, magnification)
-    return change_intensities(view, rng), size_target(view.labels, sample.diameter * magnification)
+    return in_steps(change_intensities(view, rng)), size_target(view.labels, sample.diameter * magnification)
 
 
 def size_loss(target: Any, answer: Any) -> Any:
@@ -91,9 +93,10 @@ def fitted_sizer(
         if given is not None:
             trained.set_weights(given.get_weights())
         adamw = averaging_adamw(total, LEARNING_RATE, precision, momentum=EMA_MOMENTUM, weight_decay=1e-3)
-        trained.compile(optimizer=adamw, loss=size_loss)
+        learner = CropLearner(trained, size_loss, target=lambda given: given)
+        learner.compile(optimizer=adamw)
         progress.note(f"learning how wide nuclei are: {total} steps")
-        trained.fit(
+        learner.fit(
             views,
             epochs=passes,
             callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True), _SizeProgress(progress, total)],

@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nucseg_batch.arrays.kernels.views import blurred
 from nucseg_batch.arrays.normalize import LUMA, apply_range, percentile_range
 
 GLANDS = 0.6
 """Share of images of immunohistochemistry in which whole groups of cells are brown."""
-HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
+HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], np.float32)
 """How strongly the dye of nuclei absorbs red, green and blue."""
-EOSIN = np.array([0.07, 0.99, 0.11])
+EOSIN = np.array([0.07, 0.99, 0.11], np.float32)
 """The same of the dye of all else."""
-DIAMINOBENZIDINE = np.array([0.27, 0.57, 0.78])
+DIAMINOBENZIDINE = np.array([0.27, 0.57, 0.78], np.float32)
 """The same of the brown dye of immunohistochemistry."""
 
 
@@ -32,10 +33,11 @@ def change_colours(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any
     if rng.random() < 0.6:  # other dyes: another mixture of the channels' absorbances
         mixture = np.eye(3) + rng.normal(0, rng.uniform(0.05, 0.3), (3, 3))
         mixture /= np.maximum(mixture.sum(axis=1, keepdims=True), 0.3)
-        absorbance = -np.log(np.clip(image, 0.02, 1.0)) * rng.uniform(0.6, 1.5, 3)
-        image = np.exp(-np.maximum(absorbance @ mixture.T, 0.0))
+        strength = rng.uniform(0.6, 1.5, (3, 1))
+        light = np.log(np.clip(image, 0.02, 1.0)) @ (strength * mixture.T).astype(np.float32)
+        image = np.exp(np.minimum(light, 0.0))
     if rng.random() < 0.3:  # another lamp
-        image = image * rng.uniform(0.75, 1.2, 3)
+        image = image * rng.uniform(0.75, 1.2, 3).astype(np.float32)
     if rng.random() < 0.35:  # paler, or more vivid
         grey = (image @ LUMA)[..., None]
         image = grey + (image - grey) * rng.uniform(0.1, 1.4)
@@ -50,13 +52,13 @@ def immunostained(image: NDArray[Any], labels: NDArray[np.int32], rng: np.random
     """
     absorbance = -np.log(np.clip(image, 0.02, 1.0))
     dyes = np.stack([HAEMATOXYLIN, EOSIN])
-    blue, pink = np.moveaxis(np.maximum(absorbance @ np.linalg.pinv(dyes), 0.0), -1, 0)
+    blue, pink = np.moveaxis(np.maximum(absorbance @ np.linalg.pinv(dyes).astype(np.float32), 0.0), -1, 0)
     ids = np.maximum(labels, 0)
     chosen = rng.random(int(ids.max()) + 1) < rng.uniform(0.0, 1.0)
     chosen[0] = False
-    around = ndimage.gaussian_filter(chosen[ids].astype(np.float32), rng.uniform(2.0, 7.0)) * (ids == 0)
+    around = blurred(chosen[ids], rng.uniform(2.0, 7.0)) * (ids == 0)
     brown = around * rng.uniform(0.0, 2.5) + pink * rng.uniform(0.0, 1.2)
-    grain = ndimage.gaussian_filter(rng.standard_normal(labels.shape, dtype=np.float32), rng.uniform(0.7, 4.0))
+    grain = blurred(rng.standard_normal(labels.shape, dtype=np.float32), rng.uniform(0.7, 4.0))
     if rng.random() < GLANDS:
         glands, pale = _glands(ids, rng)
         brown, blue = brown * rng.uniform(0.0, 1.0) + glands, blue * pale
@@ -74,16 +76,16 @@ def _glands(ids: NDArray[np.int32], rng: np.random.Generator) -> tuple[NDArray[A
 
     Membranes lie where two nuclei, of ids from 1 on, are equally far.
     """
-    noise = ndimage.gaussian_filter(rng.standard_normal(ids.shape, dtype=np.float32), rng.uniform(10.0, 45.0))
+    noise = blurred(rng.standard_normal(ids.shape, dtype=np.float32), rng.uniform(10.0, 45.0))
     inside = (noise > np.quantile(noise, rng.uniform(0.2, 0.8))).astype(np.float32)
-    inside = ndimage.gaussian_filter(inside, rng.uniform(0.7, 2.0))
+    inside = blurred(inside, rng.uniform(0.7, 2.0))
     cell = ids
     if ids.any():
         rows, columns = ndimage.distance_transform_edt(ids == 0, return_distances=False, return_indices=True)
         cell = ids[rows, columns]
     walls = ndimage.maximum_filter(cell, 3) != ndimage.minimum_filter(cell, 3)
-    lines = ndimage.gaussian_filter(walls.astype(np.float32), rng.uniform(0.7, 2.0))
-    nucleus = ndimage.gaussian_filter((ids > 0).astype(np.float32), 0.7) * rng.uniform(0.6, 1.0)
+    lines = blurred(walls, rng.uniform(0.7, 2.0))
+    nucleus = blurred(ids > 0, 0.7) * rng.uniform(0.6, 1.0)
     brown = inside * (1 - nucleus) * (rng.uniform(0.2, 1.2) + lines * rng.uniform(0.0, 2.0))
     return brown, 1 - inside * rng.uniform(0.0, 0.6)
 
@@ -119,13 +121,13 @@ def _tissue(size: int, rng: np.random.Generator) -> NDArray[Any]:
     """Absorbance of what lies around nuclei, (size, size, 3): ground at several grains, at times with red cells."""
     ground = smooth_field(size, rng)[..., 0] * rng.uniform(0.0, 1.0)
     for sigma in (1.0, 3.0, 9.0):
-        grain = ndimage.gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), sigma)
+        grain = blurred(rng.standard_normal((size, size), dtype=np.float32), sigma)
         ground = ground + grain / grain.std() * rng.uniform(0.0, 0.6)
     absorbance = np.maximum(ground * 0.15 + rng.uniform(0.05, 0.5), 0.0)[..., None] * _dye(EOSIN, rng)
     if rng.random() < 0.3:
-        cells = ndimage.gaussian_filter(rng.standard_normal((size, size), dtype=np.float32), rng.uniform(3.0, 7.0))
+        cells = blurred(rng.standard_normal((size, size), dtype=np.float32), rng.uniform(3.0, 7.0))
         edge = np.quantile(cells, rng.uniform(0.8, 0.97))
-        density = ndimage.gaussian_filter((cells > edge).astype(np.float32), 0.8) * rng.uniform(0.2, 0.8)
+        density = blurred(cells > edge, 0.8) * rng.uniform(0.2, 0.8)
         absorbance = absorbance + density[..., None] * _dye(EOSIN, rng)
     return absorbance
 
@@ -133,10 +135,10 @@ def _tissue(size: int, rng: np.random.Generator) -> NDArray[Any]:
 def _dye(vector: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """A dye much like the given one."""
     other = np.abs(vector + rng.normal(0, 0.15, 3))
-    return other / np.linalg.norm(other)
+    return (other / np.linalg.norm(other)).astype(np.float32)
 
 
 def _lit(absorbance: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
     """What passes of a lamp's light, normalised as images are."""
-    light = np.exp(-absorbance) * rng.uniform(0.8, 1.0, 3)
-    return apply_range(light.astype(np.float32), *percentile_range(light.astype(np.float32)))
+    light = np.exp(-absorbance) * rng.uniform(0.8, 1.0, 3).astype(np.float32)
+    return apply_range(light, *percentile_range(light))

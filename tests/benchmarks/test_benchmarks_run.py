@@ -13,9 +13,10 @@ from typing import Any
 import imagecodecs
 import pytest
 from command import Output
-from pictures import disks, fluorescence
+from pictures import annotated_folder, disks, fluorescence
 
 from nucseg_batch.columns import OPTIONAL_GROUPS
+from nucseg_batch.training.targets import PIXELS_A_NUCLEUS
 
 HERE = Path(__file__).parent
 PEER = os.environ.get("NUCSEG_STARDIST_PYTHON", sys.executable if importlib.util.find_spec("stardist") else "")
@@ -257,3 +258,11 @@ def test_tracks_are_scored_against_the_truth(tmp_path: Path) -> None:
     rows = json.loads(record.read_text())
     assert len(rows) == 9
     assert all(row["Valid"] == 1 and 0.5 < row["TRA"] <= 1 for row in rows)
+
+
+def test_training_input_counts_crops_and_their_bytes(tmp_path: Path) -> None:
+    """int16 pixels, labels, cover, and the table of nuclei."""
+    record, printed = run("training_input.py", annotated_folder(tmp_path / "data", 2), "--batches", 1)
+    assert record["bytes a crop"] == 256 * 256 * (3 * 2 + 2 + 1) + 12 * (256 * 256 // PIXELS_A_NUCLEUS + 1)
+    assert (record["images"], record["crops a second"] > 0) == (2, True)
+    assert "crops a second" in printed

@@ -21,6 +21,7 @@ from nucseg_batch.training.callbacks import HISTORY_COLUMNS
 from nucseg_batch.training.crops import SHARE_EXPONENT, Crops, drawing_chances, plain_crops
 from nucseg_batch.training.data import Sample
 from nucseg_batch.training.fit import Start, doubts, optimizer, train
+from nucseg_batch.training.on_device import CropLearner
 from nucseg_batch.training.pictures import save_curves, save_examples
 from nucseg_batch.training.settings import TrainSettings
 from nucseg_batch.training.targets import centres_and_areas
@@ -193,7 +194,8 @@ def test_float16_is_trained_with_a_scaled_loss() -> None:
     assert isinstance(scaled, keras.optimizers.LossScaleOptimizer)
     assert not isinstance(plain, keras.optimizers.LossScaleOptimizer)
     network = build(network_spec("default", "instances", (2, 3)), normalise=True, dtype="mixed_float16")
-    network.compile(optimizer=scaled, loss=network_spec("default", "instances", (2, 3)).loss)
+    learner = CropLearner(network, network_spec("default", "instances", (2, 3)).loss)
+    learner.compile(optimizer=scaled)
     crops = plain_crops([sample("fluorescence", (96, 112))], TrainSettings(crop=64, batch_size=1))
-    loss = network.fit(*crops, epochs=2, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)])
+    loss = learner.fit(*crops, epochs=2, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)])
     assert np.isfinite(loss.history["loss"]).all()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from crops import shown
 from pictures import disks
 
 from nucseg_batch.arrays.normalize import LIMIT
@@ -24,7 +25,7 @@ def test_changed_images_stay_what_the_network_is_shown(channels: int) -> None:
     image = np.random.default_rng(1).random((32, 32, channels), dtype=np.float32)
     coloured = 0
     for seed in range(60):
-        changed = change_intensities(view(image.copy()), np.random.default_rng(seed))
+        changed = shown(change_intensities(view(image.copy()), np.random.default_rng(seed)))
         assert changed.shape == (32, 32, 3)
         assert changed.dtype == np.float32
         assert np.isfinite(changed).all()
@@ -50,9 +51,9 @@ def test_many_microscopes_come_out_of_one_image() -> None:
 
 def test_blank_fields_are_what_the_network_is_shown_of_empty_ones() -> None:
     """Noise is never stretched over the range; where there is something to see, as membranes, it is bright."""
-    fields = [blank_field(64, np.random.default_rng(seed)) for seed in range(40)]
+    fields = [shown(blank_field(64, np.random.default_rng(seed))) for seed in range(40)]
     assert all(field.shape == (64, 64, 3) and field.min() >= 0 and field.max() <= LIMIT for field in fields)
     assert all(field.dtype == np.float32 and np.isfinite(field).all() for field in fields)
     assert 0.1 < np.mean([np.percentile(field, 99) > 0.8 for field in fields]) < 0.9
-    stretched = [blank_field(64, np.random.default_rng(seed), "percentiles") for seed in range(40)]
+    stretched = [shown(blank_field(64, np.random.default_rng(seed), "percentiles")) for seed in range(40)]
     assert np.mean([np.percentile(field, 99) > 0.8 for field in stretched]) > 0.5

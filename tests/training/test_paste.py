@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from crops import learnt_from
 from pictures import disks
+from scipy import ndimage
 
 from nucseg_batch.arrays.outputs import OFFSET_UNIT
 from nucseg_batch.training import paste
-from nucseg_batch.training.paste import pasted
+from nucseg_batch.training.paste import _grown, pasted
 from nucseg_batch.training.targets import centres_and_areas
 from nucseg_batch.training.warp import CropView
 
@@ -28,7 +30,7 @@ def test_a_pasted_nucleus_is_seen_and_labelled_and_points_at_its_own_centre(dark
     middle = joined.image[30, 38, 0]
     assert middle == pytest.approx(0.2 if dark else 0.8, abs=0.05), "it shows as it did where it came from"
     np.testing.assert_array_equal(joined.labels[HERE > 0], HERE[HERE > 0])
-    target = joined.target
+    _, target = learnt_from((np.zeros((1, 1, 3), np.int16), joined.target))
     y, x = np.nonzero(joined.labels == 3)
     np.testing.assert_allclose(x + target[y, x, 3] * OFFSET_UNIT, 38, atol=1e-4)
     assert (joined.image >= 0).all()
@@ -61,3 +63,9 @@ def test_few_nuclei_are_pasted_into_the_open(monkeypatch: pytest.MonkeyPatch) ->
     assert pasted(view(HERE), alone, np.random.default_rng(1)).labels.max() == 2
     monkeypatch.setattr(paste, "LONERS", 1.0)
     assert pasted(view(HERE), alone, np.random.default_rng(1)).labels.max() == 4
+
+
+def test_a_mask_grows_by_its_neighbours_along_the_axes() -> None:
+    """Also at the edges of the crop."""
+    mask = np.random.default_rng(1).random((13, 17)) > 0.8
+    np.testing.assert_array_equal(_grown(mask), ndimage.binary_dilation(mask))
