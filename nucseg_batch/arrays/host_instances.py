@@ -101,6 +101,7 @@ def separate(
     weight = np.rint(answer.probability.take(pixel) * np.float32(VOTE))
     target = _target(y, heads.take(place + Output.OFFSET_Y), answer.unit, height) * columns
     target += _target(x, heads.take(place + Output.OFFSET_X), answer.unit, width)
+    del inside, y, x, place  # as large as the image where all of it is foreground
 
     votes = np.bincount(target, weight, answer.shape[0] * columns).astype(np.int32).reshape(answer.shape)
     votes, strongest = _blurred_and_strongest(votes, blur, window)

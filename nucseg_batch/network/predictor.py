@@ -70,6 +70,7 @@ class Predictor:
         self._ledger = Ledger(self.budget.network_bytes, self.budget.kept_bytes) if on_host else Ledger(math.inf)
         self._call_pixels = self.budget.call_pixels if on_host else None  # then as many as in a batch
         self.batch_pixels = self.budget.batch_pixels if on_host else BATCH_PIXELS
+        self._tile_room = regions.TileRoom(self._most_pixels, self.budget.window_pixels if on_host else math.inf)
         self._coarse = backend.compiles_each_shape(self.device)
         self._shrunk: dict[tuple[int, int], int] = {}
         with backend.on_device(self.device):
@@ -241,7 +242,7 @@ class Predictor:
 
     def tiles(self, shape: tuple[int, int], scale: float, bounds: large.Window, region: int) -> list[regions.LabelTile]:
         """The tiles in which a region, `bounds`, of a plane of this shape is done; region: longest side of regions."""
-        return list(regions.tiles(regions.plane_frame(shape, scale), bounds, region, self._reach))
+        return list(regions.tiles(regions.plane_frame(shape, scale), bounds, region, self._reach, self._tile_room))
 
     def label_tile(self, tile: regions.LabelTile, pixels: NDArray[Any], limits: tuple[float, float]) -> SeparatedNuclei:
         """What is in a tile, see `regions.label_tile`; where memory runs out, in smaller calls from then on.
@@ -363,7 +364,8 @@ class Predictor:
         """An image that is too large for a batch, in tiles."""
         frame = ResampleGeometry.of(pixels.shape[:2], scale)
         if not look:
-            found = regions.label_image(labelling, frame, pixels, limits, self._reach, self._most_pixels)
+            sizes = self._reach, self._tile_room, self._most_pixels
+            found = regions.label_image(labelling, frame, pixels, limits, *sizes)
             return ScaleTrial(found.labels if frame.is_native else numbered(found.labels), scale, support=found.support)
         heads = large.heads(labelling.program, pixels, limits, frame, self.model.info.network.halo)
         one = large.found(labelling, heads, frame)
