@@ -88,7 +88,9 @@ class Threshold:
         """The same for all shapes."""
         return self._size
 
-    def own_scales(self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]]) -> list[float]:
+    def own_scales(
+        self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]], *, fill: bool = True
+    ) -> list[float]:
         """Of no use here."""
         return [1.0] * len(images)
 
@@ -120,15 +122,19 @@ class Threshold:
         *,
         adapt: Adapt = "no",
         limits: Sequence[tuple[float, float]] | None = None,
+        fill: bool = True,
     ) -> list[ScaleTrial]:
-        """Labels images; like the real one as if batches were full, so that fewer images need no less memory."""
+        """Labels images; like the real one as if batches were full, so that fewer images need no less memory.
+
+        Unless not `fill`: then only as many are computed as are given.
+        """
         assert len({(image.dtype, image.ndim) for image in images}) == 1
         assert scale == 1 or len({image.shape for image in images}) == 1
         size = self._size  # another thread may halve it meanwhile
         assert len(images) <= size
         self.batches.append(len(images))
         self.called(images)
-        if self._memory is not None and size > self._memory:
+        if self._memory is not None and (size if fill else len(images)) > self._memory:
             raise MemoryError("the device has no room")
         return [self.found(image, scale) for image in images]
 

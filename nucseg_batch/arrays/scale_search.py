@@ -8,7 +8,7 @@ there as elsewhere: from afar whole cells look like nuclei, but not quite.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -98,3 +98,22 @@ def fitting_scale(looks: Sequence[ScaleTrial], diameter: float) -> float:
     width = best.width
     assert width is not None
     return step_scale(diameter / width)
+
+
+def searched_scales(
+    look: Callable[[Sequence[float | None]], Mapping[int, ScaleTrial]], count: int, begin: float, diameter: float
+) -> list[float]:
+    """The scales that fit `count` images, each found by looks at several of which `begin` is the first.
+
+    look: what is found in the images at a scale for each, by their place; those of None are not looked at.
+    """
+    looks: list[list[ScaleTrial]] = [[] for _ in range(count)]
+
+    def seen(scales: Sequence[float | None]) -> None:
+        for i, new in look(scales).items():
+            looks[i].append(new)
+
+    for factor in TRIED_SCALES:
+        seen([step_scale(begin * factor)] * count)
+    seen([larger_scale(trials, diameter) for trials in looks])
+    return [fitting_scale(trials, diameter) for trials in looks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,23 @@ class BatchTrial:
     """Pixels in a batch."""
     speed: float | None
     """Megapixels a second; None where the device had no room for it."""
+
+
+class HalvedSizes:
+    """Sizes of batches that did not fit into memory, and so are halved from then on; threads may share it."""
+
+    def __init__(self) -> None:
+        self._most: dict[tuple[int, int], int] = {}
+        self._halving = threading.Lock()
+
+    def limited(self, bucket: tuple[int, int], size: int) -> int:
+        """A size for images of this padded shape, or what is left of it."""
+        return min(size, self._most.get(bucket, size))
+
+    def halve(self, bucket: tuple[int, int], size: int) -> None:
+        """Notes that a batch of `size` did not fit; where several threads meet the same size, it is halved once."""
+        with self._halving:
+            self._most[bucket] = min(self._most.get(bucket, size), max(1, size // 2))
 
 
 def grown(speed: Callable[[int], float], first: int = BATCH_PIXELS, most: int = MOST) -> tuple[int, list[BatchTrial]]:

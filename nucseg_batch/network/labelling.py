@@ -8,11 +8,11 @@ the device's program would there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays import host_instances
@@ -25,6 +25,10 @@ Real = tuple[NDArray[np.int32], NDArray[np.int32]]
 """Heights and widths of the real part of each image of a batch, in pixels at the network's scale."""
 Ways = tuple[tuple[Any, Any], Grid]
 """How images are rescaled for the network, and how their labels return; as `Frame.there` and `Frame.back`."""
+Answer = Callable[[Callable[..., Any]], Any]
+"""Gives the network's answer by way of `Program.run`, so that it is fetched, or of `Program.call`."""
+Cut = tuple[slice, slice]
+"""Rows and columns of an answer."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,14 @@ class Separation(Protocol):
         self, pixels: NDArray[Any], low: NDArray[Any], gain: NDArray[Any], real: Real, ways: Ways | None, count: int
     ) -> list[LabelledImage]:
         """What is in the first `count` images, as `Program.label` and, with ways, `Program.label_rescaled`."""
+        ...
+
+    def joined(self, strips: Iterable[tuple[Answer, Cut]], rows: int) -> Any:
+        """The network's answer for a window, folded, (1, rows, width, channels), where `window` needs it.
+
+        strips: for each strip of the window, from the top, what gives the network's answer, when it is called with
+        `Program.run` or `Program.call`; and the rows and columns of that answer that are the strip.
+        """
         ...
 
     def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
@@ -90,6 +102,11 @@ class DeviceSeparation:
             answer = program.run(rescaled, pixels, low, gain, real, *ways, seen=_seen(pixels, ways))
         labels, support, certain = answer if self._look else (*answer, np.ones(len(pixels), np.float32))
         return [LabelledImage(labels[i], support[i], float(certain[i])) for i in range(count)]
+
+    def joined(self, strips: Iterable[tuple[Answer, Cut]], rows: int) -> Any:
+        """See `Separation.joined`; the answer stays on the device."""
+        program = self.program
+        return program.joined([program.cut(answer(program.call), *cut) for answer, cut in strips])
 
     def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
         """See `Separation.separated`."""
@@ -146,10 +163,23 @@ class HostSeparation:
             found.append(LabelledImage(one.labels, one.support, sure))
         return found
 
+    def joined(self, strips: Iterable[tuple[Answer, Cut]], rows: int) -> NDArray[np.float32]:
+        """See `Separation.joined`; one array for all strips, which are fetched one by one.
+
+        So the backend never holds more than one strip: what it has once allocated it keeps.
+        """
+        whole, top = np.empty((0, 0, 0, 0), np.float32), 0
+        for answer, (inside, across) in strips:
+            strip = answer(self.program.run)[:, inside, across]
+            whole = whole if top else np.empty((1, rows, *strip.shape[2:]), np.float32)
+            whole[:, top : top + strip.shape[1]] = strip
+            top += strip.shape[1]
+        return whole
+
     def separated(self, heads: Any, real: Real) -> list[NDArray[np.int32]]:
         """See `Separation.separated`."""
         certain = self.program.run(self.program.probability, heads)
-        heads = ops.convert_to_numpy(heads)
+        heads = self.program.fetched(heads)
         sizes = zip(*(lengths.tolist() for lengths in real), strict=True)
         return [
             self._separated(self._answer(*one), (height, width)).labels
@@ -162,17 +192,18 @@ class HostSeparation:
         with program.separating(math.prod(heads.shape[1:3]) * program.spec.block**2):
             if back is None:
                 certain = program.run(program.probability, heads)
-                return self._separated(self._answer(ops.convert_to_numpy(heads)[0], certain[0]), size)
+                return self._separated(self._answer(program.fetched(heads)[0], certain[0]), size)
             rows, columns, *near = back
             certain, native = program.run(program.probability_in_bands, heads, rows, columns)
-            answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
+            answer = self._answer(program.fetched(heads)[0], certain[0])
             one = self._separated(answer, size)
             return host_instances.on_native_grid(one, answer, native[0], *near, threshold=self._threshold)
 
     def certainty(self, heads: Any, real: Real) -> float:
         """See `Separation.certainty`."""
-        certain = self.program.run(self.program.probability, heads)
-        answer = self._answer(ops.convert_to_numpy(heads)[0], certain[0])
+        program = self.program
+        certain = program.run(program.probability, heads)
+        answer = self._answer(program.fetched(heads)[0], certain[0])
         return host_instances.certainty(answer, int(real[0][0]), int(real[1][0]), threshold=self._threshold)
 
     def _answer(self, heads: NDArray[np.float32], certain: NDArray[np.float32]) -> NetworkOutput:

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from keras import ops
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.geometry import ResampleGeometry
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.scale import mirrored, nearest, numbered
 from nucseg_batch.arrays.separated import SeparatedNuclei
-from nucseg_batch.network import backend
 from nucseg_batch.network.bands import BAND, bands, needed
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.program import Program
@@ -49,8 +47,7 @@ def heads(
         for left in range(0, width, core):
             rows = slice(max(0, top - halo), min(height, top + core + halo))
             columns = slice(max(0, left - halo), min(width, left + core + halo))
-            with backend.memory_errors("a tile"):  # JAX says so only when the answer is fetched
-                tile = ops.convert_to_numpy(tile_heads(program, read, limits, frame, (rows, columns)))[0]
+            tile = tile_heads(program.run, program, read, limits, frame, (rows, columns))[0]
             if joined is None:
                 joined = np.empty((height // block, width // block, tile.shape[-1]), np.float32)
             bottom, right = min(top + core, height), min(left + core, width)
@@ -82,12 +79,18 @@ def certainty(labelling: Separation, answer: NDArray[np.float32], frame: Resampl
 
 
 def tile_heads(
-    program: Program, read: Read, limits: tuple[float, float], frame: ResampleGeometry, window: Window
+    call: Callable[..., Any],
+    program: Program,
+    read: Read,
+    limits: tuple[float, float],
+    frame: ResampleGeometry,
+    window: Window,
 ) -> Any:
-    """What the network answers when it sees just this window of the padded scaled plane, on the device.
+    """What the network answers when it sees just this window of the padded scaled plane.
 
-    window: begins and ends at multiples of the network's stride and, where the plane is rescaled, of BAND. Returns
-    `Program.heads` of one image, folded.
+    call: `Program.run` for an answer on the host, `Program.call` for one on the device. window: begins and ends at
+    multiples of the network's stride and, where the plane is rescaled, of BAND. Returns `Program.heads` of one image,
+    folded.
     """
     low, gain = as_gain([limits])
     seen = math.prod(part.stop - part.start for part in window)
@@ -97,12 +100,12 @@ def tile_heads(
         for axis, place in enumerate(places):
             if place[-1] - place[0] != len(place) - 1:
                 tile = np.take(tile, place - place.min(), axis=axis)
-        return program.call(program.heads, _batch_of_one(tile), low, gain, seen=seen)
+        return call(program.heads, _batch_of_one(tile), low, gain, seen=seen)
     sides = list(zip(frame.native, frame.scaled, places, strict=True))
     sources = [needed(*side) for side in sides]
     rows, columns = (bands(*side, source) for side, source in zip(sides, sources, strict=True))
     along = ((rows.index, rows.weights), (columns.index, columns.weights))
-    return program.call(program.heads_in_bands, _batch_of_one(read(*sources)), low, gain, *along, seen=seen)
+    return call(program.heads_in_bands, _batch_of_one(read(*sources)), low, gain, *along, seen=seen)
 
 
 def window_labels(

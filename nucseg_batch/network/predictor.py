@@ -23,18 +23,18 @@ from nucseg_batch.arrays.geometry import ResampleGeometry, Shown, fitted_scale, 
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.arrays.ranges import intensity_range
 from nucseg_batch.arrays.scale import numbered, step_scale
-from nucseg_batch.arrays.scale_search import (
-    TRIED_SCALES,
-    ScaleTrial,
-    another_scale,
-    fitting_scale,
-    larger_scale,
-    paying_diameter,
-)
+from nucseg_batch.arrays.scale_search import ScaleTrial, another_scale, paying_diameter, searched_scales
 from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network import backend, large, regions
 from nucseg_batch.network.architectures import build, build_sizer, fold_weights
-from nucseg_batch.network.batching import CALL_PIXELS, TRIED_SIDE, measured_speed, power_of_two, stage_calls
+from nucseg_batch.network.batching import (
+    CALL_PIXELS,
+    TRIED_SIDE,
+    HalvedSizes,
+    measured_speed,
+    power_of_two,
+    stage_calls,
+)
 from nucseg_batch.network.labelling import DeviceSeparation, HostSeparation, Separation
 from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.network.model_file import Model
@@ -51,6 +51,8 @@ LOOK_MIN_AREA = 12
 """Smallest piece in pixels that counts in a look: from afar small nuclei are small, and must not be overlooked."""
 OUTLIER_LOOKS = 2
 """How often an image that does not fit its scale is looked at again at most."""
+Limits = Sequence[tuple[float, float]] | None
+"""The values that become 0 and 1 of each image, where these are known."""
 
 
 class Predictor:
@@ -70,8 +72,9 @@ class Predictor:
         self._ledger = Ledger(self.budget.network_bytes, self.budget.kept_bytes) if on_host else Ledger(math.inf)
         self._call_pixels = self.budget.call_pixels if on_host else None  # then as many as in a batch
         self.batch_pixels = self.budget.batch_pixels if on_host else BATCH_PIXELS
+        self._tile_room = regions.TileRoom(self._most_pixels, self.budget.window_pixels if on_host else math.inf)
         self._coarse = backend.compiles_each_shape(self.device)
-        self._shrunk: dict[tuple[int, int], int] = {}
+        self._halved = HalvedSizes()
         with backend.on_device(self.device):
             self._network = build(model.info.network, normalise=False, dtype=self.precision)
             self._sizer = None if model.sizer is None else build_sizer(normalise=False, dtype=self.precision)
@@ -107,7 +110,7 @@ class Predictor:
             return 1  # each size of batches would be compiled, and gains little on a processor
         most = max(MAX_BATCH, self.batch_pixels // TRIED_SIDE**2)
         size = self._settings.batch_size or int(np.clip(self.batch_pixels // math.prod(bucket), 1, most))
-        return min(size, self._shrunk.get(bucket, size))
+        return self._halved.limited(bucket, size)
 
     def _frame(self, shape: tuple[int, ...], scale: float) -> ResampleGeometry:
         """Where an image of this shape lies on the device, if it is not too large for one call."""
@@ -119,13 +122,8 @@ class Predictor:
         return self._call_pixels or max(CALL_PIXELS, self.batch_pixels)
 
     def shrink(self, shape: tuple[int, int], scale: float, size: int) -> bool:
-        """Halves the batches of this padded shape, after a MemoryError in one of `size`; False where that was 1.
-
-        Where several threads meet the same size at once, it is halved once.
-        """
-        bucket = self._frame(shape, scale).bucket
-        with self._making:
-            self._shrunk[bucket] = min(self._shrunk.get(bucket, size), max(1, size // 2))
+        """Halves the batches of this padded shape, after a MemoryError in one of `size`; False where that was 1."""
+        self._halved.halve(self._frame(shape, scale).bucket, size)
         return size > 1
 
     def machine(self) -> dict[str, str]:
@@ -180,17 +178,15 @@ class Predictor:
         """How many images of a shape `own_scales` looks at in one call of the size network."""
         return 1 if self._sizing is None else self._sizing.at_once(shape)
 
-    def own_scales(
-        self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]] | None = None
-    ) -> list[float]:
+    def own_scales(self, images: Sequence[NDArray[Any]], limits: Limits = None, *, fill: bool = True) -> list[float]:
         """The scales that fit images of one shape, dtype and number of channels, by the size network.
 
-        1 where it sees no nuclei; else one at which little of what the network sees is padding. limits: the values
-        that become 0 and 1 of each image, where these are known. Raises ValueError for a model without a size network.
+        1 where it sees no nuclei; else one at which little of what the network sees is padding. fill: see
+        `predict_batch`. Raises ValueError for a model without a size network, and MemoryError where one does not fit.
         """
         if self._sizing is None:
             raise ValueError("the model has no size network.")
-        widths = self._sizing.widths(images, limits or [self.range_of(image) for image in images])
+        widths = self._sizing.widths(images, limits or [self.range_of(image) for image in images], fill=fill)
         height, width, *colours = images[0].shape
         own = [None if one is None else self.scale_of(one, grey=not colours) for one in widths]
         return [1.0 if scale is None else fitted_scale(height, width, scale) for scale in own]
@@ -220,28 +216,29 @@ class Predictor:
         scale: float = 1.0,
         *,
         adapt: Adapt = "no",
-        limits: Sequence[tuple[float, float]] | None = None,
+        limits: Limits = None,
+        fill: bool = True,
     ) -> list[ScaleTrial]:
         """Labels images that share dtype, channels and shape (at scale 1: padded shape), at most `batch_size` of them.
 
         `adapt`: with `outliers` an image whose nuclei turn out much larger or smaller than the model knows them is
         looked at again at a scale of its own; with `each`, every image is looked at at several scales, of which `scale`
-        is the first, and then at the one that fits. limits: the values that become 0 and 1 of each image, where these
-        are known. Raises MemoryError where the device's memory does not suffice, and ValueError for more images than a
-        batch holds.
+        is the first, and then at the one that fits. fill: whether a GPU computes batches that are not full as full
+        ones, for which it has a program; not where a full one failed, which may have been too large. Raises MemoryError
+        where the device's memory does not suffice, and ValueError for more images than a batch holds.
         """
         size = self.batch_size(images[0].shape[:2], scale)
         if len(images) > size:
             raise ValueError(f"a batch of images of {images[0].shape} holds {size}, but {len(images)} were given.")
         shown = [Shown(*one) for one in zip(images, limits or [self.range_of(image) for image in images], strict=True)]
         if adapt == "each":
-            return self._at_their_own_scales(shown, scale)
-        found = self._segmented(shown, scale, self._filled(len(images), size))
-        return self._again(shown, found) if adapt == "outliers" else found
+            return self._at_their_own_scales(shown, scale, fill)
+        found = self._segmented(shown, scale, self._filled(len(images), size, fill))
+        return self._again(shown, found, fill) if adapt == "outliers" else found
 
     def tiles(self, shape: tuple[int, int], scale: float, bounds: large.Window, region: int) -> list[regions.LabelTile]:
         """The tiles in which a region, `bounds`, of a plane of this shape is done; region: longest side of regions."""
-        return list(regions.tiles(regions.plane_frame(shape, scale), bounds, region, self._reach))
+        return list(regions.tiles(regions.plane_frame(shape, scale), bounds, region, self._reach, self._tile_room))
 
     def label_tile(self, tile: regions.LabelTile, pixels: NDArray[Any], limits: tuple[float, float]) -> SeparatedNuclei:
         """What is in a tile, see `regions.label_tile`; where memory runs out, in smaller calls from then on.
@@ -274,25 +271,20 @@ class Predictor:
         labelling = HostSeparation(self._program, threshold=threshold, min_area=min_area, look=False)
         return large.found(labelling, heads, ResampleGeometry.of(shape, scale)).labels
 
-    def _at_their_own_scales(self, images: Sequence[Shown], begin: float) -> list[ScaleTrial]:
+    def _at_their_own_scales(self, images: Sequence[Shown], begin: float, fill: bool) -> list[ScaleTrial]:
         """Segments each image at the scale that fits it: as the size network says or looks at several, from `begin`."""
         if self._sizing is not None:
             pixels, limits = [one.pixels for one in images], [one.limits for one in images]
-            sized = self._look(images, self.own_scales(pixels, limits))
-            return self._again(images, [sized[i] for i in range(len(images))])
-        looks: list[list[ScaleTrial]] = [[] for _ in images]
+            sized = self._look(images, self.own_scales(pixels, limits, fill=fill), fill)
+            return self._again(images, [sized[i] for i in range(len(images))], fill)
 
-        def look(scales: Sequence[float | None]) -> None:
-            for i, new in self._look(images, scales, look=True).items():
-                looks[i].append(new)
+        def look(scales: Sequence[float | None]) -> dict[int, ScaleTrial]:
+            return self._look(images, scales, fill, look=True)
 
-        for factor in TRIED_SCALES:
-            look([step_scale(begin * factor)] * len(images))
-        look([larger_scale(seen, self.diameter) for seen in looks])
-        found = self._look(images, [fitting_scale(seen, self.diameter) for seen in looks])
+        found = self._look(images, searched_scales(look, len(images), begin, self.diameter), fill)
         return [found[i] for i in range(len(images))]
 
-    def _again(self, images: Sequence[Shown], found: list[ScaleTrial]) -> list[ScaleTrial]:
+    def _again(self, images: Sequence[Shown], found: list[ScaleTrial], fill: bool) -> list[ScaleTrial]:
         """Segments images again whose nuclei turned out much wider or narrower than they should be; the better of both.
 
         At most OUTLIER_LOOKS times.
@@ -304,13 +296,13 @@ class Predictor:
             scales = [scale and fitted_scale(*image.shape, scale) for image, scale in zip(images, scales, strict=True)]
             if not any(scales):
                 break
-            for i, new in self._look(images, scales).items():
+            for i, new in self._look(images, scales, fill).items():
                 if new.misfit(self._wanted(new.width, grey=images[i].grey)) < found[i].misfit(nominal[i]):
                     found[i] = new
         return found
 
     def _look(
-        self, images: Sequence[Shown], scales: Sequence[float | None], *, look: bool = False
+        self, images: Sequence[Shown], scales: Sequence[float | None], fill: bool, *, look: bool = False
     ) -> dict[int, ScaleTrial]:
         """Segments images, each at a scale of its own or not at all, in batches of those that agree; by their place."""
         groups: dict[tuple[float, tuple[int, int]], list[int]] = {}
@@ -321,7 +313,8 @@ class Predictor:
         for (scale, shape), members in groups.items():
             while members:
                 most = self.batch_size(shape, scale)
-                part, size = members[:most], self._filled(len(members[:most]), most)
+                part = members[:most]
+                size = self._filled(len(part), most, fill)
                 try:
                     seen = self._segmented([images[i] for i in part], scale, size, look=look)
                 except MemoryError:
@@ -332,9 +325,12 @@ class Predictor:
                 members = members[most:]
         return found
 
-    def _filled(self, count: int, size: int) -> int:
-        """To how many images a batch that is not full is filled up: few shapes are compiled, and on a GPU only one."""
-        return min(size, power_of_two(count)) if self.device.startswith("cpu") else size
+    def _filled(self, count: int, size: int, fill: bool) -> int:
+        """To how many images a batch that is not full is filled up: few shapes are compiled, and on a GPU only one.
+
+        There, too, no more than on a processor if not `fill`.
+        """
+        return size if fill and not self.device.startswith("cpu") else min(size, power_of_two(count))
 
     def _segmented(self, images: Sequence[Shown], scale: float, size: int, *, look: bool = False) -> list[ScaleTrial]:
         """A batch at one scale, computed as a batch of `size`; `look` if only scales are to be compared."""
@@ -363,7 +359,8 @@ class Predictor:
         """An image that is too large for a batch, in tiles."""
         frame = ResampleGeometry.of(pixels.shape[:2], scale)
         if not look:
-            found = regions.label_image(labelling, frame, pixels, limits, self._reach, self._most_pixels)
+            sizes = self._reach, self._tile_room, self._most_pixels
+            found = regions.label_image(labelling, frame, pixels, limits, *sizes)
             return ScaleTrial(found.labels if frame.is_native else numbered(found.labels), scale, support=found.support)
         heads = large.heads(labelling.program, pixels, limits, frame, self.model.info.network.halo)
         one = large.found(labelling, heads, frame)

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from nucseg_batch.arrays.instances import certainty, sliding_maximum
 from nucseg_batch.arrays.normalize import LIMIT
@@ -90,6 +92,21 @@ class Program:
         with self._room(parts[0].shape[0], 0):
             return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
 
+    def cut(self, answer: Any, rows: slice, columns: slice) -> Any:
+        """These rows and columns of a tensor, on the device."""
+        with self._room(answer.shape[0], 0):
+            return answer[:, rows, columns]
+
+    def fetched(self, answer: Any) -> NDArray[Any]:
+        """A tensor as an array on the host; an array as it is. Raises MemoryError where the device ran out of memory.
+
+        JAX computes after a call has returned, and only says so where the result is fetched.
+        """
+        if isinstance(answer, np.ndarray):
+            return answer
+        with self._room(answer.shape[0], 0):
+            return np.asarray(ops.convert_to_numpy(answer))
+
     def _called(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
         key = (program.__name__, first.shape[-1], str(first.dtype))
         with self._compiling:
@@ -101,13 +118,9 @@ class Program:
     def _room(self, batch: int, seen: int) -> Iterator[None]:
         """The device, as soon as there is room for a batch; seen: pixels of each image that the network sees."""
         at_once = 1 if self._apart else batch
-        try:
-            with self._ledger.reserved(at_once * seen * self._pixel_bytes), backend.on_device(self._device):
-                yield
-        except Exception as error:  # each backend has its own class for this
-            if backend.is_out_of_memory(error):
-                raise MemoryError(f"the device has no room for a batch of {batch}") from error
-            raise
+        room = self._ledger.reserved(at_once * seen * self._pixel_bytes)
+        with backend.memory_errors(f"a batch of {batch}"), room, backend.on_device(self._device):
+            yield
 
     def label(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
         """(batch, height, width, 1 or 3) raw pixels to int32 labels and uint8 support, (batch, height, width) both."""

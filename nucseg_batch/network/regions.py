@@ -8,9 +8,11 @@ finds at a place is what any other tile finds there. Windows are of few shapes, 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from nucseg_batch.arrays.scale import mirrored
 from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.network import large
 from nucseg_batch.network.bands import BAND, needed
-from nucseg_batch.network.labelling import Separation
+from nucseg_batch.network.labelling import Answer, Cut, Separation
 from nucseg_batch.network.large import Window
 from nucseg_batch.plan import bucket_shape
 
@@ -30,7 +32,9 @@ SEPARATION = 64
 """Margin around a core in which nuclei are labelled, in pixels at the network's scale: they reach less far from their
 root, and nuclei that reach into the core from further away would be too large for the network to know."""
 TILE_SIDE = 2048
-"""Longest side of a tile's core in pixels at the network's scale: bounds memory."""
+"""Longest side of a tile's core in pixels at the network's scale."""
+LEAST_SIDE = 512
+"""Cores are not made shorter than this to save memory: ever more of what the network sees would be margins."""
 WHOLE_PIXELS = 4_400_000
 """Nuclei of images of at most so many pixels, at the network's scale, are separated in the image as a whole."""
 CODE = 16
@@ -57,6 +61,17 @@ class WindowGrid:
     def margin(self) -> int:
         """The halo in whole steps."""
         return _up(self.halo, self.step)
+
+
+@dataclass(frozen=True)
+class TileRoom:
+    """What memory allows for a tile, in pixels at the network's scale."""
+
+    call: int
+    """Pixels that the network sees in one call at most."""
+    window: float = math.inf
+    """Pixels of the window in which nuclei are separated, at most, as far as cores need not be shorter than LEAST_SIDE
+    for that."""
 
 
 @dataclass(frozen=True)
@@ -113,17 +128,57 @@ def plane_frame(shape: tuple[int, int], scale: float) -> ResampleGeometry:
 
 
 def tiles(
-    frame: ResampleGeometry, bounds: Window, region: int, reach: WindowGrid, side: int | None = None
+    frame: ResampleGeometry, bounds: Window, region: int, reach: WindowGrid, room: TileRoom, side: int | None = None
 ) -> Iterator[LabelTile]:
     """The tiles of one region of a plane, in raster order.
 
-    region: longest side of all regions of the plane. side: longest side of a core, at the network's scale; TILE_SIDE
-    if None.
+    region: longest side of all regions of the plane. side: longest side of a core, at the network's scale; None for
+    what `core_counts` chooses.
     """
-    side = side or TILE_SIDE
-    for rows in _sides(frame, 0, bounds[0], region, reach, side):
-        for columns in _sides(frame, 1, bounds[1], region, reach, side):
+    counts = core_counts(frame, region, reach, room) if side is None else _least_counts(frame, region, side)
+    for rows in _sides(frame, 0, bounds[0], region, reach, counts[0]):
+        for columns in _sides(frame, 1, bounds[1], region, reach, counts[1]):
             yield LabelTile(frame, rows, columns)
+
+
+def core_counts(frame: ResampleGeometry, region: int, reach: WindowGrid, room: TileRoom) -> tuple[int, int]:
+    """In how many cores a region of full size is cut along y and x.
+
+    As few as TILE_SIDE allows. Where their windows do not fit, those that do and for which the network sees the fewest
+    pixels in all: long cores with one or two calls each cost hardly more than larger ones with many calls.
+    """
+    least = _least_counts(frame, region, TILE_SIDE)
+    if _cost(frame, region, reach, room, least)[0] <= room.window:
+        return least
+    most = _least_counts(frame, region, LEAST_SIDE)
+    rows, columns = (range(a, max(a, b) + 1) for a, b in zip(least, most, strict=True))
+    tried = itertools.product(rows, columns)
+    costs = {counts: _cost(frame, region, reach, room, counts) for counts in tried}
+    fitting = {counts: seen for counts, (window, seen) in costs.items() if window <= room.window}
+    return min(fitting, key=fitting.__getitem__) if fitting else min(costs, key=costs.__getitem__)
+
+
+def _least_counts(frame: ResampleGeometry, region: int, side: int) -> tuple[int, int]:
+    """The fewest cores of a region along y and x that are no longer than `side` at the network's scale."""
+    rows, columns = (
+        max(1, math.ceil(min(region, native) * scaled / native / side))
+        for native, scaled in zip(frame.native, frame.scaled, strict=True)
+    )
+    return rows, columns
+
+
+def _cost(
+    frame: ResampleGeometry, region: int, reach: WindowGrid, room: TileRoom, counts: tuple[int, int]
+) -> tuple[int, int]:
+    """Pixels of the window of a tile inside the plane, and those that the network sees for all tiles of a region."""
+    height, width = (
+        _up(math.ceil(min(region, native) * scaled / native / count), reach.step) + 2 * SEPARATION + reach.step
+        for native, scaled, count in zip(frame.native, frame.scaled, counts, strict=True)
+    )
+    across = slice(0, width + 2 * reach.margin)
+    strips = _strips(slice(0, height), across, reach, room.call)
+    seen = sum(strip.stop - strip.start + 2 * reach.margin for strip in strips) * across.stop
+    return height * width, math.prod(counts) * seen
 
 
 def label_image(
@@ -132,20 +187,21 @@ def label_image(
     pixels: NDArray[Any],
     limits: tuple[float, float],
     reach: WindowGrid,
+    room: TileRoom,
     call_pixels: int,
 ) -> SeparatedNuclei:
     """Labels and support of a whole image on its own grid, found tile by tile; memory grows only with the result.
 
-    pixels: (height, width) or (height, width, 3). limits: the values that are shown as 0 and 1. call_pixels: what the
-    network sees in one call at most, unless its halo leaves no room. Labels are 1..n in the raster order of their
-    roots; of a rescaled image some may not occur. Tiles of a single value have no nuclei. Raises MemoryError where the
-    device has no room for a tile.
+    pixels: (height, width) or (height, width, 3). limits: the values that are shown as 0 and 1. room: what decides the
+    tiles. call_pixels: what the network sees in one call at most, unless its halo leaves no room. Labels are 1..n in
+    the raster order of their roots; of a rescaled image some may not occur. Tiles of a single value have no nuclei.
+    Raises MemoryError where the device has no room for a tile.
     """
     labels, support = np.zeros(frame.native, np.int32), np.zeros(frame.native, np.uint8)
     owned, named = [np.zeros((0, 2), np.int64)], [np.zeros((1, 2), np.int64)]  # roots; of label 0, which has none
     whole = (slice(0, frame.native[0]), slice(0, frame.native[1]))
     side = max(frame.bucket) if math.prod(frame.bucket) <= WHOLE_PIXELS else None
-    for tile in tiles(frame, whole, max(frame.native), reach, side):
+    for tile in tiles(frame, whole, max(frame.native), reach, room, side):
         source, core = pixels[tile.part("source")], tile.part("core")
         if is_constant(source):  # as the paper of a scanned page
             continue
@@ -201,23 +257,26 @@ def label_tile(
     window, columns = tile.rows.window, tile.columns
     skipped = columns.window.start - columns.seen.start
     inner = large.folded(slice(skipped, skipped + columns.window.stop - columns.window.start), block)
-    strips = []
-    for strip in _strips(window, columns.seen, reach, call_pixels):
-        rows = _around(strip, reach.margin, tile.rows.seen)
-        heads = large.tile_heads(program, read, limits, tile.frame, (rows, columns.seen))
-        mine = large.folded(slice(strip.start - rows.start, strip.stop - rows.start), block)
-        strips.append(heads[:, mine, inner])
-    answer = program.joined(strips)
+
+    def strips() -> Iterator[tuple[Answer, Cut]]:
+        for strip in _strips(window, columns.seen, reach, call_pixels):
+            rows = _around(strip, reach.margin, tile.rows.seen)
+            mine = large.folded(slice(strip.start - rows.start, strip.stop - rows.start), block)
+            seen = (rows, columns.seen)
+            yield (
+                partial(large.tile_heads, program=program, read=read, limits=limits, frame=tile.frame, window=seen),
+                (mine, inner),
+            )
+
+    answer = labelling.joined(strips(), (window.stop - window.start) // block)
     return large.window_labels(labelling, answer, tile.frame, tile.part("window"), tile.part("grid"))
 
 
 def _sides(
-    frame: ResampleGeometry, axis: int, bounds: slice, region: int, reach: WindowGrid, side: int
+    frame: ResampleGeometry, axis: int, bounds: slice, region: int, reach: WindowGrid, count: int
 ) -> Iterator[TileSide]:
-    """The cores of a region along one axis, as even as can be."""
-    native, scaled = frame.native[axis], frame.scaled[axis]
-    longest = min(region, native)
-    count = max(1, math.ceil(longest * scaled / native / side))
+    """The cores of a region along one axis, as even as can be; count: of a region of full size."""
+    longest = min(region, frame.native[axis])
     step = _up(-(-longest // count), BAND) if count > 1 else longest
     grid = math.gcd(region, step)
     for start in range(bounds.start, bounds.stop, step):

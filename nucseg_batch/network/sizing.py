@@ -18,7 +18,7 @@ from nucseg_batch.arrays.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.arrays.normalize import apply_range, as_gain
 from nucseg_batch.arrays.scale import padded_resampling
 from nucseg_batch.arrays.widths import BINS, CELL, typical_width
-from nucseg_batch.network.batching import power_of_two
+from nucseg_batch.network.batching import HalvedSizes, power_of_two
 from nucseg_batch.network.program import Program
 
 FIRST_SCALE = 0.5
@@ -62,6 +62,7 @@ class SizeEstimator:
         self._coarse = coarse
         self._pixels = pixels
         self._full = full
+        self._halved = HalvedSizes()
 
     def width(self, pixels: NDArray[Any], limits: tuple[float, float]) -> float | None:
         """Typical width of the nuclei of an image in its pixels; None where there are none.
@@ -70,10 +71,14 @@ class SizeEstimator:
         """
         return self.widths([pixels], [limits])[0]
 
-    def widths(self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]]) -> list[float | None]:
+    def widths(
+        self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]], *, fill: bool = True
+    ) -> list[float | None]:
         """The same of several images of one shape, dtype and number of channels, which share calls of the network.
 
-        The width of an image does not depend on the other images.
+        fill: see `Predictor.predict_batch`. The width of an image does not depend on the other images. Where the
+        device's memory does not suffice for a call, calls of that padded shape are halved from then on; raises
+        MemoryError where one window does not fit.
         """
         searches = [_search(image.shape[:2]) for image in images]
         wanted = {i: next(search) for i, search in enumerate(searches)}
@@ -81,7 +86,7 @@ class SizeEstimator:
         while wanted:
             scale = next(iter(wanted.values()))
             group = [i for i, one in wanted.items() if one == scale]
-            seen = self._looks([images[i] for i in group], [limits[i] for i in group], scale)
+            seen = self._looks([images[i] for i in group], [limits[i] for i in group], scale, fill)
             for i, width in zip(group, seen, strict=True):
                 try:
                     wanted[i] = searches[i].send(width)
@@ -97,12 +102,13 @@ class SizeEstimator:
 
     def _together(self, shape: tuple[int, ...], scale: float) -> int:
         """Windows of a shape in one call."""
-        frame = ResampleGeometry.of(shape[:2], scale, coarse=self._coarse)
-        area = max(frame.bucket) ** 2 if self._coarse else math.prod(frame.bucket)
-        return min(LOOKS_AT_ONCE, max(1, self._pixels // area))
+        bucket = ResampleGeometry.of(shape[:2], scale, coarse=self._coarse).bucket
+        area = max(bucket) ** 2 if self._coarse else math.prod(bucket)
+        most = min(LOOKS_AT_ONCE, max(1, self._pixels // area))
+        return self._halved.limited(bucket, most)
 
     def _looks(
-        self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]], scale: float
+        self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]], scale: float, fill: bool
     ) -> list[float | None]:
         """Typical widths of nuclei as they are seen at a scale."""
         windows = [(i, window) for i, image in enumerate(images) for window in _windows(image, scale)]
@@ -111,10 +117,17 @@ class SizeEstimator:
             shape = windows[0][1].shape
             most = self._together(shape, scale)
             alike = next((k for k, (_, window) in enumerate(windows) if window.shape != shape), len(windows))
-            part, windows = windows[: min(most, alike)], windows[min(most, alike) :]
-            size = most if self._full else min(most, power_of_two(len(part)))
+            part = windows[: min(most, alike)]
+            size = most if self._full and fill else min(most, power_of_two(len(part)))
             frame = ResampleGeometry.of(shape[:2], scale, coarse=self._coarse)
-            answers = self._answers([window for _, window in part], [limits[i] for i, _ in part], frame, size)
+            try:
+                answers = self._answers([window for _, window in part], [limits[i] for i, _ in part], frame, size)
+            except MemoryError:
+                if size == 1:
+                    raise
+                self._halved.halve(frame.bucket, size)
+                continue
+            windows = windows[len(part) :]
             rows, columns = (max(1, round(length / CELL)) for length in frame.scaled)
             for (i, _), answer in zip(part, answers, strict=False):
                 seen[i].append(_cells(answer[:rows, :columns]))

@@ -57,8 +57,13 @@ class Segmenter(Protocol):
         """How many images of this shape `own_scales` is best given."""
         ...
 
-    def own_scales(self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]]) -> Sequence[float]:
-        """The scales that fit images of one shape, dtype and number of channels, by the model's size network."""
+    def own_scales(
+        self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]], *, fill: bool = True
+    ) -> Sequence[float]:
+        """The scales that fit images of one shape, dtype and number of channels, by the model's size network.
+
+        fill: as for `predict_batch`.
+        """
         ...
 
     def batch_size(self, shape: tuple[int, int], scale: float = 1.0) -> int:
@@ -72,10 +77,12 @@ class Segmenter(Protocol):
         *,
         adapt: Adapt = "no",
         limits: Sequence[tuple[float, float]] | None = None,
+        fill: bool = True,
     ) -> Sequence[Result]:
         """Results of images that share dtype, channels and shape (at scale 1 only the padded one).
 
-        limits: the values that become 0 and 1 of each. Raises MemoryError where they do not fit.
+        limits: the values that become 0 and 1 of each. fill: whether the device may compute them as a full batch,
+        which takes more memory; not where one failed. Raises MemoryError where they do not fit.
         """
         ...
 
@@ -127,9 +134,6 @@ def process_units(
         with gauge.busy("size"):
             return _sized(items, predictor)
 
-    def alone(item: PlaneInFlight) -> list[PlaneInFlight]:
-        return look([read(item)]) if sized else [read(item)]
-
     def segment(batch: list[PlaneInFlight]) -> list[Handed]:
         with gauge.busy("segment"):
             return _segment(batch, predictor, adapt, tell)
@@ -137,6 +141,15 @@ def process_units(
     def finished(batch: list[Handed]) -> list[MeasuredPlane]:
         with gauge.busy("measure"):
             return [measured(one, settings, table) for one in batch]
+
+    def alone(item: PlaneInFlight) -> list[MeasuredPlane]:
+        items = [read(item)]
+        if sized:
+            with gauge.busy("size"):
+                items = _sized(items, predictor, fill=False)
+        with gauge.busy("segment"):
+            labelled = _segment(items, predictor, adapt, tell, fill=False)
+        return finished(labelled)
 
     try:
         with (
@@ -160,7 +173,7 @@ def process_units(
                 continue
             tell(f"{task.unit.name}: {task.history.deaths} processes died on it; its planes are done one by one")
             finisher.wait()
-            _plane_by_plane(begin(task), lambda item: finished(segment(alone(item))), finisher, attempts)
+            _plane_by_plane(begin(task), alone, finisher, attempts)
         finisher.close()
     finally:
         finisher.stop()
@@ -254,27 +267,38 @@ def _read(
     return replace(item, shown=shown, limits=limits, scale=scale, seen=seen, pixels=kept)
 
 
-def _sized(items: list[PlaneInFlight], predictor: Segmenter) -> list[PlaneInFlight]:
-    """Images of one shape and kind with the scales that fit them, so that those of one scale share batches."""
+def _sized(items: list[PlaneInFlight], predictor: Segmenter, *, fill: bool = True) -> list[PlaneInFlight]:
+    """Images of one shape and kind with the scales that fit them, so that those of one scale share batches.
+
+    fill: see `Segmenter.predict_batch`.
+    """
     shown = [item for item in items if item.failure is None]
     if not shown:
         return items
     try:
-        scales = predictor.own_scales([item.input for item in shown], [item.limits for item in shown])
+        scales = predictor.own_scales([item.input for item in shown], [item.limits for item in shown], fill=fill)
     except NucsegError:
         raise
     except Exception as error:  # the backend raises its own classes
         if len(items) > 1:  # only the guilty image fails
-            return [one for item in items for one in _sized([item], predictor)]
+            return [one for item in items for one in _sized([item], predictor, fill=False)]
         return [replace(items[0], failure=items[0].failed("segment", error))]
     own = iter(scales)
     return [item if item.failure is not None else replace(item, scale=next(own)) for item in items]
 
 
 def _segment(
-    batch: list[PlaneInFlight], predictor: Segmenter, adapt: Adapt, tell: Callable[[str], None]
+    batch: list[PlaneInFlight],
+    predictor: Segmenter,
+    adapt: Adapt,
+    tell: Callable[[str], None],
+    *,
+    fill: bool = True,
 ) -> list[Handed]:
-    """Labels a batch; where the device refuses it, in smaller batches, so that only a guilty image fails."""
+    """Labels a batch; where the device refuses it, in smaller batches, so that only a guilty image fails.
+
+    fill: see `Segmenter.predict_batch`.
+    """
     if batch[0].failure is not None:
         return [(batch[0], batch[0].failure)]
     shape, scale = batch[0].shape, batch[0].scale
@@ -282,7 +306,9 @@ def _segment(
     if len(batch) <= size:
         try:
             limits = [item.limits for item in batch]
-            results = predictor.predict_batch([item.input for item in batch], scale, adapt=adapt, limits=limits)
+            results = predictor.predict_batch(
+                [item.input for item in batch], scale, adapt=adapt, limits=limits, fill=fill
+            )
             return list(zip(batch, results, strict=True))
         except NucsegError:
             raise
@@ -294,6 +320,6 @@ def _segment(
         except Exception as error:  # the backend raises its own classes
             if len(batch) == 1:
                 return [(batch[0], batch[0].failed("segment", error))]
-            size = 1
+            size, fill = 1, False  # it may have been a lack of memory that the backend did not call so
     parts = [batch[start : start + size] for start in range(0, len(batch), size)]
-    return [finished for part in parts for finished in _segment(part, predictor, adapt, tell)]
+    return [finished for part in parts for finished in _segment(part, predictor, adapt, tell, fill=fill)]

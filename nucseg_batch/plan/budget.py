@@ -20,6 +20,9 @@ SEPARATION_BYTES = 40
 foreground and each pixel votes for a place of its own. Images of nuclei take 15."""
 NETWORK_SHARE = 0.4
 """What the network and separation get of the memory above BASE_BYTES, in all threads together."""
+WINDOW_SHARE = 2 / 3
+"""What separating nuclei in one window of a large plane gets of that. The backend keeps what its calls needed, and does
+not lend it to the separation: a window that took all of the share would come on top of it."""
 READ_SHARE = 0.08
 """The same for images that are read ahead, and again for those that wait for a full batch."""
 LEAST_CALL = 2**19
@@ -56,6 +59,11 @@ class Budget:
     def batch_pixels(self) -> int:
         """Pixels at the network's scale in a batch of several images: two batches are in flight."""
         return min(BATCH_PIXELS, self.call_pixels // 2)
+
+    @property
+    def window_pixels(self) -> int:
+        """Pixels at the network's scale of a window of a large plane in which nuclei are separated, at most."""
+        return int(WINDOW_SHARE * self.network_bytes / SEPARATION_BYTES)
 
     @property
     def kept_bytes(self) -> int:

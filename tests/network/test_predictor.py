@@ -83,6 +83,33 @@ def test_outliers_that_do_not_fit_into_memory_together_are_segmented_one_by_one(
         np.testing.assert_array_equal(one.labels, other.labels)
 
 
+def test_a_batch_is_not_filled_up_where_a_full_one_failed(
+    default_network: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU has a program for full batches only; but a single image that is tried alone must not need their memory."""
+    predictor = Predictor(default_network, SegmentSettings(batch_size=4, precision="float32", device="cpu"))
+    sizes: list[int] = []
+    run = predictor._program.run
+
+    def counted(program: Any, first: Any, *others: Any, **options: Any) -> Any:
+        sizes.append(len(first))
+        return run(program, first, *others, **options)
+
+    monkeypatch.setattr(predictor._program, "run", counted)
+    labelling = predictor._labelling_for(ResampleGeometry.of((91, 93), 1.0))
+    monkeypatch.setattr(predictor, "_labelling_for", lambda frame, look=False: labelling)
+    monkeypatch.setattr(predictor, "device", "gpu:0")  # all that decides on the size is the device's name
+    images = pictures(3)
+    expected = predictor.predict_batch(images[:1])
+    alone = predictor.predict_batch(images[:1], fill=False)
+    predictor.predict_batch(images, fill=False)
+    assert sizes == [4, 1, 4]
+    np.testing.assert_array_equal(alone[0].labels, expected[0].labels)
+    assert predictor.shrink((91, 93), 1.0, 4)
+    predictor.predict_batch(images[:1])
+    assert sizes[3:] == [2], "nor beyond the size that is left after a lack of memory"
+
+
 @pytest.mark.parametrize("scale", [0.5, 2**-0.5, 1.0, 2**0.5])
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_an_image_is_answered_alike_at_every_place_of_every_batch(

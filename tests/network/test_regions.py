@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,17 @@ from nucseg_batch.network import regions
 from nucseg_batch.network.bands import BAND, bands, needed
 from nucseg_batch.network.batching import CALL_PIXELS
 from nucseg_batch.network.predictor import Predictor
-from nucseg_batch.network.regions import CODE, SEPARATION, LabelTile, WindowGrid, plane_frame, tiles
+from nucseg_batch.network.regions import (
+    CODE,
+    LEAST_SIDE,
+    SEPARATION,
+    LabelTile,
+    TileRoom,
+    WindowGrid,
+    plane_frame,
+    tiles,
+)
+from nucseg_batch.plan import SEPARATION_BYTES, Budget
 
 REACHES = [WindowGrid(96, 16), WindowGrid(64, 32), WindowGrid(124, 4)]
 SCALES = [1.0, 2**-0.5, 2**0.5, 4.0, 0.25, 1 / 16, 1.37]
@@ -23,11 +34,17 @@ CASES = [
 ]
 
 
-def all_tiles(shape: tuple[int, int], scale: float, region: int, reach: WindowGrid) -> list[list[LabelTile]]:
+ROOM = TileRoom(CALL_PIXELS)
+"""Of a GPU: nothing limits windows."""
+
+
+def all_tiles(
+    shape: tuple[int, int], scale: float, region: int, reach: WindowGrid, room: TileRoom = ROOM
+) -> list[list[LabelTile]]:
     """Tiles of each region, the regions in raster order."""
     frame = plane_frame(shape, scale)
     grid = [[slice(a, min(a + region, n)) for a in range(0, n, region)] for n in shape]
-    return [list(tiles(frame, (rows, columns), region, reach)) for rows in grid[0] for columns in grid[1]]
+    return [list(tiles(frame, (rows, columns), region, reach, room)) for rows in grid[0] for columns in grid[1]]
 
 
 def used(length: int, target: int, places: np.ndarray) -> np.ndarray:
@@ -126,6 +143,44 @@ def test_what_halos_cost_is_bounded(halo: int, seen: float, scale: float) -> Non
     assert pixels < seen * area
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("memory", [1.5e9, 2e9, 3e9, 8e9])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2**0.5, 2.0])
+def test_windows_fit_the_memory_and_cost_little_more(scale: float, memory: float, precision: str) -> None:
+    """Separating nuclei in a window of a plane that is enlarged must not take more than its part of the budget."""
+    budget, reach = Budget(int(memory), precision), WindowGrid(208, 16)
+    limited = TileRoom(budget.call_pixels, budget.window_pixels)
+    assert budget.window_pixels * SEPARATION_BYTES < budget.network_bytes
+    few, fewest = (
+        all_tiles((30011, 30047), scale, 3072, reach, room)[11] for room in (limited, TileRoom(limited.call))
+    )
+    assert max(_pixels(tile, "window") for tile in few) <= budget.window_pixels
+    limit = 1.4 if memory < 2e9 else 1.05
+    assert _seen(few, reach, limited.call) <= limit * _seen(fewest, reach, limited.call)
+    if memory >= 8e9:
+        assert few == fewest
+
+
+def test_a_window_that_never_fits_is_as_small_as_it_may_be() -> None:
+    """A machine of very little memory: the run is slow, and does not stop."""
+    found = all_tiles((3011, 3047), 1.0, 3072, WindowGrid(208, 16), TileRoom(2**19, 1000))[0]
+    assert len(found) == 36
+    assert all(_length(part) <= LEAST_SIDE for tile in found for part in tile.part("core"))
+
+
+def _seen(found: list[LabelTile], reach: WindowGrid, call: int) -> int:
+    """Pixels that the network sees for these tiles."""
+    pixels = 0
+    for tile in found:
+        strips = regions._strips(tile.rows.window, tile.columns.seen, reach, call)
+        pixels += sum((_length(strip) + 2 * reach.margin) * _length(tile.columns.seen) for strip in strips)
+    return pixels
+
+
+def _pixels(tile: LabelTile, name: str) -> int:
+    return math.prod(_length(part) for part in tile.part(name))
+
+
 def _length(part: slice) -> int:
     return int(part.stop - part.start)
 
@@ -177,6 +232,84 @@ def test_where_memory_runs_out_a_tile_is_the_same_in_smaller_calls(
     np.testing.assert_array_equal(again, labels)
     np.testing.assert_array_equal(same_roots, roots)
     np.testing.assert_array_equal(same_support, support)
+
+
+class Late:
+    """A result that a device has promised and then has no memory for, as JAX gives it."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 123 bytes.")
+
+
+def test_lack_of_memory_that_shows_only_when_an_answer_is_fetched_leads_to_smaller_calls(
+    predictor: Predictor, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JAX computes after a call has returned: what it promised must be fetched where errors are heard."""
+    (tile,) = predictor.tiles(image.shape, 1.0, (slice(0, 300), slice(0, 269)), 300)
+    pixels = image[tile.part("source")]
+    expected = predictor.label_tile(tile, pixels, (15.0, 220.0))
+    program, heights = predictor._program, []
+    called = program._called
+
+    def promised(method: object, first: np.ndarray, *others: object) -> object:
+        heights.append(first.shape[1])
+        return Late((1, 20, 20, 12)) if heights == [first.shape[1]] else called(method, first, *others)
+
+    monkeypatch.setattr(program, "_called", promised)
+    monkeypatch.setattr(predictor, "_call_pixels", 2**20)
+    found = predictor.label_tile(tile, pixels, (15.0, 220.0))
+    assert predictor._call_pixels == 2**19
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(MemoryError, match="no room"):
+        program.fetched(Late((1, 20, 20, 12)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 2**0.5])
+def test_a_planes_labels_do_not_depend_on_its_tiles(
+    predictor: Predictor, image: np.ndarray, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, nor does their support: how much memory there is decides the tiles, and must not show."""
+    monkeypatch.setattr(regions, "WHOLE_PIXELS", 0)
+    plane, reach = np.tile(image, (3, 4)), predictor._reach
+    frame = plane_frame(plane.shape, scale)
+    labelling, limits = predictor._labelling_for(frame), predictor.range_of(plane)
+    expected = regions.label_image(labelling, frame, plane, limits, reach, TileRoom(2**22), 2**22)
+    assert len(expected.roots) > 300
+    whole = tuple(slice(0, length) for length in plane.shape)
+    layouts = set()
+    for window in (900_000, 700_000, 500_000):
+        room = TileRoom(2**19, window)
+        layouts.add(len(list(tiles(frame, whole, max(plane.shape), reach, room))))
+        found = regions.label_image(labelling, frame, plane, limits, reach, room, 2**19)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert len(layouts) >= 2
+    assert min(layouts) > 1
+
+
+def test_the_answer_of_a_tile_leaves_the_device_strip_by_strip(
+    predictor: Predictor, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend keeps the memory that it once needed: it must never hold the answer of a whole tile."""
+    (tile,) = predictor.tiles(image.shape, 1.0, (slice(0, 419), slice(0, 269)), 419)
+    program, seen = predictor._program, []
+    run = program.run
+
+    def counted(method: Any, first: Any, *others: Any, **options: Any) -> Any:
+        seen.append(method.__name__)
+        return run(method, first, *others, **options)
+
+    monkeypatch.setattr(program, "run", counted)
+    monkeypatch.setattr(program, "call", None)
+    monkeypatch.setattr(program, "joined", None)
+    monkeypatch.setattr(predictor, "_call_pixels", 2**17)
+    assert predictor.label_tile(tile, image[tile.part("source")], (15.0, 220.0)).labels.max() >= 25
+    assert seen == ["heads"] * (len(seen) - 1) + ["probability"]
+    assert len(seen) > 2
 
 
 def test_where_even_small_calls_do_not_fit_the_memory_is_out(

@@ -134,6 +134,55 @@ def test_images_share_looks_and_are_looked_at_again_on_their_own() -> None:
     assert together == [estimator.width(image, (0.0, 1.0)) for image in images]
 
 
+class Crowded(Knows):
+    """A device that has room for so many windows in a call."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(26.0)
+        self.calls: list[int] = []
+        self._room = room
+
+    def run(self, name: str, pixels: NDArray[Any], *others: Any, seen: int) -> NDArray[np.float32]:
+        self.calls.append(len(pixels))
+        if len(pixels) > self._room:
+            raise MemoryError("the device has no room")
+        return super().run(name, pixels, *others, seen=seen)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_looks_that_do_not_fit_into_memory_are_made_of_fewer_images(full: bool) -> None:
+    """Each size that failed is halved, and kept for what comes next; no image is lost, none is looked at twice."""
+    knows = Crowded(3)
+    estimator = SizeEstimator(knows, full=full)  # type: ignore[arg-type]
+    images = [np.zeros((256, 256), np.uint8)] * 7
+    assert estimator.widths(images, [(0.0, 1.0)] * 7) == pytest.approx([26.0] * 7, rel=0.05)
+    tried = [16, 8, 4] if full else [8, 4]
+    assert knows.calls == [*tried, 2, 2, 2, 2 if full else 1]
+    assert estimator.at_once((256, 256)) == 2
+    assert estimator.at_once((256, 320)) == 12, "of another padded shape nothing failed"
+    before = len(knows.calls)
+    estimator.widths(images[:2], [(0.0, 1.0)] * 2)
+    assert knows.calls[before:] == [2]
+
+
+def test_an_image_that_does_not_fit_alone_is_out_of_memory() -> None:
+    """Its scale must not depend on the memory of a machine, so it is not looked at in another way."""
+    knows = Crowded(0)
+    with pytest.raises(MemoryError):
+        SizeEstimator(knows).widths([np.zeros((256, 256), np.uint8)] * 2, [(0.0, 1.0)] * 2)  # type: ignore[arg-type]
+    assert knows.calls == [2, 1]
+
+
+def test_an_image_that_is_looked_at_alone_after_a_failure_is_no_full_batch() -> None:
+    """Where each number of images costs a program a batch is always full, but not where a full one failed."""
+    knows = Crowded(16)
+    estimator = SizeEstimator(knows, full=True)  # type: ignore[arg-type]
+    image = [np.zeros((256, 256), np.uint8)]
+    estimator.widths(image, [(0.0, 1.0)])
+    estimator.widths(image, [(0.0, 1.0)], fill=False)
+    assert knows.calls == [16, 1]
+
+
 @pytest.mark.parametrize(
     ("pixels", "shape", "count"), [(2**20, (256, 256), 16), (2**20, (1024, 1024), 4), (0, (64, 64), 1)]
 )

@@ -21,7 +21,7 @@ from nucseg_batch.files.run.tables import plane_summary
 from nucseg_batch.network import large, regions
 from nucseg_batch.network.labelling import Separation
 from nucseg_batch.network.predictor import Predictor
-from nucseg_batch.network.regions import LabelTile, WindowGrid, plane_frame, tiles
+from nucseg_batch.network.regions import LabelTile, TileRoom, WindowGrid, plane_frame, tiles
 from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.pipeline.regions import (
@@ -54,7 +54,7 @@ class Oracle:
     calls: list[LabelTile] = field(default_factory=list)
 
     def tiles(self, shape: tuple[int, int], scale: float, bounds: seams.Rect, region: int) -> list[LabelTile]:
-        return list(tiles(plane_frame(shape, scale), bounds, region, WindowGrid(32, 16)))
+        return list(tiles(plane_frame(shape, scale), bounds, region, WindowGrid(32, 16), TileRoom(2**19)))
 
     def label_tile(self, tile: LabelTile, pixels: np.ndarray, limits: tuple[float, float]) -> SeparatedNuclei:
         self.calls.append(tile)
@@ -347,10 +347,11 @@ def test_an_image_in_memory_is_the_same_in_tiles(
     image = mosaic(shared, (613, 709))
     limits = survey_intensities(lambda *window: image[window], image.shape).limits
     frame, reach = plane_frame(image.shape, scale), WindowGrid(predictor.model.info.network.halo, 16)
-    assert len(list(regions.tiles(frame, tuple(slice(0, n) for n in image.shape), 709, reach))) >= 4
+    room = TileRoom(2**19)
+    assert len(list(regions.tiles(frame, tuple(slice(0, n) for n in image.shape), 709, reach, room))) >= 4
     labelling = predictor._labelling_for(frame)
     whole = _whole(labelling, image, limits, frame)
-    found = regions.label_image(labelling, frame, image, limits, reach, 2**19)
+    found = regions.label_image(labelling, frame, image, limits, reach, room, 2**19)
     equal = equal_nuclei(whole.labels, found.labels)
     assert equal >= 0.999 * max(whole.labels.max(), found.labels.max())
     assert np.mean((whole.labels > 0) == (found.labels > 0)) > 0.9999

@@ -122,7 +122,9 @@ class Sizing(Threshold):
         self.looks: list[int] = []
         self._scales = scales
 
-    def own_scales(self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]]) -> list[float]:
+    def own_scales(
+        self, images: Sequence[NDArray[Any]], limits: Sequence[tuple[float, float]], *, fill: bool = True
+    ) -> list[float]:
         assert len({image.shape for image in images}) == 1
         self.looks.append(len(images))
         scales = [self._scales.get(int(pixels.max()), 1.0) for pixels in images]
@@ -137,9 +139,10 @@ class Sizing(Threshold):
         *,
         adapt: Adapt = "no",
         limits: Sequence[tuple[float, float]] | None = None,
+        fill: bool = True,
     ) -> list[ScaleTrial]:
         self.adapted.add(adapt)
-        return super().predict_batch(images, scale, adapt=adapt, limits=limits)
+        return super().predict_batch(images, scale, adapt=adapt, limits=limits, fill=fill)
 
 
 def test_images_of_one_scale_share_batches(job: Job) -> None:
@@ -254,6 +257,25 @@ def test_planes_of_a_unit_are_listed_once_however_many_they_are(job: Job, monkey
     monkeypatch.setattr(LabelArray, "plane", counted)
     job.run(Threshold())
     assert len(listed) == 40
+
+
+def test_images_that_are_tried_one_by_one_are_not_filled_up_to_the_batch_that_failed(job: Job) -> None:
+    """It may have been a lack of memory that the backend did not call so: then only smaller batches help."""
+    write_images(job.folder, 4)
+
+    class Vague(Threshold):
+        def predict_batch(
+            self, images: Sequence[NDArray[Any]], scale: float = 1.0, *, fill: bool = True, **options: Any
+        ) -> list[ScaleTrial]:
+            computed.append(4 if fill else len(images))
+            if computed[-1] > 1:
+                raise RuntimeError("CUDNN_STATUS_EXECUTION_FAILED")
+            return super().predict_batch(images, scale, fill=fill, **options)
+
+    computed: list[int] = []
+    plan = job.run(Vague(size=4))
+    assert all(isinstance(result, PlaneResult) for result in results(job, plan).values())
+    assert computed == [4, 1, 1, 1, 1]
 
 
 def test_two_batches_that_run_out_of_memory_at_once_lose_no_image(job: Job) -> None:
