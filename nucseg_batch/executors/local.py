@@ -5,8 +5,8 @@ Keras is imported only when there is an image to segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,9 @@ from nucseg_batch.settings import SegmentSettings
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
 
+COMPILING = "compiling loops for this processor, which takes some 15 s; later runs find them in a cache"
+"""What the user is told where Numba does not find what it compiled earlier."""
+
 
 def run(
     job: Job, progress: Progress, stop: Stopping | None = None, *, predictor: Predictor | None = None
@@ -59,6 +62,7 @@ class LocalExecutor:
         self._done = done
         self._predictor = predictor
         self._scales = Scales()
+        self._compiling = False
 
     @property
     def predictor(self) -> Predictor | None:
@@ -76,7 +80,7 @@ class LocalExecutor:
     def freeze_parameters(self, states: Mapping[str, State]) -> None:
         """See Executor."""
         assert self._predictor is not None
-        with ImageReader(self._job.begun.root, self._job.settings, states) as images:
+        with self._compilation_told(), ImageReader(self._job.begun.root, self._job.settings, states) as images:
             self._scales = freeze_run_parameters(self._job, images, self._predictor, self._done)
 
     def process(
@@ -87,12 +91,26 @@ class LocalExecutor:
         job, predictor, attempts = self._job, self._predictor, Attempts(self._job.journal.folder)
         gpus = [gpu.name for gpu in visible_gpus()[:1]] if on_gpu(predictor) else []
         began = now()
-        with watched(gpus) as seen, ImageReader(job.begun.root, job.settings, states, flat_fields(job)) as images:
+        reader = ImageReader(job.begun.root, job.settings, states, flat_fields(job))
+        with self._compilation_told(), watched(gpus) as seen, reader as images:
             gauge = process(job, tasks, images, predictor, self._scales, attempts, self._done, stopped)
         note_watched(job, began, seen)
         for line in (*described(predictor, tasks, self._scales, job.settings.channel), *gauge.lines()):
             self._done.progress.detail(line)
         return gauge
+
+    @contextmanager
+    def _compilation_told(self) -> Iterator[None]:
+        """Tells the user once if loops over pixels must be compiled in the block."""
+        from nucseg_batch.arrays.kernels.compiled import compilation_told
+
+        def tell() -> None:
+            if not self._compiling:
+                self._compiling = True
+                self._done.progress.note(COMPILING)
+
+        with compilation_told(tell):
+            yield
 
 
 def process(

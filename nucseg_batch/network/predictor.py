@@ -41,7 +41,7 @@ from nucseg_batch.network.model_file import Model
 from nucseg_batch.network.program import Program
 from nucseg_batch.network.sizing import LOOK_PIXELS, SizeEstimator
 from nucseg_batch.plan import BATCH_PIXELS, SIZER_BYTES, Adapt, Budget
-from nucseg_batch.settings import Intensities, SegmentSettings
+from nucseg_batch.settings import DEFAULT_MEMORY, Intensities, SegmentSettings
 
 MAX_BATCH = 64
 """Images in a batch at most, where they are so small that pixels would allow more."""
@@ -72,7 +72,8 @@ class Predictor:
         self._ledger = Ledger(self.budget.network_bytes, self.budget.kept_bytes) if on_host else Ledger(math.inf)
         self._call_pixels = self.budget.call_pixels if on_host else None  # then as many as in a batch
         self.batch_pixels = self.budget.batch_pixels if on_host else BATCH_PIXELS
-        self._tile_room = regions.TileRoom(self._most_pixels, self.budget.window_pixels if on_host else math.inf)
+        usual = Budget(DEFAULT_MEMORY, self.precision)  # whatever the run has: tiles must not depend on it
+        self._tile_room = regions.TileRoom(usual.call_pixels, usual.window_pixels if on_host else math.inf)
         self._coarse = backend.compiles_each_shape(self.device)
         self._halved = HalvedSizes()
         with backend.on_device(self.device):

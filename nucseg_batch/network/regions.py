@@ -65,7 +65,10 @@ class WindowGrid:
 
 @dataclass(frozen=True)
 class TileRoom:
-    """What memory allows for a tile, in pixels at the network's scale."""
+    """What decides how large tiles are, in pixels at the network's scale.
+
+    It is the same for all processes of a run: where a nucleus reaches further than SEPARATION, labels depend on it.
+    """
 
     call: int
     """Pixels that the network sees in one call at most."""

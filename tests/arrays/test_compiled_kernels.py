@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nucseg_batch.arrays.kernels.compiled import Kernel, compiled, inlined
+from nucseg_batch.arrays.kernels.compiled import Kernel, compilation_told, compiled, inlined
 
 PROGRAM = """
 import resource, sys
@@ -104,3 +104,20 @@ def test_an_error_of_a_kernel_is_the_callers() -> None:
 
     with pytest.raises(ValueError, match="negative"):
         refused(-1)
+
+
+def test_the_first_compilation_is_told_once() -> None:
+    """A run tells its user why it waits; what is compiled already is not waited for."""
+
+    @compiled
+    def half(value: float) -> float:
+        return value / 2
+
+    told: list[str] = []
+    with compilation_told(lambda: told.append("compiled")):
+        half(1.0)
+        half(1)
+        half(2.0)
+    with compilation_told(lambda: told.append("again")):
+        half(3.0)
+    assert told == ["compiled"]

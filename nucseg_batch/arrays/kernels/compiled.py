@@ -6,12 +6,13 @@ Numba keeps what it compiled beside the source or, where that folder is read-onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numba
+from numba.core import event
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -51,3 +52,26 @@ def inlined(function: Callable[Arguments, Result]) -> Callable[Arguments, Result
     """Makes a part that only kernels of the same file call: a change of another file would not compile them again."""
     part: Callable[Arguments, Result] = numba.njit(nogil=True, error_model="numpy")(function)
     return part
+
+
+@contextmanager
+def compilation_told(tell: Callable[[], None]) -> Iterator[None]:
+    """Calls `tell` when a kernel is compiled for the first time while the block runs, in whatever thread.
+
+    Kernels that are found in the cache do not count.
+    """
+    listener = _FirstCompilation(tell)
+    with event.install_listener("numba:compile", listener):
+        yield
+
+
+class _FirstCompilation(event.Listener):  # type: ignore[misc]  # numba is untyped
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
+
+    def on_start(self, event: event.Event) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
+
+    def on_end(self, event: event.Event) -> None: ...
