@@ -26,7 +26,7 @@ EXCEPTIONS = {
 """What must be used although its module does not list it, with the reason."""
 INTERNAL = re.compile(r"(^|\.)(_\w*|core|src|internals?)(\.|$)")
 """Modules that are a package's own business, as their names say."""
-DOCUMENTED_MODULES = {"bioimageio.core", "fsspec.core"}
+DOCUMENTED_MODULES = {"bioimageio.core", "fsspec.core", "numba.core.event"}
 """Modules with such a name that their packages' manuals list all the same."""
 PROPERTIES_OF_TIFFS = ("TiffFile", "TiffPages", "TiffPage", "TiffFrame", "TiffPageSeries", "TiffTags", "TiffTag")
 

@@ -12,7 +12,7 @@ from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numba
-from numba.core import event
+from numba.core.event import Event, Listener, install_listener
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -61,17 +61,17 @@ def compilation_told(tell: Callable[[], None]) -> Iterator[None]:
     Kernels that are found in the cache do not count.
     """
     listener = _FirstCompilation(tell)
-    with event.install_listener("numba:compile", listener):
+    with install_listener("numba:compile", listener):
         yield
 
 
-class _FirstCompilation(event.Listener):  # type: ignore[misc]  # numba is untyped
+class _FirstCompilation(Listener):  # type: ignore[misc]  # numba is untyped
     def __init__(self, tell: Callable[[], None]) -> None:
         self._tell: Callable[[], None] | None = tell
 
-    def on_start(self, event: event.Event) -> None:
+    def on_start(self, event: Event) -> None:
         tell, self._tell = self._tell, None
         if tell is not None:
             tell()
 
-    def on_end(self, event: event.Event) -> None: ...
+    def on_end(self, event: Event) -> None: ...
