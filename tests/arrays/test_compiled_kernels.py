@@ -65,6 +65,23 @@ def test_a_disk_without_room_for_the_cache_changes_nothing(tmp_path: Path) -> No
     assert sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) == 0
 
 
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_damaged_cache_is_replaced(tmp_path: Path, suffix: str, left: int) -> None:
+    """A power cut may leave files without their content; such a run would otherwise fail, and the next one, too."""
+    cache = tmp_path / "cache"
+    assert run(tmp_path, cache) == "21.0"
+    (damaged,) = cache.rglob(f"*{suffix}")
+    whole = damaged.stat().st_size
+    os.truncate(damaged, left)
+    assert run(tmp_path, cache) == "21.0"
+    (mended,) = cache.rglob(f"*{suffix}")
+    assert mended.stat().st_size == pytest.approx(whole, rel=0.1)
+    before = kept(cache)
+    assert run(tmp_path, cache) == "21.0"
+    assert kept(cache) == before
+
+
 def test_a_cache_that_cannot_be_a_folder_changes_nothing(tmp_path: Path) -> None:
     """As in a container whose file system is read-only."""
     cache = tmp_path / "a file"

@@ -1,7 +1,8 @@
 """How loops over pixels are compiled: without Python's lock, and kept on disk for the next process.
 
 Numba keeps what it compiled beside the source or, where that folder is read-only, in the user's cache folder;
-`NUMBA_CACHE_DIR` names another. A process that can write to none of them, or whose disk is full, compiles for itself.
+`NUMBA_CACHE_DIR` names another. A process that can write to none of them, or whose disk is full, compiles for itself,
+and one that finds a damaged cache replaces it.
 """
 
 from __future__ import annotations
@@ -28,19 +29,33 @@ class Kernel(Generic[Arguments, Result]):
         self.python = function
         """The function as it is written, for tests."""
         self._alone: Any = numba.njit(nogil=True, error_model="numpy")(function)
-        self._kept: Any = self._alone
-        with suppress(RuntimeError):  # where no folder for the cache can be written
-            self._kept = numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+        self._kept: Any = self._cached() or self._alone
         update_wrapper(self, function)
 
     def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         """Computes the function; raises what it raises."""
+        kept, alone = self._kept, self._alone
         try:
-            result: Result = self._kept(*args, **kwargs)
-        except OSError:  # the cache cannot be read or written; compiled functions themselves raise none
-            self._kept = self._alone
-            result = self._alone(*args, **kwargs)
+            result: Result = kept(*args, **kwargs)
+            return result
+        except Exception:  # the function's own, or any class of a cache that is damaged or has no room
+            if kept is alone:
+                raise
+        emptied = self._cached()
+        with suppress(Exception):
+            emptied.recompile()  # which nothing was compiled for yet: this empties its part of the cache
+            result = emptied(*args, **kwargs)
+            self._kept = emptied
+            return result
+        self._kept = alone
+        result = alone(*args, **kwargs)
         return result
+
+    def _cached(self) -> Any:
+        """The function with a cache on disk; None where no folder for the cache can be written."""
+        with suppress(RuntimeError):
+            return numba.njit(nogil=True, error_model="numpy", cache=True)(self.python)
+        return None
 
 
 def compiled(function: Callable[Arguments, Result]) -> Kernel[Arguments, Result]:
