@@ -121,7 +121,7 @@ def check_fingerprint(journal: Journal, earlier: dict[str, Any], now: dict[str, 
     different = [_difference(name, earlier.get(name), now.get(name)) for name in names]
     if different:
         raise MismatchError(
-            f"{journal.folder} was begun with other settings ({'; '.join(different)}). Use the settings of the run, "
+            f"{journal.folder} has other settings ({'; '.join(different)}). Use the settings of the run, "
             "give another OUT, or start over with --overwrite."
         )
 

@@ -152,16 +152,29 @@ def _portion(
 
 
 def _grown(plan: Plan, found: Discovery, settings: SegmentSettings) -> set[str]:
-    """Keys of images in zarr stores that have other time points or z-slices than they were planned with."""
-    headers = {entry.key: entry.header for entry in found.entries if entry.header is not None}
-    grown = set[str]()
-    for image in _images(plan) if headers else ():
-        header = headers.get(image.key)
-        if header is not None and (header.size, header.mtime_ns) != (image.size, image.mtime_ns):
+    """Keys of images that changed and have other time points or z-slices than they were planned with."""
+    entries = {entry.key: entry for entry in found.entries}
+    planned: dict[str, ImageInfo] = {}
+    now: list[ImageInfo] = []
+    for image in _images(plan):
+        entry = entries.get(image.key)
+        if entry is None or entry.header is None:
+            if (
+                entry is not None
+                and entry.group is None
+                and (entry.size, entry.mtime_ns) != (image.size, image.mtime_ns)
+            ):
+                planned[image.key] = image
+        elif (entry.header.size, entry.header.mtime_ns) != (image.size, image.mtime_ns):
+            planned[image.key] = image
             with contextlib.suppress(ImageError):
-                now = image_info(image.key, header, settings, nuclei=image.nuclei, group=image.group)
-                grown |= {image.key} if (now.t, now.z) != (image.t, image.z) else set()
-    return grown
+                now.append(image_info(image.key, entry.header, settings, nuclei=image.nuclei, group=image.group))
+    files = {key for key in planned if entries[key].header is None}
+    if files:
+        alone = replace(settings, with_images=False, flatfield=None)
+        scanned = scan_headers(replace(found, failures=()), alone, lambda done: None, headers=False, only=files)
+        now += plannable(scanned, alone)[0]
+    return {image.key for image in now if (image.t, image.z) != (planned[image.key].t, planned[image.key].z)}
 
 
 def _label_trouble(image: ImageInfo, root: str, settings: SegmentSettings) -> str | None:

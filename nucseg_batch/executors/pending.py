@@ -39,9 +39,9 @@ class InputChanges:
     states: dict[str, State] = field(default_factory=dict)
     """Images that are not as they were planned, as they are now."""
     redone: set[str] = field(default_factory=set)
-    """Images that were done and have other pixels now."""
+    """Images that were done, and of which planes have other pixels now."""
     touched: set[str] = field(default_factory=set)
-    """Images that are newer than when they were done, and have the same pixels."""
+    """Images that are newer than when they were done, and of which planes have the same pixels."""
     gone: set[str] = field(default_factory=set)
     """Images that are not there any more."""
     present: bool = False
@@ -51,7 +51,7 @@ class InputChanges:
         """What the user should know of it."""
         told = (
             (self.redone, "changed after they were segmented, and are done again"),
-            (self.touched, "newer than the masks, but with the same pixels; kept"),
+            (self.touched - self.redone, "newer than the masks, but with the same pixels; kept"),
             (self.gone, "not there any more; what was made of them is kept"),
         )
         return [f"{counted(keys)}: {what}" for keys, what in told if keys]

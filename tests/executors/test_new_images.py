@@ -266,3 +266,31 @@ def test_the_flat_field_of_the_run_is_that_of_new_images(tmp_path: Path, monkeyp
     assert run.segment().new_planes == 1
     assert "1 image (wide.tif): new; not in this run; the run has no flat field for it" in run.notes.text
     assert {path: path.read_bytes() for path in fields} == fields
+
+
+def write_movie(run: SmallRun, *seeds: int) -> None:
+    movie = np.stack([picture(seed) for seed in seeds])
+    tifffile.imwrite(run.folder / "movie.tif", movie, imagej=True, metadata={"axes": "TYX"})
+
+
+def test_time_points_that_came_to_a_file_are_told_and_left_out(run: SmallRun) -> None:
+    """As an acquisition goes on: what was segmented keeps its bytes, and nobody takes the rest for done."""
+    write_movie(run, 3, 4)
+    run.segment()
+    before = kept(run)
+    write_movie(run, 3, 4, 5)
+    assert run.segment().new_planes == 0
+    assert "1 image (movie.tif): other time points or z-slices than when the run was planned" in run.notes.text
+    assert kept(run) == before
+    with pytest.raises(MismatchError, match=r"--new refuse: 1 image \(movie.tif\): other time points"):
+        run.segment(new="refuse")
+
+
+def test_an_image_that_became_a_movie_is_done_again_as_it_was_planned_and_told(run: SmallRun) -> None:
+    """Only its first time point is segmented, which the user must know."""
+    write_movie(run, 3)
+    run.segment()
+    write_movie(run, 4, 5)
+    assert run.segment().new_planes == 1
+    assert "movie.tif): changed after they were segmented, and are done again" in run.notes.text
+    assert "1 image (movie.tif): other time points or z-slices than when the run was planned" in run.notes.text
