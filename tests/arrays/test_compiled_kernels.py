@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -123,8 +124,9 @@ def test_an_error_of_a_kernel_is_the_callers() -> None:
         refused(-1)
 
 
-def test_the_first_compilation_is_told_once() -> None:
+def test_the_first_compilation_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run tells its user why it waits; what is compiled already is not waited for."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))  # where nothing is, unlike beside this file
 
     @compiled
     def half(value: float) -> float:

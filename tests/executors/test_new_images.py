@@ -274,14 +274,14 @@ def write_movie(run: SmallRun, *seeds: int) -> None:
 
 
 def test_time_points_that_came_to_a_file_are_told_and_left_out(run: SmallRun) -> None:
-    """As an acquisition goes on: what was segmented keeps its bytes, and nobody takes the rest for done."""
+    """As an acquisition goes on: what was segmented stays as it is, and nobody takes the rest for done."""
     write_movie(run, 3, 4)
     run.segment()
-    before = kept(run)
+    before = tables(run.store)
     write_movie(run, 3, 4, 5)
     assert run.segment().new_planes == 0
     assert "1 image (movie.tif): other time points or z-slices than when the run was planned" in run.notes.text
-    assert kept(run) == before
+    assert tables(run.store) == before
     with pytest.raises(MismatchError, match=r"--new refuse: 1 image \(movie.tif\): other time points"):
         run.segment(new="refuse")
 
