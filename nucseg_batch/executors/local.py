@@ -39,7 +39,7 @@ from nucseg_batch.settings import SegmentSettings
 if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
 
-COMPILING = "compiling loops for this processor, which takes some 20 s; later runs find them in a cache"
+COMPILING = "compiling loops for this processor, which takes about half a minute; later runs find them in a cache"
 """What the user is told where Numba does not find what it compiled earlier."""
 
 
