@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nucseg_batch.arrays.confidence import REACH, supported
+from nucseg_batch.arrays.kernels.arguments import read_only
 from nucseg_batch.arrays.outputs import Output
 from nucseg_batch.arrays.separated import SeparatedNuclei
 from nucseg_batch.arrays.votes import BLUR, CODE, CODE_BITS, JUMPS, MIN_ROOT_VOTES, VOTE, WINDOW_RADIUS
 from nucseg_batch.settings import Task
-
-Number = TypeVar("Number", bound=np.generic)
 
 BLOCK = 38
 """Side in pixels of the blocks in which votes are blurred; with the margin of the default blur and window 64. Larger
@@ -111,8 +109,8 @@ def separate(
     votes, numbers, labels = (np.zeros(shape, np.int32) for _ in range(3))
     support = np.zeros(shape, np.uint8)
     cast = cast_votes(
-        _fixed(answer.probability, np.float32),
-        _fixed(answer.heads.reshape(-1), np.float32),
+        read_only(answer.probability, np.float32),
+        read_only(answer.heads.reshape(-1), np.float32),
         answer.row_starts(),
         answer.column_starts(),
         (min(height, shape[0]), min(width, shape[1])),
@@ -175,12 +173,12 @@ def on_native_grid(
     if not one.labels.shape == one.support.shape == answer.probability.shape:
         raise ValueError(f"labels {one.labels.shape} must have the answer's shape, {answer.probability.shape}.")
     labels, support = to_native_grid(
-        _fixed(one.labels, np.int32),
-        _fixed(one.support, np.uint8),
-        _fixed(answer.probability, np.float32),
-        _fixed(probability, np.float32),
-        _fixed(rows, np.int64),
-        _fixed(columns, np.int64),
+        read_only(one.labels, np.int32),
+        read_only(one.support, np.uint8),
+        read_only(answer.probability, np.float32),
+        read_only(probability, np.float32),
+        read_only(rows, np.int64),
+        read_only(columns, np.int64),
         np.float32(threshold),
     )
     return SeparatedNuclei(labels, one.roots, support)
@@ -188,10 +186,3 @@ def on_native_grid(
 
 BY_TASK: Mapping[Task, Callable[..., SeparatedNuclei]] = {"instances": separate, "semantic": foreground}
 """How the answer of a network for each task becomes labels; arguments as for `separate`."""
-
-
-def _fixed(values: NDArray[Any], dtype: type[Number]) -> NDArray[Number]:
-    """The values contiguous and read-only: one kind of array for which loops are compiled, whatever came in."""
-    fixed = np.ascontiguousarray(values, dtype).view()
-    fixed.setflags(write=False)
-    return fixed

@@ -105,7 +105,7 @@ def searched_scales(
 ) -> list[float]:
     """The scales that fit `count` images, each found by looks at several of which `begin` is the first.
 
-    look: what is found in the images at a scale for each, by their place; those of None are not looked at.
+    look: takes a scale for each image, or None to skip it, and returns what it finds, by the image's place.
     """
     looks: list[list[ScaleTrial]] = [[] for _ in range(count)]
 

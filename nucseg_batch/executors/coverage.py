@@ -314,7 +314,7 @@ class CoverageNotes:
 
 
 def _places(result: Result) -> list[tuple[str, tuple[int, ...]]]:
-    """Label array and place of each plane whose mask and rows are in a result; none for what is made of these."""
+    """Label array and place of each plane with its mask and rows in a result; none for results derived from planes."""
     match result.item:
         case Unit() as unit:
             return [(unit.label_array.name, place) for place in unit.places]

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nucseg_batch.network.predictor import Predictor
 
 COMPILING = "compiling loops for this processor, which takes about half a minute; later runs find them in a cache"
-"""What the user is told where Numba does not find what it compiled earlier."""
+"""Message for a run that finds no compiled loops in Numba's cache."""
 
 
 def run(

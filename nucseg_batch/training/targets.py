@@ -12,7 +12,7 @@ from nucseg_batch.arrays.kernels.views import renumber
 COVER_STEPS = 255
 """`cover` of a whole pixel, as it is handed over."""
 PIXELS_A_NUCLEUS = 32
-"""A target has room for one nucleus per so many pixels, and for MOST_NUCLEI. Others count as not annotated."""
+"""Pixels of a target for each nucleus that it can hold, up to MOST_NUCLEI; further nuclei count as not annotated."""
 MOST_NUCLEI = np.iinfo(np.int16).max
 """Largest label of a target."""
 

@@ -112,7 +112,7 @@ def test_a_kernel_calls_parts_of_its_file_and_keeps_its_docstring() -> None:
 
 
 def test_an_error_of_a_kernel_is_the_callers() -> None:
-    """Only the cache's own errors are passed over."""
+    """Only errors of the cache are handled."""
 
     @compiled
     def refused(value: int) -> int:

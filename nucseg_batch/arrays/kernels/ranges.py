@@ -48,7 +48,7 @@ LITTLE = 0.02
 MIXED = 0.2
 """Blocks between padding and background are few, in parts of the padding; elsewhere the lowest value is background."""
 ABOVE_MEDIAN = 3.0
-"""For percentiles: values up to so many times as far above the median as the lowest are below it count as noise."""
+"""For percentiles: values count as noise up to this multiple of the distance from the lowest value to the median."""
 BRIGHT_PERCENTILE = 90.0
 """Of the pixels above the noise, where the range ends if the high percentile is noise."""
 BRIGHT_PIXELS = 100

@@ -221,7 +221,7 @@ class ZarrSource:
     def _pixels(self, t: int, z: int, window: Bounds) -> tuple[Bounds, NDArray[Any]]:
         """The planes that are read together with a plane, and their pixels in a window, as `_load` returns them.
 
-        Where one of the planes that are read ahead cannot be read, each is read by itself, so that only that one fails.
+        If a plane that is read ahead cannot be read, planes are read one by one, so that only this plane fails.
         """
         block = self._block(t, z, window)
         ahead = self._ahead(block, window)

@@ -80,8 +80,8 @@ class ExportFolder:
 def export_folder(path: Path, run: FinishedRun, about: Mapping[str, str]) -> Iterator[ExportFolder]:
     """Makes the folder, or takes one of an earlier export of this run, while the block runs.
 
-    If the block writes no file into a new folder, or fails before it does, nothing of the folder stays. Where IN is
-    searched for images, such a folder is passed over, so it may lie there. Raises OutputError where it lies in a store,
+    If the block writes no file into a new folder, or fails before it does, nothing of the folder stays. The folder may
+    lie in IN, because the search for images skips it. Raises OutputError where it lies in a store,
     or holds anything else or the export of another run, and LockedError where another process writes it.
     """
     check_outside(path)
