@@ -1,0 +1,163 @@
+"""The pixels of PNG files: grey ones decoded here, in half the time of a general decoder, others by imagecodecs.
+
+Checksums are compared here, too: at each damaged PNG imagecodecs (2026.3.6) gives back one reference too many to None,
+of which Python 3.11 has some thousands, and with the last of them it ends. So what is damaged must not get there.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nucseg_batch.errors import ImageError
+
+logging.getLogger("imagecodecs").setLevel(logging.ERROR)  # it warns of damaged comments, on the screen, for every image
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY = 0
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples of a pixel by colour type."""
+_STORED = 2**16 - 1
+"""Bytes in a stored block of DEFLATE, at most."""
+
+
+def png_pixels(content: bytes) -> NDArray[Any]:
+    """The pixels of a PNG file, (height, width) or (height, width, 2, 3 or 4), uint8 or uint16; palettes are looked up.
+
+    Raises ImageError for one that is cut or damaged, or what imagecodecs raises for one that it cannot decode.
+    """
+    _check(content)
+    packed = _Packed.of(content)
+    if packed is None:
+        return imagecodecs.png_decode(content)
+    grey = packed.grey_pixels()
+    return imagecodecs.png_decode(packed.uncompressed(content)) if grey is None else grey
+
+
+def png_numbers(content: bytes) -> NDArray[Any]:
+    """The pixels of a PNG file with a palette, not looked up; raises as `png_pixels`, or what Pillow raises."""
+    _check(content)
+    with Image.open(io.BytesIO(_critical(content)), formats=("PNG",)) as image:
+        return np.asarray(image)
+
+
+def _check(content: bytes) -> None:
+    """Raises ImageError for a PNG that is cut, or of which a part that pixels need is not as its checksum says."""
+    view, at = memoryview(content), 8
+    if content[:8] != _SIGNATURE:
+        raise ImageError("the PNG is damaged: its first bytes changed, as in a transfer as text.")
+    while True:
+        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if len(kind) < 4 or end > len(content):
+            raise ImageError("the PNG is truncated: it ends within its pixels.")
+        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
+            raise ImageError("the PNG is damaged: a checksum in it is not that of its content.")
+        if kind == b"IEND":
+            return
+        at = end
+
+
+def _critical(content: bytes) -> bytes:
+    """A PNG without the parts that its pixels do not need, of which Pillow also wants the right checksum."""
+    parts, at = [content[:8]], 8
+    while at < len(content):
+        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if kind[:1].isupper():
+            parts.append(content[at:end])
+        if kind == b"IEND":
+            break
+        at = end
+    return b"".join(parts)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """The compressed pixels of a checked PNG that is not interlaced."""
+
+    height: int
+    width: int
+    depth: int
+    """Bits of a sample."""
+    colour: int
+    content: bytes
+    """What is compressed, as one stream."""
+    start: int
+    """Where in the file the parts that hold it begin, which follow each other."""
+    end: int
+
+    @classmethod
+    def of(cls, content: bytes) -> _Packed | None:
+        """Those of a file; None where its parts are laid out in another way, which a general decoder may judge."""
+        width, height, depth, colour = struct.unpack(">IIBB", content[16:26])
+        interlaced = content[28]
+        at, start, end = 8, 0, 0
+        parts: list[bytes] = []
+        while (kind := content[at + 4 : at + 8]) != b"IEND":
+            after = at + 12 + int.from_bytes(content[at : at + 4], "big")
+            if kind == b"IDAT":
+                if parts and end != at:
+                    return None
+                parts.append(content[at + 8 : after - 4])
+                start, end = start or at, after
+            at = after
+        if interlaced or not parts:
+            return None
+        return cls(height, width, depth, colour, parts[0] if len(parts) == 1 else b"".join(parts), start, end)
+
+    @property
+    def _row(self) -> int:
+        """Bytes of a row, with that of its filter."""
+        return 1 + -(-self.width * self.depth * _SAMPLES[self.colour] // 8)
+
+    def grey_pixels(self) -> NDArray[Any] | None:
+        """Grey pixels of 8 or 16 bits; None where there are others, or a general decoder must say what is wrong."""
+        from nucseg_batch.arrays.kernels.png_rows import unfiltered
+
+        if self.colour != _GREY or self.depth < 8:
+            return None
+        stored = np.empty((self.height, self._row), np.uint8)
+        pixels = np.empty((self.height, self._row - 1), np.uint8)
+        if not self._inflated(stored.reshape(-1).data) or not unfiltered(stored, self.depth // 8, pixels):
+            return None
+        return pixels if self.depth == 8 else pixels.view(">u2").astype(np.uint16)
+
+    def uncompressed(self, content: bytes) -> bytes | bytearray:
+        """The same PNG, with pixels that are not compressed; as it is where that cannot be had.
+
+        For the decoder, whose zlib takes twice as long as libdeflate.
+        """
+        size = self.height * self._row
+        blocks = -(-size // _STORED)
+        first = self.start + 10 + 5 * blocks  # where the pixels would be in one block
+        result = bytearray(first + size + 8 + len(content) - self.end)
+        into: Any = memoryview(result)  # Any: the stubs of checksums do not know that they take it
+        pixels = into[first : first + size]
+        if not self._inflated(pixels):
+            return content
+        checksum = imagecodecs.deflate_adler32(pixels)
+        struct.pack_into(">I4s2s", into, self.start, first + size - self.start - 4, b"IDAT", b"\x78\x01")  # RFC 1950
+        for block in range(blocks):  # RFC 1951: blocks that are stored as they are, in front of where the pixels are
+            length, at = min(_STORED, size - block * _STORED), self.start + 10 + block * (_STORED + 5)
+            struct.pack_into("<BHH", into, at, block == blocks - 1, length, length ^ 0xFFFF)
+            if block < blocks - 1:
+                into[at + 5 : at + 5 + length] = pixels[block * _STORED : block * _STORED + length]
+        last = first + size
+        struct.pack_into(">I", into, last, checksum)
+        struct.pack_into(">I", into, last + 4, imagecodecs.deflate_crc32(into[self.start + 4 : last + 4]))
+        into[: self.start], into[last + 8 :] = content[: self.start], content[self.end :]
+        return result
+
+    def _inflated(self, out: Any) -> bool:
+        """Fills memory of the size of all rows with them; False where they are not as long, or damaged."""
+        try:
+            return len(imagecodecs.deflate_decode(self.content, out=out)) == len(out)
+        except Exception:  # of the codec's own class: the decoder says what is wrong
+            return False
