@@ -149,7 +149,7 @@ class Threshold:
     def label_tile(self, tile: WholeRegion, pixels: NDArray[Any], limits: tuple[float, float]) -> SeparatedNuclei:
         """Labels a region."""
         self.called([pixels])
-        labels = self.found(pixels, 1.0).labels
+        labels = self.found(pixels, 1.0).labels.astype(np.int32)
         values, first = np.unique(labels, return_index=True)
         roots = np.stack(np.unravel_index(first[values > 0], labels.shape), axis=1).astype(np.int64)
         return SeparatedNuclei(

@@ -53,7 +53,8 @@ FILES_LEVELS = {
     "tiff": 1,
     "zarr": 1,
     **dict.fromkeys(
-        ("atomic_write", "dask_windows", "kinds", "missing", "names", "palettes", "pixel_size", "retry"), 0
+        ("atomic_write", "dask_windows", "kinds", "missing", "names", "palettes", "pixel_size", "png_pixels", "retry"),
+        0,
     ),
     **dict.fromkeys(("png", "sample", "source", "toml"), 0),
 }

@@ -34,6 +34,7 @@ from nucseg_batch.files.run.tables import NucleiTable
 from nucseg_batch.pipeline.background import PlaneBackground, wants_background
 from nucseg_batch.pipeline.channels import NetworkInput
 from nucseg_batch.pipeline.measuring import measured_nuclei
+from nucseg_batch.plan import ImageInfo, Plane
 from nucseg_batch.results.export.parquet import _schema
 
 PLACES = [(y, x) for y in range(20, 300, 43) for x in range(22, 400, 41)]
@@ -254,6 +255,7 @@ def test_columns_of_the_table_are_all_measured() -> None:
     assert set(names(channel_columns(["GFP"], extra))) < set(measures)
     table = NucleiTable(("GFP",), micrometres=True, extra=extra)
     values = [one.name for one in table.columns if one not in NUCLEUS_KEY]
-    for row in table.rows(measures, 0.5):
-        cells = dict(zip(values, row.split(","), strict=True))
+    image = ImageInfo("a", 1, 1, 61, 73, 1, "uint8")
+    for row in table.text(Plane(image), measures, 0.5).splitlines():
+        cells = dict(zip(values, row.split(",")[len(NUCLEUS_KEY) :], strict=True))
         assert [name for name, cell in cells.items() if not cell] == ["confidence"]

@@ -68,7 +68,7 @@ class Predictor:
         Raises:
             UsageError: The array has another shape or dtype, or values that are not finite.
         """
-        return self._segmented(image, diameter).labels
+        return self._segmented(image, diameter).labels.astype(np.int32, copy=False)
 
     def predict_with_confidence(
         self, image: NDArray[Any], *, diameter: float | None = None
@@ -88,7 +88,8 @@ class Predictor:
         """
         found = self._segmented(image, diameter)
         assert found.support is not None
-        return found.labels, nuclei_confidence(found.labels, found.support, np.arange(1, found.labels.max() + 1))
+        labels = found.labels.astype(np.int32, copy=False)
+        return labels, nuclei_confidence(labels, found.support, np.arange(1, labels.max() + 1))
 
     def _segmented(self, image: NDArray[Any], diameter: float | None) -> ScaleTrial:
         pixels = checked_image(image)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from nucseg_batch.arrays.kernels.arguments import as_labels
 
 STEPS_PER_OCTAVE = 2
 """Estimated scales are powers of 2 ** (1 / STEPS_PER_OCTAVE), so that few shapes have to be compiled."""
@@ -23,22 +25,17 @@ MAX_ENLARGED_PIXELS = 64_000_000
 """Images are not enlarged beyond this many pixels."""
 
 
-def nuclei_areas(labels: NDArray[np.integer]) -> NDArray[np.intp]:
+def nuclei_areas(labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Area in pixels of every label 1..max of an image; absent labels have 0.
 
     Where all is one label, as in the plain mask of a semantic model, each connected piece of it counts.
     """
-    _, inside = _foreground(labels)
-    if inside.max(initial=0) == 1:
-        _, inside = _foreground(ndimage.label(labels)[0])
-    return np.bincount(inside, minlength=1)[1:]
+    from nucseg_batch.arrays.kernels import measuring as kernels
 
-
-def _foreground(labels: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.integer]]:
-    """Places in the flat image of all pixels of nuclei, which are few, and their labels."""
-    flat = labels.ravel()
-    place = np.flatnonzero(flat > 0)
-    return place, flat[place]
+    runs, highest = kernels.find_runs(as_labels(labels))
+    if highest == 1:
+        runs, highest = kernels.find_runs(as_labels(ndimage.label(labels)[0]))
+    return kernels.run_areas(runs, highest)
 
 
 def typical_diameter(areas: NDArray[Any]) -> float | None:
@@ -117,11 +114,19 @@ def nearest(length: int, target: int, places: NDArray[np.integer]) -> NDArray[np
     return np.minimum(np.floor((places + 0.5) * length / target), length - 1).astype(np.int32)
 
 
-def numbered(labels: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Labels as 1..n without gaps, in their order: rescaling may lose the smallest."""
-    place, inside = _foreground(labels)
-    present = np.zeros(int(inside.max(initial=0)) + 1, bool)
-    present[inside] = True
-    found = np.zeros(labels.shape, np.int32)
-    found.ravel()[place] = np.cumsum(present, dtype=np.int32)[inside]
+@overload
+def numbered(labels: NDArray[np.int32]) -> NDArray[np.int32]: ...
+@overload
+def numbered(labels: NDArray[np.uint16]) -> NDArray[np.uint16]: ...
+def numbered(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels (height, width) as 1..n without gaps, in their order: rescaling may lose the smallest.
+
+    0 and below become 0. The result is uint16 where the labels are, else int32.
+    """
+    from nucseg_batch.arrays.kernels import measuring as kernels
+
+    runs, highest = kernels.find_runs(as_labels(labels))
+    kernels.number(runs, highest)
+    found = np.zeros(labels.shape, np.uint16 if labels.dtype == np.uint16 else np.int32)
+    kernels.draw(runs, found)
     return found

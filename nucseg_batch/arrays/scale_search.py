@@ -39,7 +39,7 @@ Other collections of fluorescence did not change. Likewise of 20 colour images (
 class ScaleTrial:
     """What one look at an image found."""
 
-    labels: NDArray[np.int32]
+    labels: NDArray[np.int32] | NDArray[np.uint16]
     """(height, width): 0 is background, 1..n are nuclei."""
     scale: float
     """By how much the image was enlarged for the network."""

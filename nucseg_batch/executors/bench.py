@@ -12,7 +12,7 @@ import math
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -257,7 +257,7 @@ def _found(predictor: Predictor, inputs: list[NDArray[Any]], size: int, scale: f
     return [one for part in parts for one in predictor.predict_batch(part, scale)]
 
 
-def _filled(unit: Unit, labels: list[NDArray[np.int32]]) -> NDArray[np.uint32]:
+def _filled(unit: Unit, labels: Sequence[NDArray[np.integer]]) -> NDArray[np.uint32]:
     """Masks of a unit with real labels wherever they fit."""
     masks = np.zeros(unit.shape, np.uint32)
     planes = masks.reshape(-1, *masks.shape[-2:])

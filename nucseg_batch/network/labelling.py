@@ -35,7 +35,7 @@ Cut = tuple[slice, slice]
 class LabelledImage:
     """What was found in one image of a batch."""
 
-    labels: NDArray[np.int32]
+    labels: NDArray[np.int32] | NDArray[np.uint16]
     """(height, width): 0 is background, 1..n are nuclei."""
     support: NDArray[np.uint8]
     """(height, width): how far each pixel supports its nucleus, see `arrays.confidence`."""

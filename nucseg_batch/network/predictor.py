@@ -151,7 +151,7 @@ class Predictor:
 
     def predict(self, pixels: NDArray[Any], scale: float = 1.0) -> NDArray[np.int32]:
         """Labels one image, (height, width) or (height, width, 3) of uint8, uint16 or float32, to (height, width)."""
-        return self.predict_batch([pixels], scale)[0].labels
+        return self.predict_batch([pixels], scale)[0].labels.astype(np.int32, copy=False)
 
     def look(self, pixels: NDArray[Any], begin: float) -> ScaleTrial:
         """Segments one image at the scale that fits it, found by looks at several of which `begin` is the first.

@@ -123,8 +123,12 @@ class Program:
             yield
 
     def label(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
-        """(batch, height, width, 1 or 3) raw pixels to int32 labels and uint8 support, (batch, height, width) both."""
-        return self.separate(self.heads(pixels, low, gain), heights, widths)
+        """(batch, height, width, 1 or 3) raw pixels to labels and support, (batch, height, width) both.
+
+        Labels are uint16 where no image of this size can have more nuclei, so that fewer bytes leave the device, else
+        int32; support is uint8.
+        """
+        return self._separated(self.heads(pixels, low, gain), heights, widths)
 
     def label_rescaled(
         self, pixels: Any, low: Any, gain: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
@@ -135,20 +139,21 @@ class Program:
         (scaled, native) for rows and columns that rescale the images. back: how to return.
         """
         heads = self.heads_rescaled(pixels, low, gain, *there)
-        return self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
+        labels, support = self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
+        return self._small(labels, heads), support
 
     def look(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> Any:
         """As `label`, and how certain the foreground is, (batch,) float32."""
         heads = self.heads(pixels, low, gain)
-        return *self.separate(heads, heights, widths), self.certainty(heads, heights, widths)
+        return *self._separated(heads, heights, widths), self.certainty(heads, heights, widths)
 
     def look_rescaled(
         self, pixels: Any, low: Any, gain: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
     ) -> Any:
         """As `label_rescaled`, and how certain the foreground is, (batch,) float32."""
         heads = self.heads_rescaled(pixels, low, gain, *there)
-        found = self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
-        return *found, self.certainty(heads, *shape)
+        labels, support = self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
+        return self._small(labels, heads), support, self.certainty(heads, *shape)
 
     def heads(self, pixels: Any, low: Any, gain: Any) -> Any:
         """(batch, height, width, 1 or 3) raw pixels to the network's answers, folded, offsets in units of OFFSET_UNIT.
@@ -193,6 +198,18 @@ class Program:
         """Answers to labels, int32, and support, uint8, (batch, height, width) both; see `separate_rooted`."""
         labels, _, support = self.separate_rooted(heads, heights, widths)
         return labels, support
+
+    def _separated(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
+        labels, support = self.separate(heads, heights, widths)
+        return self._small(labels, heads), support
+
+    def _small(self, labels: Any, heads: Any) -> Any:
+        """Labels that were found in these answers, as uint16 where it is known beforehand that all fit."""
+        _, height, width, _ = heads.shape
+        if height is None or width is None:  # one graph for all sizes
+            return labels
+        most = height * width * self.spec.block**2 // max(self._min_area, 1)
+        return ops.cast(labels, "uint16") if most < 2**16 else labels
 
     def separate_rooted(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any, Any]:
         """Labels, where the roots are, and support; see `Head.separate`."""

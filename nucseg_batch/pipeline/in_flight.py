@@ -20,7 +20,7 @@ class Result(Protocol):
     """What the stream needs to know of an image's result."""
 
     @property
-    def labels(self) -> NDArray[np.int32]:
+    def labels(self) -> NDArray[np.int32] | NDArray[np.uint16]:
         """(height, width): 0 is background, 1..n are nuclei."""
         ...
 
@@ -114,7 +114,7 @@ class MeasuredPlane:
     """The plane."""
     result: PlaneResult | Failure
     """Its statistics, or why it has none."""
-    labels: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    labels: Mapping[str, NDArray[np.integer]] = field(default_factory=dict)
     """Its label images by name, (height, width) each; none where it failed."""
     rows: str = ""
     """Its rows of nuclei.csv."""

@@ -27,7 +27,7 @@ from nucseg_batch.files.opened import ImageReader
 from nucseg_batch.files.retry import STORAGE_RETRY
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import MergedPlane, PlaneResult, RegionOutcome
-from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, labelled_rows, plane_summary
+from nucseg_batch.files.run.tables import SUMMARISED, NucleiTable, plane_summary
 from nucseg_batch.pipeline.background import PlaneBackground, last_regions, wants_background
 from nucseg_batch.pipeline.channels import read_channels, resolve_channel
 from nucseg_batch.pipeline.compartments import compartment_sums, region_compartments
@@ -88,7 +88,7 @@ def join_plane(
             measures |= measured_compartments({**measures, "label": final}, sums)
             measures |= background.columns({**measures, "label": final}) if background else {}
             measures |= {name: values[own] for name, values in around.items()}
-            rows = labelled_rows(plane, final.tolist(), table.rows(measures, pixel_size)).encode()
+            rows = table.text(plane, measures, pixel_size, final).encode()
             file.write(rows)
             digest.update(rows)
             length, first = length + len(rows), own.stop

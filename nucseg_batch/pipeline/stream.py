@@ -211,7 +211,7 @@ def label_planes(
                 said = result.error == ImageError.__name__ or result.error in result.message
                 kind = "" if said else f" ({result.error})"
                 raise ImageError(f"{result.image}: {result.message}{kind}")
-            yield item.index, result.labels
+            yield item.index, result.labels.astype(np.int32, copy=False)
 
 
 def _plane_by_plane(

@@ -12,6 +12,7 @@ from nucseg_batch.arrays.scale import (
     MIN_SCALE,
     mirrored,
     nearest,
+    nuclei_areas,
     numbered,
     padded_resampling,
     resampling,
@@ -97,3 +98,25 @@ def test_labels_are_renumbered_without_gaps_in_their_order() -> None:
     labels = np.array([[0, 7, 7], [2, 0, 9]])
     np.testing.assert_array_equal(numbered(labels), [[0, 2, 2], [1, 0, 3]])
     assert numbered(np.zeros((2, 3), np.int32)).max() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_labels_are_renumbered_and_their_areas_counted_as_sets_of_pixels(dtype: type) -> None:
+    """Of random labels, which touch in every way and have gaps, in both types that come from the network."""
+    random = np.random.default_rng(5)
+    labels = (random.integers(0, 60, (37, 41)) * random.integers(0, 2, (37, 41))).astype(dtype)
+    labels[labels == 7] = 8
+    ids, areas = np.unique(labels[labels > 0], return_counts=True)
+    found = numbered(labels)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0))
+    counted = nuclei_areas(labels)
+    np.testing.assert_array_equal(counted[ids - 1], areas)
+    assert (counted.size, counted.sum()) == (ids[-1], areas.sum())
+
+
+def test_pieces_of_a_plain_mask_are_counted_apart() -> None:
+    """As of a semantic model, whose nuclei all have label 1."""
+    mask = np.array([[1, 1, 0, 1], [0, 0, 0, 1]], np.int32)
+    assert sorted(nuclei_areas(mask)) == [2, 2]
+    assert nuclei_areas(np.zeros((0, 3), np.int32)).size == 0

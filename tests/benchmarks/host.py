@@ -5,8 +5,9 @@
 The images are the grey ones of SOURCE that have --tile pixels a side; for other sides, mosaics of them. Their nuclei
 are what Otsu's threshold finds, so no network is needed and labels cover about as much as real ones.
 
-A stage is timed alone, called from one thread, on the planes of one unit: `ms` is processor time a megapixel, the least
-of --repeat. `sum` is without the rows in brackets, which a run needs only for some images or models.
+A stage is timed alone, called from one thread, on the planes of one unit. `ms`: processor time a megapixel, the least
+of --repeat. `lock`: how long Python's lock is held, which no other thread can use then, the median. `sum` is without
+rows in brackets, which a run needs only for some images or models.
 
 `stream` is a run as `segment` does it, with a predictor that does all that the real one does on the host and knows the
 labels already: megapixels a second, and by processor time of all threads, one run after another in one process.
@@ -25,6 +26,7 @@ from typing import Any
 import common
 import inputs
 import numpy as np
+from lock_share import LockWatch
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
@@ -100,16 +102,19 @@ def _key(picture: NDArray[Any]) -> bytes:
     return picture[::11, ::13].tobytes()
 
 
-def labels_of(picture: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Labels of what is brighter than Otsu's threshold, without specks, and the support of their pixels."""
+def labels_of(picture: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    """Labels of what is brighter than Otsu's threshold, without specks, and the support of their pixels.
+
+    In two bytes, as they leave a device for images of up to 1024x1024 pixels.
+    """
     labels = ndimage.label(picture > threshold_otsu(picture))[0]
     labels[np.bincount(labels.ravel())[labels] < SMALLEST] = 0
-    labels = numbered(labels)
+    labels = numbered(labels.astype(np.uint16))
     return labels, np.where(labels > 0, SUPPORT, 0).astype(np.uint8)
 
 
 def measured_one(
-    labels: NDArray[np.int32], pixels: NDArray[Any], support: NDArray[np.uint8]
+    labels: NDArray[np.integer], pixels: NDArray[Any], support: NDArray[np.uint8]
 ) -> dict[str, NDArray[Any]]:
     """What is measured of the nuclei of one plane."""
     return measured_nuclei(labels, pixels, {}, support)
@@ -159,16 +164,23 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
 
 
 def costs(functions: dict[str, Callable[[], object]], megapixels: float, repeat: int) -> list[dict[str, Any]]:
-    """Milliseconds of processor time a megapixel of each function, the least of some rounds, and their sum."""
-    spent: dict[str, list[float]] = {name: [] for name in functions}
+    """Milliseconds a megapixel of each function: the least processor time, the median with the lock, and both sums."""
+    watch = LockWatch()
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
     for _ in range(repeat):
         for name, do in functions.items():
             began = time.process_time()
             do()
-            spent[name].append(time.process_time() - began)
-    rows: list[dict[str, Any]] = [{"stage": name, "ms": 1000 * min(each) / megapixels} for name, each in spent.items()]
-    rows.append({"stage": "sum", "ms": sum(row["ms"] for row in rows if not row["stage"].startswith("("))})
-    return [{**row, "ms": round(row["ms"], 2)} for row in rows]
+            spent[name].append((time.process_time() - began, watch.seconds(do)))
+    figures = {}
+    for name, rounds in spent.items():
+        processor, lock = zip(*rounds, strict=True)
+        figures[name] = 1000 / megapixels * np.array([min(processor), np.median(lock)])
+    figures["sum"] = np.sum([each for name, each in figures.items() if not name.startswith("(")], axis=0)
+    return [
+        {"stage": name, "ms": round(float(ms), 2), "lock": round(float(lock), 2)}
+        for name, (ms, lock) in figures.items()
+    ]
 
 
 @contextmanager

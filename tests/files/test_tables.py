@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from nucseg_batch.files.names import file_name
 from nucseg_batch.files.run.finish import collect, write_tables
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker, PlaneResult
-from nucseg_batch.files.run.tables import NucleiTable, labelled_rows, plane_summary
+from nucseg_batch.files.run.tables import NucleiTable, plane_summary
 from nucseg_batch.files.run_layout import RunLayout
 from nucseg_batch.pipeline.measuring import measured_nuclei
 from nucseg_batch.plan import Failure, ImageInfo, Plane, make_plan
@@ -95,8 +96,19 @@ def test_micrometres_stand_beside_pixels_where_a_pixel_has_a_size() -> None:
 
 def test_rows_can_be_given_other_labels() -> None:
     """Nuclei of a large plane get their numbers when all its regions are done."""
-    rows = NucleiTable().rows(measure(LABELS, PIXELS), None)
-    assert [row["label"] for row in read(labelled_rows(plane("a"), [7, 9], rows), NucleiTable())] == ["7", "9"]
+    rows = NucleiTable().text(plane("a"), measure(LABELS, PIXELS), None, np.array([7, 9]))
+    assert [row["label"] for row in read(rows, NucleiTable())] == ["7", "9"]
+
+
+@pytest.mark.parametrize("far", [math.inf, -math.inf, 1e-30, 1e30])
+def test_numbers_that_are_rarely_met_stand_among_others(far: float) -> None:
+    """The whole table of such a plane is written by Python: to the same bytes, but for that number."""
+    measures = measure(LABELS, PIXELS)
+    usual = NucleiTable().text(plane("a,b"), measures, None)
+    cell = f"{measures['intensity_std'][1]:.7g}"
+    measures["intensity_std"][1] = far
+    assert usual.count(cell) == 1
+    assert NucleiTable().text(plane("a,b"), measures, None) == usual.replace(cell, f"{far:.7g}")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from pictures import disks, fluorescence
 
 from nucseg_batch.arrays import geometry
-from nucseg_batch.network import large
+from nucseg_batch.network import backend, large
 from nucseg_batch.network import predictor as predictor_module
 from nucseg_batch.network.labelling import DeviceSeparation, HostSeparation
 from nucseg_batch.network.model_file import Model
@@ -53,6 +53,24 @@ def test_both_ways_give_the_same_labels(two_ways: tuple[Predictor, Predictor], s
         assert one.labels.max() > 2
         np.testing.assert_array_equal(one.labels, other.labels)
         np.testing.assert_array_equal(one.support, other.support)
+
+
+@pytest.mark.parametrize(("side", "dtype"), [(64, "uint16"), (1024, "int32")])
+def test_labels_leave_a_gpu_in_two_bytes_where_all_fit(
+    two_ways: tuple[Predictor, Predictor], side: int, dtype: str
+) -> None:
+    """As compiled for a GPU: which type it is follows from the size of images and of the smallest nucleus alone."""
+    _, device = two_ways
+    program = device._labelling(0.5, 12).program
+    label = backend.compiled(program.label, "gpu")
+    pixels = np.zeros((1, side, side, 1), np.uint8)
+    pixels[0, :64, :64, 0] = image((64, 64), 9, 3)
+    low, gain, sides = np.zeros(1, np.float32), np.full(1, 1 / 255, np.float32), np.full(1, side, np.int32)
+    labels, support = (np.asarray(one) for one in label(pixels, low, gain, sides, sides))
+    assert (labels.dtype, support.dtype) == (np.dtype(dtype), np.uint8)
+    (expected,) = program.separate(program.heads(pixels, low, gain), sides, sides)[:1]
+    assert labels.max() > 2
+    np.testing.assert_array_equal(labels, expected)
 
 
 def test_both_ways_see_the_same_in_a_look(two_ways: tuple[Predictor, Predictor]) -> None:

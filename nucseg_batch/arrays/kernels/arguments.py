@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def as_labels(labels: NDArray[np.integer]) -> NDArray[np.int32] | NDArray[np.int64]:
-    """Labels as int32 or, where the type can hold higher ones that occur, as int64."""
+def as_labels(labels: NDArray[np.integer]) -> NDArray[Any]:
+    """Labels as uint16 if they are, else as int32 or, where the type can hold higher ones that occur, as int64."""
+    if labels.dtype == np.uint16:
+        return read_only(labels, np.uint16)
     if labels.dtype.itemsize < 4:
         return read_only(labels, np.int32)
     if labels.dtype == np.uint32 and labels.max(initial=0) < 2**31:

@@ -112,6 +112,24 @@ def number(runs: NDArray[np.int64], highest: int) -> NDArray[np.int64]:
 
 
 @compiled
+def run_areas(runs: NDArray[np.int64], highest: int) -> NDArray[np.int64]:
+    """Pixels of each label from 1 to the highest, (highest,), where runs have labels."""
+    areas = np.zeros(highest + 1, np.int64)
+    for run in range(runs.shape[0]):
+        areas[runs[run, NUCLEUS]] += runs[run, STOP] - runs[run, START]
+    return areas[1:]
+
+
+@compiled
+def draw(runs: NDArray[np.int64], out: NDArray[Any]) -> None:
+    """Writes 1 + NUCLEUS of each run into its pixels of an image (h, w)."""
+    for run in range(runs.shape[0]):
+        row, value = runs[run, ROW], runs[run, NUCLEUS] + 1
+        for x in range(runs[run, START], runs[run, STOP]):
+            out[row, x] = value
+
+
+@compiled
 def shapes(runs: NDArray[np.int64], count: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Area and box of `count` nuclei, (5, count), and nine statistics of their shape, (9, count), as in `columns`.
 

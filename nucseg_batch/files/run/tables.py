@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,36 +48,36 @@ class NucleiTable:
     def _values(self) -> tuple[Column, ...]:
         return tuple(column for column in self.columns if column not in NUCLEUS_KEY)
 
-    def rows(self, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> list[str]:
-        """One text a nucleus: its row after the label, without end of line.
+    def text(
+        self,
+        plane: Plane,
+        measures: Mapping[str, NDArray[Any]],
+        pixel_size: float | None,
+        labels: NDArray[np.integer] | None = None,
+    ) -> str:
+        """Rows of nuclei.csv for one plane, one for each nucleus, with a newline at the end of each.
 
         measures: what `pipeline.measuring.measured_nuclei` returns, with `intensity_mean-<channel>` and so on for the
-        separate channels that the image has; pixel_size in micrometres. Cells of what is not known are empty.
+        separate channels that the image has, (n,) each; pixel_size in micrometres. labels: (n,), where they are not
+        those of the measures. Cells of what is not known are empty.
         """
-        count = int(measures["label"].size)
-        formats: list[str] = []
-        cells: list[list[Any]] = []
-        for values in (_of(column, measures, pixel_size) for column in self._values):
-            if values is None:
-                formats.append("")
-            elif values.dtype.kind == "f" and np.isnan(values).any():
-                formats.append("%s")
-                cells.append(column_cells(values))
-            else:
-                formats.append("%d" if values.dtype.kind in "iu" else "%.7g")
-                cells.append(values.tolist())
-        row = ",".join(formats)  # a row at once, as `column_cells` has its cells
-        return [row % one for one in zip(*cells, strict=True)] if cells else [row] * count
+        from nucseg_batch.arrays.kernels.table_text import EMPTY, LONGEST, REAL, WHOLE, table_text
 
-    def text(self, plane: Plane, measures: Mapping[str, NDArray[Any]], pixel_size: float | None) -> str:
-        """Rows of nuclei.csv for one plane."""
-        return labelled_rows(plane, measures["label"].tolist(), self.rows(measures, pixel_size))
-
-
-def labelled_rows(plane: Plane, labels: Iterable[int], rows: Iterable[str]) -> str:
-    """Rows of nuclei.csv from the labels of nuclei and what `NucleiTable.rows` gives for them."""
-    start = csv_row((plane.image.key, plane.t, plane.z))
-    return "".join(f"{start},{label},{row}\n" for label, row in zip(labels, rows, strict=True))
+        start = csv_row((plane.image.key, plane.t, plane.z))
+        ids = np.asarray(measures["label"] if labels is None else labels, np.int64)
+        columns = [_of(column, measures, pixel_size) for column in self._values]
+        kinds = np.zeros(len(columns), np.int64)
+        values = np.zeros((len(columns), ids.size))
+        for i, column in enumerate(columns):
+            kinds[i] = EMPTY if column is None else WHOLE if column.dtype.kind in "iu" else REAL
+            values[i] = 0.0 if column is None else column
+        first = start.encode()
+        room = np.empty(ids.size * (len(first) + 1 + LONGEST * (1 + len(columns))), np.uint8)
+        length = table_text(np.frombuffer(first, np.uint8), ids, values, kinds, room)
+        if length >= 0:
+            return room[:length].tobytes().decode()
+        cells = [[""] * ids.size if column is None else column_cells(column) for column in columns]
+        return "".join(f"{start},{','.join(row)}\n" for row in zip(map(str, ids.tolist()), *cells, strict=True))
 
 
 def plane_summary(
