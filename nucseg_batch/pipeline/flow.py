@@ -5,6 +5,7 @@ Every queue is bounded, by bytes of images where they are read or wait for a ful
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,16 +54,27 @@ def read_ahead(
     One image may always be read ahead. held_bytes: of a plane of an image.
     """
     waiting: deque[tuple[int, Future[PlaneInFlight]]] = deque()
-    held, taken = 0, 0
+    held, taken, ready = 0, 0, 0
+    counting = threading.Lock()
+
+    def counted(item: PlaneInFlight, size: int) -> PlaneInFlight:
+        nonlocal ready
+        found = read(item)
+        with counting:
+            ready += size
+        return found
 
     def first() -> PlaneInFlight:
-        nonlocal held, taken
+        nonlocal held, taken, ready
         if taken % SEEN == 0:
-            gauge.depth("images that were read and wait (MB)", sum(size for size, one in waiting if one.done()) / 1e6)
+            gauge.depth("images that were read and wait (MB)", ready / 1e6)
         taken += 1
         size, future = waiting.popleft()
         held -= size
-        return future.result()
+        found = future.result()
+        with counting:
+            ready -= size
+        return found
 
     try:
         for work in works:
@@ -71,7 +83,7 @@ def read_ahead(
                 size = held_bytes(item.plane.image)
                 while waiting and held + size > room:
                     yield first()
-                waiting.append((size, readers.submit(read, item)))
+                waiting.append((size, readers.submit(counted, item, size)))
                 held += size
         while waiting:
             yield first()
@@ -113,19 +125,19 @@ def full_batches(
     begun: dict[tuple[Any, ...], int] = {}
     shape: tuple[int, int] | None = None
     for number, item in enumerate(items):
-        bucket = bucket_shape(*item.shape)
+        key, bucket = None if item.failure is not None else item.batch_key, bucket_shape(*item.shape)
         if bucket != shape:
             yield from filling.values()
             filling, shape = {}, bucket
-        if item.failure is not None:
+        if key is None:
             yield [item]
             continue
-        if item.batch_key not in filling:
-            filling[item.batch_key], begun[item.batch_key] = [], number
-        batch = filling[item.batch_key]
+        if key not in filling:
+            filling[key], begun[key] = [], number
+        batch = filling[key]
         batch.append(item)
         if len(batch) == batch_size(item.shape, item.scale):
-            yield filling.pop(item.batch_key)
+            yield filling.pop(key)
         waiting = sum(map(len, filling.values())) * held_bytes(item.plane.image)
         oldest = next(iter(filling), None)
         if oldest is not None and (number - begun[oldest] >= LATER_IMAGES or waiting > room):

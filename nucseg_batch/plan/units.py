@@ -161,12 +161,12 @@ class Unit:
         """Its place in the grid of shards."""
         return self.label_array.grid.block(self.number)
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[slice, ...]:
         """The part of the label array that it owns."""
         return self.label_array.grid.bounds(self.number)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Lengths of `bounds`."""
         return tuple(part.stop - part.start for part in self.bounds)

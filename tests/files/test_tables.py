@@ -127,6 +127,24 @@ def test_names_that_are_not_utf8_are_written_so_that_any_program_reads_them_back
     assert file_name(text) == name
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 130, 1031])
+def test_the_summary_has_the_digits_that_numpy_gives(count: int) -> None:
+    """To the last one, of few and of many nuclei: images.csv keeps its bytes whatever sums them."""
+    random = np.random.default_rng(count)
+    area, mean, sure = random.integers(1, 900, count), random.random(count) * 4000, random.random(count)
+    nuclei = {"area": area, "intensity_mean": mean, "confidence": sure}
+    values = plane_summary((2000, 2000), nuclei, Exposure.of(PIXELS), 1.0, None)
+    assert (values["area_mean"], values["area_std"], values["area_median"]) == (
+        area.mean(),
+        area.std(),
+        np.median(area),
+    )
+    assert (values["intensity_mean"], values["intensity_std"]) == (mean.mean(), mean.std())
+    assert values["confidence"] == sure.mean()
+    sure[-1] = math.nan
+    assert plane_summary((2000, 2000), nuclei, Exposure.of(PIXELS), 1.0, None)["confidence"] is None
+
+
 def test_the_summary_of_a_plane_is_that_of_its_pixels() -> None:
     """Against plain sums over masks."""
     values = summary(LABELS, 0.5, 0.65)
