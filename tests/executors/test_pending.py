@@ -359,12 +359,12 @@ def test_a_planned_file_that_gained_or_lost_planes_says_what_was_planned_and_fou
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int, axes: str, failed: int, said: str
 ) -> None:
     """Also in a run that looks for no images; planes that are there as planned are segmented."""
+    run = small_run(tmp_path, monkeypatch)
 
     def write(planes: int) -> None:
         pixels = np.stack([picture(number + 1) for number in range(planes)])
         tifffile.imwrite(run.folder / "a.tif", pixels, imagej=True, metadata={"axes": f"{axes}YX"})
 
-    run = small_run(tmp_path, monkeypatch)
     run.put("b.tif", picture(3))
     write(before)
     write_plan(run.prepared(), run.notes)
