@@ -100,3 +100,17 @@ def test_inspect_tells_assumptions_as_json(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nucseg_batch", "inspect", str(tmp_path / "in"), "--json"]
     (told,) = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["assumptions"]
     assert (told["kind"], told["doubtful"], told["images"]) == ("channels", True, 1)
+
+
+def test_a_run_tells_once_of_images_that_are_to_be_shown_rotated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers with the same bytes are parsed once, and all their images count; an image without the tag does not."""
+    run = small_run(tmp_path, monkeypatch)
+    for name in ("a.tif", "b.tif", "c.tif"):
+        tifffile.imwrite(run.folder / name, picture(3), extratags=[(274, "H", 1, 8, True)])
+    run.put("plain.tif", picture(3))
+    run.segment()
+    (line,) = [line for line in run.notes.lines if "Orientation" in line]
+    assert line.startswith("assumed: a.tif and 2 more: pixels are read in the order in which they are stored")
+    assert "counter-clockwise" in line

@@ -47,8 +47,9 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|default",
-            help="Start from this model file; `default` is the one that ships.",
+            metavar="FILE|NAME",
+            help="Start from this model: a file, the name of a model kept by `models add`, or `default`, the model of "
+            "the package.",
             rich_help_panel=NETWORK,
         ),
     ] = None,

@@ -108,7 +108,7 @@ def finish(
     are checked, and rewritten if they have changed. Raises LockedError if another process uses the run for long, and
     OSError if the disk fails.
     """
-    with held(job.journal.folder, [ROOT], job=job_name, patience=PATIENCE, tell=progress.tell) as locked:
+    with held(job.journal.folder, [ROOT], job=job_name, patience=PATIENCE, tell=progress.tell_once) as locked:
         if job.journal.portions != job.begun.portions:
             raise LockedError(f"{job.journal.folder}: images were just added; run the same command again.")
         others = holders(job.journal.folder).keys() - {ROOT, *own}  # a share may be joining a plane of its own

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from nucseg_batch.errors import FailuresError
 from nucseg_batch.files.run.journal import Journal
+from nucseg_batch.files.run.locks import FULL
 from nucseg_batch.files.run.records import PlaneResult, RegionOutcome
 from nucseg_batch.plan import Failure, Plane, Unit
 from nucseg_batch.settings import RunSettings
@@ -43,6 +44,7 @@ class ProgressCounter:
         self._journal = journal
         self._options = options or RunSettings()
         self._most_failures = float("inf")
+        self._told: set[str] = set()
         self.planes = 0
         self.pixels = 0
         self.nuclei = 0
@@ -54,9 +56,19 @@ class ProgressCounter:
         self.progress.start(planes, pixels, what)
 
     def tell(self, line: str) -> None:
-        """A line for the user and the log."""
-        self._journal.log(line)
+        """A line for the user and the log; on a full disk for the user alone, since a finished run needs no room."""
         self.progress.note(line)
+        try:
+            self._journal.log(line)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+
+    def tell_once(self, line: str) -> None:
+        """The same, unless it was told before, as with several locks of one run."""
+        if line not in self._told:
+            self._told.add(line)
+            self.tell(line)
 
     def log(self, line: str) -> None:
         """A line for the log, and for users who asked to be told more."""

@@ -88,7 +88,7 @@ class _Session:
             self._executor.load_model(list(job.units()))
         self._journal.make_place()
         locks = [share_lock(share) for share in job.shares]
-        with held(self._journal.folder, locks, job=self._job_name, tell=self._done.tell) as alone:
+        with held(self._journal.folder, locks, job=self._job_name, tell=self._done.tell_once) as alone:
             self._make_output()
             units = list(job.units())
             if alone:
@@ -118,7 +118,7 @@ class _Session:
 
     def _root(self) -> AbstractContextManager[bool]:
         """The root lock, for a moment."""
-        return held(self._journal.folder, [ROOT], job=self._job_name, patience=PATIENCE, tell=self._done.tell)
+        return held(self._journal.folder, [ROOT], job=self._job_name, patience=PATIENCE, tell=self._done.tell_once)
 
     def _compute_missing(self, units: Sequence[Unit], *, alone: bool) -> None:
         """Has the units done that are not, or not as they should be."""

@@ -110,7 +110,23 @@ class RunStatus:
         if undone:
             share = f" --share {waiting[0]}" if several else ""
             return f"continue with `nucseg-batch segment --run {self.store}{share}`"
-        return None if self.complete else f"write the tables with `nucseg-batch finish {self.store}`"
+        if not self.complete:
+            return f"write the tables with `nucseg-batch finish {self.store}`"
+        return self._after_failures()
+
+    def _after_failures(self) -> str | None:
+        """What helps in a complete run in which images failed; None if none did.
+
+        Images that were refused while planning are not in the plan, so that they cannot be retried, only added.
+        """
+        if not self.failures:
+            return None
+        table = layout_of(self.store, self.begun.settings).results["failures.csv"]
+        if self.failures > len(self.begun.plan.failures):
+            retry = f"nucseg-batch segment --run {self.store} --retry-failed"
+            return f"see {table}; try the failed images again with `{retry}`"
+        again = "plan" if len(self.shares) > 1 else "segment"
+        return f"see {table}; repair the images that cannot be used, and run the same `{again}` again to add them"
 
 
 def status(store: Path, journal: Journal) -> RunStatus:

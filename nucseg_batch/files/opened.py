@@ -78,7 +78,7 @@ class ImageReader:
         info = plane.image
         rows, columns = rows or slice(0, info.height), columns or slice(0, info.width)
         with self.opened(info) as source:
-            self._check_planned(info, source.header)
+            self._check_planned(plane, source.header)
             t = plane.t or 0
             if not info.projected:
                 pixels = source.read(t, plane.z or 0, rows, columns)
@@ -106,8 +106,9 @@ class ImageReader:
         """Size and time of last change, in nanoseconds, that an image is expected to have."""
         return self._states.get(info.key, (info.size, info.mtime_ns))
 
-    def _check_planned(self, info: ImageInfo, header: Header) -> None:
-        """Raises ImageError where an image is no longer what was planned."""
+    def _check_planned(self, plane: Plane, header: Header) -> None:
+        """Raises ImageError where an image is no longer what was planned, or has lost the plane."""
+        info = plane.image
         if (header.size, header.mtime_ns) != self.state(info):
             raise ImageError("the file was changed after it was planned; run the same command again.")
         found = (header.length("Y"), header.length("X"), header.dtype)
@@ -116,6 +117,15 @@ class ImageReader:
                 f"planned as {info.height} x {info.width} {info.dtype}, but it is {found[0]} x {found[1]} {found[2]}; "
                 "segment it into another OUT."
             )
+        channels = header.length("C") if "C" in header.axes else 0
+        if channels != len(info.names):
+            raise ImageError(
+                f"planned with {len(info.names) or 'no'} separate channels, but it has {channels or 'none'}; segment "
+                "it into another OUT."
+            )
+        _check_places("T", "time point", header, None if info.t is None else info.times, plane.t)
+        depths = None if info.z is None and not info.projected else info.depths
+        _check_places("Z", "z-slice", header, depths, plane.z)
 
     @contextlib.contextmanager
     def opened(self, info: ImageInfo) -> Iterator[Source]:
@@ -149,6 +159,29 @@ class ImageReader:
 
     def _opened(self, info: ImageInfo) -> Source:
         return open_source(self._root, info.key, self._settings, info.files, info.group)
+
+
+def _check_places(axis: str, what: str, header: Header, planned: range | None, place: int | None) -> None:
+    """Raises ImageError where an image has gained or lost an axis since it was planned, or has lost a place along it.
+
+    planned: places along the axis, None for an image that was planned without it; place: that of the plane, None where
+    all of them are projected. An axis that has become longer is no error: what was planned is still there.
+    """
+    length = header.length(axis) if axis in header.axes else 0
+    if planned is None:
+        if length:
+            raise ImageError(f"planned without {what}s, but it has {length}; segment it into another OUT.")
+    elif (place or 0) >= length:
+        then = _places_text(what, planned) if place is not None else f"{what}s"
+        now = f"only {_places_text(what, range(length))}" if length else "none"
+        raise ImageError(
+            f"planned with {then}, but it has {now}; put the complete file back and run the same command again, or "
+            "segment it into another OUT."
+        )
+
+
+def _places_text(what: str, places: range) -> str:
+    return f"{what}s {places[0]} to {places[-1]}" if len(places) > 1 else f"{what} {places[0]}"
 
 
 def pixels_digest(pixels: NDArray[Any]) -> bytes:

@@ -126,3 +126,10 @@ def test_flags_show_no_type_and_every_choice_is_told() -> None:
             for choice in one.type_descriptor.choices or ():
                 shown = f"{one.display_type_rich(Context(command))} {one.help}"
                 assert str(choice.value) in shown, one.name
+
+
+def test_the_model_that_training_starts_from_can_be_named() -> None:
+    """A model that was kept under a name, and the one of the package, are easily missed."""
+    said = next(one for one in COMMANDS["train"].params if one.name == "init")
+    assert said.metavar == "FILE|NAME"
+    assert all(what in said.help for what in ("a file", "kept by `models add`", "`default`"))

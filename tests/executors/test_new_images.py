@@ -286,11 +286,14 @@ def test_time_points_that_came_to_a_file_are_told_and_left_out(run: SmallRun) ->
         run.segment(new="refuse")
 
 
-def test_an_image_that_became_a_movie_is_done_again_as_it_was_planned_and_told(run: SmallRun) -> None:
-    """Only its first time point is segmented, which the user must know."""
+def test_an_image_that_became_a_movie_fails_and_is_told(run: SmallRun) -> None:
+    """A mask of its first time point alone would pass for that of the image."""
     write_movie(run, 3)
     run.segment()
     write_movie(run, 4, 5)
-    assert run.segment().new_planes == 1
+    summary = run.segment()
+    assert summary.new_planes == 0
+    assert [failure.image for failure in summary.failures] == ["movie.tif"]
+    assert "planned without time points, but it has 2" in summary.failures[0].message
     assert "movie.tif): changed after they were segmented, and are done again" in run.notes.text
     assert "1 image (movie.tif): other time points or z-slices than when the run was planned" in run.notes.text

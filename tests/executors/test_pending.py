@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from doubles import Threshold
 from small_runs import SmallRun, mosaic, picture, small_run
 
 from nucseg_batch.errors import MismatchError
+from nucseg_batch.executors import local
+from nucseg_batch.executors.job import planned
+from nucseg_batch.executors.planning import write_plan
 from nucseg_batch.files.run.masks import open_masks
 from nucseg_batch.files.run.records import PlaneResult
 from nucseg_batch.plan import Failure
@@ -334,6 +338,55 @@ def test_compartments_of_images_that_are_kept_are_kept(tmp_path: Path, monkeypat
     for label in kept:
         ours, theirs = open_masks(run.store, label=label), open_masks(fresh.store, label=label)
         np.testing.assert_array_equal(ours["2.tif"], theirs["2.tif"])
+
+
+ONE, AGAIN = "segment it into another OUT.", "put the complete file back and run the same command again, or segment it"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "axes", "failed", "said"),
+    [
+        (1, 3, "T", 1, f"planned without time points, but it has 3; {ONE}"),
+        (1, 3, "Z", 1, f"planned without z-slices, but it has 3; {ONE}"),
+        (1, 3, "C", 1, f"planned with no separate channels, but it has 3; {ONE}"),
+        (3, 1, "T", 3, f"t=2: planned with time points 0 to 2, but it has none; {AGAIN}"),
+        (3, 2, "T", 1, f"t=2: planned with time points 0 to 2, but it has only time points 0 to 1; {AGAIN}"),
+        (5, 3, "Z", 2, f"z=4: planned with z-slices 0 to 4, but it has only z-slices 0 to 2; {AGAIN}"),
+        (2, 3, "T", 0, ""),
+    ],
+)
+def test_a_planned_file_that_gained_or_lost_planes_says_what_was_planned_and_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int, axes: str, failed: int, said: str
+) -> None:
+    """Also in a run that looks for no images; planes that are there as planned are segmented."""
+    run = small_run(tmp_path, monkeypatch)
+
+    def write(planes: int) -> None:
+        pixels = np.stack([picture(number + 1) for number in range(planes)])
+        tifffile.imwrite(run.folder / "a.tif", pixels, imagej=True, metadata={"axes": f"{axes}YX"})
+
+    run.put("b.tif", picture(3))
+    write(before)
+    write_plan(run.prepared(), run.notes)
+    write(after)
+    summary = local.run(planned(run.store), run.notes)
+    assert [failure.image for failure in summary.failures] == ["a.tif"] * failed
+    assert summary.new_planes == 1 + before - failed
+    if failed:
+        assert summary.failures[-1].message.startswith(said)
+        write(before)
+        assert not run.segment().failures, "the complete file is back"
+
+
+def test_a_projected_stack_that_became_one_plane_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plane has no z-slice, and the maximum was planned over several."""
+    run = small_run(tmp_path, monkeypatch, z="max")
+    stack = np.stack([picture(1), picture(4), picture(2)])
+    tifffile.imwrite(run.folder / "a.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    write_plan(run.prepared(), run.notes)
+    tifffile.imwrite(run.folder / "a.tif", stack[0])
+    (failure,) = local.run(planned(run.store), run.notes).failures
+    assert failure.message.startswith(f"planned with z-slices, but it has none; {AGAIN}")
 
 
 def test_an_image_that_changed_its_shape_fails_and_says_so(run: SmallRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,43 @@ def test_a_run_says_at_each_step_which_command_is_next(run: SmallRun) -> None:
     assert now(run).next_step == f"write the tables with `nucseg-batch finish {run.store}`"
     run.finish()
     assert now(run).next_step is None
+
+
+def test_a_complete_run_with_failed_images_says_how_to_retry_them(run: SmallRun) -> None:
+    """It names the table with the reasons, and the command does what it says."""
+    broken = run.folder / "1.tif"
+    whole, state = broken.read_bytes(), broken.stat()
+    write_plan(run.prepared(), run.notes)
+    broken.write_bytes(b"x" * len(whole))
+    os.utime(broken, ns=(state.st_atime_ns, state.st_mtime_ns))
+    run.segment()
+    table = run.store.with_suffix(".failures.csv")
+    retry = f"`nucseg-batch segment --run {run.store} --retry-failed`"
+    assert now(run).complete
+    assert now(run).next_step == f"see {table}; try the failed images again with {retry}"
+    broken.write_bytes(whole)
+    os.utime(broken, ns=(state.st_atime_ns, state.st_mtime_ns))
+    local.run(planned(run.store, RunSettings(retry_failed=True)), run.notes)
+    assert (now(run).failures, now(run).next_step) == (0, None)
+
+
+@pytest.mark.parametrize(("shares", "command"), [(None, "segment"), (2, "plan")])
+def test_images_refused_while_planning_are_added_by_the_command_that_planned(
+    run: SmallRun, shares: int | None, command: str
+) -> None:
+    """They are not in the plan, so `--retry-failed` would not try them."""
+    broken = run.folder / "1.tif"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    run.segment(shares=shares)
+    assert now(run).complete
+    assert (now(run).next_step or "").startswith(f"see {run.store.with_suffix('.failures.csv')}; repair")
+    assert f"run the same `{command}` again" in (now(run).next_step or "")
+    broken.write_bytes(whole)
+    if command == "plan":
+        write_plan(run.prepared(), run.notes)
+    run.segment()
+    assert (now(run).failures, now(run).next_step) == (0, None)
 
 
 def test_the_next_share_is_one_that_nobody_segments(run: SmallRun) -> None:

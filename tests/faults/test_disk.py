@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +51,45 @@ def test_a_full_disk_stops_the_run_and_leaves_no_half_file(
         subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
         driver.run("segment", images, store, *REGION, code=3)
         assert differences(store, sweep.reference) == []
+
+
+def test_a_finished_run_needs_no_room(driver: Driver, images: Path, sweep: Sweep) -> None:
+    """Nothing is left to do, so that only the name of the process in its locks is missing; a line says so, once."""
+    with small_disk("16m") as disk:
+        store = disk / "out.zarr"
+        driver.run("segment", images, store, *REGION, code=3)
+        _fill(disk)
+        for command in (("segment", images, store, *REGION), ("segment", "--run", store), ("finish", store)):
+            again = driver.run(*command, code=3)
+            assert again.errors.count("its locks are held, but do not name this process") == 1, again.errors
+            assert again.segmented == 0
+        assert differences(store, sweep.reference) == []
+
+
+def test_a_finished_run_needs_no_room_to_say_that_an_image_is_gone(
+    driver: Driver, images: Path, tmp_path: Path
+) -> None:
+    """The line goes to the user; it has no room in the log. An image that must be segmented again ends with 74."""
+    own = Path(shutil.copytree(images, tmp_path / "in"))
+    gone = sorted(own.glob("*.png"))[0]
+    with small_disk("16m") as disk:
+        store = disk / "out.zarr"
+        driver.run("segment", own, store, *REGION, code=3)
+        content = gone.read_bytes()
+        gone.unlink()
+        _fill(disk)
+        again = driver.run("segment", own, store, *REGION, code=3)
+        assert "not there any more; what was made of them is kept" in again.errors, again.errors
+        gone.write_bytes(content[:-20] + bytes(20))
+        stopped = driver.run("segment", own, store, *REGION, code=74)
+        assert "No space left on device" in stopped.errors
+
+
+def _fill(disk: Path) -> None:
+    """Takes all the room that is left."""
+    with open(disk / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(BLOCK))
 
 
 def _locks(names: set[str]) -> Iterator[str]:

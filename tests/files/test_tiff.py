@@ -378,3 +378,24 @@ def test_max_pixels_is_of_what_must_be_decoded_at_once(tmp_path: Path) -> None:
     for name, limit in (("whole.tif", 640 * 512 - 1), ("tiled.tif", 64 * 64 - 1)):
         with pytest.raises(ImageError, match="--max-pixels"):
             open_file(tmp_path / name, max_pixels=limit)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(3, "rotated by 180 degrees"), (6, "rotated by 90 degrees clockwise")])
+def test_pixels_are_read_as_stored_and_an_orientation_is_told(tmp_path: Path, value: int, shown: str) -> None:
+    """As other programs for microscopy read them, so that masks fit; of a movie the header's page alone is asked."""
+    for axes in ("YX", "TYX"):
+        path, pixels = tmp_path / f"{axes}.tif", stack(axes)
+        tags = [(274, "H", 1, value, True)]
+        tifffile.imwrite(path, pixels, photometric="minisblack", metadata={"axes": axes}, extratags=tags)
+        source = opened(path)
+        assert_reads(source, pixels, axes)
+        (assumed,) = source.header.assumptions
+        assert (assumed.kind, assumed.doubtful) == ("axes", False)
+        assert f"shown {shown}" in assumed.evidence
+
+
+@pytest.mark.parametrize("tag", [(274, "H", 1, 1, True), (274, "H", 1, 0, True), (274, "H", 5, (6,) * 5, True)])
+def test_an_orientation_that_says_nothing_is_not_told(tmp_path: Path, tag: tuple[Any, ...]) -> None:
+    """1 is the order in which pixels are stored; 0 and lists have no meaning."""
+    tifffile.imwrite(tmp_path / "a.tif", stack("YX"), extratags=[tag])
+    assert opened(tmp_path / "a.tif").header.assumptions == ()

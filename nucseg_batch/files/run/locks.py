@@ -38,6 +38,8 @@ JOBS = (
     ("LSF job", "LSB_JOBID"),
 )
 """How schedulers call the job that a process belongs to, and the variable that says which."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a disk, or of a quota, without room."""
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN})
 
 
@@ -54,13 +56,15 @@ def held(
 
     job: what the scheduler calls the work of this process, for whoever finds the locks held. Waits up to `patience`
     seconds, and then raises LockedError, naming the holder. Where the file system has no locks, `tell` says so, and the
-    block is given False.
+    block is given False. On a full disk the locks are held without the name of the holder, and `tell` says so.
     """
     folder = run_folder / LOCKS
     folder.mkdir(parents=True, exist_ok=True)
     holder = f"process {os.getpid()} on {platform.node()}{f', {job}' if job else ''}"
     with contextlib.ExitStack() as stack:
-        locked = all(_take(stack, folder / f"{name}.lock", holder, patience, mode) for name, mode in _modes(names))
+        locked = all(
+            _take(stack, folder / f"{name}.lock", holder, patience, mode, tell) for name, mode in _modes(names)
+        )
         if not locked:
             tell(
                 f"{folder} is on a file system without locks, so two processes could do the same work at once; that "
@@ -94,7 +98,9 @@ def _modes(names: Sequence[str]) -> list[tuple[str, int]]:
     return [*others, *((ALL, fcntl.LOCK_SH) for _ in shares), *((name, fcntl.LOCK_EX) for name in shares)]
 
 
-def _take(stack: contextlib.ExitStack, path: Path, holder: str, patience: float, mode: int) -> bool:
+def _take(
+    stack: contextlib.ExitStack, path: Path, holder: str, patience: float, mode: int, tell: Callable[[str], None]
+) -> bool:
     """Takes one lock until the stack is closed; False where there are no locks."""
     file = stack.enter_context(path.open("a+", encoding="utf-8", errors="replace"))
     end = time.monotonic() + max(patience, LOOKED_AT)
@@ -116,10 +122,14 @@ def _take(stack: contextlib.ExitStack, path: Path, holder: str, patience: float,
             time.sleep(POLL)
     if mode == fcntl.LOCK_SH:
         return True
-    file.truncate(0)
-    file.write(f"{holder}\n")
-    file.flush()
     stack.callback(_forget, file.fileno())
+    try:
+        file.truncate(0)
+        os.write(file.fileno(), f"{holder}\n".encode("utf-8", "replace"))  # a buffer would be written again on closing
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        tell(f"the disk of {path.parent.parent} is full: its locks are held, but do not name this process")
     return True
 
 

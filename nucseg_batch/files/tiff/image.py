@@ -30,7 +30,9 @@ from nucseg_batch.files.tiff.names import channel_names
 from nucseg_batch.files.tiff.noted import KnownHeaders
 from nucseg_batch.files.tiff.ome import lay_out_ome
 from nucseg_batch.files.tiff.ome_xml import looks_like_ome
+from nucseg_batch.files.tiff.orientation import turned
 from nucseg_batch.files.tiff.pixels import decoded_at_once, read_window
+from nucseg_batch.plan import Assumption
 
 _ALIKE = frozenset({"generic", "uniform", "shaped", "imagej"})
 """Kinds of TIFF of which all is said by the file itself, none of it by its name or by files beside it."""
@@ -46,6 +48,7 @@ class _Head:
     channels: tuple[ChannelInfo, ...]
     pixel_size: float | None
     z_step: float | None
+    assumptions: tuple[Assumption, ...]
 
     def of(self, path: Path) -> _Head:
         """The same of another file whose header has the same bytes."""
@@ -65,7 +68,7 @@ class TiffImage:
         self._layout, self._samples = head.layout, head.samples
         self.channels, self.pixel_size, self.z_step = head.channels, head.pixel_size, head.z_step
         self._known = {path: (status.st_size, status.st_mtime_ns)}
-        self.assumptions = (*self._layout.assumptions, *self._samples.assumptions)
+        self.assumptions = head.assumptions
         self.unused_axes = self._layout.unused_axes
         self._lock = threading.Lock()
 
@@ -195,6 +198,7 @@ def _head_of(path: Path, axes: str | None) -> tuple[os.stat_result, _Head]:
             _told(layout.channels, count) if told else channel_names(tiff.file, layout, count),
             layout.pixel_size if told else tiff_pixel_size(tiff.file, layout.kind),
             layout.z_step if told else tiff_z_step(tiff.file, layout.kind),
+            (*layout.assumptions, *samples.assumptions, *turned(layout.key)),
         )
         noted = tiff.noted
     if noted is not None and not ome and layout.kind in _ALIKE and not layout.parts:
