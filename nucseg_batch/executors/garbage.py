@@ -18,3 +18,15 @@ def spared() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """Has nothing searched for garbage in a block that makes many objects to stay, as an import or a network does."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()

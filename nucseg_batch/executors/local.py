@@ -16,6 +16,7 @@ from nucseg_batch.executors.batches import cache_folder, choose, described
 from nucseg_batch.executors.device_watch import watched
 from nucseg_batch.executors.executor import NeverStopping, Stopping
 from nucseg_batch.executors.flat_fields import flat_fields, freeze_flat_fields
+from nucseg_batch.executors.garbage import unsearched
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Progress, ProgressCounter
 from nucseg_batch.executors.run_job import RunSummary, run_job
@@ -196,6 +197,11 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
 def predictor_of(model: Path, settings: SegmentSettings, large: Plane | None, *, choosing: bool = True) -> Predictor:
     """A model on its device, see `load_predictor`; large: a plane that it is to do by regions, where there is one."""
     keep_arenas_few()
+    with unsearched():
+        return _predictor_of(model, settings, large, choosing)
+
+
+def _predictor_of(model: Path, settings: SegmentSettings, large: Plane | None, choosing: bool) -> Predictor:
     from nucseg_batch.network.backend import keep_programs
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor

@@ -40,6 +40,7 @@ from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker
+from nucseg_batch.machine.own_process import claim
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Unit
 
@@ -154,6 +155,7 @@ class WorkerSetup(WorkerPlugin):
         """Called when a worker, or this plugin, comes new to the other."""
         os.environ.update(self._environment)
         if self._log is not None:
+            claim()
             _redirect(self._log.replace("%n", str(worker.name)))
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
