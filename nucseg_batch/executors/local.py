@@ -30,6 +30,7 @@ from nucseg_batch.machine.device_use import compilations
 from nucseg_batch.machine.gpus import usable_gpus, visible_gpus
 from nucseg_batch.machine.memory import keep_arenas_few
 from nucseg_batch.pipeline.estimate_scale import choose_scales
+from nucseg_batch.pipeline.kernels_ahead import KernelsAhead, load_ahead
 from nucseg_batch.pipeline.region_stream import RegionStream
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
@@ -63,6 +64,7 @@ class LocalExecutor:
         self._done = done
         self._predictor = predictor
         self._scales = Scales()
+        self._kernels: KernelsAhead | None = None
         self._compiling = False
 
     @property
@@ -73,7 +75,12 @@ class LocalExecutor:
     def load_model(self, units: Sequence[Unit]) -> str:
         """See Executor."""
         if self._predictor is None:
-            self._predictor = load_predictor(self._job, units)
+            self._kernels = load_ahead(self._job.plan, self._job.settings, self._job.model)
+            try:
+                self._predictor = load_predictor(self._job, units)
+            except BaseException:
+                self._kernels.stop()
+                raise
             if not self._told and (line := unused_gpu_line(self._job.settings, self._predictor)):
                 self._done.progress.note(line)
         return describe_compute(self._predictor)
@@ -110,6 +117,8 @@ class LocalExecutor:
                 self._compiling = True
                 self._done.progress.note(COMPILING)
 
+        if self._kernels is not None and self._kernels.compiling:
+            tell()
         with compilation_told(tell):
             yield
 

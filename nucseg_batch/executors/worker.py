@@ -41,6 +41,7 @@ from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker
 from nucseg_batch.machine.own_process import claim
+from nucseg_batch.pipeline.kernels_ahead import load_ahead
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Unit
 
@@ -333,6 +334,7 @@ def _predictor(job: Job) -> Any:
         key = (job.begun.fingerprint["--model (sha256)"], replace(job.settings, workers=None))
         if key not in _predictors:
             _predictors.clear()
+            load_ahead(job.plan, job.settings, job.model)
             large = [Unit(label_array, 0) for label_array in job.plan.label_arrays if label_array.regional]
             _predictors[key] = SharedPredictor(local.load_predictor(job, large[:1]))
         return _predictors[key]
