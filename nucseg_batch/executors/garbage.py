@@ -28,5 +28,7 @@ def unsearched() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()  # and at once back, which makes all objects old ones: the next search is for new ones only
+        gc.unfreeze()
         if searching:
             gc.enable()
