@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 
@@ -17,7 +18,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from nucseg_batch.cli.main import main as command_line
     from nucseg_batch.cli.main import parser
+    from nucseg_batch.machine.own_process import claim
 
+    claim()
     parser()
     try:
         if listening:
@@ -28,6 +31,7 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         # zarr's event loop outlives an interrupted command, and its pending reads fail when the interpreter ends
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        gc.freeze()  # the interpreter would else search all objects for garbage before it ends: a second with Keras
 
 
 if __name__ == "__main__":

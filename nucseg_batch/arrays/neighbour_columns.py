@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from nucseg_batch.arrays.grouping import Groups
 
@@ -18,6 +17,8 @@ def neighbour_columns(centroids: NDArray[np.float64], radius: float) -> dict[str
     FirstClosestDistance; NaN for a nucleus alone. neighbour_count: other centroids at most `radius` away.
     Both in the unit of the centroids. Of a plane measured in parts, this needs the table of the whole.
     """
+    from scipy.spatial import KDTree  # few runs have these columns, and every command imports this file
+
     number = len(centroids)
     if number < 2:
         return {"neighbour_distance": np.full(number, np.nan), "neighbour_count": np.zeros(number, np.int64)}

@@ -37,6 +37,7 @@ from nucseg_batch.files.retry import HOPELESS, STRIKES
 from nucseg_batch.files.run.attempts import Attempts
 from nucseg_batch.files.run.timings import now
 from nucseg_batch.files.run_layout import WORKER_LOG
+from nucseg_batch.pipeline.kernels_ahead import typical_images
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Plan, Unit
@@ -113,7 +114,7 @@ class DaskExecutor:
     def load_model(self, units: Sequence[Unit]) -> str:
         """See Executor; a worker loads it."""
         if not self._computing:
-            job = _without_images(self._job, units, self._settings_there())
+            job = _with_typical_images(self._job, units, self._settings_there())
             self._computing, *lines = self._ask(try_model, job, environment()).lines
             for line in lines:
                 self._tell(line)
@@ -364,10 +365,10 @@ def _report(future: Future) -> Report:
     raise DeviceError(f"a worker failed ({type(reason).__name__}: {reason}).")
 
 
-def _without_images(job: Job, units: Sequence[Unit], settings: SegmentSettings) -> Job:
-    """What of a job that is not begun shows whether its model can do it."""
-    large = next((unit.label_array for unit in units if unit.label_array.regional), None)
-    plan = Plan(() if large is None else (replace(large, images=large.images[:1]),), ())
+def _with_typical_images(job: Job, units: Sequence[Unit], settings: SegmentSettings) -> Job:
+    """What of a job that is not begun shows whether its model can do it, and which compiled loops it needs."""
+    arrays = {id(unit.label_array): unit.label_array for unit in units}
+    plan = Plan(typical_images(arrays.values()), ())
     begun = replace(job.begun, plan=plan, files={})
     store = Path(os.path.abspath(job.store))
     return Job(store, begun, settings, RunSettings(), job.resumed)

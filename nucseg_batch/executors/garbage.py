@@ -18,3 +18,17 @@ def spared() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """Has nothing searched for garbage in a block that makes many objects to stay, as an import or a network does."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # and at once back, which makes all objects old ones: the next search is for new ones only
+        gc.unfreeze()
+        if searching:
+            gc.enable()

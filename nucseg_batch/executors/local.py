@@ -16,6 +16,7 @@ from nucseg_batch.executors.batches import cache_folder, choose, described
 from nucseg_batch.executors.device_watch import watched
 from nucseg_batch.executors.executor import NeverStopping, Stopping
 from nucseg_batch.executors.flat_fields import flat_fields, freeze_flat_fields
+from nucseg_batch.executors.garbage import unsearched
 from nucseg_batch.executors.job import Job
 from nucseg_batch.executors.progress import Progress, ProgressCounter
 from nucseg_batch.executors.run_job import RunSummary, run_job
@@ -29,6 +30,7 @@ from nucseg_batch.machine.device_use import compilations
 from nucseg_batch.machine.gpus import usable_gpus, visible_gpus
 from nucseg_batch.machine.memory import keep_arenas_few
 from nucseg_batch.pipeline.estimate_scale import choose_scales
+from nucseg_batch.pipeline.kernels_ahead import KernelsAhead, load_ahead
 from nucseg_batch.pipeline.region_stream import RegionStream
 from nucseg_batch.pipeline.stage_timer import StageTimer
 from nucseg_batch.pipeline.stream import process_units
@@ -62,6 +64,7 @@ class LocalExecutor:
         self._done = done
         self._predictor = predictor
         self._scales = Scales()
+        self._kernels: KernelsAhead | None = None
         self._compiling = False
 
     @property
@@ -72,7 +75,12 @@ class LocalExecutor:
     def load_model(self, units: Sequence[Unit]) -> str:
         """See Executor."""
         if self._predictor is None:
-            self._predictor = load_predictor(self._job, units)
+            self._kernels = load_ahead(self._job.plan, self._job.settings, self._job.model)
+            try:
+                self._predictor = load_predictor(self._job, units)
+            except BaseException:
+                self._kernels.stop()
+                raise
             if not self._told and (line := unused_gpu_line(self._job.settings, self._predictor)):
                 self._done.progress.note(line)
         return describe_compute(self._predictor)
@@ -109,6 +117,8 @@ class LocalExecutor:
                 self._compiling = True
                 self._done.progress.note(COMPILING)
 
+        if self._kernels is not None and self._kernels.compiling:
+            tell()
         with compilation_told(tell):
             yield
 
@@ -196,6 +206,11 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
 def predictor_of(model: Path, settings: SegmentSettings, large: Plane | None, *, choosing: bool = True) -> Predictor:
     """A model on its device, see `load_predictor`; large: a plane that it is to do by regions, where there is one."""
     keep_arenas_few()
+    with unsearched():
+        return _predictor_of(model, settings, large, choosing)
+
+
+def _predictor_of(model: Path, settings: SegmentSettings, large: Plane | None, choosing: bool) -> Predictor:
     from nucseg_batch.network.backend import keep_programs
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor

@@ -40,6 +40,8 @@ from nucseg_batch.files.opened import ImageReader, State
 from nucseg_batch.files.run.attempts import History
 from nucseg_batch.files.run.journal import Journal
 from nucseg_batch.files.run.records import Marker
+from nucseg_batch.machine.own_process import claim
+from nucseg_batch.pipeline.kernels_ahead import load_ahead
 from nucseg_batch.pipeline.tasks import UnitTask
 from nucseg_batch.plan import Failure, Unit
 
@@ -154,6 +156,7 @@ class WorkerSetup(WorkerPlugin):
         """Called when a worker, or this plugin, comes new to the other."""
         os.environ.update(self._environment)
         if self._log is not None:
+            claim()
             _redirect(self._log.replace("%n", str(worker.name)))
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -331,6 +334,7 @@ def _predictor(job: Job) -> Any:
         key = (job.begun.fingerprint["--model (sha256)"], replace(job.settings, workers=None))
         if key not in _predictors:
             _predictors.clear()
+            load_ahead(job.plan, job.settings, job.model)
             large = [Unit(label_array, 0) for label_array in job.plan.label_arrays if label_array.regional]
             _predictors[key] = SharedPredictor(local.load_predictor(job, large[:1]))
         return _predictors[key]

@@ -15,7 +15,11 @@ from collections.abc import Iterator
 from typing import IO
 
 from nucseg_batch.errors import DeviceError
+from nucseg_batch.machine.own_process import without
 from nucseg_batch.network.limits import check_limits
+
+UNUSED = ("matplotlib", "pandas", "sklearn")
+"""Packages that Keras imports where they are installed, for what is not used here; a third of its import."""
 
 
 def _memory_file() -> IO[bytes]:
@@ -45,7 +49,7 @@ def stderr_held_back() -> Iterator[None]:
 
 check_limits()
 try:
-    with stderr_held_back():
+    with stderr_held_back(), without(UNUSED):
         import keras  # noqa: F401
 except Exception as error:  # a keras.json that is not as Keras writes it raises many classes
     raise DeviceError(

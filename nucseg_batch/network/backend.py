@@ -302,6 +302,20 @@ def _any_shape(array: Any) -> Any:
     return tf.TensorSpec([*shape[:-1], array.shape[-1]] if len(shape) == 4 else shape, array.dtype)
 
 
+def one_graph(network: Callable[[Any], Any], device: str) -> Callable[[Any], Any]:
+    """A network as a part of several `compiled` functions; it takes (batch, height, width, 3) float32.
+
+    On CPUs TensorFlow makes one graph of it, which all of them call: that takes longer than all else in them.
+    """
+    if keras.backend.backend() != "tensorflow" or device.startswith("gpu"):
+        return network
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec([None, None, None, 3], "float32")]
+    graph: Callable[[Any], Any] = tf.function(network, input_signature=signature, autograph=False)
+    return graph
+
+
 _NO_MEMORY = (
     "resourceexhausted",  # TensorFlow's class
     "resource_exhausted",  # status of XLA, so of JAX and of compiled TensorFlow

@@ -60,6 +60,7 @@ class Program:
         self._ledger = ledger or Ledger(math.inf)
         self._pixel_bytes = pixel_bytes
         self._network = network
+        self._answer = backend.one_graph(lambda seen: network(seen, training=False), device)
         self._threshold = threshold
         self._min_area = min_area
         self._reach = LOOK_REACH if look else {}
@@ -277,10 +278,7 @@ class Program:
         return self._answered(image)
 
     def _answered(self, image: Any) -> Any:
-        def network(seen: Any) -> Any:
-            return self._network(seen, training=False)
-
-        return averaged_over_flips(network, self.spec, image) if self._augment else network(image)
+        return averaged_over_flips(self._answer, self.spec, image) if self._augment else self._answer(image)
 
     def _foreground(self, values: Any) -> Any:
         """The foreground of each pixel, (batch, height, width), of values folded as heads are.

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 from nucseg_batch.arrays.geometry import ResampleGeometry
+from nucseg_batch.network.architectures import build, network_spec
+from nucseg_batch.network.program import Program
 from nucseg_batch.plan import COARSE_SIDES, TILE, bucket_shape, coarse_bucket_shape
 
 SHAPES_OF_DSB2018 = [(256, 256), (256, 320), (260, 347), (360, 360), (512, 640), (519, 253), (519, 162), (520, 696)]
@@ -89,3 +93,36 @@ def test_jax_compiles_one_program_for_each_coarse_frame() -> None:
     expected = frames([shape for shape, _ in cases[:3]], [1.0]) | frames([cases[3][0]], [2.0])
     expected |= frames([cases[4][0]], [2**0.5])
     assert int(done.stdout) <= len(expected) + 1
+
+
+class Counted(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
+    """Passes values on, and counts how often a graph is made of it."""
+
+    graphs = 0
+
+    def call(self, values: Any) -> Any:
+        """The same values."""
+        self.graphs += 1
+        return values
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one graph for all shapes is TensorFlow's")
+@pytest.mark.parametrize("apart", [False, True], ids=["batches", "image by image"])
+def test_on_a_processor_the_graph_of_the_network_is_made_once_for_all_programs(apart: bool) -> None:
+    """It takes longer than all else that is done before the first image; answers are those of the network."""
+    spec = network_spec("unet", "instances", (4, 6))
+    inner = build(spec, normalise=False)
+    counted = Counted()
+    network = keras.Model(inner.inputs, counted(inner.outputs[0]))
+    program = Program(network, spec, device="cpu:0", apart=apart)
+    counted.graphs = 0
+    rng = np.random.default_rng(5)
+    low, gain = np.zeros(2, np.float32), np.full(2, 1 / 255, np.float32)
+    for channels, kind in ((1, np.uint8), (1, np.uint16), (3, np.uint8)):
+        pixels = rng.integers(0, 255, (2, 26, 34, channels)).astype(kind)
+        seen = np.broadcast_to(pixels / np.float32(255), (2, 26, 34, 3))
+        found = program.run(program.heads, pixels, low, gain)
+        np.testing.assert_allclose(found, inner.predict_on_batch(seen), rtol=1e-4, atol=1e-5)
+    rows, columns = np.eye(28, 26, dtype=np.float32), np.eye(36, 34, dtype=np.float32)
+    program.run(program.heads_rescaled, pixels, low, gain, rows, columns)
+    assert counted.graphs == 1

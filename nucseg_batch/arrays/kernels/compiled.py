@@ -51,6 +51,11 @@ class Kernel(Generic[Arguments, Result]):
         result = alone(*args, **kwargs)
         return result
 
+    @property
+    def signatures(self) -> frozenset[str]:
+        """The types of arguments for which this process has compiled it or loaded it from the cache."""
+        return frozenset(map(str, (*self._kept.signatures, *self._alone.signatures)))
+
     def _cached(self) -> Any:
         """The function with a cache on disk; None where no folder for the cache can be written."""
         with suppress(RuntimeError):

@@ -8,6 +8,7 @@ into the convolutions before them). Layers beyond the coarsest features, which s
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,17 +40,22 @@ class Encoder:
 
     def features(self, normalise: bool, dtype: str | None) -> tuple[Any, list[Any]]:
         """A fresh input (batch, height, width, 3) float32 of values from 0 on, and the features at each depth."""
-        image = layers.Input((None, None, 3), name="image")
-        original = self.application(weights=None, input_tensor=layers.Rescaling(2.0, offset=-1.0)(image))
-        wanted = keras.Model(image, [original.get_layer(name).output for name in self.skips])
         copy = _Copy(normalise, dtype)
-        copied = keras.models.clone_model(wanted, clone_function=copy.layer, call_function=copy.call)
+        copied = keras.models.clone_model(_original(self), clone_function=copy.layer, call_function=copy.call)
         return copied.inputs[0], copied.outputs
 
     def unet_features(self, widths: tuple[int, ...], normalise: bool, dtype: str | None) -> tuple[Any, Any]:
         """The `Recipe.features` of a U-Net with this encoder, whose expanding arm has these widths."""
         image, skips = self.features(normalise, dtype)
         return image, expanding_arm(skips, widths, normalise, dtype)
+
+
+@functools.cache
+def _original(encoder: Encoder) -> keras.Model:
+    """What is copied, the same for all copies: from pixels of 0 to 1 to the features of a classifier."""
+    image = layers.Input((None, None, 3), name="image")
+    original = encoder.application(weights=None, input_tensor=layers.Rescaling(2.0, offset=-1.0)(image))
+    return keras.Model(image, [original.get_layer(name).output for name in encoder.skips])
 
 
 def copied_name(layer: keras.Layer) -> str:
