@@ -27,7 +27,7 @@ from nucseg_batch.files.run.timings import DeviceTotal, add_timings, now
 from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.machine.device_use import compilations
 from nucseg_batch.machine.gpus import usable_gpus, visible_gpus
-from nucseg_batch.machine.memory import keep_arenas_few
+from nucseg_batch.machine.memory import keep_arenas_few, return_large_blocks
 from nucseg_batch.pipeline.estimate_scale import choose_scales
 from nucseg_batch.pipeline.region_stream import RegionStream
 from nucseg_batch.pipeline.stage_timer import StageTimer
@@ -196,6 +196,7 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
 def predictor_of(model: Path, settings: SegmentSettings, large: Plane | None, *, choosing: bool = True) -> Predictor:
     """A model on its device, see `load_predictor`; large: a plane that it is to do by regions, where there is one."""
     keep_arenas_few()
+    return_large_blocks()
     from nucseg_batch.network.backend import keep_programs
     from nucseg_batch.network.model_file import load_model
     from nucseg_batch.network.predictor import Predictor
