@@ -13,7 +13,7 @@ from nucseg_batch.machine.control_groups import GROUPS, MOUNTED, control_groups
 
 ARENAS = 2
 """Heaps of the C library's allocator."""
-LARGE_BLOCK = 2**20
+LARGE_BLOCK = 4 * 2**20
 """Bytes from which on a block of memory is returned to the system when it is freed."""
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # of malloc.h
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
