@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import ctypes
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -49,6 +53,36 @@ def test_a_slurm_job_has_its_memory(tmp_path: Path) -> None:
     whole = available_memory({}, tmp_path / "none", tmp_path)
     assert memory(tmp_path, {}, SLURM_MEM_PER_NODE="0") == whole
     assert memory(tmp_path, {}, SLURM_MEM_PER_CPU="128") == whole
+
+
+MAPPED = """
+import ctypes
+import sys
+from nucseg_batch.machine.memory import LARGE_BLOCK, return_large_blocks
+
+class Info(ctypes.Structure):
+    _fields_ = [(f"field{i}", ctypes.c_size_t) for i in range(10)]
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes, libc.mallinfo2.restype = ctypes.c_void_p, [ctypes.c_void_p], Info
+if sys.argv[1] == "set":
+    return_large_blocks({})
+for _ in range(2):  # by default glibc keeps the second one, when it was given back the first
+    before = libc.mallinfo2().field4  # bytes in blocks of their own
+    block = libc.malloc(3 * LARGE_BLOCK)
+    print(libc.mallinfo2().field4 - before >= 3 * LARGE_BLOCK)
+    libc.free(block)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 says which blocks it maps")
+@pytest.mark.parametrize(("how", "expected"), [("set", "True True"), ("default", "True False")])
+def test_large_blocks_are_returned_to_the_system_each_time(how: str, expected: str) -> None:
+    """And by default only the first one is, which is why it is set."""
+    command = [sys.executable, "-c", MAPPED, how]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == expected.split()
 
 
 @pytest.mark.parametrize(

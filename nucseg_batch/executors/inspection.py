@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +30,7 @@ from nucseg_batch.files.zarr.store import is_url
 from nucseg_batch.machine.processor import bfloat16_flags
 from nucseg_batch.plan import (
     LABEL_BYTES,
+    TILE,
     Budget,
     Failure,
     ImageInfo,
@@ -47,6 +48,13 @@ from nucseg_batch.settings import SegmentSettings
 SHAPE_BYTES, SHAPES = 5_000_000, 60
 """Memory that TensorFlow keeps for each padded shape of images that it has seen, and for how many shapes at most
 (fitted to measured runs)."""
+NUMBA_BYTES = 110_000_000
+"""Memory of Numba with its compiler and the loops that separate nuclei (measured), which BASE_BYTES leaves out."""
+ENLARGED = 2
+"""How many times longer the sides of images are taken to be at the network's scale, which is not known before a run."""
+WINDOW_BYTES = 31
+"""Memory for each pixel of a window of a large image in which nuclei are separated: 16 for the network's answer, 15 for
+the separation of images of nuclei (see SEPARATION_BYTES). The backend keeps what calls took, so it comes on top."""
 CALLS_AT_ONCE = 2
 """Calls of the network at once."""
 COPIES = 3
@@ -219,25 +227,36 @@ def inspect(
 def memory_bytes(plan: Plan, budget: Budget, settings: SegmentSettings) -> int:
     """Peak memory of a run of this plan on a CPU, about, in bytes; however many images there are.
 
-    It adds up the program, what it keeps for each shape of images, calls of the network at scale 1, planes that are
-    read and measured, and masks of units. Where images are enlarged, calls take more, up to what the budget gives them.
+    It adds up the program, what it keeps for each shape of images, calls of the network, windows of large images in
+    which nuclei are separated, planes that are read and measured, and masks of units. Images count as ENLARGED, calls
+    and windows as far as the budget lets them grow.
     """
     most = 0.0
     groups = {column.group for column in settings.extra_columns} - {"compartments"}
     measuring = COLUMNS_BYTES * bool(groups) + COMPARTMENTS_BYTES * bool(settings.compartments)
+    planes: Counter[tuple[int, int]] = Counter()
     for label_array in plan.label_arrays:
-        whole = min(label_array.height * label_array.width, label_array.region**2)
-        calls: float = (
-            CALLS_AT_ONCE * budget.images_pixels(label_array.height * label_array.width) * budget.bytes_per_pixel
-        )
-        calls = budget.network_bytes if label_array.regional else min(calls, budget.network_bytes)
+        planes[label_array.height, label_array.width] += math.prod(label_array.shape[:-2])
+    for label_array in plan.label_arrays:
+        height, width = label_array.height, label_array.width
+        whole = min(height * width, label_array.region**2)
+        network = _network_bytes(height, width, planes[height, width], budget)
         held = max(image.held_bytes(corrected=settings.flatfield is not None) for image in label_array.images)
-        channels = held / (label_array.height * label_array.width)
+        channels = held / (height * width)
         masks = math.prod(label_array.grid.shard) * LABEL_BYTES * len(label_array.labels)
         kept = (COPIES * channels + measuring) * whole + UNITS_AT_ONCE * masks
-        most = max(most, calls + kept)
+        most = max(most, network + kept)
     shapes = {bucket_shape(one.height, one.width) for one in plan.label_arrays if not one.regional}
-    return int(BASE_BYTES + min(len(shapes), SHAPES) * SHAPE_BYTES + most)
+    return int(BASE_BYTES + NUMBA_BYTES + min(len(shapes), SHAPES) * SHAPE_BYTES + most)
+
+
+def _network_bytes(height: int, width: int, planes: int, budget: Budget) -> float:
+    """Memory that calls of the network and separation take for so many planes of this shape."""
+    seen = ENLARGED**2 * height * width
+    at_once = min(CALLS_AT_ONCE * budget.images_pixels(seen), planes * seen)
+    calls = min(at_once * budget.bytes_per_pixel, budget.network_bytes)
+    in_tiles = ENLARGED * max(height, width) > TILE
+    return calls + in_tiles * min(seen, budget.window_pixels) * WINDOW_BYTES
 
 
 def output_files(plan: Plan, *, with_images: bool) -> int:

@@ -28,7 +28,7 @@ from nucseg_batch.files.run.timings import DeviceTotal, add_timings, now
 from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.machine.device_use import compilations
 from nucseg_batch.machine.gpus import usable_gpus, visible_gpus
-from nucseg_batch.machine.memory import keep_arenas_few
+from nucseg_batch.machine.memory import keep_arenas_few, return_large_blocks
 from nucseg_batch.pipeline.estimate_scale import choose_scales
 from nucseg_batch.pipeline.kernels_ahead import KernelsAhead, load_ahead
 from nucseg_batch.pipeline.region_stream import RegionStream
@@ -206,6 +206,8 @@ def load_predictor(job: Job, units: Sequence[Unit], *, choosing: bool = True) ->
 def predictor_of(model: Path, settings: SegmentSettings, large: Plane | None, *, choosing: bool = True) -> Predictor:
     """A model on its device, see `load_predictor`; large: a plane that it is to do by regions, where there is one."""
     keep_arenas_few()
+    if settings.device == "cpu" or not usable_gpus():
+        return_large_blocks()  # beside a GPU the time counts that asking for them again takes
     with unsearched():
         return _predictor_of(model, settings, large, choosing)
 

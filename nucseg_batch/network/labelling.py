@@ -7,6 +7,7 @@ the device's program would there.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ class Separation(Protocol):
         """What is in the first `count` images, as `Program.label` and, with ways, `Program.label_rescaled`."""
         ...
 
+    def tile(self) -> contextlib.AbstractContextManager[object]:
+        """A block in which a tile of a large image is done: `joined`, then `window`."""
+        ...
+
     def joined(self, strips: Iterable[tuple[Answer, Cut]], rows: int) -> Any:
         """The network's answer for a window, folded, (1, rows, width, channels), where `window` needs it.
 
@@ -102,6 +107,10 @@ class DeviceSeparation:
             answer = program.run(rescaled, pixels, low, gain, real, *ways, seen=_seen(pixels, ways))
         labels, support, certain = answer if self._look else (*answer, np.ones(len(pixels), np.float32))
         return [LabelledImage(labels[i], support[i], float(certain[i])) for i in range(count)]
+
+    def tile(self) -> contextlib.AbstractContextManager[object]:
+        """See `Separation.tile`; nothing is waited for."""
+        return contextlib.nullcontext()
 
     def joined(self, strips: Iterable[tuple[Answer, Cut]], rows: int) -> Any:
         """See `Separation.joined`; the answer stays on the device."""
@@ -162,6 +171,13 @@ class HostSeparation:
                     one = host_instances.on_native_grid(one, answer, native[i], *near, threshold=self._threshold)
             found.append(LabelledImage(one.labels, one.support, sure))
         return found
+
+    def tile(self) -> contextlib.AbstractContextManager[object]:
+        """See `Separation.tile`; on few cores one at a time, because the answer for a whole window is held.
+
+        Calls of the network for tiles run one after the other anyway: each takes most of what the `Ledger` lends.
+        """
+        return self.program.one_tile()
 
     def joined(self, strips: Iterable[tuple[Answer, Cut]], rows: int) -> NDArray[np.float32]:
         """See `Separation.joined`; one array for all strips, which are fetched one by one.

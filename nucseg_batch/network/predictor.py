@@ -288,16 +288,18 @@ class Predictor:
     def _again(self, images: Sequence[Shown], found: list[ScaleTrial], fill: bool) -> list[ScaleTrial]:
         """Segments images again whose nuclei turned out much wider or narrower than they should be; the better of both.
 
-        At most OUTLIER_LOOKS times.
+        At most OUTLIER_LOOKS times, and not at a scale at which an image was already segmented: it would lose again.
         """
-        found = list(found)
+        found, tried = list(found), [{one.scale} for one in found]
         for _ in range(OUTLIER_LOOKS):
             nominal = [self._wanted(one.width, grey=image.grey) for one, image in zip(found, images, strict=True)]
             scales = [another_scale(*pair) for pair in zip(found, nominal, strict=True)]
             scales = [scale and fitted_scale(*image.shape, scale) for image, scale in zip(images, scales, strict=True)]
+            scales = [None if scale in before else scale for scale, before in zip(scales, tried, strict=True)]
             if not any(scales):
                 break
             for i, new in self._look(images, scales, fill).items():
+                tried[i].add(new.scale)
                 if new.misfit(self._wanted(new.width, grey=images[i].grey)) < found[i].misfit(nominal[i]):
                     found[i] = new
         return found

@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from nucseg_batch.arrays.instances import certainty, sliding_maximum
 from nucseg_batch.arrays.normalize import LIMIT
 from nucseg_batch.arrays.outputs import Output
+from nucseg_batch.machine.cores import available_cores
 from nucseg_batch.network import backend
 from nucseg_batch.network.architectures import NetworkSpec, to_full_resolution
 from nucseg_batch.network.flips import averaged_over_flips
 from nucseg_batch.network.ledger import Ledger
 from nucseg_batch.plan import SEPARATION_BYTES
 
+FEW_CORES = 4
+"""So many are kept busy by the network; of more, some wait for tiles of which nuclei are separated by one thread."""
 LOOK_REACH = {"blur": 5, "window": 5}
 """Separation in a look: nuclei may be smaller there than the network knows them, and must not run together."""
 
@@ -67,11 +70,15 @@ class Program:
         self._device = device
         self._apart = apart
         self._augment = augment
+        self._tile = threading.Lock()
         self._compiling = threading.Lock()
         self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
     def run(self, program: Callable[..., Any], first: Any, *others: Any, seen: int = 0) -> Any:
-        """Runs one of the methods below, compiled once for each dtype and number of channels of its first argument.
+        """Runs one of the methods below, compiled once for each number of channels of its first argument.
+
+        On a GPU also for each dtype. On a CPU the argument becomes float32 first, which is what all of them begin with:
+        graphs for another dtype take about 25 MB and 1.7 s (measured with TensorFlow).
 
         seen: pixels of each image that the network sees, 0 for a program without it; the call waits until there is room
         for them. Raises MemoryError where the device's memory does not suffice.
@@ -87,6 +94,10 @@ class Program:
     def separating(self, pixels: int) -> contextlib.AbstractContextManager[None]:
         """Reserves the memory for separating nuclei on the host; pixels: at the network's scale."""
         return self._ledger.reserved(pixels * SEPARATION_BYTES)
+
+    def one_tile(self) -> contextlib.AbstractContextManager[object]:
+        """On FEW_CORES, waits until no other thread does a tile of a large image, and lets none begin in the block."""
+        return self._tile if available_cores() <= FEW_CORES else contextlib.nullcontext()
 
     def joined(self, parts: Sequence[Any]) -> Any:
         """Tensors on the device joined along their rows."""
@@ -109,6 +120,8 @@ class Program:
             return np.asarray(ops.convert_to_numpy(answer))
 
     def _called(self, program: Callable[..., Any], first: Any, *others: Any) -> Any:
+        if self._device.startswith("cpu"):
+            first = ops.cast(first, "float32")
         key = (program.__name__, first.shape[-1], str(first.dtype))
         with self._compiling:
             if key not in self._compiled:

@@ -271,8 +271,9 @@ def label_tile(
                 (mine, inner),
             )
 
-    answer = labelling.joined(strips(), (window.stop - window.start) // block)
-    return large.window_labels(labelling, answer, tile.frame, tile.part("window"), tile.part("grid"))
+    with labelling.tile():
+        answer = labelling.joined(strips(), (window.stop - window.start) // block)
+        return large.window_labels(labelling, answer, tile.frame, tile.part("window"), tile.part("grid"))
 
 
 def _sides(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 BASE_BYTES = 1_000_000_000
 """Memory of the program with TensorFlow and the default model on a CPU after the first image (850 MB, measured), and of
-what its allocators keep for themselves (fitted to measured runs)."""
+what its allocators keep for themselves (fitted to measured runs). Numba is not in it: how large images are tiled, on
+which labels may depend, follows from this number."""
 NETWORK_BYTES = {"float32": 240, "mixed_bfloat16": 160, "mixed_float16": 160}
 """Memory that the default network takes for each pixel that it sees in a call (measured with TensorFlow on a CPU)."""
 SIZER_BYTES = 40

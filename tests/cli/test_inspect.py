@@ -16,9 +16,17 @@ import zarr
 from nucseg_batch.cli.inspect import inspect
 from nucseg_batch.cli.main import main
 from nucseg_batch.errors import InputMissingError, NothingToDoError, NucsegError, UsageError
-from nucseg_batch.executors.inspection import COLUMNS_BYTES, memory_bytes, output_files
+from nucseg_batch.executors.inspection import (
+    COLUMNS_BYTES,
+    ENLARGED,
+    NUMBA_BYTES,
+    WINDOW_BYTES,
+    memory_bytes,
+    output_files,
+)
 from nucseg_batch.executors.inspection import inspect as look
-from nucseg_batch.plan import Budget, ImageInfo, make_plan
+from nucseg_batch.plan import TILE, Budget, ImageInfo, make_plan
+from nucseg_batch.plan.budget import BASE_BYTES
 from nucseg_batch.settings import SegmentSettings
 
 app = typer.Typer()
@@ -215,6 +223,25 @@ def test_memory_grows_with_the_largest_piece_and_not_with_the_number_of_images()
         memory_bytes(make_plan(infos(10_007, 10_007, 1)), Budget(6 * 10**9, "mixed_bfloat16"), SegmentSettings())
         > large
     )
+
+
+def test_a_single_small_image_needs_little_and_the_program_is_counted() -> None:
+    """Batches are not filled where there is nothing to fill them with; Numba comes with TensorFlow and the model."""
+    budget = Budget(2 * 10**9, "mixed_bfloat16")
+    one, two, many = (
+        memory_bytes(make_plan(infos(127, 113, count)), budget, SegmentSettings()) for count in (1, 2, 5000)
+    )
+    assert BASE_BYTES + NUMBA_BYTES < one < two < many
+    assert one < BASE_BYTES + NUMBA_BYTES + 50_000_000
+
+
+def test_windows_of_images_that_may_be_done_in_tiles_come_on_top_of_calls() -> None:
+    """An image that is enlarged beyond a tile; what the backend took for calls it keeps."""
+    budget, side = Budget(2 * 10**9, "mixed_bfloat16"), TILE // ENLARGED
+    small, large = (
+        memory_bytes(make_plan(infos(side, width, 3)), budget, SegmentSettings()) for width in (side, side + 1)
+    )
+    assert large - small > 0.9 * WINDOW_BYTES * ENLARGED**2 * side**2
 
 
 def test_what_is_measured_and_labelled_counts(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -105,3 +108,37 @@ def test_large_images_are_labelled_alike(
     one, other = (predictor.predict(pixels) for predictor in two_ways)
     assert one.max() > 2
     np.testing.assert_array_equal(one, other)
+
+
+def test_one_tile_holds_an_answer_at_a_time_on_few_cores(
+    default_network: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two threads with a large image each: answers for whole windows are the largest arrays that a run has."""
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+    predictor = Predictor(default_network, SegmentSettings(device="cpu", precision="float32"))
+    pixels = image((211, 173), 11, 5)
+    joined, separated = HostSeparation.joined, HostSeparation.window
+    holding, most, both = [0], [0], threading.Barrier(2)
+
+    def held(self: HostSeparation, *given: Any) -> Any:
+        answer = joined(self, *given)
+        holding[0] += 1
+        most[0] = max(most[0], holding[0])
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(2)  # for the other thread, which must not come this far
+        return answer
+
+    def freed(self: HostSeparation, *given: Any) -> Any:
+        holding[0] -= 1
+        return separated(self, *given)
+
+    monkeypatch.setattr(HostSeparation, "joined", held)
+    monkeypatch.setattr(HostSeparation, "window", freed)
+    (tile,) = predictor.tiles(pixels.shape, 1.0, (slice(0, 211), slice(0, 173)), 211)
+    source = pixels[tile.part("source")]
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(predictor.label_tile, tile, source, (10.0, 200.0)) for _ in range(2)]
+        first, second = (one.result() for one in found)
+    assert most == [1]
+    assert first.labels.max() > 2
+    np.testing.assert_array_equal(first.labels, second.labels)

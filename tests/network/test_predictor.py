@@ -10,6 +10,7 @@ from nucseg_batch.arrays import geometry
 from nucseg_batch.arrays.geometry import ResampleGeometry, padded_batch
 from nucseg_batch.arrays.normalize import as_gain
 from nucseg_batch.errors import DeviceError
+from nucseg_batch.machine.device_use import compilations
 from nucseg_batch.machine.processor import BFLOAT16_FLAGS
 from nucseg_batch.network import backend, large
 from nucseg_batch.network.model_file import Model
@@ -81,6 +82,38 @@ def test_outliers_that_do_not_fit_into_memory_together_are_segmented_one_by_one(
     for one, other in zip(found, expected, strict=True):
         assert one.scale == other.scale
         np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def test_an_outlier_is_not_segmented_twice_at_one_scale(
+    default_network: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another scale turned out worse, it would do so again."""
+    predictor = Predictor(default_network, SegmentSettings(precision="float32", device="cpu"))
+    rng = np.random.default_rng(8)
+    narrow = fluorescence(disks((91, 93), [(int(y), int(x)) for y, x in rng.integers(12, 80, (6, 2))], 4), seed=0)
+    segmented, scales = Predictor._segmented, []
+
+    def counted(self: Predictor, shown: Any, scale: float, size: int, **options: Any) -> Any:
+        scales.append(scale)
+        return segmented(self, shown, scale, size, **options)
+
+    monkeypatch.setattr(Predictor, "_segmented", counted)
+    (found,) = predictor.predict_batch([narrow], adapt="outliers")
+    assert found.scale == 1
+    assert len(scales) == len(set(scales)) == 2
+
+
+def test_images_of_all_dtypes_share_programs_on_a_processor(default_network: Model) -> None:
+    """Each would take memory and a second, and none computes anything else."""
+    predictor = Predictor(default_network, SegmentSettings(precision="float32", device="cpu"))
+    (image,) = pictures(1)
+    expected = [predictor.predict(image, scale) for scale in (1.0, 2**0.5)]
+    before = compilations.total()[0]
+    for dtype in (np.uint16, np.int16, np.int32, np.uint32, np.float32):
+        for scale, labels in zip((1.0, 2**0.5), expected, strict=True):
+            assert labels.max() > 2
+            np.testing.assert_array_equal(predictor.predict(image.astype(dtype), scale), labels)
+    assert compilations.total()[0] == before
 
 
 def test_a_batch_is_not_filled_up_where_a_full_one_failed(
