@@ -6,8 +6,8 @@ The images are the grey ones of SOURCE that have --tile pixels a side; for other
 are what Otsu's threshold finds, so no network is needed and labels cover about as much as real ones.
 
 A stage is timed alone, called from one thread, on the planes of one unit. `ms`: processor time a megapixel, the least
-of --repeat. `lock`: how long Python's lock is held, which no other thread can use then, the median. `sum` is without
-rows in brackets, which a run needs only for some images or models.
+of --repeat. `lock`: how long Python's lock is held, which no other thread can use then. `sum` is without the rows in
+brackets, which a run needs only for some images or models.
 
 `stream` is a run as `segment` does it, with a predictor that does all that the real one does on the host and knows the
 labels already: megapixels a second, and by processor time of all threads, one run after another in one process.
@@ -122,7 +122,8 @@ def measured_one(
 
 def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWriter) -> dict[str, Callable[[], object]]:
     """Each stage of the stream, as a function of no arguments that does it for all planes."""
-    pixels = [images.read(plane) for plane in planes]
+    with images:  # nothing that was read here is kept for the first round
+        pixels = [images.read(plane) for plane in planes]
     known = {_key(one): labels_of(one) for one in pixels}
     labels, support = (list(each) for each in zip(*(known[_key(one)] for one in pixels), strict=True))
     measures = [measured_one(*each) for each in zip(labels, pixels, support, strict=True)]
@@ -164,18 +165,19 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
 
 
 def costs(functions: dict[str, Callable[[], object]], megapixels: float, repeat: int) -> list[dict[str, Any]]:
-    """Milliseconds a megapixel of each function: the least processor time, the median with the lock, and both sums."""
+    """Milliseconds a megapixel of each function, of processors and with the lock, the least of some rounds; and sums."""
     watch = LockWatch()
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
+    spent: dict[str, list[tuple[float, float, float]]] = {name: [] for name in functions}
     for _ in range(repeat):
         for name, do in functions.items():
-            began = time.process_time()
+            began = time.process_time(), time.perf_counter()
             do()
-            spent[name].append((time.process_time() - began, watch.seconds(do)))
+            ended = time.process_time(), time.perf_counter()
+            spent[name].append((ended[0] - began[0], ended[1] - began[1], watch.share(do)))
     figures = {}
     for name, rounds in spent.items():
-        processor, lock = zip(*rounds, strict=True)
-        figures[name] = 1000 / megapixels * np.array([min(processor), np.median(lock)])
+        processors, seconds, shares = zip(*rounds, strict=True)
+        figures[name] = 1000 / megapixels * np.array([min(processors), min(seconds) * np.median(shares)])
     figures["sum"] = np.sum([each for name, each in figures.items() if not name.startswith("(")], axis=0)
     return [
         {"stage": name, "ms": round(float(ms), 2), "lock": round(float(lock), 2)}
