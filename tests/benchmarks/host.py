@@ -165,7 +165,7 @@ def stages(planes: list[Plane], unit: Unit, images: ImageReader, writer: MaskWri
 
 
 def costs(functions: dict[str, Callable[[], object]], megapixels: float, repeat: int) -> list[dict[str, Any]]:
-    """Milliseconds a megapixel of each function, of processors and with the lock, the least of rounds; and their sums."""
+    """Milliseconds a megapixel of each function, of processors and with the lock, the least of rounds; and sums."""
     watch = LockWatch()
     spent: dict[str, list[tuple[float, float, float]]] = {name: [] for name in functions}
     for _ in range(repeat):
