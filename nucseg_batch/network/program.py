@@ -142,7 +142,7 @@ class Program:
         Labels are uint16 where no image of this size can have more nuclei, so that fewer bytes leave the device, else
         int32; support is uint8.
         """
-        return self._separated(self.heads(pixels, low, gain), heights, widths)
+        return self.separate_small(self.heads(pixels, low, gain), heights, widths)
 
     def label_rescaled(
         self, pixels: Any, low: Any, gain: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
@@ -159,7 +159,7 @@ class Program:
     def look(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> Any:
         """As `label`, and how certain the foreground is, (batch,) float32."""
         heads = self.heads(pixels, low, gain)
-        return *self._separated(heads, heights, widths), self.certainty(heads, heights, widths)
+        return *self.separate_small(heads, heights, widths), self.certainty(heads, heights, widths)
 
     def look_rescaled(
         self, pixels: Any, low: Any, gain: Any, shape: tuple[Any, Any], there: tuple[Any, Any], back: Grid
@@ -213,7 +213,8 @@ class Program:
         labels, _, support = self.separate_rooted(heads, heights, widths)
         return labels, support
 
-    def _separated(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
+    def separate_small(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
+        """The same, with labels as `label` gives them."""
         labels, support = self.separate(heads, heights, widths)
         return self._small(labels, heads), support
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 SEARCHED = 20_000, 400_000
 """Bytes of the runtime in which the word is looked for; since Python 3.12 it lies in that of the first interpreter."""
 ROUNDS = 50
+FEWEST_LOOKS = 1000
 
 
 @numba.njit(nogil=True)  # type: ignore[untyped-decorator]
@@ -71,7 +72,7 @@ class LockWatch:
     def share(self, work: Callable[[], object]) -> float:
         """The part of its time for which `work` holds the lock, 0 to 1: that of the looks that found it held.
 
-        The time itself is longer than without the looks, which keep another core busy.
+        Short work is done several times. It takes longer than without the looks, which keep another core busy.
         """
         stop, counts = np.zeros(1, np.int64), np.zeros(2, np.int64)
         watch = threading.Thread(target=_watched, args=(self._word, stop, counts))
@@ -81,6 +82,8 @@ class LockWatch:
             time.sleep(0.001)
         counts[:] = 0
         work()
+        while counts[0] < FEWEST_LOOKS:
+            work()
         looks, held = counts.tolist()
         stop[0] = 1
         watch.join()

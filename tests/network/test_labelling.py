@@ -65,13 +65,14 @@ def test_labels_leave_a_gpu_in_two_bytes_where_all_fit(
     """As compiled for a GPU: which type it is follows from the size of images and of the smallest nucleus alone."""
     _, device = two_ways
     program = device._labelling(0.5, 12).program
-    label = backend.compiled(program.label, "gpu")
-    pixels = np.zeros((1, side, side, 1), np.uint8)
-    pixels[0, :64, :64, 0] = image((64, 64), 9, 3)
-    low, gain, sides = np.zeros(1, np.float32), np.full(1, 1 / 255, np.float32), np.full(1, side, np.int32)
-    labels, support = (np.asarray(one) for one in label(pixels, low, gain, sides, sides))
-    assert (labels.dtype, support.dtype) == (np.dtype(dtype), np.uint8)
-    (expected,) = program.separate(program.heads(pixels, low, gain), sides, sides)[:1]
+    pixels = image((64, 64), 9, 3)[None, ..., None]
+    heads = np.asarray(program.heads(pixels, np.zeros(1, np.float32), np.full(1, 1 / 255, np.float32)))
+    beyond = side // program.spec.block - heads.shape[1]
+    heads = np.pad(heads, ((0, 0), (0, beyond), (0, beyond), (0, 0)), constant_values=-9)  # nothing is there
+    sides = np.full(1, side, np.int32)
+    labels, support = (np.asarray(one) for one in backend.compiled(program.separate_small, "gpu")(heads, sides, sides))
+    expected, _ = (np.asarray(one) for one in backend.compiled(program.separate, "gpu")(heads, sides, sides))
+    assert (labels.dtype, expected.dtype, support.dtype) == (np.dtype(dtype), np.int32, np.uint8)
     assert labels.max() > 2
     np.testing.assert_array_equal(labels, expected)
 
