@@ -57,7 +57,7 @@ def _check(content: bytes) -> None:
     while True:
         kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
         if len(kind) < 4 or end > len(content):
-            raise ImageError("the PNG is truncated: it ends within its pixels.")
+            raise ImageError("the PNG is truncated: it ends before its end marker (IEND).")
         if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise ImageError("the PNG is damaged: a checksum in it is not that of its content.")
         if kind == b"IEND":
@@ -97,18 +97,20 @@ class _Packed:
     def of(cls, content: bytes) -> _Packed | None:
         """Those of a file; None where its parts are laid out in another way, which a general decoder may judge."""
         width, height, depth, colour = struct.unpack(">IIBB", content[16:26])
-        interlaced = content[28]
+        compression, filtering, interlaced = content[26:29]
         at, start, end = 8, 0, 0
         parts: list[bytes] = []
         while (kind := content[at + 4 : at + 8]) != b"IEND":
             after = at + 12 + int.from_bytes(content[at : at + 4], "big")
+            if kind == b"IHDR" and at != 8:
+                return None
             if kind == b"IDAT":
                 if parts and end != at:
                     return None
                 parts.append(content[at + 8 : after - 4])
                 start, end = start or at, after
             at = after
-        if interlaced or not parts:
+        if compression or filtering or interlaced or not parts:
             return None
         return cls(height, width, depth, colour, parts[0] if len(parts) == 1 else b"".join(parts), start, end)
 

@@ -47,10 +47,17 @@ def _lock_word() -> NDArray[np.int32] | None:
         memory = np.frombuffer((ctypes.c_char * size).from_address(start), np.int32)
         free = np.empty_like(memory)
         found = np.ones(memory.size, bool)
-        for _ in range(ROUNDS):
-            held = np.frombuffer(with_lock(start, size), np.int32)
-            _copied(memory, free)
-            found &= (held == 1) & (free == 0)
+
+        def narrow(size: int = size, memory: Any = memory, free: Any = free, found: Any = found) -> None:
+            for _ in range(ROUNDS):
+                held = np.frombuffer(with_lock(start, size), np.int32)
+                _copied(memory, free)
+                found &= (held == 1) & (free == 0)
+
+        narrow()
+        other = threading.Thread(target=narrow)  # since 3.13 there is such a word of each thread, too
+        other.start()
+        other.join()
         if found.sum() == 1:
             (place,) = np.flatnonzero(found)
             return memory[place : place + 1]

@@ -79,6 +79,22 @@ def test_pixels_of_every_kind_are_what_a_general_decoder_sees(mode: str, options
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("place", [26, 27])
+def test_methods_that_there_are_not_are_left_to_the_general_decoder(place: int) -> None:
+    """Of compression and of filters the format has one each; and one header."""
+    pixels = np.random.default_rng(3).integers(0, 256, (17, 19)).astype(np.uint8)
+    whole = png(pixels, filtered(pixels, [0] * 17))
+    head = bytearray(whole[16:29])
+    twice = whole[:33] + chunk(b"IHDR", bytes(head)) + whole[33:]
+    head[place - 16] = 1
+    refused = imagecodecs.PngError, UnicodeDecodeError  # of its message, which it cannot always read
+    for content in (whole[:8] + chunk(b"IHDR", bytes(head)) + whole[33:], twice):
+        with pytest.raises(refused):
+            imagecodecs.png_decode(content)
+        with pytest.raises(refused):
+            png_pixels(content)
+
+
 @pytest.mark.parametrize("damage", ["unknown filter", "too short", "too long", "checksum", "no stream"])
 def test_rows_that_cannot_be_right_are_refused(damage: str) -> None:
     """By the general decoder's judgement: none of them becomes a picture with wrong rows."""
