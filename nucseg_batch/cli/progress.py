@@ -44,6 +44,7 @@ class RunProgress:
         self._task: TaskID | None = None
         self._what = "images"
         self._began = self._last_line = clock()
+        self._first: tuple[float, int] | None = None  # when the first image was finished, and its pixels
         self._images = self._total_images = self._pixels = self._total_pixels = self._nuclei = self._failed = 0
 
     def __enter__(self) -> RunProgress:
@@ -95,6 +96,7 @@ class RunProgress:
         self._nuclei += nuclei
         self._failed += failed
         now = self._clock()
+        self._first = self._first or (now, pixels)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, advance=1, speed=self._speed(now))
         elif now - self._last_line >= LINE_SECONDS:
@@ -105,10 +107,15 @@ class RunProgress:
             )
 
     def _left(self, now: float) -> str:
-        """How long it takes yet; nothing while too little is done to say, as where small images come first."""
-        if self._pixels < ENOUGH * self._total_pixels:
+        """How long it takes yet; nothing while too little is done to say, as where small images come first.
+
+        Counted from the first image on: until then loops may be compiled, and graphs are made.
+        """
+        began, pixels = self._first or (now, 0)
+        done = self._pixels - pixels
+        if done <= 0 or self._pixels < ENOUGH * self._total_pixels:
             return ""
-        left = (self._total_pixels - self._pixels) * (now - self._began) / self._pixels
+        left = (self._total_pixels - self._pixels) * (now - began) / done
         return f", about {duration(left)} left"
 
     def _speed(self, now: float) -> str:

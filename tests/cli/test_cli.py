@@ -73,10 +73,23 @@ def test_without_a_terminal_progress_is_a_plain_line_every_few_seconds() -> None
         for i in range(5):
             progress.plane(1_000_000, 3, failed=i == 1)
     assert text.getvalue().splitlines() == [
-        "3 of 10 images, 9 nuclei, 0.5 images/s, 0.5 Mpx/s, 1 failed, about 14 s left",
-        "5 of 10 images, 15 nuclei, 0.435 images/s, 0.435 Mpx/s, 1 failed, about 12 s left",
+        "3 of 10 images, 9 nuclei, 0.5 images/s, 0.5 Mpx/s, 1 failed, about 18 s left",
+        "5 of 10 images, 15 nuclei, 0.435 images/s, 0.435 Mpx/s, 1 failed, about 13 s left",
     ]
     assert "\x1b" not in text.getvalue()
+
+
+def test_the_time_left_is_counted_from_the_first_image_on() -> None:
+    """Until then loops are compiled, for half a minute, and a hundred images would seem to take an hour."""
+    seconds = iter([0.0, 0.0, 30.0, 31.0, 41.0])
+    text = io.StringIO()
+    with RunProgress(Console(file=text, width=200), clock=lambda: next(seconds)) as progress:
+        progress.start(100, 100_000_000, "images")
+        for _ in range(3):
+            progress.plane(1_000_000, 3, failed=False)
+    first, second = text.getvalue().splitlines()
+    assert "left" not in first
+    assert second.endswith("about 9 min left")
 
 
 def test_on_a_terminal_progress_is_a_bar() -> None:
