@@ -100,6 +100,7 @@ def test_a_half_written_image_that_stays_still_fails_and_is_tried_again(driver: 
     for name, content in contents.items():
         (images / name).write_bytes(content)
     wait_for(lambda: done(store) == {"a.png", "b.png", "c.png"}, "not tried again")
+    wait_for(lambda: rows(store, "failures") == [], "failures are still listed")  # written after images.csv
     ended(run)
     assert rows(store, "failures") == []
     assert as_once(driver, images, store, tmp_path / "once")
