@@ -10,6 +10,7 @@ import io
 import logging
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,33 +50,33 @@ def png_numbers(content: bytes) -> NDArray[Any]:
         return np.asarray(image)
 
 
-def _check(content: bytes) -> None:
-    """Raises ImageError for a PNG that is cut, or of which a part that pixels need is not as its checksum says."""
-    view, at = memoryview(content), 8
-    if content[:8] != _SIGNATURE:
-        raise ImageError("the PNG is damaged: its first bytes changed, as in a transfer as text.")
-    while True:
-        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
+def _parts(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each part up to the end marker; raises ImageError for a PNG that is cut before it."""
+    end = 8
+    kind = b""
+    while kind != b"IEND":
+        start = end
+        kind, end = content[start + 4 : start + 8], start + 12 + int.from_bytes(content[start : start + 4], "big")
         if len(kind) < 4 or end > len(content):
             raise ImageError("the PNG is truncated: it ends before its end marker (IEND).")
-        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
+        yield kind, start, end
+
+
+def _check(content: bytes) -> None:
+    """Raises ImageError for a PNG that is cut, or of which a part that pixels need is not as its checksum says."""
+    if content[:8] != _SIGNATURE:
+        raise ImageError("the PNG is damaged: its first bytes changed, as in a transfer as text.")
+    view = memoryview(content)
+    for kind, start, end in _parts(content):
+        checksum = int.from_bytes(content[end - 4 : end], "big")
+        if kind[:1].isupper() and zlib.crc32(view[start + 4 : end - 4]) != checksum:
             raise ImageError("the PNG is damaged: a checksum in it is not that of its content.")
-        if kind == b"IEND":
-            return
-        at = end
 
 
 def _critical(content: bytes) -> bytes:
     """A PNG without the parts that its pixels do not need, of which Pillow also wants the right checksum."""
-    parts, at = [content[:8]], 8
-    while at < len(content):
-        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
-        if kind[:1].isupper():
-            parts.append(content[at:end])
-        if kind == b"IEND":
-            break
-        at = end
-    return b"".join(parts)
+    needed = [content[start:end] for kind, start, end in _parts(content) if kind[:1].isupper()]
+    return b"".join((content[:8], *needed))
 
 
 @dataclass(frozen=True)
@@ -98,21 +99,19 @@ class _Packed:
         """Those of a file; None where its parts are laid out in another way, which a general decoder may judge."""
         width, height, depth, colour = struct.unpack(">IIBB", content[16:26])
         compression, filtering, interlaced = content[26:29]
-        at, start, end = 8, 0, 0
+        first, last = 0, 0
         parts: list[bytes] = []
-        while (kind := content[at + 4 : at + 8]) != b"IEND":
-            after = at + 12 + int.from_bytes(content[at : at + 4], "big")
-            if kind == b"IHDR" and at != 8:
+        for kind, start, end in _parts(content):
+            if kind == b"IHDR" and start != 8:
                 return None
             if kind == b"IDAT":
-                if parts and end != at:
+                if parts and last != start:
                     return None
-                parts.append(content[at + 8 : after - 4])
-                start, end = start or at, after
-            at = after
+                parts.append(content[start + 8 : end - 4])
+                first, last = first or start, end
         if compression or filtering or interlaced or not parts:
             return None
-        return cls(height, width, depth, colour, parts[0] if len(parts) == 1 else b"".join(parts), start, end)
+        return cls(height, width, depth, colour, parts[0] if len(parts) == 1 else b"".join(parts), first, last)
 
     @property
     def _row(self) -> int:

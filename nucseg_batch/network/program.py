@@ -70,7 +70,8 @@ class Program:
         self._device = device
         self._apart = apart
         self._augment = augment
-        self._tile = threading.Lock()
+        few = available_cores() <= FEW_CORES
+        self._tile: contextlib.AbstractContextManager[object] = threading.Lock() if few else contextlib.nullcontext()
         self._compiling = threading.Lock()
         self._compiled: dict[tuple[str, int, str], Callable[..., Any]] = {}
 
@@ -97,7 +98,7 @@ class Program:
 
     def one_tile(self) -> contextlib.AbstractContextManager[object]:
         """On FEW_CORES, waits until no other thread does a tile of a large image, and lets none begin in the block."""
-        return self._tile if available_cores() <= FEW_CORES else contextlib.nullcontext()
+        return self._tile
 
     def joined(self, parts: Sequence[Any]) -> Any:
         """Tensors on the device joined along their rows."""
@@ -153,8 +154,7 @@ class Program:
         (scaled, native) for rows and columns that rescale the images. back: how to return.
         """
         heads = self.heads_rescaled(pixels, low, gain, *there)
-        labels, support = self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
-        return self._small(labels, heads), support
+        return self._returned(heads, shape, back)
 
     def look(self, pixels: Any, low: Any, gain: Any, heights: Any, widths: Any) -> Any:
         """As `label`, and how certain the foreground is, (batch,) float32."""
@@ -166,8 +166,7 @@ class Program:
     ) -> Any:
         """As `label_rescaled`, and how certain the foreground is, (batch,) float32."""
         heads = self.heads_rescaled(pixels, low, gain, *there)
-        labels, support = self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
-        return self._small(labels, heads), support, self.certainty(heads, *shape)
+        return *self._returned(heads, shape, back), self.certainty(heads, *shape)
 
     def heads(self, pixels: Any, low: Any, gain: Any) -> Any:
         """(batch, height, width, 1 or 3) raw pixels to the network's answers, folded, offsets in units of OFFSET_UNIT.
@@ -216,6 +215,11 @@ class Program:
     def separate_small(self, heads: Any, heights: Any, widths: Any) -> tuple[Any, Any]:
         """The same, with labels as `label` gives them."""
         labels, support = self.separate(heads, heights, widths)
+        return self._small(labels, heads), support
+
+    def _returned(self, heads: Any, shape: tuple[Any, Any], back: Grid) -> tuple[Any, Any]:
+        """Labels and support of these answers on the grid of the images, with labels as `label` gives them."""
+        labels, support = self.native(*self.separate(heads, *shape), self._foreground(heads), *back)
         return self._small(labels, heads), support
 
     def _small(self, labels: Any, heads: Any) -> Any:

@@ -25,7 +25,9 @@ _SHOWN = {
 def turned(key: Any) -> tuple[Assumption, ...]:
     """What is assumed of a page, a tifffile.TiffPage, if its tag says to show it in another way than it is stored."""
     tag = key.tags.get(_TAG)
-    shown = _SHOWN.get(tag.value) if tag is not None and tag.count == 1 else None  # several values would be read anew
+    shown = (
+        _SHOWN.get(tag.value) if tag is not None and tag.count == 1 else None
+    )  # several values would need another read
     if shown is None:
         return ()
     what = "pixels are read in the order in which they are stored, as by tifffile, Fiji and scikit-image"
